@@ -1,0 +1,1 @@
+"""Controllable image reconstruction: one hypernetwork gives the reconstruction for every setting of the loss weights."""
