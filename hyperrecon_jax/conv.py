@@ -1,0 +1,165 @@
+"""A 2-D convolution of ONE image with ONE kernel that stays fast when every sample of a batch has its own kernel.
+
+`conv2d(x, kernel)` is written for a single sample; `jax.vmap` does the batching, and this module tells JAX how. There is
+one canonical form, g groups of n images, each group with a kernel of its own:
+
+    x: (g, n, h, w, c_in),  kernel: (g, kh, kw, c_in, c_out)  ->  (g, n, h, w, c_out)
+
+Mapping over images that share a kernel makes n larger, mapping over kernels makes g larger, and so the form is closed under
+any nesting of `vmap`. With g = 1 the result is one dense convolution. With g > 1 plain `vmap` would give a grouped
+convolution, whose gradients XLA runs very slowly on a CPU; there each backend takes the path that suits it:
+
+- CPU: a loop of dense convolutions, and the kernel's gradient as a forward convolution (channels of x as the batch, the
+  output's cotangent as the kernel), because XLA's own gradient of it is many times slower.
+- elsewhere: a grouped convolution, and the kernel's gradient as one batched matrix product for each tap.
+
+Convolution is bilinear, so its derivatives are convolutions again: reverse mode works to any order (forward mode does
+not, as always with `custom_vjp`).
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_batching import custom_vmap
+
+from hyperrecon_jax.errors import InputError
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Cross-correlate one image with one kernel: stride 1, zero padding, same size (PyTorch's and Flax's "convolution").
+
+    Args:
+        x: `(h, w, c_in)`.
+        kernel: `(kh, kw, c_in, c_out)`, kh and kw odd.
+
+    Returns:
+        `(h, w, c_out)`.
+
+    Raises:
+        InputError: if the ranks or the channels do not fit, or the kernel's sides are even.
+    """
+    if x.ndim != 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
+        raise InputError(
+            "`x` and `kernel` must have shapes (h, w, c_in) and (kh, kw, c_in, c_out), "
+            f"got {tuple(x.shape)} and {tuple(kernel.shape)}."
+        )
+    if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        raise InputError(f"`kernel` must have odd sides, got {tuple(kernel.shape[:2])}.")
+    if kernel.shape[:2] == (1, 1):  # a matrix product, which every backend batches well
+        return jnp.einsum("hwc,cd->hwd", x, kernel[0, 0])
+    return _conv2d(x, kernel)
+
+
+@jax.custom_vjp
+def _conv2d(x, kernel):
+    return _conv(x[None, None], kernel[None])[0, 0]
+
+
+@jax.custom_vjp
+def _kernel_cotangent(padded, g):
+    """The transpose of `_conv2d` in its kernel: `(h + kh - 1, w + kw - 1, c_in), (h, w, c_out) -> kernel`."""
+    return _correlate(padded[None, None], g[None, None])[0]
+
+
+def _conv2d_bwd(residuals, g):
+    x, kernel = residuals
+    return _conv2d(g, _transpose(kernel)), _kernel_cotangent(_pad(x, kernel), g)
+
+
+def _kernel_cotangent_bwd(residuals, ct):
+    padded, g = residuals
+    inside = tuple(slice(k // 2, -(k // 2) or None) for k in ct.shape[:2])
+    return _conv2d(_pad(g, ct), _transpose(ct)), _conv2d(padded, ct)[inside]
+
+
+def _transpose(kernel):
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _pad(x, kernel):
+    return jnp.pad(x, [(k // 2, k // 2) for k in kernel.shape[:2]] + [(0, 0)])
+
+
+_conv2d.defvjp(lambda x, kernel: (_conv2d(x, kernel), (x, kernel)), _conv2d_bwd)
+_kernel_cotangent.defvjp(lambda padded, g: (_kernel_cotangent(padded, g), (padded, g)), _kernel_cotangent_bwd)
+
+
+# The canonical form: what each backend runs, and how one more mapped axis is folded into it.
+
+
+@custom_vmap
+def _conv(x, kernel):
+    """`(g, n, h, w, c_in), (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out)`."""
+    if len(kernel) == 1:
+        return _dense(x[0], kernel[0])[None]
+    return lax.platform_dependent(x, kernel, cpu=_conv_by_loop, default=_conv_by_groups)
+
+
+@_conv.def_vmap
+def _conv_vmap(size, batched, x, kernel):
+    x_batched, kernel_batched = batched
+    if not kernel_batched:  # more images for each kernel: (b, g, n, ...) -> (g, b n, ...)
+        y = _conv(_merge(jnp.moveaxis(x, 0, 1), 1), kernel)
+        return jnp.moveaxis(_split(y, 1, size), 1, 0), True
+    if not x_batched:
+        x = jnp.broadcast_to(x, (size, *x.shape))
+    return _split(_conv(_merge(x, 0), _merge(kernel, 0)), 0, size), True
+
+
+@custom_vmap
+def _correlate(padded, g):
+    """`(g, n, h + kh - 1, w + kw - 1, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`."""
+    return lax.platform_dependent(padded, g, cpu=_correlate_by_loop, default=_correlate_by_taps)
+
+
+@_correlate.def_vmap
+def _correlate_vmap(size, batched, padded, g):
+    arrays = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip((padded, g), batched, strict=True)]
+    return _split(_correlate(*(_merge(a, 0) for a in arrays)), 0, size), True
+
+
+def _merge(a, axis):
+    return a.reshape(*a.shape[:axis], a.shape[axis] * a.shape[axis + 1], *a.shape[axis + 2 :])
+
+
+def _split(a, axis, size):
+    return a.reshape(*a.shape[:axis], size, a.shape[axis] // size, *a.shape[axis + 1 :])
+
+
+def _dense(x, kernel, padding="SAME"):
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
+
+
+def _conv_by_loop(x, kernel):
+    return lax.map(lambda pair: _dense(*pair), (x, kernel))
+
+
+def _conv_by_groups(x, kernel):
+    groups, n, h, w, c_in = x.shape
+    wide = x.transpose(1, 2, 3, 0, 4).reshape(n, h, w, groups * c_in)
+    stacked = kernel.transpose(1, 2, 3, 0, 4).reshape(*kernel.shape[1:4], -1)
+    y = lax.conv_general_dilated(
+        wide, stacked, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=groups
+    )
+    return y.reshape(n, h, w, groups, -1).transpose(3, 0, 1, 2, 4)
+
+
+def _correlate_by_loop(padded, g):
+    def one(pair):  # channels of x are the batch, the images of the group the contracted channels
+        padded, g = pair
+        return _dense(padded.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), "VALID").transpose(1, 2, 0, 3)
+
+    return lax.map(one, (padded, g))
+
+
+def _correlate_by_taps(padded, g):
+    h, w = g.shape[2:4]
+    sides = padded.shape[2] - h + 1, padded.shape[3] - w + 1
+    taps = [
+        jnp.einsum("gnhwc,gnhwd->gcd", padded[:, :, i : i + h, j : j + w], g)
+        for i in range(sides[0])
+        for j in range(sides[1])
+    ]
+    return jnp.stack(taps, axis=1).reshape(g.shape[0], *sides, padded.shape[-1], g.shape[-1])
