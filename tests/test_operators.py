@@ -100,7 +100,7 @@ def test_operators_under_jit_vmap_and_grad(name):
     np.testing.assert_allclose(inner(gradient, x), np.sum(np.square(op.lift(y))), rtol=1e-4)
 
 
-# Compiled once, for one shape: 10 images, 9600 pixels. (XLA takes seconds to compile random numbers for 16 x 12 images.)
+# Compiled once, for one shape: 10 images, 9600 pixels. XLA takes seconds to compile random 16 x 12 images on a CPU.
 ZEROS = np.zeros((10, 40, 24, 1), np.float32)
 compiled_complex_noise = jax.jit(lambda key, y, mask, sigma: complex_noise(key, y, mask, sigma=sigma))
 NOISES = {
