@@ -49,41 +49,46 @@ def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
         raise InputError(f"`kernel` must have odd sides, got {tuple(kernel.shape[:2])}.")
     if kernel.shape[:2] == (1, 1):  # a matrix product, which every backend batches well
         return jnp.einsum("hwc,cd->hwd", x, kernel[0, 0])
-    return _conv2d(x, kernel)
+    return _conv2d(x[None, None], kernel[None])[0, 0]
+
+
+# Derivatives, on the canonical form with g = n = 1 (what is mapped is not visible here).
 
 
 @jax.custom_vjp
 def _conv2d(x, kernel):
-    return _conv(x[None, None], kernel[None])[0, 0]
+    return _conv(x, kernel)
 
 
 @jax.custom_vjp
-def _kernel_cotangent(padded, g):
-    """The transpose of `_conv2d` in its kernel: `(h + kh - 1, w + kw - 1, c_in), (h, w, c_out) -> kernel`."""
-    return _correlate(padded[None, None], g[None, None])[0]
+def _kernel_cotangent(padded, ct):
+    """The transpose of `_conv2d` in its kernel, for an x that is padded already and a cotangent of the result."""
+    return _correlate(padded, ct)
 
 
-def _conv2d_bwd(residuals, g):
+def _conv2d_bwd(residuals, ct):
     x, kernel = residuals
-    return _conv2d(g, _transpose(kernel)), _kernel_cotangent(_pad(x, kernel), g)
+    return _conv2d(ct, _transpose(kernel)), _kernel_cotangent(_pad(x, kernel), ct)
 
 
-def _kernel_cotangent_bwd(residuals, ct):
-    padded, g = residuals
-    inside = tuple(slice(k // 2, -(k // 2) or None) for k in ct.shape[:2])
-    return _conv2d(_pad(g, ct), _transpose(ct)), _conv2d(padded, ct)[inside]
+def _kernel_cotangent_bwd(residuals, kernel):
+    padded, ct = residuals
+    h, w = ct.shape[2:4]
+    top, left = kernel.shape[1] // 2, kernel.shape[2] // 2
+    inside = _conv2d(padded, kernel)[:, :, top : top + h, left : left + w]
+    return _conv2d(_pad(ct, kernel), _transpose(kernel)), inside
 
 
 def _transpose(kernel):
-    return kernel[::-1, ::-1].swapaxes(2, 3)
+    return kernel[:, ::-1, ::-1].swapaxes(3, 4)
 
 
 def _pad(x, kernel):
-    return jnp.pad(x, [(k // 2, k // 2) for k in kernel.shape[:2]] + [(0, 0)])
+    return jnp.pad(x, [(0, 0), (0, 0), *((k // 2, k // 2) for k in kernel.shape[1:3]), (0, 0)])
 
 
 _conv2d.defvjp(lambda x, kernel: (_conv2d(x, kernel), (x, kernel)), _conv2d_bwd)
-_kernel_cotangent.defvjp(lambda padded, g: (_kernel_cotangent(padded, g), (padded, g)), _kernel_cotangent_bwd)
+_kernel_cotangent.defvjp(lambda padded, ct: (_kernel_cotangent(padded, ct), (padded, ct)), _kernel_cotangent_bwd)
 
 
 # The canonical form: what each backend runs, and how one more mapped axis is folded into it.
@@ -140,9 +145,7 @@ def _conv_by_groups(x, kernel):
     groups, n, h, w, c_in = x.shape
     wide = x.transpose(1, 2, 3, 0, 4).reshape(n, h, w, groups * c_in)
     stacked = kernel.transpose(1, 2, 3, 0, 4).reshape(*kernel.shape[1:4], -1)
-    y = lax.conv_general_dilated(
-        wide, stacked, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=groups
-    )
+    y = lax.conv_general_dilated(wide, stacked, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=groups)
     return y.reshape(n, h, w, groups, -1).transpose(3, 0, 1, 2, 4)
 
 

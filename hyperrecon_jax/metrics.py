@@ -16,7 +16,7 @@ from jax import lax
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.losses import PIXELS, check_images, mae, mse, ssim
 
-__all__ = ["dice", "hfen", "magnitude", "mse", "nhfen", "nmae", "psnr", "rpsnr", "ssim"]
+__all__ = ["dice", "hfen", "mse", "nhfen", "nmae", "psnr", "rpsnr", "ssim"]
 
 
 def nmae(x_hat: jax.Array, x: jax.Array) -> jax.Array:
@@ -38,7 +38,7 @@ def rpsnr(x_hat: jax.Array, x: jax.Array, x_input: jax.Array) -> jax.Array:
     Args:
         x_hat: reconstruction.
         x: truth.
-        x_input: the zero-filled image, such as `magnitude` of the network's input.
+        x_input: the zero-filled image, such as `operators.magnitude` of the network's input.
     """
     check_images(x_hat=x_hat, x=x, x_input=x_input)
     return psnr(x_hat, x) - psnr(x_input, x)
@@ -85,17 +85,6 @@ def dice(labels_hat: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.A
     predicted, true = jax.nn.one_hot(labels_hat, num_classes), jax.nn.one_hot(labels, num_classes)
     both = jnp.sum(predicted * true, axis=(-3, -2))
     return 2 * both / (jnp.sum(predicted, axis=(-3, -2)) + jnp.sum(true, axis=(-3, -2)))
-
-
-def magnitude(lifted: jax.Array) -> jax.Array:
-    """Modulus of a two-channel network input, `(*b, h, w, 2) -> (*b, h, w, 1)`: the image a reconstruction starts from.
-
-    Not for use inside a loss: its gradient is undefined where the input is 0.
-    """
-    check_images(lifted=lifted)
-    if lifted.shape[-1] != 2:
-        raise InputError(f"`lifted` must have shape (*b, h, w, 2), got {lifted.shape}.")
-    return jnp.linalg.norm(lifted, axis=-1, keepdims=True)
 
 
 def _norm(image: jax.Array) -> jax.Array:

@@ -142,6 +142,15 @@ def rician(key: jax.Array, x: jax.Array, *, sigma: float | jax.Array) -> jax.Arr
     return jnp.abs(jax.lax.complex(x + real, imaginary))  # unlike sqrt(a^2 + b^2), its gradient at 0 is finite
 
 
+def magnitude(lifted: jax.Array) -> jax.Array:
+    """Modulus of a lifted measurement, `(*b, h, w, 2) -> (*b, h, w, 1)`: the image a reconstruction starts from.
+
+    Where the modulus is 0 its gradient is 0 (the root's own would be NaN).
+    """
+    square = jnp.sum(jnp.square(lifted), axis=-1, keepdims=True)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
 def _channels(image):
     """`(*b, h, w, 1)` real or complex -> `(*b, h, w, 2)` real and imaginary part."""
     image = _image("y", image)

@@ -107,12 +107,6 @@ def test_dice_of_absent_classes():
     np.testing.assert_array_equal(metrics.dice(labels, labels, num_classes=2), [1.0, 1.0])
 
 
-def test_magnitude_is_the_modulus():
-    lifted = np.random.default_rng(0).standard_normal((2, 5, 4, 2)).astype(np.float32)
-    expected = np.abs(lifted[..., 0] + 1j * lifted[..., 1])[..., None]
-    np.testing.assert_allclose(jax.jit(metrics.magnitude)(lifted), expected, rtol=1e-6)
-
-
 def test_wrong_input_is_named():
     image = jnp.zeros((20, 16, 1))
     for metric in METRICS:
@@ -122,8 +116,6 @@ def test_wrong_input_is_named():
             metric(image, image[None])
     with pytest.raises(InputError, match="`x_input` must have the shape of `x_hat`"):
         metrics.rpsnr(image, image, image[:10])
-    with pytest.raises(InputError, match=r"`lifted` must have shape \(\*b, h, w, 2\), got \(20, 16, 1\)"):
-        metrics.magnitude(image)
     labels = jnp.zeros((4, 4), jnp.int32)
     with pytest.raises(InputError, match=r"`labels_hat` must be integers \(\*b, h, w\), got float32 of shape \(4, 4\)"):
         metrics.dice(labels * 1.0, labels, num_classes=2)

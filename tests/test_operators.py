@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.operators import awgn, complex_noise, csmri, denoising, rician, super_resolution
+from hyperrecon_jax.operators import awgn, complex_noise, csmri, denoising, magnitude, rician, super_resolution
 
 MASK = (np.random.default_rng(0).random((40, 24)) < 0.4).astype(np.float32)
 KEY = jax.random.key(0)
@@ -210,3 +210,10 @@ def test_super_resolution_names_a_wrong_factor_and_a_wrong_size():
     for factor in (0, -4, 1.5):
         with pytest.raises(InputError, match=f"`factor` must be a whole number of at least 1, got {factor}"):
             super_resolution(factor=factor)
+
+
+def test_magnitude_is_the_modulus_with_a_finite_gradient_at_zero():
+    lifted = np.random.default_rng(0).standard_normal((2, 5, 4, 2)).astype(np.float32)
+    expected = np.abs(lifted[..., 0] + 1j * lifted[..., 1])[..., None]
+    np.testing.assert_allclose(magnitude(lifted), expected, rtol=1e-6)
+    np.testing.assert_array_equal(jax.grad(lambda a: jnp.sum(magnitude(a)))(jnp.zeros((3, 2, 2))), 0)

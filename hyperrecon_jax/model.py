@@ -1,0 +1,115 @@
+"""HyperRecon, the paper's x_hat = M[H(lambda)](y), as pure functions (Sec. IV-A).
+
+`Model` holds two stateless networks and no numbers. The numbers are the `variables`, a plain tree:
+
+    {"params": {"hyper": phi, "main": leaves of M that are learned, not generated}, "batch_stats": running statistics}
+
+Every function here treats ONE image and ONE lambda; `jax.vmap` them over images, over lambda, over both.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from hyperrecon_jax import hypernet
+from hyperrecon_jax.hypernet import HyperNet, Path
+from hyperrecon_jax.hyperparams import coefficients
+
+Tree = Any
+
+
+class Model(NamedTuple):
+    """A main network and the hypernetwork that generates its weights."""
+
+    main: nn.Module
+    hyper: HyperNet | None  # None: nothing is generated, a network for one lambda
+
+
+def all_but_norms(path: Path) -> bool:
+    """The paper's choice of generated leaves: kernels and biases of convolutions, not the scale and bias of a norm."""
+    return not any("norm" in name for name in path)
+
+
+def init(
+    key: jax.Array,
+    main: nn.Module,
+    example: jax.Array,
+    *,
+    num_terms: int,
+    hyper_width: int | None,
+    generated: Callable[[Path], bool] = all_but_norms,
+) -> tuple[Model, Tree]:
+    """A model for any target network, and its initial variables.
+
+    Args:
+        key: PRNG key.
+        main: the target network; `main.init(key, example)` gives its parameter tree.
+        example: an input of `main`, for its shape alone, `(h, w, 2)` for a U-Net.
+        num_terms: K, the number of loss terms.
+        hyper_width: d, the width of the hypernetwork; None for a plain network without one.
+        generated: tells from a leaf's path whether the hypernetwork generates it or it is learned directly.
+
+    Returns:
+        The model and its variables.
+    """
+    shapes = flatten_dict(jax.eval_shape(main.init, key, example)["params"])
+    chosen = [path for path in shapes if hyper_width is not None and generated(path)]
+    hyper = HyperNet(tuple((path, shapes[path].shape) for path in chosen), hyper_width) if hyper_width else None
+
+    @jax.jit
+    def variables(key):
+        key_main, key_hyper = jax.random.split(key)
+        target = main.init(key_main, example)
+        leaves = flatten_dict(target["params"])
+        taken = {path: leaves.pop(path) for path in chosen}
+        phi = hypernet.init(key_hyper, hyper, num_coefficients=num_terms, target=taken) if hyper else {}
+        return {"params": {"hyper": phi, "main": unflatten_dict(leaves)}, "batch_stats": target.get("batch_stats", {})}
+
+    return Model(main, hyper), variables(key)
+
+
+def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
+    """theta = H_phi(lambda): every parameter of the main network for one lambda.
+
+    Args:
+        model: the networks.
+        params: `variables["params"]`.
+        lam: `(K-1,)` in [0, 1]; the hypernetwork sees its K loss coefficients (Eqs. 9, 10).
+
+    Returns:
+        The main network's parameter tree, generated and learned leaves together.
+    """
+    if model.hyper is None:
+        return params["main"]
+    leaves = model.hyper.apply({"params": params["hyper"]}, coefficients(lam))
+    return unflatten_dict({**flatten_dict(params["main"]), **leaves})
+
+
+def apply_main(model: Model, theta: Tree, batch_stats: Tree, y: jax.Array) -> jax.Array:
+    """x_hat = M_theta(y) with running statistics, for weights that are already generated: `(h, w, 2) -> (h, w, 1)`."""
+    return model.main.apply({"params": theta, "batch_stats": batch_stats}, y)
+
+
+def train_main(
+    model: Model, theta: Tree, batch_stats: Tree, y: jax.Array, *, batch_axes: tuple[str, ...]
+) -> tuple[jax.Array, Tree]:
+    """As `apply_main`, with the statistics of the batch over the mapped axes `batch_axes`; also the new running ones."""
+    x_hat, updated = model.main.apply(
+        {"params": theta, "batch_stats": batch_stats}, y, batch_axes=batch_axes, mutable=["batch_stats"]
+    )
+    return x_hat, updated.get("batch_stats", {})
+
+
+def reconstruct(model: Model, variables: Tree, lam: jax.Array, y: jax.Array) -> jax.Array:
+    """x_hat = M[H(lambda)](y), one image and one lambda: `(K-1,), (h, w, 2) -> (h, w, 1)`."""
+    theta = generate_weights(model, variables["params"], lam)
+    return apply_main(model, theta, variables["batch_stats"], y)
+
+
+def count_parameters(params: Tree) -> int:
+    """Numbers in a tree of arrays."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

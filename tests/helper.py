@@ -1,0 +1,81 @@
+"""What several tests share: the reference networks (PyTorch names and layouts) as our variables, and small images."""
+
+import pathlib
+import re
+
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+
+
+def fixture(name):
+    return dict(np.load(FIXTURES / f"{name}.npz"))
+
+
+def part(arrays, prefix):
+    """The arrays whose name starts with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def nhwc(a):
+    return a.transpose(0, 2, 3, 1)
+
+
+def our_path(torch_name):
+    """`dconv_down1.3.weight` -> `("down1_conv1", "kernel")`; sequential: 0 conv, 1 norm, 2 ReLU, 3 conv, 4 norm."""
+    if torch_name.startswith("conv_last"):
+        layer = "head"
+    else:
+        block, index = re.match(r"dconv_(\w+?)\.(\d)", torch_name).groups()
+        layer = f"{block}_{'conv' if index in '03' else 'norm'}{int(index) // 3}"
+    leaf = torch_name.split(".")[-1]
+    kinds = {"running_mean": "mean", "running_var": "var", "bias": "bias"}
+    return layer, kinds.get(leaf) or ("scale" if "_norm" in layer else "kernel")
+
+
+def unet_tree(state):
+    """Tensors of a plain U-Net, in PyTorch's names and layouts, as our tree of parameters or running statistics."""
+    leaves = {}
+    for name, a in state.items():
+        if not name.endswith("num_batches_tracked"):
+            leaves[our_path(name)] = a.transpose(2, 3, 1, 0) if a.ndim == 4 else a
+    return unflatten_dict(leaves)
+
+
+def hyper_params(state, kernel_shapes):
+    """Tensors of a hyper-U-Net as our `{"hyper": ..., "main": ...}`; `kernel_shapes`: our path -> HWIO shape."""
+    hyper, main = {}, {}
+    for name, a in part(state, "hnet.").items():
+        layer, leaf = name.split(".")
+        hyper.setdefault(f"hidden{int(layer[3:]) - 1}", {})["kernel" if leaf == "weight" else "bias"] = a.T
+    for name, a in part(state, "unet.").items():
+        if "hyper" not in name:
+            main[name] = a
+            continue
+        target, kind, leaf = re.match(r"(.*)\.hyper(kernel|bias)\.(weight|bias)", name).groups()
+        path = our_path(f"{target}.{'weight' if kind == 'kernel' else 'bias'}")
+        if kind == "kernel":  # rows of a head are the flat leaf: OIHW there, HWIO here
+            kh, kw, c_in, c_out = kernel_shapes[path]
+            a = a.reshape(c_out, c_in, kh, kw, -1).transpose(2, 3, 1, 0, 4).reshape(*a.shape)
+        hyper.setdefault("head:" + ".".join(path), {})["kernel" if leaf == "weight" else "bias"] = a.T
+    return {"hyper": hyper, "main": unet_tree(main)}
+
+
+def stats_only(state):
+    return {k: v for k, v in state.items() if "running" in k}
+
+
+def params_only(state):
+    return {k: v for k, v in state.items() if "running" not in k and "tracked" not in k}
+
+
+def assert_trees_close(ours, theirs, *, rtol=1e-4):
+    """Every leaf within `rtol` of the reference leaf, relative to that leaf's largest entry."""
+    from flax.traverse_util import flatten_dict
+
+    ours, theirs = flatten_dict(ours), flatten_dict(theirs)
+    assert ours.keys() == theirs.keys()
+    for path, b in theirs.items():
+        assert ours[path].shape == b.shape, path
+        np.testing.assert_allclose(ours[path], b, rtol=0, atol=rtol * max(np.abs(b).max(), 1e-6), err_msg=str(path))
