@@ -1,0 +1,10 @@
+"""Where images come from. Every source is a function that returns a `Dataset`: three splits that share no subject.
+
+`mni` makes a population of synthetic brains, once, and caches it; `arrays` reads your own `.npy` files.
+"""
+
+from hyperrecon_jax.data.array_files import arrays
+from hyperrecon_jax.data.dataset import Dataset, Split
+from hyperrecon_jax.data.prepared import mni
+
+__all__ = ["Dataset", "Split", "arrays", "mni"]

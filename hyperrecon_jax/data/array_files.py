@@ -1,0 +1,89 @@
+"""Your own images, from `.npy` files."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from hyperrecon_jax.data.dataset import Dataset, Split
+from hyperrecon_jax.errors import InputError
+
+Source = str | os.PathLike[str]
+
+
+def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
+    """Read one `.npy` file a split.
+
+    A file holds n images as `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; h and w are multiples of 8 (the U-Net halves
+    images three times) and the same in all three. Values are taken as they are: floating-point ones must lie in [0, 1];
+    uint8 and uint16 ones are divided by 255 and 65535, and booleans become 0 and 1; no other type is accepted. There
+    are no labels, and every image counts as a subject of its own: keep the images of one person in one file.
+
+    Args:
+        train: path of the training images.
+        val: path of the validation images.
+        test: path of the test images.
+
+    Raises:
+        InputError: if a file is missing or is no `.npy` file, or its type, shape or values are not as above.
+    """
+    images = [_read(name, path) for name, path in (("train", train), ("val", val), ("test", test))]
+    for name, split in zip(("val", "test"), images[1:], strict=True):
+        if split.shape[1:] != images[0].shape[1:]:
+            raise InputError(
+                f"`{name}` must hold images of the size of those of `train`, {images[0].shape[1:3]}, got"
+                f" {split.shape[1:3]}."
+            )
+    ends = np.cumsum([len(split) for split in images])
+    return Dataset(
+        *(Split(s, None, np.arange(end - len(s), end, dtype=np.int32)) for s, end in zip(images, ends, strict=True))
+    )
+
+
+def _read(name: str, path: Source) -> np.ndarray:
+    where = f"`{name}` {os.fspath(path)}"
+    if not Path(path).is_file():
+        raise InputError(f"{where} must be a .npy file, but there is no such file.")
+    try:
+        stored = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{where} must be a .npy file of numbers, but it cannot be read: {error}") from error
+    if not isinstance(stored, np.ndarray):
+        raise InputError(f"{where} must be a .npy file that holds one array, but it is an archive of several.")
+
+    shape = stored.shape
+    if len(shape) == 4 and shape[3] == 1:
+        images = stored[..., 0]
+    elif len(shape) == 4 and shape[1] == 1:
+        images = stored[:, 0]
+    else:
+        images = stored
+    if images.ndim != 3:
+        raise InputError(f"{where} must have shape (n, h, w), (n, h, w, 1) or (n, 1, h, w), got {shape}.")
+    if not images.size:
+        raise InputError(f"{where} must hold at least one image, got shape {shape}.")
+    if images.shape[1] % 8 or images.shape[2] % 8:
+        raise InputError(
+            f"{where} must hold images whose height and width are multiples of 8 (the U-Net halves them three times),"
+            f" got {images.shape[1:]}; crop or pad them."
+        )
+    return _scale(where, images)[..., None]
+
+
+def _scale(where: str, images: np.ndarray) -> np.ndarray:
+    if images.dtype in (np.uint8, np.uint16):
+        return (images / np.float32(np.iinfo(images.dtype).max)).astype(np.float32)
+    if images.dtype == bool:
+        return images.astype(np.float32)
+    if images.dtype.kind != "f":
+        raise InputError(f"{where} must be floating-point, uint8 or uint16, got {images.dtype}; convert it first.")
+    finite = np.isfinite(images).all(axis=(1, 2))
+    if not finite.all():
+        raise InputError(f"{where} must hold finite numbers, but image {int(np.argmin(finite))} has NaN or infinity.")
+    low, high = images.min(), images.max()
+    if low < 0 or high > 1:
+        raise InputError(
+            f"{where} must hold values in [0, 1], got {low:g} to {high:g}; scale all splits alike, for example"
+            " (x - low) / (high - low) with the low and high of the training images, and clip."
+        )
+    return images.astype(np.float32)
