@@ -1,0 +1,185 @@
+"""Training: the state, the compiled step, the loop.
+
+A step is a pure function of the state and the images. All that is random in step i (which images, their lambdas, their
+noise) comes from `fold_in(key, i)`, drawn for the whole batch and then cut, so that neither an interruption nor the
+number of devices changes what is drawn.
+
+The batch is spread over the devices of a mesh by `shard_map`; each holds the whole model, and what they exchange is the
+gradient (and, with batch norm, the statistics of each layer).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from hyperrecon_jax.data.feed import batch_indices
+from hyperrecon_jax.model import Model
+from hyperrecon_jax.objective import Objective, uhs_value_and_grad
+from hyperrecon_jax.operators import Operator
+
+Tree = Any
+DEVICE = "device"
+REPLICATED, SPREAD = PartitionSpec(), PartitionSpec(DEVICE)
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step."""
+
+    step: jax.Array  # () int32, steps done
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+
+class Setup(NamedTuple):
+    """All that stays the same during training."""
+
+    model: Model
+    objective: Objective
+    operator: Operator
+    observe: Callable[[jax.Array, jax.Array], jax.Array]  # key, one image -> its noisy measurement
+    sample_lam: Callable[[jax.Array, tuple[int, int]], jax.Array]  # key, (n, K-1) -> lambdas
+    optimizer: optax.GradientTransformation
+    batch: int
+    key: jax.Array
+
+
+class Diverged(ArithmeticError):
+    """The loss or the gradient is NaN or infinite. The state before is in the last checkpoint."""
+
+
+def initial_state(variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step, from the model's initial variables."""
+    params = variables["params"]
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+
+
+def device_mesh(batch: int) -> Mesh:
+    """As many local devices as divide the batch."""
+    return jax.make_mesh((math.gcd(jax.local_device_count(), batch),), (DEVICE,), axis_types=(AxisType.Auto,))
+
+
+def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
+    """A tree of arrays on the mesh: a copy on each device, or cut along the first axis (`SPREAD`)."""
+    return jax.device_put(tree, NamedSharding(mesh, spec))
+
+
+def make_step(
+    setup: Setup, mesh: Mesh, *, resident: bool
+) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """The compiled UHS step (Algorithm 1).
+
+    Args:
+        setup: what to train.
+        mesh: the devices; their number divides `setup.batch`.
+        resident: the step's images are the whole data set, `(n, h, w, 1)` on every device, and the batch is drawn inside;
+            otherwise they are the batch itself, `(batch, h, w, 1)`, `SPREAD` over the mesh.
+
+    Returns:
+        `(state, images) -> (state, logs)`. The state is donated: its buffers are reused. Logs, over the whole batch:
+        "loss", "psnr" in dB, "grad_norm".
+    """
+    devices = mesh.devices.size
+    key_order, key_step = jax.random.split(setup.key)
+
+    def mine(of_batch):
+        size = setup.batch // devices
+        return jax.lax.dynamic_slice_in_dim(of_batch, jax.lax.axis_index(DEVICE) * size, size)
+
+    def local_step(state: TrainState, images: jax.Array):
+        key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, state.step))
+        if resident:
+            images = images[mine(batch_indices(key_order, state.step, count=len(images), batch=setup.batch))]
+        lam = mine(setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1)))
+        y = jax.vmap(setup.observe)(mine(jax.random.split(key_noise, setup.batch)), images)
+        (_, stats, logs), grad = uhs_value_and_grad(
+            setup.model, setup.objective, setup.operator, state.params, state.batch_stats, lam, images, y, device_axis=DEVICE
+        )
+        updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, stats, opt_state), {**logs, "grad_norm": optax.global_norm(grad)}
+
+    # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
+    spread = jax.shard_map(
+        local_step,
+        mesh=mesh,
+        in_specs=(REPLICATED, REPLICATED if resident else SPREAD),
+        out_specs=REPLICATED,
+        check_vma=False,
+    )
+    return jax.jit(spread, donate_argnums=0)
+
+
+def fit(
+    step: Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]],
+    state: TrainState,
+    images: Iterable[jax.Array],
+    *,
+    steps: int,
+    log_every: int,
+    save_every: int,
+    on_log: Callable[[int, dict[str, float]], None],
+    on_save: Callable[[TrainState], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainState:
+    """Run until `steps` steps are done in all, or until `stop`.
+
+    Args:
+        step: from `make_step`.
+        state: where to go on; its step counts.
+        images: what `step` takes, one item a step.
+        steps: when to end.
+        log_every: steps between calls of `on_log(step, means since the last call)`.
+        save_every: steps between calls of `on_save(state)`.
+        on_log: called first, so that a state that diverged is never saved.
+        on_save: also called when `stop` ends the run, and at the end.
+        stop: asked before every step.
+
+    Returns:
+        The state after the last step.
+
+    Raises:
+        Diverged: at the end of the logging interval in which loss or gradient stopped being finite; names the step.
+    """
+    done = int(state.step)
+    since: list[dict[str, jax.Array]] = []
+
+    def flush():
+        if since:
+            rows = [{name: float(value) for name, value in row.items()} for row in jax.device_get(since)]
+            for i, row in enumerate(rows, start=done - len(rows) + 1):
+                if not all(map(math.isfinite, row.values())):
+                    raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
+            on_log(done, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+            since.clear()
+
+    saved = done
+    for batch in take_while(images, lambda: done < steps and not stop()):
+        state, logs = step(state, batch)
+        if since:
+            jax.block_until_ready(since[-1])  # one step ahead of the devices is enough, and Ctrl-C stays quick
+        since.append(logs)
+        done += 1
+        if done % log_every == 0:
+            flush()
+        if done % save_every == 0:
+            flush()
+            on_save(state)
+            saved = done
+    flush()
+    if saved != done:
+        on_save(state)
+    return state
+
+
+def take_while(items: Iterable[Any], go_on: Callable[[], bool]) -> Iterator[Any]:
+    """Items as long as `go_on()`, asked before an item is drawn."""
+    iterator = iter(items)
+    while go_on():
+        yield next(iterator)
