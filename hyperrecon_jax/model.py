@@ -85,13 +85,14 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
     """
     if model.hyper is None:
         return params["main"]
-    leaves = model.hyper.apply({"params": params["hyper"]}, coefficients(lam))
-    return unflatten_dict({**flatten_dict(params["main"]), **leaves})
+    leaves: Any = model.hyper.apply({"params": params["hyper"]}, coefficients(lam))
+    return unflatten_dict(flatten_dict(params["main"]) | leaves)
 
 
 def apply_main(model: Model, theta: Tree, batch_stats: Tree, y: jax.Array) -> jax.Array:
     """x_hat = M_theta(y) with running statistics, for weights that are already generated: `(h, w, 2) -> (h, w, 1)`."""
-    return model.main.apply({"params": theta, "batch_stats": batch_stats}, y)
+    x_hat: Any = model.main.apply({"params": theta, "batch_stats": batch_stats}, y)
+    return x_hat
 
 
 def train_main(

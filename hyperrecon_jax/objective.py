@@ -67,6 +67,12 @@ def make_terms(names: Sequence[str], operator: Operator) -> tuple[Term, ...]:
     return tuple(known[name] for name in names)
 
 
+def weighted_loss(objective: Objective, lam: jax.Array, outcome: Outcome) -> jax.Array:
+    """L(lambda) of one sample (Eqs. 9, 10), `lam` of shape `(K-1,)`."""
+    values = jnp.stack([term(outcome) for term in objective.terms])
+    return jnp.sum(coefficients(lam) * jnp.asarray(objective.scales) * values)
+
+
 def uhs_value_and_grad(
     model: Model,
     objective: Objective,
@@ -98,10 +104,7 @@ def uhs_value_and_grad(
     def one(params, lam, x, y):
         theta = generate_weights(model, params, lam)
         x_hat, stats = train_main(model, theta, batch_stats, operator.lift(y), batch_axes=axes)
-        outcome = Outcome(x_hat, x, y, theta)
-        values = jnp.stack([term(outcome) for term in objective.terms])
-        loss = jnp.sum(coefficients(lam) * jnp.asarray(objective.scales) * values)
-        return loss, stats, metrics.psnr(x_hat, x)
+        return weighted_loss(objective, lam, Outcome(x_hat, x, y, theta)), stats, metrics.psnr(x_hat, x)
 
     def mean_loss(params):
         loss, stats, psnr = jax.vmap(one, (None, 0, 0, 0), (0, None, 0), axis_name="sample")(params, lam, x, y)

@@ -9,7 +9,7 @@ gradient (and, with batch norm, the statistics of each layer).
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -99,7 +99,15 @@ def make_step(
         lam = mine(setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1)))
         y = jax.vmap(setup.observe)(mine(jax.random.split(key_noise, setup.batch)), images)
         (_, stats, logs), grad = uhs_value_and_grad(
-            setup.model, setup.objective, setup.operator, state.params, state.batch_stats, lam, images, y, device_axis=DEVICE
+            setup.model,
+            setup.objective,
+            setup.operator,
+            state.params,
+            state.batch_stats,
+            lam,
+            images,
+            y,
+            device_axis=DEVICE,
         )
         updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -160,8 +168,9 @@ def fit(
             since.clear()
 
     saved = done
-    for batch in take_while(images, lambda: done < steps and not stop()):
-        state, logs = step(state, batch)
+    supply = iter(images)
+    while done < steps and not stop():
+        state, logs = step(state, next(supply))
         if since:
             jax.block_until_ready(since[-1])  # one step ahead of the devices is enough, and Ctrl-C stays quick
         since.append(logs)
@@ -176,10 +185,3 @@ def fit(
     if saved != done:
         on_save(state)
     return state
-
-
-def take_while(items: Iterable[Any], go_on: Callable[[], bool]) -> Iterator[Any]:
-    """Items as long as `go_on()`, asked before an item is drawn."""
-    iterator = iter(items)
-    while go_on():
-        yield next(iterator)

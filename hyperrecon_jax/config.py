@@ -1,0 +1,195 @@
+"""The settings of an experiment: every key with its default, and the checks that need no data.
+
+A file in `configs/` starts from `default_config()`, changes what it is about, and returns the whole. Its keys are locked:
+a misspelt one is an error in the file and on the command line alike.
+"""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hyperrecon_jax import masks
+from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.unet import NORMS
+
+HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
+TASKS = ("csmri", "denoising", "super_resolution")
+NOISES = ("gaussian", "rician")
+SOURCES = ("mni", "arrays")
+PLACEMENTS = ("auto", "device", "host")
+SAMPLINGS = ("uniform", "endpoints", "constant")
+SCHEDULES = ("constant", "cosine", "halving")
+
+
+def default_config() -> ConfigDict:
+    """Every setting, with the paper's value where it gives one."""
+    config = ConfigDict()
+    config.seed = 0  # of the initial weights, the order, the lambdas and the noise
+
+    config.data = ConfigDict()
+    config.data.source = "mni"  # "mni": brains made from the carried template; "arrays": your own .npy files
+    config.data.placement = "auto"  # training images live on the "device" or on the "host"; "auto": device if they fit
+    # source "mni"
+    config.data.size = 256  # pixels along a side
+    config.data.subjects = (100, 25, 50)  # for training, validation, test (Sec. V-A)
+    config.data.slices = 114  # a subject
+    config.data.seed = 0  # of the population
+    config.data.root = ""  # the cache; "": $HYPERRECON_JAX_CACHE or the user's cache folder
+    # source "arrays": paths of .npy files of shape (n, h, w), (n, 1, h, w) or (n, h, w, 1), values in [0, 1]
+    config.data.train = ""
+    config.data.val = ""
+    config.data.test = ""
+
+    config.task = ConfigDict()
+    config.task.name = "csmri"  # "csmri", "denoising", "super_resolution"
+    config.task.noise = "gaussian"  # added to the measurement; for "csmri" complex and on sampled k-space; or "rician"
+    config.task.sigma = 0.0  # its standard deviation, in units of image intensity
+    # csmri
+    config.task.mask = "poisson_disc"  # or "poisson_disc_authors", "random_lines", "equispaced_lines"
+    config.task.acceleration = 4.0
+    config.task.mask_seed = 0
+    # super_resolution
+    config.task.factor = 4
+
+    config.loss = ConfigDict()
+    config.loss.terms = ("mae", "ssim")  # L_1 ... L_K; two terms: lambda = 0 is the first alone, 1 the second (Eq. 9)
+    config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D)
+
+    config.lam = ConfigDict()
+    config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints", "constant"
+    config.lam.endpoint_probability = 0.2  # "endpoints": how often a lambda is set to 0 or 1
+    config.lam.value = ()  # "constant": the K-1 lambdas
+
+    config.model = ConfigDict()
+    config.model.width = 32  # channels of the U-Net
+    config.model.norm = "instance"  # or "batch" (the paper's), "none"
+    config.model.residual = True  # add the magnitude of the input to the result
+    config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, a plain U-Net for lam.sampling = "constant"
+
+    config.train = ConfigDict()
+    config.train.steps = 35_000
+    config.train.batch = 32
+    config.train.learning_rate = 1e-3
+    config.train.schedule = "constant"  # or "cosine" to 0 over all steps, "halving" every halve_every steps
+    config.train.warmup = 0  # steps over which the learning rate rises from 0
+    config.train.halve_every = 45_000
+    config.train.clip = 0.0  # bound on the gradient's norm; 0: none
+    config.train.log_every = 20  # steps
+    config.train.save_every = 1000  # steps between checkpoints, each with a validation
+    config.train.keep = 2  # how many of the latest checkpoints stay; the best by validation stays too
+    config.train.validation_images = 64  # at most so many of them are used, spread over the split
+    return config.lock()
+
+
+# What a run may change when it goes on: nothing here alters what is computed.
+FREE = ("data.root", "data.placement", "train.log_every", "train.save_every", "train.keep", "train.validation_images")
+
+
+def complete(settings: Mapping[str, Any]) -> ConfigDict:
+    """Defaults, replaced by the settings given, checked.
+
+    Raises:
+        InputError: for an unknown key, a value of the wrong type, or one that no experiment can have.
+    """
+    config = default_config()
+    for key, value in flatten(settings).items():
+        _set(config, key, value)
+    _check(config)
+    return config
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings -> `{"train.steps": ...}`."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, (Mapping, ConfigDict)):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Where two experiments differ in what they compute, as sentences' parts: "train.batch (16 there, 32 here)"."""
+    a, b = flatten(complete(old)), flatten(complete(new))
+    free = {*FREE, "train.steps"} if b["train.schedule"] != "cosine" else {*FREE}
+    return [f"{key} ({a[key]!r} there, {b[key]!r} here)" for key in a if key not in free and a[key] != b[key]]
+
+
+def choose(variant: str, choices: Mapping[str, Any]) -> Any:
+    """The choice named by the part of `--config FILE:VARIANT` after the colon."""
+    if variant not in choices:
+        raise InputError(f"The variant must be one of {', '.join(choices)}; got {variant!r}.")
+    return choices[variant]
+
+
+def _set(config: ConfigDict, key: str, value: Any) -> None:
+    known = flatten(default_config())
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        raise InputError(f"config.{key} is not a setting{f'; did you mean config.{near[0]}?' if near else '.'}")
+    default = known[key]
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        value = tuple(value)
+    elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default):
+        raise InputError(f"config.{key} must be a {type(default).__name__} such as {default!r}, got {value!r}.")
+    *group, name = key.split(".")
+    (config[group[0]] if group else config)[name] = value
+
+
+def _check(config: ConfigDict) -> None:
+    def need(condition, key, expected):
+        value = flatten(config)[key]
+        if not condition:
+            raise InputError(f"config.{key} must be {expected}, got {value!r}.")
+
+    def one_of(key, choices):
+        need(flatten(config)[key] in choices, key, f"one of {', '.join(choices)}")
+
+    one_of("data.source", SOURCES)
+    one_of("data.placement", PLACEMENTS)
+    one_of("task.name", TASKS)
+    one_of("task.noise", NOISES)
+    one_of("task.mask", tuple(masks.MASKS))
+    one_of("lam.sampling", SAMPLINGS)
+    one_of("model.norm", NORMS)
+    one_of("train.schedule", SCHEDULES)
+    need(config.seed >= 0, "seed", "at least 0")
+    need(config.task.sigma >= 0, "task.sigma", "at least 0")
+    for key in ("steps", "batch", "halve_every", "log_every", "save_every", "keep", "validation_images"):
+        need(config.train[key] >= 1, f"train.{key}", "at least 1")
+    for key in ("warmup", "clip"):
+        need(config.train[key] >= 0, f"train.{key}", "at least 0")
+    need(config.train.learning_rate > 0, "train.learning_rate", "above 0")
+    need(config.model.width >= 1, "model.width", "at least 1")
+    need(config.model.hyper_width >= 0, "model.hyper_width", "at least 0")
+    need(0 <= config.lam.endpoint_probability <= 1, "lam.endpoint_probability", "in [0, 1]")
+
+    terms, scales = config.loss.terms, config.loss.scales
+    need(len(terms) >= 1, "loss.terms", "at least one term")
+    need(len(scales) == len(terms), "loss.scales", f"{len(terms)} numbers, one for each of config.loss.terms")
+    need(all(_number(s) and s > 0 for s in scales), "loss.scales", "numbers above 0")
+    if config.lam.sampling == "constant":
+        value = config.lam.value
+        inside = all(_number(v) and 0 <= v <= 1 for v in value)
+        need(
+            len(value) == len(terms) - 1 and inside,
+            "lam.value",
+            f"{len(terms) - 1} numbers in [0, 1] for {len(terms)} terms",
+        )
+    need(
+        config.model.hyper_width > 0 or config.lam.sampling == "constant",
+        "model.hyper_width",
+        'above 0 unless config.lam.sampling is "constant" (a network without lambda has one lambda)',
+    )
+    if config.data.source == "arrays":
+        for split in ("train", "val", "test"):
+            need(config.data[split], f"data.{split}", 'the path of a .npy file where config.data.source is "arrays"')
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,147 @@
+"""From settings to an experiment: the one reader of a ConfigDict. `run.py` carries it out.
+
+`build` turns settings into arrays and pure functions, and finds what does not fit before any long work begins.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from hyperrecon_jax import data, hyperparams, masks, operators
+from hyperrecon_jax.config import complete
+from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.evaluate import Observe
+from hyperrecon_jax.model import init
+from hyperrecon_jax.objective import Objective, make_terms
+from hyperrecon_jax.train import Setup, TrainState, initial_state
+from hyperrecon_jax.unet import UNet
+
+
+class Experiment(NamedTuple):
+    """Everything that the settings describe."""
+
+    config: ConfigDict
+    dataset: data.Dataset
+    setup: Setup
+    state: TrainState  # before the first step
+    lams: np.ndarray  # (l, K-1), the lambdas that are reported
+    key_validation: jax.Array
+    key_test: jax.Array
+
+
+def build(config: ConfigDict) -> Experiment:
+    """Load the data and make the model, the task and the objective.
+
+    Args:
+        config: settings; missing ones take their default.
+
+    Raises:
+        InputError: for settings that do not fit one another or the data.
+    """
+    config = complete(config)
+    mask = _mask(config) if config.data.source == "mni" else None  # an impossible mask is known before the data
+    dataset = load_data(config)
+    images = dataset.train.images
+    if len(images) < config.train.batch:
+        raise InputError(f"config.train.batch must be at most the {len(images)} training images, got {config.train.batch}.")
+    if mask is None or mask.shape != images.shape[1:3]:
+        mask = _mask(config, images.shape[1:3])
+    operator, observe = make_task(config, mask)
+    objective = Objective(make_terms(config.loss.terms, operator), config.loss.scales)
+
+    key_model, key_train, key_validation, key_test = jax.random.split(jax.random.key(config.seed), 4)
+    num_terms = len(config.loss.terms)
+    network = UNet(width=config.model.width, norm=config.model.norm, residual=config.model.residual)
+    example = jnp.zeros((*images.shape[1:3], 2))
+    model, variables = init(key_model, network, example, num_terms=num_terms, hyper_width=config.model.hyper_width or None)
+    optimizer = make_optimizer(config)
+    setup = Setup(model, objective, operator, observe, make_sampler(config), optimizer, config.train.batch, key_train)
+    return Experiment(
+        config, dataset, setup, initial_state(variables, optimizer), reported_lams(config), key_validation, key_test
+    )
+
+
+def load_data(config: ConfigDict) -> data.Dataset:
+    """The images of `config.data`."""
+    c = config.data
+    if c.source == "arrays":
+        return data.arrays(train=c.train, val=c.val, test=c.test)
+    return data.mni(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, root=c.root or None)
+
+
+def _mask(config, shape=None):
+    task = config.task
+    shape = shape or (config.data.size, config.data.size)
+    if task.name != "csmri":
+        return np.ones(shape, np.float32)
+    return masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed)
+
+
+def make_task(config: ConfigDict, mask: np.ndarray) -> tuple[operators.Operator, Observe]:
+    """The forward model of `config.task`, and the function (key, image) -> noisy measurement."""
+    task = config.task
+    if task.name == "csmri":
+        if task.noise != "gaussian":
+            raise InputError(f'config.task.noise must be "gaussian" for k-space, got {task.noise!r}.')
+        sampled = jnp.asarray(mask)
+        operator = operators.csmri(sampled)
+        return operator, lambda key, x: operators.complex_noise(key, operator.measure(x), sampled, sigma=task.sigma)
+    if task.name == "denoising":
+        operator = operators.denoising()
+    else:
+        if mask.shape[0] % task.factor or mask.shape[1] % task.factor:
+            size = " x ".join(map(str, mask.shape))
+            raise InputError(f"config.task.factor must divide the image's sides, {size}, got {task.factor}.")
+        operator = operators.super_resolution(factor=task.factor)
+    noise = operators.awgn if task.noise == "gaussian" else operators.rician
+    return operator, lambda key, x: noise(key, operator.measure(x), sigma=task.sigma)
+
+
+def make_sampler(config: ConfigDict) -> Callable[[jax.Array, tuple[int, int]], jax.Array]:
+    """How training draws lambdas."""
+    if config.lam.sampling == "constant":
+        return partial(hyperparams.constant, lam=config.lam.value)
+    if config.lam.sampling == "endpoints":
+        return partial(hyperparams.endpoints, probability=config.lam.endpoint_probability)
+    return hyperparams.uniform
+
+
+def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Adam (Sec. V-B) with the schedule of `config.train`."""
+    c = config.train
+    rate: Any = c.learning_rate
+    if c.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(c.learning_rate, max(c.steps - c.warmup, 1))
+    elif c.schedule == "halving":
+        rate = optax.exponential_decay(c.learning_rate, c.halve_every, 0.5, staircase=True)
+    if c.warmup:
+        after = rate if callable(rate) else optax.constant_schedule(rate)
+        rate = optax.join_schedules([optax.linear_schedule(0.0, c.learning_rate, c.warmup), after], [c.warmup])
+    adam = optax.adam(rate)
+    return optax.chain(optax.clip_by_global_norm(c.clip), adam) if c.clip else adam
+
+
+def reported_lams(config: ConfigDict) -> np.ndarray:
+    """The lambdas at which runs are compared, `(l, K-1)`: five for two terms (Sec. V-C), a 3 x 3 grid for three, ..."""
+    num_lams = len(config.loss.terms) - 1
+    if config.lam.sampling == "constant":
+        return np.asarray([config.lam.value], np.float32).reshape(1, num_lams)
+    return np.asarray(hyperparams.grid(5 if num_lams == 1 else 3, num_lams))
+
+
+def lam_name(lam: np.ndarray) -> str:
+    """`[0.25]` -> "0.25", `[0, 0.5]` -> "0,0.5": the keys of summary.json."""
+    return ",".join(f"{v:g}" for v in lam)
+
+
+def lam_title(lam: np.ndarray, terms: tuple[str, ...]) -> str:
+    """What a lambda means, for a stranger: "lambda = 0: mae alone"."""
+    weights = np.asarray(hyperparams.coefficients(lam))
+    alone = f": {terms[int(weights.argmax())]} alone" if weights.max() == 1 else ""
+    return f"lambda = {lam_name(lam)}{alone}"

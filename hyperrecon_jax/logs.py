@@ -1,0 +1,82 @@
+"""What a run says while it works: the progress line, `metrics.jsonl` and TensorBoard event files (without TensorFlow)."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+Write = Callable[[int, str, dict[str, float]], None]
+
+
+@contextlib.contextmanager
+def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch: int) -> Iterator[Write]:
+    """Log files that go on at step `first`: what a run that was cut off wrote beyond it is dropped.
+
+    Args:
+        metrics: the `.jsonl` file, one object a line with "step", "seconds" so far, and "train/..." or "val/...".
+        tensorboard: folder for event files.
+        first: steps done.
+        steps: steps in all.
+        batch: images a step, for the rate.
+
+    Yields:
+        `write(step, "train" or "val", values)`.
+    """
+    kept = [row for row in read_rows(metrics) if row["step"] <= first]
+    before = max((row["seconds"] for row in kept), default=0.0)
+    partial = metrics.with_name(metrics.name + ".partial")
+    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    os.replace(partial, metrics)
+    start = time.monotonic()
+    terminal = sys.stderr.isatty()
+    with (
+        metrics.open("a") as file,
+        contextlib.closing(SummaryWriter(str(tensorboard), purge_step=first)) as events,
+        tqdm(total=steps, initial=first, unit="step", disable=not terminal, dynamic_ncols=True) as bar,
+    ):
+
+        def write(step: int, group: str, values: dict[str, float]) -> None:
+            seconds = time.monotonic() - start
+            row = {"step": step, "seconds": round(before + seconds, 3), **{f"{group}/{k}": v for k, v in values.items()}}
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            for name, value in values.items():
+                events.add_scalar(f"{group}/{name}", value, step)
+            if group != "train":
+                text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+                tqdm.write(f"step {step}: validation {text}", file=sys.stderr)
+                return
+            rate = batch * (step - first) / seconds
+            shown = f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB  {rate:.1f} images/s"
+            if terminal:
+                bar.set_postfix_str(shown, refresh=False)
+                bar.update(step - bar.n)
+            else:
+                left = duration((steps - step) * batch / rate)
+                print(f"step {step}/{steps}  {shown}  {left} left", file=sys.stderr, flush=True)
+
+        yield write
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "45 s", "12 min", "3.5 h", "2.1 days"."""
+    for size, unit, digits in ((86400, "days", 1), (3600, "h", 1), (60, "min", 0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.{digits}f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def read_rows(metrics: Path) -> list[dict[str, float]]:
+    """The lines of a `metrics.jsonl`; a last line that was cut off is dropped."""
+    rows = []
+    if metrics.exists():
+        for line in metrics.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                rows.append(json.loads(line))
+    return rows
