@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import data, hyperparams, masks, operators
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate import Observe
+from hyperrecon_jax.evaluate import Observe, make_score
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.train import Setup, TrainState, initial_state
@@ -31,6 +31,7 @@ class Experiment(NamedTuple):
     setup: Setup
     state: TrainState  # before the first step
     lams: np.ndarray  # (l, K-1), the lambdas that are reported
+    score: Callable[..., Any]  # of evaluate.make_score
     key_validation: jax.Array
     key_test: jax.Array
 
@@ -62,9 +63,9 @@ def build(config: ConfigDict) -> Experiment:
     model, variables = init(key_model, network, example, num_terms=num_terms, hyper_width=config.model.hyper_width or None)
     optimizer = make_optimizer(config)
     setup = Setup(model, objective, operator, observe, make_sampler(config), optimizer, config.train.batch, key_train)
-    return Experiment(
-        config, dataset, setup, initial_state(variables, optimizer), reported_lams(config), key_validation, key_test
-    )
+    score = make_score(model, objective, operator, observe)
+    state = initial_state(variables, optimizer)
+    return Experiment(config, dataset, setup, state, reported_lams(config), score, key_validation, key_test)
 
 
 def load_data(config: ConfigDict) -> data.Dataset:

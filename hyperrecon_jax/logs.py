@@ -33,7 +33,8 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     partial = metrics.with_name(metrics.name + ".partial")
     partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
     os.replace(partial, metrics)
-    start = time.monotonic()
+    start = latest = time.monotonic()
+    shown_step = first
     terminal = sys.stderr.isatty()
     with (
         metrics.open("a") as file,
@@ -42,7 +43,9 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     ):
 
         def write(step: int, group: str, values: dict[str, float]) -> None:
-            seconds = time.monotonic() - start
+            nonlocal latest, shown_step
+            now, since = time.monotonic(), latest
+            latest, seconds = now, now - start
             row = {"step": step, "seconds": round(before + seconds, 3), **{f"{group}/{k}": v for k, v in values.items()}}
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -52,14 +55,15 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
                 text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 tqdm.write(f"step {step}: validation {text}", file=sys.stderr)
                 return
-            rate = batch * (step - first) / seconds
+            rate = batch * (step - shown_step) / (now - since)  # of this interval: the first one compiles
             shown = f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB  {rate:.1f} images/s"
             if terminal:
                 bar.set_postfix_str(shown, refresh=False)
-                bar.update(step - bar.n)
             else:
                 left = duration((steps - step) * batch / rate)
                 print(f"step {step}/{steps}  {shown}  {left} left", file=sys.stderr, flush=True)
+            bar.update(step - shown_step)
+            shown_step = step
 
         yield write
 

@@ -149,14 +149,8 @@ def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
     images = experiment.dataset.val.images
     count = min(len(images), experiment.config.train.validation_images)
     chosen = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    scores, _ = _score(experiment, state, chosen, experiment.key_validation)
+    scores, _ = experiment.score(_variables(state), chosen, experiment.lams, experiment.key_validation)
     return {name: float(values.mean()) for name, values in scores.items()}
-
-
-def _score(experiment, state, images, key):
-    s = experiment.setup
-    variables = _variables(state)
-    return evaluate.score(s.model, s.objective, s.operator, s.observe, variables, images, experiment.lams, key=key)
 
 
 def _variables(state: TrainState) -> Tree:
@@ -224,7 +218,8 @@ def parameter_counts(experiment: Experiment) -> dict[str, int]:
 def report(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say) -> None:
     """Score the test set, write `summary.json` and the picture, tell the user."""
     say("Scoring the test set ...")
-    scores, of_input = _score(experiment, state, experiment.dataset.test.images, experiment.key_test)
+    images = experiment.dataset.test.images
+    scores, of_input = experiment.score(_variables(state), images, experiment.lams, experiment.key_test)
     del scores["loss"]
     rows = {
         lam_name(lam): {
@@ -238,7 +233,7 @@ def report(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     draw(experiment, state, scores, of_input, workdir / checkpoint.PICTURE)
     summary = {
         "test": rows,
-        "test_images": len(experiment.dataset.test.images),
+        "test_images": len(images),
         "parameters": parameter_counts(experiment),
         "steps": int(state.step),
         "seconds": seconds,

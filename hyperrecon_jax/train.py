@@ -111,7 +111,7 @@ def make_step(
         )
         updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, stats, opt_state), {**logs, "grad_norm": optax.global_norm(grad)}
+        return TrainState(state.step + 1, params, stats, opt_state), {**logs, "grad_norm": optax.tree.norm(grad)}
 
     # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
     spread = jax.shard_map(

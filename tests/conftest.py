@@ -1,5 +1,21 @@
-"""Shared settings of the tests: silent rank promotion is an error."""
+"""Shared settings of the tests: silent rank promotion is an error, two CPU devices, so that sharding is real, and one
+compilation cache for the session, because most of the time goes into compiling the same small step again."""
+
+import atexit
+import os
+import shutil
+import tempfile
 
 import jax
 
+CACHE = tempfile.mkdtemp(prefix="hyperrecon-jax-tests-")
+atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+for name, value in {
+    "jax_num_cpu_devices": 2,
+    "jax_compilation_cache_dir": CACHE,
+    "jax_persistent_cache_min_compile_time_secs": 0.5,
+}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)  # for the commands that tests start

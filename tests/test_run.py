@@ -1,0 +1,135 @@
+"""A run from settings to results: what is interrupted and resumed equals what is not, bit for bit."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from hyperrecon_jax import checkpoint, run
+from hyperrecon_jax.config import default_config
+from hyperrecon_jax.experiment import build
+from hyperrecon_jax.train import Diverged
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    config = default_config()
+    config.data.source = "arrays"
+    for split, count in (("train", 10), ("val", 3), ("test", 4)):
+        np.save(folder / f"{split}.npy", rng.random((count, 16, 16), np.float32))
+        config.data[split] = str(folder / f"{split}.npy")
+    config.task.sigma = 0.05
+    config.model.width = 2
+    config.model.hyper_width = 3
+    config.model.norm = "batch"  # has running statistics to save, too
+    config.train.steps = 6
+    config.train.batch = 4
+    config.train.log_every = 2
+    config.train.save_every = 3
+    return config
+
+
+def final_state(config, workdir):
+    like = build(config).state
+    with checkpoint.manager(workdir, keep=2) as checkpoints:
+        return jax.device_get(checkpoint.restore(checkpoints, like))
+
+
+def changed(config, **values):
+    other = config.copy_and_resolve_references()
+    with other.unlocked():
+        for key, value in values.items():
+            group, name = key.split("__")
+            other[group][name] = value
+    return other
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(settings, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
+    said = []
+    assert run.run(settings, workdir, say=said.append)
+    return workdir, "\n".join(said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, tmp_path, monkeypatch, number):
+    """Stopped at step 4, between two checkpoints, and by another device placement when it goes on."""
+    original = run.fit
+
+    def fit_with_signal(*args, on_log, **options):
+        def log(step, values):
+            on_log(step, values)
+            if step == 4:
+                signal.raise_signal(number)
+
+        return original(*args, on_log=log, **options)
+
+    said = []
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "fit", fit_with_signal)
+        assert not run.run(settings, tmp_path / "run", say=said.append)
+    assert "Interrupted at step 4" in said[-1]
+    assert not (tmp_path / "run" / checkpoint.SUMMARY).exists()
+    assert signal.getsignal(number) is not None
+
+    placement = "host" if number == signal.SIGINT else "device"
+    assert run.run(changed(settings, data__placement=placement), tmp_path / "run", say=said.append)
+    assert "Going on from step 4." in said
+    ours, theirs = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    a, b = (json.loads((f / checkpoint.SUMMARY).read_text()) for f in (tmp_path / "run", uninterrupted[0]))
+    assert a["test"] == b["test"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / checkpoint.METRICS).read_text().splitlines()]
+    assert [row["step"] for row in rows if "train/loss" in row] == [2, 3, 4, 6]
+
+
+def test_checkpoints_hold_everything(settings, uninterrupted):
+    state = final_state(settings, uninterrupted[0])
+    assert int(state.step) == 6
+    begin = build(settings).state
+    assert jax.tree.structure(state) == jax.tree.structure(begin)
+    moved = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(begin), strict=True)]
+    assert np.mean(moved) > 0.9  # parameters, moments, counters, running statistics
+
+
+def test_the_best_checkpoint_stays(settings, tmp_path):
+    state = build(settings).state
+    losses = {1: 0.5, 2: 0.1, 3: 0.4, 4: 0.3, 5: 0.2}
+    with checkpoint.manager(tmp_path, keep=2) as checkpoints:
+        for step, loss in losses.items():
+            checkpoint.save(checkpoints, state._replace(step=np.int32(step)), {}, {"loss": loss})
+        checkpoints.wait_until_finished()
+        assert sorted(checkpoints.all_steps()) == [2, 4, 5]
+
+
+def test_nan_stops_with_the_step_and_the_last_good_checkpoint(settings, tmp_path):
+    hot = changed(settings, train__learning_rate=1e30, train__save_every=1, train__steps=40)
+    with pytest.raises(Diverged, match=r"not finite at step \d+ .*step \d+ is the last good one.*learning_rate"):
+        run.run(hot, tmp_path / "run", say=lambda line: None)
+    state = final_state(hot, tmp_path / "run")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+
+
+def test_longer_runs_go_on(settings, uninterrupted, tmp_path):
+    """More steps are no other experiment, unless the schedule depends on them."""
+    from hyperrecon_jax.config import differences
+
+    longer = changed(settings, train__steps=8)
+    assert differences(settings.to_dict(), longer.to_dict()) == []
+    cosine = [changed(c, train__schedule="cosine").to_dict() for c in (settings, longer)]
+    assert differences(*cosine) == ["train.steps (6 there, 8 here)"]
+
+
+def test_dry_run_writes_nothing(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = []
+    run.dry_run(settings, say=said.append)
+    text = "\n".join(said)
+    assert list(tmp_path.iterdir()) == []
+    for part in ("parameters", "10 training, 3 validation, 4 test images of 16 x 16", "s a step", "GiB"):
+        assert part in text

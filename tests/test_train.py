@@ -1,0 +1,145 @@
+"""The compiled step and the loop: one device equals several, both feeds agree, what is not finite is not kept."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType
+
+from hyperrecon_jax import hyperparams, train
+from hyperrecon_jax.data.feed import stream
+from hyperrecon_jax.model import init
+from hyperrecon_jax.objective import Objective, make_terms
+from hyperrecon_jax.operators import awgn, denoising
+from hyperrecon_jax.unet import UNet
+
+IMAGES = np.random.default_rng(0).random((10, 16, 16, 1), np.float32)
+OPERATOR = denoising()
+
+
+def setup(norm="instance"):
+    model, variables = init(jax.random.key(0), UNet(width=2, norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+    optimizer = optax.sgd(0.1)  # Adam makes full steps of round-off where a gradient is zero, as before batch norm
+    made = train.Setup(
+        model,
+        Objective(make_terms(("mae", "mse"), OPERATOR), (1.0, 1.0)),
+        OPERATOR,
+        lambda key, x: awgn(key, x, sigma=0.1),
+        hyperparams.uniform,
+        optimizer,
+        batch=4,
+        key=jax.random.key(1),
+    )
+    return made, train.initial_state(variables, optimizer)
+
+
+def mesh(devices):
+    return jax.make_mesh((devices,), (train.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+
+
+def steps(made, state, devices, *, resident=True, count=3):
+    on = mesh(devices)
+    step = train.make_step(made, on, resident=resident)
+    if resident:
+        images = itertools.repeat(train.place(on, IMAGES))
+    else:
+        key_order, _ = jax.random.split(made.key)
+        images = stream(IMAGES, key_order, first_step=0, batch=4, put=lambda a: train.place(on, a, train.SPREAD))
+    state, rows = train.place(on, state), []
+    for batch in itertools.islice(images, count):
+        state, logs = step(state, batch)
+        rows.append(jax.device_get(logs))
+    return jax.device_get(state), rows
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_two_devices_equal_one(norm):
+    """Also with batch norm, whose statistics are those of the whole batch."""
+    one, logs_one = steps(*setup(norm), 1)
+    two, logs_two = steps(*setup(norm), 2)
+    for a, b in zip(logs_one, logs_two, strict=True):
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.batch_stats, two.batch_stats)
+    assert int(two.step) == 3
+
+
+def test_streaming_from_the_host_equals_the_resident_set():
+    resident, streamed = (steps(*setup(), 2, resident=r)[0] for r in (True, False))
+    jax.tree.map(np.testing.assert_array_equal, resident, streamed)
+
+
+def test_the_compiled_step_gathers_nothing():
+    """Devices exchange gradients, never activations or images."""
+    made, state = setup()
+    on = mesh(2)
+    text = train.make_step(made, on, resident=False).lower(state, IMAGES[:4]).compile().as_text()
+    assert "all-reduce" in text
+    assert "all-gather" not in text
+    assert "all-to-all" not in text
+
+
+def test_device_mesh_divides_the_batch():
+    assert train.device_mesh(4).devices.size == 2
+    assert train.device_mesh(5).devices.size == 1
+
+
+# The loop, with a step that costs nothing.
+
+
+def fake_state(step=0):
+    return train.TrainState(jnp.asarray(step), {}, {}, {})
+
+
+def fake_step(state, image):
+    return state._replace(step=state.step + 1), {"loss": jnp.asarray(image, jnp.float32)}
+
+
+def run_loop(losses, *, first=0, stop=lambda: False, log_every=2, save_every=5):
+    logged, saved = [], []
+    state = train.fit(
+        fake_step,
+        fake_state(first),
+        losses,
+        steps=first + len(losses),
+        log_every=log_every,
+        save_every=save_every,
+        on_log=lambda step, means: logged.append((step, means["loss"])),
+        on_save=lambda state: saved.append(int(state.step)),
+        stop=stop,
+    )
+    return int(state.step), logged, saved
+
+
+def test_the_loop_logs_means_and_saves_at_its_intervals_and_at_the_end():
+    assert run_loop([1.0, 2, 3, 4, 5, 6, 7]) == (7, [(2, 1.5), (4, 3.5), (5, 5), (6, 6), (7, 7)], [5, 7])
+    assert run_loop([1.0, 3], first=4) == (6, [(5, 1), (6, 3)], [5, 6])
+
+
+def test_a_finished_loop_does_nothing():
+    assert run_loop([], first=4) == (4, [], [])
+
+
+def test_stop_saves():
+    asked = itertools.count()
+    assert run_loop([1.0] * 9, stop=lambda: next(asked) >= 3) == (3, [(2, 1), (3, 1)], [3])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stops_before_it_is_saved_and_names_the_step(bad):
+    saved = []
+    with pytest.raises(train.Diverged, match="not finite at step 4"):
+        train.fit(
+            fake_step,
+            fake_state(),
+            [1.0, 1, 1, bad, 1, 1],
+            steps=6,
+            log_every=100,
+            save_every=5,
+            on_log=lambda step, means: None,
+            on_save=lambda state: saved.append(int(state.step)),
+        )
+    assert saved == []
