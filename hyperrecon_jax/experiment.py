@@ -119,8 +119,6 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
     rate: Any = c.learning_rate
     if c.schedule == "cosine":
         rate = optax.cosine_decay_schedule(c.learning_rate, max(c.steps - c.warmup, 1))
-    elif c.schedule == "halving":
-        rate = optax.exponential_decay(c.learning_rate, c.halve_every, 0.5, staircase=True)
     if c.warmup:
         after = rate if callable(rate) else optax.constant_schedule(rate)
         rate = optax.join_schedules([optax.linear_schedule(0.0, c.learning_rate, c.warmup), after], [c.warmup])

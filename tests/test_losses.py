@@ -188,9 +188,7 @@ def test_wrong_images_are_named(loss):
     good = jnp.zeros((24, 20, 1))
     with pytest.raises(InputError, match=r"`x` must have the shape of `x_hat`, \(24, 20, 1\), got \(24, 20, 2\)"):
         loss(good, jnp.zeros((24, 20, 2)))
-    with pytest.raises(
-        InputError, match=r"`x_hat` must be float images \(\*b, h, w, c\), got float32 of shape \(24, 20\)"
-    ):
+    with pytest.raises(InputError, match=r"`x_hat` must be float images \(\*b, h, w, c\), got float32 of shape \(24, 20\)"):
         loss(good[..., 0], good)
     with pytest.raises(InputError, match=r"`x` must be float images .* got uint8 of shape"):
         loss(good, good.astype(jnp.uint8))

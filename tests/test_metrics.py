@@ -110,9 +110,7 @@ def test_dice_of_absent_classes():
 def test_wrong_input_is_named():
     image = jnp.zeros((20, 16, 1))
     for metric in METRICS:
-        with pytest.raises(
-            InputError, match=r"`x` must have the shape of `x_hat`, \(20, 16, 1\), got \(1, 20, 16, 1\)"
-        ):
+        with pytest.raises(InputError, match=r"`x` must have the shape of `x_hat`, \(20, 16, 1\), got \(1, 20, 16, 1\)"):
             metric(image, image[None])
     with pytest.raises(InputError, match="`x_input` must have the shape of `x_hat`"):
         metrics.rpsnr(image, image, image[:10])
