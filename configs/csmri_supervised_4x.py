@@ -3,8 +3,8 @@
     python -m bin.train --config configs/csmri_supervised_4x.py            # HyperRecon-L; :M and :S are the smaller ones
     python -m bin.train --config configs/csmri_supervised_4x.py:L-authors  # the authors' mask
 
-Exactly a quarter of k-space is sampled; with `-authors` 1/3.210 of it, which is what the authors' own "4-fold" mask samples,
-with its density. The paper gives no loss scales for 4-fold; these are those of the authors' code for 8-fold brains.
+Exactly a quarter of k-space is sampled; with `-authors` 1/3.210 of it, which is what the authors' own "4-fold" mask
+samples, with its density. The paper gives no loss scales for 4-fold; these are the authors' code's for 8-fold brains.
 A job for an accelerator: the README has the time of a step on two CPU cores.
 """
 

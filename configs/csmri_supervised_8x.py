@@ -3,8 +3,8 @@
     python -m bin.train --config configs/csmri_supervised_8x.py            # HyperRecon-L; :M and :S are the smaller ones
     python -m bin.train --config configs/csmri_supervised_8x.py:L-authors  # the authors' mask
 
-Exactly an eighth of k-space is sampled; with `-authors` 1/7.305 of it, which is what the authors' own "8-fold" mask samples,
-with its density. The loss scales are 1/s of the authors' code for brains (Sec. IV-D).
+Exactly an eighth of k-space is sampled; with `-authors` 1/7.305 of it, which is what the authors' own "8-fold" mask
+samples, with its density. The loss scales are 1/s of the authors' code for brains (Sec. IV-D).
 A job for an accelerator: the README has the time of a step on two CPU cores.
 """
 

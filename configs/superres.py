@@ -2,7 +2,8 @@
 
     python -m bin.train --config configs/superres.py   # HyperRecon-L; :M and :S are the smaller ones
 
-Down by means of 4 x 4 blocks, back up by nearest neighbour. The loss scales are 1/s of the authors' code for knees (Sec. IV-D).
+Down by means of 4 x 4 blocks, back up by nearest neighbour. The loss scales are 1/s of the authors' code for knees
+(Sec. IV-D).
 A job for an accelerator: the README has the time of a step on two CPU cores.
 """
 

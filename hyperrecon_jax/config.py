@@ -83,8 +83,10 @@ def default_config() -> ConfigDict:
 
 
 def paper_config(variant: str) -> ConfigDict:
-    """What the paper's supervised experiments share (Sec. V-A to V-D): HyperRecon-S, -M or -L with batch norm, uniform lambda,
-    Adam with 1e-3, batches of 32, 100 epochs (the last three from the authors' code where the paper is silent)."""
+    """What the paper's supervised experiments share (Sec. V-A to V-D): HyperRecon-S, -M or -L, batch norm, uniform lambda.
+
+    Adam in batches of 32 is the paper's; the rate of 1e-3 and the 100 epochs are the authors' code's.
+    """
     config = default_config()
     config.model.hyper_width = choose(variant, HYPER_WIDTHS)
     config.model.norm = "batch"
@@ -133,18 +135,23 @@ def choose(variant: str, choices: Mapping[str, Any]) -> Any:
     return choices[variant]
 
 
-def _set(config: ConfigDict, key: str, value: Any) -> None:
+def check_key(key: str) -> Any:
+    """The default of the setting `key`, such as "train.steps"; raises `InputError` if there is none of that name."""
     known = flatten(default_config())
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         raise InputError(f"config.{key} is not a setting{f'; did you mean config.{near[0]}?' if near else '.'}")
-    default = known[key]
+    return known[key]
+
+
+def _set(config: ConfigDict, key: str, value: Any) -> None:
+    default = check_key(key)
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         value = tuple(value)
     elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default):
-        raise InputError(f"config.{key} must be a {type(default).__name__} such as {default!r}, got {value!r}.")
+        raise InputError(f"config.{key} must be of type {type(default).__name__}, such as {default!r}, got {value!r}.")
     *group, name = key.split(".")
     (config[group[0]] if group else config)[name] = value
 
