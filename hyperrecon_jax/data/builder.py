@@ -57,7 +57,8 @@ class MniPopulation(tfds.core.GeneratorBasedBuilder):
         del dl_manager  # nothing is downloaded
         config = self.builder_config
         # The one line of progress goes on over the splits, which are generated in this order.
-        bar = tqdm(total=sum(config.subjects), desc="preparing data", unit=" subjects", file=sys.stderr)
+        every = 0.1 if sys.stderr.isatty() else 10  # seconds: in a log file each update is a line
+        bar = tqdm(total=sum(config.subjects), desc="preparing data", unit=" subjects", file=sys.stderr, mininterval=every)
         starts = np.cumsum((0, *config.subjects))
         seeds = population.split_seeds(config.seed, config.subjects)
         return {
