@@ -3,8 +3,9 @@
 import sys
 from collections.abc import Callable
 
-from absl import flags
+from absl import flags, logging
 
+from bin import _config
 from hyperrecon_jax.errors import InputError
 
 
@@ -14,8 +15,15 @@ def main(run: Callable[[], int]) -> None:
     A mistake of the user ends with one sentence and status 2, Ctrl-C with 130. Anything else is a defect of ours and
     keeps its traceback.
     """
+    logging.set_verbosity(logging.FATAL)  # what libraries log about an error, they raise, too
     try:
-        _parse()
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            _help()
+            sys.exit(0)
+        with _config.errors():
+            rest = flags.FLAGS(sys.argv)[1:]
+        if rest:
+            raise InputError(f"Unknown argument {rest[0]!r}; see --help.")
         sys.exit(run())
     except InputError as error:
         _fail(error, 2)
@@ -23,17 +31,10 @@ def main(run: Callable[[], int]) -> None:
         _fail("interrupted.", 130)
 
 
-def _parse() -> None:
-    """Flags and the config file; config_flags raises a kind of its own for each way in which a file or key is wrong."""
-    try:
-        rest = flags.FLAGS(sys.argv)[1:]
-    except InputError:
-        raise
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise InputError(text or type(error).__name__) from error
-    if rest:
-        raise InputError(f"Unknown argument {rest[0]!r}; see --help.")
+def _help() -> None:
+    print((sys.modules["__main__"].__doc__ or "").strip() + "\n\nFlags:")
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        print(f"  --{flag.name:<10}{flag.help}")
 
 
 def _fail(message: object, status: int) -> None:

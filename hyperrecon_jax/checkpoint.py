@@ -10,10 +10,12 @@
 Checkpoints are written in the background. The latest ones stay, and the one with the lowest validation loss.
 """
 
+import contextlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from hyperrecon_jax.train import TrainState
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
+RESERVE = 16 * 2**20  # bytes, for logs, the picture and the files that Orbax writes beside the numbers
 
 
 def begun(folder: Path, settings: Mapping[str, Any], differences: Callable[[Mapping, Mapping], list[str]]) -> bool:
@@ -39,17 +42,21 @@ def begun(folder: Path, settings: Mapping[str, Any], differences: Callable[[Mapp
     Raises:
         InputError: if the folder holds something else.
     """
-    try:
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-            return False
-    except OSError as error:
-        raise InputError(f"The work folder {folder} cannot be read: {error.strerror}.") from error
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "is no folder" if not there.is_dir() else "may not be written"
+        raise InputError(f"The work folder {folder} cannot be used, since {there} {why}: choose another --workdir.")
+    if there != folder.absolute() or not any(there.iterdir()):
+        return False
     if not (folder / CONFIG).is_file():
-        raise InputError(f"The work folder {folder} is not empty and holds no {CONFIG}: choose another with --workdir.")
-    different = differences(read_json(folder / CONFIG), settings)
+        raise InputError(f"The work folder {folder} is not empty and holds no {CONFIG}: choose another --workdir.")
+    try:
+        different = differences(read_json(folder / CONFIG), settings)
+    except (InputError, AttributeError) as error:  # damaged, or of another version
+        raise InputError(f"The work folder {folder} holds no experiment of this version: {error}") from error
     if different:
         raise InputError(
-            f"The work folder {folder} holds another experiment: {', '.join(different)}; choose another with --workdir."
+            f"The work folder {folder} holds another experiment: {', '.join(different)}; choose another --workdir."
         )
     return True
 
@@ -58,19 +65,39 @@ def begin(folder: Path, settings: Mapping[str, Any], *, size: int) -> None:
     """Make the folder of a run and write its settings.
 
     Raises:
-        InputError: if that cannot be written, or the disk has less room than `size` bytes.
+        InputError: if that cannot be written, or the disk has less room than `size` bytes; then nothing is written.
     """
-    try:
+    check_room(folder, size)
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        if free < size:
-            raise InputError(
-                f"The disk of the work folder {folder} has {free / 2**20:.0f} MiB free and the run needs"
-                f" {size / 2**20:.0f} MiB: make room or choose another with --workdir."
-            )
         write_json(folder / CONFIG, settings)
-    except OSError as error:
-        raise InputError(f"The work folder {folder} cannot be written: {error.strerror}.") from error
+
+
+def check_room(folder: Path, size: int) -> None:
+    """Raise `InputError` if the disk of a folder, made or to be made, has less room than `size` bytes and a reserve."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free, needed = shutil.disk_usage(there).free, size + RESERVE
+    if free < needed:
+        raise InputError(
+            f"The disk of the work folder {folder} has {free / 2**20:.0f} MiB free and {needed / 2**20:.0f} MiB are needed;"
+            " what was saved before is kept: make room and give the same command again, or choose another --workdir."
+        )
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Around all that writes in the folder of a run: a disk that fails becomes an `InputError`."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        refused = re.search(r"os_error_code='(\d+)'", str(error))  # of Orbax, in a ValueError
+        if isinstance(error, InputError) or not (refused or isinstance(error, OSError)):
+            raise
+        why = os.strerror(int(refused[1])) if refused else getattr(error, "strerror", None) or error
+        raise InputError(
+            f"The work folder {folder} cannot be written: {why}; what was saved before is kept,"
+            " and the same command goes on from there."
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -84,21 +111,46 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)
+    try:
+        partial.write_text(json.dumps(content, indent=2) + "\n")
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
     """The checkpoints of a run; close it (`with`) to wait for the last one to be written."""
-    policy = AnyPreservationPolicy([LatestN(keep), BestN(get_metric_fn=lambda m: m["loss"], reverse=True, n=1)])
-    options = ocp.CheckpointManagerOptions(preservation_policy=policy)
+
+    def loss(metrics):
+        return metrics["loss"]
+
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), BestN(get_metric_fn=loss, reverse=True, n=1)]),
+        best_fn=loss,  # without it the figures are not kept, and a run that goes on knows no best
+        best_mode="min",
+        cleanup_tmp_directories=True,
+    )
     return ocp.CheckpointManager((folder / CHECKPOINTS).absolute(), options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mapping[str, Any], validation: dict[str, float]):
-    """Begin to write a checkpoint of the state, with the validation's figures, of which "loss" tells the best."""
+    """Begin to write a checkpoint of the state, with the validation's figures, of which "loss" tells the best.
+
+    Raises:
+        InputError: if the disk has no room for it, or did not take the one before.
+    """
+    folder = Path(checkpoints.directory).parent
     args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), config=ocp.args.JsonSave(dict(settings)))
-    checkpoints.save(int(state.step), args=args, metrics=validation)
+    with writing(folder):
+        checkpoints.wait_until_finished()
+        check_room(folder, num_bytes(state))
+        checkpoints.save(int(state.step), args=args, metrics=validation)
+
+
+def num_bytes(state: TrainState) -> int:
+    """Bytes of the numbers in a checkpoint."""
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:

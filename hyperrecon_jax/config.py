@@ -173,8 +173,10 @@ def _check(config: ConfigDict) -> None:
     one_of("lam.sampling", SAMPLINGS)
     one_of("model.norm", NORMS)
     one_of("train.schedule", SCHEDULES)
-    need(config.seed >= 0, "seed", "at least 0")
+    for key, value in (("seed", config.seed), ("data.seed", config.data.seed), ("task.mask_seed", config.task.mask_seed)):
+        need(value >= 0, key, "at least 0")
     need(config.task.sigma >= 0, "task.sigma", "at least 0")
+    need(config.task.factor >= 1, "task.factor", "at least 1")
     for key in ("steps", "batch", "log_every", "save_every", "keep", "validation_images"):
         need(config.train[key] >= 1, f"train.{key}", "at least 1")
     for key in ("warmup", "clip"):
@@ -188,22 +190,30 @@ def _check(config: ConfigDict) -> None:
     need(len(terms) >= 1, "loss.terms", "at least one term")
     need(len(scales) == len(terms), "loss.scales", f"{len(terms)} numbers, one for each of config.loss.terms")
     need(all(_number(s) and s > 0 for s in scales), "loss.scales", "numbers above 0")
-    if config.lam.sampling == "constant":
-        value = config.lam.value
+    value, count = config.lam.value, len(terms) - 1
+    if config.lam.sampling == "constant" or value:
         inside = all(_number(v) and 0 <= v <= 1 for v in value)
-        need(
-            len(value) == len(terms) - 1 and inside,
-            "lam.value",
-            f"{len(terms) - 1} numbers in [0, 1] for {len(terms)} terms",
-        )
+        numbers = "1 number" if count == 1 else f"{count} numbers"
+        need(len(value) == count and inside, "lam.value", f"{numbers} in [0, 1] for {len(terms)} terms")
     need(
         config.model.hyper_width > 0 or config.lam.sampling == "constant",
         "model.hyper_width",
         'above 0 unless config.lam.sampling is "constant" (a network without lambda has one lambda)',
     )
-    if config.data.source == "arrays":
+    if config.data.source == "mni":
+        size, subjects = config.data.size, config.data.subjects
+        need(size >= 8 and size % 8 == 0, "data.size", "a positive multiple of 8 (the U-Net halves it three times)")
+        need(len(subjects) == 3 and all(map(_counts, subjects)), "data.subjects", "three numbers of at least 1")
+        need(config.data.slices >= 1, "data.slices", "at least 1")
+        count = subjects[0] * config.data.slices
+        need(config.train.batch <= count, "train.batch", f"at most the {count} training images")
+    else:
         for split in ("train", "val", "test"):
             need(config.data[split], f"data.{split}", 'the path of a .npy file where config.data.source is "arrays"')
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
 def _number(value: Any) -> bool:

@@ -16,9 +16,9 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import data, hyperparams, masks, operators
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate import Observe, make_score
+from hyperrecon_jax.evaluate import METRICS, Observe, make_score
 from hyperrecon_jax.model import init
-from hyperrecon_jax.objective import Objective, make_terms
+from hyperrecon_jax.objective import Objective, Outcome, make_terms, weighted_loss
 from hyperrecon_jax.train import Setup, TrainState, initial_state
 from hyperrecon_jax.unet import UNet
 
@@ -46,15 +46,14 @@ def build(config: ConfigDict) -> Experiment:
         InputError: for settings that do not fit one another or the data.
     """
     config = complete(config)
-    mask = _mask(config) if config.data.source == "mni" else None  # an impossible mask is known before the data
+    if config.data.source == "mni":  # their size is known: what cannot be is told before they are made
+        operator, observe, objective = _make_problem(config, (config.data.size, config.data.size))
     dataset = load_data(config)
     images = dataset.train.images
     if len(images) < config.train.batch:
         raise InputError(f"config.train.batch must be at most the {len(images)} training images, got {config.train.batch}.")
-    if mask is None or mask.shape != images.shape[1:3]:
-        mask = _mask(config, images.shape[1:3])
-    operator, observe = make_task(config, mask)
-    objective = Objective(make_terms(config.loss.terms, operator), config.loss.scales)
+    if config.data.source != "mni":
+        operator, observe, objective = _make_problem(config, images.shape[1:3])
 
     key_model, key_train, key_validation, key_test = jax.random.split(jax.random.key(config.seed), 4)
     num_terms = len(config.loss.terms)
@@ -76,9 +75,21 @@ def load_data(config: ConfigDict) -> data.Dataset:
     return data.mni(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, root=c.root or None)
 
 
-def _mask(config, shape=None):
+def _make_problem(config, shape):
+    """What is asked of images of a shape `(h, w)`: the forward model and the objective, tried out without computing."""
+    operator, observe = make_task(config, _mask(config, shape))
+    objective = Objective(make_terms(config.loss.terms, operator), config.loss.scales)
+
+    def scores(key, x):
+        outcome = Outcome(x, x, observe(key, x), theta=x)
+        return weighted_loss(objective, jnp.zeros(len(objective.terms) - 1), outcome), [f(x, x) for f in METRICS.values()]
+
+    jax.eval_shape(scores, jax.random.key(0), jax.ShapeDtypeStruct((*shape, 1), jnp.float32))
+    return operator, observe, objective
+
+
+def _mask(config, shape):
     task = config.task
-    shape = shape or (config.data.size, config.data.size)
     if task.name != "csmri":
         return np.ones(shape, np.float32)
     return masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed)

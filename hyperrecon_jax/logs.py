@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 Write = Callable[[int, str, dict[str, float]], None]
@@ -26,7 +28,10 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
         batch: images a step, for the rate.
 
     Yields:
-        `write(step, "train" or "val", values)`.
+        `write(step, "train" or "val", values)`. What it wrote is on the disk when it returns.
+
+    Raises:
+        OSError: there or here, if the files cannot be written.
     """
     kept = [row for row in read_rows(metrics) if row["step"] <= first]
     before = max((row["seconds"] for row in kept), default=0.0)
@@ -38,7 +43,7 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     terminal = sys.stderr.isatty()
     with (
         metrics.open("a") as file,
-        contextlib.closing(SummaryWriter(str(tensorboard), purge_step=first)) as events,
+        contextlib.closing(_events(tensorboard, first)) as events,
         tqdm(total=steps, initial=first, unit="step", disable=not terminal, dynamic_ncols=True) as bar,
     ):
 
@@ -50,7 +55,9 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
             file.write(json.dumps(row) + "\n")
             file.flush()
             for name, value in values.items():
-                events.add_scalar(f"{group}/{name}", value, step)
+                scalar = summary.scalar(f"{group}/{name}", value)
+                events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
+            events.flush()
             if group != "train":
                 text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 tqdm.write(f"step {step}: validation {text}", file=sys.stderr)
@@ -66,6 +73,15 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
             shown_step = step
 
         yield write
+
+
+def _events(folder: Path, first: int) -> EventsWriter:
+    """A new event file. Not a SummaryWriter: its thread dies of a full disk, and the run would wait for it for ever."""
+    folder.mkdir(exist_ok=True)
+    events = EventsWriter(str(folder / "events"), filename_suffix=f".{first}")
+    # TensorBoard drops what an earlier file holds of this step and later ones
+    events.write_event(Event(wall_time=time.time(), step=first + 1, session_log=SessionLog(status=SessionLog.START)))
+    return events
 
 
 def duration(seconds: float) -> str:

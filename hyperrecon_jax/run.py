@@ -70,15 +70,24 @@ def run(config: ConfigDict, workdir: Path, *, say: Callable[[str], None] = print
     mesh = device_mesh(setup.batch)
     resident = lives_on_device(experiment, mesh)
     say(describe(experiment, mesh, resident))
-    state_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(experiment.state))
-    checkpoint.begin(workdir, settings, size=(config.train.keep + 2) * state_bytes)
+    begin = partial(
+        checkpoint.begin, workdir, settings, size=(config.train.keep + 2) * checkpoint.num_bytes(experiment.state)
+    )
+    if not resumed:
+        begin()
 
     step = make_step(setup, mesh, resident=resident)
     state = place(mesh, experiment.state)
-    with checkpoint.manager(workdir, keep=config.train.keep) as checkpoints, _until_signalled() as stop:
+    with (
+        checkpoint.writing(workdir),
+        checkpoint.manager(workdir, keep=config.train.keep) as checkpoints,
+        _until_signalled() as stop,
+    ):
         if checkpoints.latest_step() is not None:
             state = checkpoint.restore(checkpoints, state)
             say(f"Going on from step {int(state.step)}.")
+        if resumed:
+            begin()  # not before the checkpoint is known to be good
         first = int(state.step)
         with logs.open_logs(
             workdir / checkpoint.METRICS,
@@ -117,7 +126,8 @@ def run(config: ConfigDict, workdir: Path, *, say: Callable[[str], None] = print
     if int(state.step) < config.train.steps:
         say(f"Interrupted at step {int(state.step)}; it is saved in {workdir}. The same command goes on from there.")
         return False
-    report(experiment, state, workdir, say=say)
+    with checkpoint.writing(workdir):
+        report(experiment, state, workdir, say=say)
     return True
 
 

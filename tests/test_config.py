@@ -1,0 +1,214 @@
+"""The settings: defaults, what replaces them, and every mistake by its name."""
+
+import importlib.util
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from hyperrecon_jax import config
+from hyperrecon_jax.errors import InputError
+
+FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
+SIZES = ("S", "M", "L")
+
+
+def nested(key, value):
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+def set_to(key, value, **others):
+    """Settings with one key replaced, and others given as `group__name`."""
+    settings = nested(key, value)
+    for name, other in others.items():
+        group, name = name.split("__")
+        settings.setdefault(group, {})[name] = other
+    return config.complete(settings)
+
+
+def test_nothing_given_is_the_default():
+    assert config.complete({}).to_dict() == config.default_config().to_dict()
+    assert config.complete(config.default_config()).to_dict() == config.default_config().to_dict()
+
+
+def test_what_is_given_replaces_a_default_and_nothing_else():
+    changed = config.flatten(set_to("train.batch", 16))
+    default = config.flatten(config.default_config())
+    assert {key: value for key, value in changed.items() if value != default[key]} == {"train.batch": 16}
+
+
+def test_the_given_settings_are_not_changed():
+    given = {"train": {"learning_rate": 1}, "loss": {"scales": [1, 1]}}
+    config.complete(given)
+    assert given == {"train": {"learning_rate": 1}, "loss": {"scales": [1, 1]}}
+
+
+def test_default_config_is_locked():
+    with pytest.raises(AttributeError):
+        config.default_config().train.stepz = 3
+    with pytest.raises(AttributeError):
+        config.complete({}).trian = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("train.stepz", r"; did you mean config\.train\.steps\?"),
+        ("trian.steps", r"; did you mean config\.train\.steps\?"),
+        ("sede", r"; did you mean config\.seed\?"),
+        ("zzzzzzzz", r"\."),
+        ("train.steps.more", ""),
+    ],
+)
+def test_unknown_keys_are_named_with_the_nearest(key, hint):
+    for settings in (nested(key, 3), ConfigDict(nested(key, 3))):
+        with pytest.raises(InputError, match=rf"^config\.{key} is not a setting{hint}"):
+            config.complete(settings)
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "kept"),
+    [
+        ("train.learning_rate", 1, 1.0),
+        ("loss.scales", [2, 3.0], (2, 3.0)),
+        ("data.subjects", [3, 1, 1], (3, 1, 1)),
+        ("model.residual", False, False),
+    ],
+)
+def test_kindred_types_are_taken(key, given, kept):
+    value = config.flatten(set_to(key, given, train__batch=2))[key]
+    assert value == kept
+    assert type(value) is type(kept)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("train.steps", True),
+        ("train.steps", 2.0),
+        ("train.steps", "3"),
+        ("train.learning_rate", True),
+        ("train.learning_rate", "fast"),
+        ("model.residual", 1),
+        ("loss.terms", "mae"),
+        ("data.train", None),
+        ("train", 3),
+    ],
+)
+def test_other_types_are_refused(key, value):
+    with pytest.raises(InputError, match=rf"^config\.{key} (must be of type|is not a setting)"):
+        config.complete(nested(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("seed", -1, "at least 0"),
+        ("data.source", "imagenet", "one of mni, arrays"),
+        ("data.placement", "cloud", "one of auto, device, host"),
+        ("data.size", 100, "a positive multiple of 8"),
+        ("data.size", 0, "a positive multiple of 8"),
+        ("data.subjects", (1, 2), "three numbers of at least 1"),
+        ("data.subjects", (100, 0, 50), "three numbers of at least 1"),
+        ("data.subjects", (100, "a", 50), "three numbers of at least 1"),
+        ("data.slices", 0, "at least 1"),
+        ("data.seed", -1, "at least 0"),
+        ("task.name", "ct", "one of csmri, denoising, super_resolution"),
+        ("task.noise", "pink", "one of gaussian, rician"),
+        ("task.sigma", -0.1, "at least 0"),
+        ("task.sigma", float("nan"), "at least 0"),
+        ("task.mask", "radial", "one of poisson_disc"),
+        ("task.mask_seed", -1, "at least 0"),
+        ("task.factor", 0, "at least 1"),
+        ("loss.terms", (), "at least one term"),
+        ("loss.scales", (1.0,), "2 numbers, one for each of config.loss.terms"),
+        ("loss.scales", (1.0, 0.0), "numbers above 0"),
+        ("loss.scales", (1.0, "a"), "numbers above 0"),
+        ("lam.sampling", "gaussian", "one of uniform, endpoints, constant"),
+        ("lam.endpoint_probability", 1.5, r"in \[0, 1\]"),
+        ("lam.value", (1.5,), r"1 number in \[0, 1\] for 2 terms"),
+        ("lam.value", (-0.1,), r"1 number in \[0, 1\] for 2 terms"),
+        ("lam.value", (0.1, 0.2), r"1 number in \[0, 1\] for 2 terms"),
+        ("lam.value", (True,), r"1 number in \[0, 1\] for 2 terms"),
+        ("model.norm", "layer", "one of"),
+        ("model.width", 0, "at least 1"),
+        ("model.hyper_width", -1, "at least 0"),
+        ("model.hyper_width", 0, 'above 0 unless config.lam.sampling is "constant"'),
+        ("train.steps", 0, "at least 1"),
+        ("train.batch", 0, "at least 1"),
+        ("train.batch", 11_401, "at most the 11400 training images"),
+        ("train.learning_rate", 0.0, "above 0"),
+        ("train.learning_rate", float("nan"), "above 0"),
+        ("train.schedule", "cosin", "one of constant, cosine"),
+        ("train.warmup", -1, "at least 0"),
+        ("train.clip", -1.0, "at least 0"),
+        ("train.log_every", 0, "at least 1"),
+        ("train.save_every", 0, "at least 1"),
+        ("train.keep", 0, "at least 1"),
+        ("train.validation_images", 0, "at least 1"),
+    ],
+)
+def test_values_that_no_experiment_can_have(key, value, expected):
+    with pytest.raises(InputError, match=rf"^config\.{key} must be {expected}.*, got .*\.$"):
+        set_to(key, value)
+
+
+def test_lambdas_are_one_fewer_than_terms():
+    three = {"loss__terms": ("data_consistency", "weight_l1", "total_variation"), "loss__scales": (1.0, 1.0, 1.0)}
+    assert set_to("lam.value", (0.5, 1), lam__sampling="constant", **three).lam.value == (0.5, 1)
+    with pytest.raises(InputError, match=r"config\.lam\.value must be 2 numbers in \[0, 1\] for 3 terms, got \(0\.5,\)"):
+        set_to("lam.value", (0.5,), lam__sampling="constant", **three)
+    with pytest.raises(InputError, match=r"config\.lam\.value must be 1 number .* got \(\)"):
+        set_to("lam.sampling", "constant")
+
+
+def test_arrays_need_their_files():
+    with pytest.raises(InputError, match=r"config\.data\.val must be the path of a \.npy file"):
+        set_to("data.source", "arrays", data__train="a.npy", data__test="a.npy")
+
+
+def test_differences_name_what_is_computed_otherwise():
+    a = config.default_config().to_dict()
+    assert config.differences(a, a) == []
+    b = set_to("train.batch", 16, train__keep=5, train__log_every=1, data__root="elsewhere", data__placement="host")
+    assert config.differences(a, b.to_dict()) == ["train.batch (32 there, 16 here)"]
+    c = set_to("task.acceleration", 8.0, model__norm="none")
+    assert sorted(config.differences(a, c.to_dict())) == [
+        "model.norm ('instance' there, 'none' here)",
+        "task.acceleration (4.0 there, 8.0 here)",
+    ]
+
+
+def test_differences_survive_json():
+    a = config.default_config().to_dict()
+    assert config.differences(json.loads(json.dumps(a)), a) == []
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_files_hold_experiments(path):
+    """Each as it is and, where it has variants, in each of them: the three sizes, and those that its docstring names."""
+    module = load(path)
+    default = config.complete(module.get_config()).to_dict()
+    if inspect.signature(module.get_config).parameters:
+        names = {*SIZES, *re.findall(rf"configs/{path.name}:(\S+)", module.__doc__)}
+        made = [config.complete(module.get_config(name)).to_dict() for name in sorted(names)]
+        assert default in made
+        assert all(a != b for i, a in enumerate(made) for b in made[:i])
+        with pytest.raises(InputError, match="variant must be one of S, M, L; got 'XL'"):
+            module.get_config("XL")
+
+
+def test_there_are_files():
+    assert "quickstart" in [path.stem for path in FILES]
