@@ -151,7 +151,8 @@ def lam_name(lam: np.ndarray) -> str:
 
 
 def lam_title(lam: np.ndarray, terms: tuple[str, ...]) -> str:
-    """What a lambda means, for a stranger: "lambda = 0: mae alone"."""
+    """What a lambda means, for a stranger: "lambda = 0: MAE alone"."""
     weights = np.asarray(hyperparams.coefficients(lam))
-    alone = f": {terms[int(weights.argmax())]} alone" if weights.max() == 1 else ""
-    return f"lambda = {lam_name(lam)}{alone}"
+    term = terms[int(weights.argmax())]
+    name = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM"}.get(term, term.replace("_", " "))
+    return f"lambda = {lam_name(lam)}{f': {name} alone' if weights.max() == 1 else ''}"
