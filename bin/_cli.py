@@ -1,6 +1,7 @@
 """What every command shares: flags in, one clear sentence and status 2 for a user's mistake."""
 
 import sys
+import warnings
 from collections.abc import Callable
 
 from absl import flags, logging
@@ -15,7 +16,7 @@ def main(run: Callable[[], int]) -> None:
     A mistake of the user ends with one sentence and status 2, Ctrl-C with 130. Anything else is a defect of ours and
     keeps its traceback.
     """
-    logging.set_verbosity(logging.FATAL)  # what libraries log about an error, they raise, too
+    _quieten()
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             _help()
@@ -29,6 +30,14 @@ def main(run: Callable[[], int]) -> None:
         _fail(error, 2)
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
+
+
+def _quieten() -> None:
+    """What libraries log about an error they raise, too; what else they say is not for the user of a command."""
+    logging.set_verbosity(logging.FATAL)
+    sys.unraisablehook = lambda _: None  # Orbax's threads, when one of them has failed
+    if not sys.warnoptions:  # python -W shows them
+        warnings.simplefilter("ignore")
 
 
 def _help() -> None:

@@ -58,18 +58,20 @@ def _file() -> str | None:
 
 
 def _sentence(errors: list[BaseException], file: str | None) -> str:
-    """What the first of a chain of errors says, and at which line of the file it came up."""
-    first = errors[-1]
-    text = " ".join(str(first.args[0] if isinstance(first, KeyError) else first).split())
-    if isinstance(first, OSError) and first.strerror:
+    """What the first of a chain of errors says, the last of the list, and at which line of the file it came up."""
+    first, text = errors[-1], " ".join(str(errors[-1]).split())
+    told = " ".join(map(str, errors)) if isinstance(first, (AttributeError, KeyError)) else ""  # of a ConfigDict, perhaps
+    locked = re.search(r'Key "(\w+)" does not exist', told)
+    if near := re.search(r'Did you mean "(\w+)" instead of "(\w+)"', told):
+        text = f"{near[2]} is not a setting, unlike {near[1]}"
+    elif locked:
+        text = f"{locked[1]} is not a setting"
+    elif isinstance(first, OSError) and first.strerror:
         text = first.strerror
     elif "no attribute 'get_config'" in text:
         text = "it has no function get_config"
     elif "get_config() takes 0 positional" in text:
         text = "it has no variants, so nothing may follow a colon"
-    elif isinstance(first, (AttributeError, KeyError)) and (unknown := re.match(r"""(?:["']?Key )?["'](\w+)["']""", text)):
-        near = re.search(r'Did you mean "(\w+)"', text)
-        text = f"{unknown[1]} is not a setting{f', unlike {near[1]}' if near else ''}"
     else:
         text = f"{type(first).__name__}: {text}"
     lines = [f.lineno for e in errors for f in traceback.extract_tb(e.__traceback__) if f.filename == file]

@@ -100,6 +100,15 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+def steps_reported(folder: Path) -> int:
+    """The steps that `summary.json` tells of, 0 without one; raises `InputError` if it is damaged."""
+    path = folder / SUMMARY
+    try:
+        return int(read_json(path)["steps"]) if path.exists() else 0
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: delete it to have the test set scored again.") from error
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file; raises `InputError` if it is missing or damaged."""
     try:

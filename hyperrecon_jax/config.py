@@ -188,7 +188,7 @@ def _check(config: ConfigDict) -> None:
 
     terms, scales = config.loss.terms, config.loss.scales
     need(len(terms) >= 1, "loss.terms", "at least one term")
-    need(len(scales) == len(terms), "loss.scales", f"{len(terms)} numbers, one for each of config.loss.terms")
+    need(len(scales) == len(terms), "loss.scales", f"one number for each of config.loss.terms {terms!r}")
     need(all(_number(s) and s > 0 for s in scales), "loss.scales", "numbers above 0")
     value, count = config.lam.value, len(terms) - 1
     if config.lam.sampling == "constant" or value:

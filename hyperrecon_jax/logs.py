@@ -93,10 +93,12 @@ def duration(seconds: float) -> str:
 
 
 def read_rows(metrics: Path) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl`; a last line that was cut off is dropped."""
+    """The lines of a `metrics.jsonl`; a line that was cut off is dropped."""
     rows = []
     if metrics.exists():
-        for line in metrics.read_text().splitlines():
+        for line in metrics.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
-                rows.append(json.loads(line))
+                row = json.loads(line)
+                if isinstance(row, dict) and {"step", "seconds"} <= row.keys():
+                    rows.append(row)
     return rows

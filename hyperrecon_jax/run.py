@@ -61,8 +61,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Callable[[str], None] = print
     config = complete(config)
     settings = config.to_dict()
     resumed = checkpoint.begun(workdir, settings, differences)
-    summary = workdir / checkpoint.SUMMARY
-    if resumed and summary.exists() and checkpoint.read_json(summary)["steps"] >= config.train.steps:
+    if resumed and checkpoint.steps_reported(workdir) >= config.train.steps:
         say(f"This run is finished already.\n{_hint(workdir)}")
         return True
     experiment = build(config)
@@ -238,7 +237,7 @@ def report(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
         }
         for i, lam in enumerate(experiment.lams)
     }
-    seconds = max(row["seconds"] for row in logs.read_rows(workdir / checkpoint.METRICS))
+    seconds = max((row["seconds"] for row in logs.read_rows(workdir / checkpoint.METRICS)), default=0.0)
     peak = peak_memory()
     draw(experiment, state, scores, of_input, workdir / checkpoint.PICTURE)
     summary = {

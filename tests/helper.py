@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import struct
 
 import numpy as np
 from flax.traverse_util import unflatten_dict
@@ -79,3 +80,17 @@ def assert_trees_close(ours, theirs, *, rtol=1e-4):
     for path, b in theirs.items():
         assert ours[path].shape == b.shape, path
         np.testing.assert_allclose(ours[path], b, rtol=0, atol=rtol * max(np.abs(b).max(), 1e-6), err_msg=str(path))
+
+
+def read_events(folder):
+    """The events of TensorBoard's files, in TFRecord's framing: length, its checksum, the event, its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    events = []
+    for path in sorted(folder.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (size,) = struct.unpack("<Q", content[:8])
+            events.append(Event.FromString(content[12 : 12 + size]))
+            content = content[16 + size :]
+    return events

@@ -126,7 +126,7 @@ def test_other_types_are_refused(key, value):
         ("task.mask_seed", -1, "at least 0"),
         ("task.factor", 0, "at least 1"),
         ("loss.terms", (), "at least one term"),
-        ("loss.scales", (1.0,), "2 numbers, one for each of config.loss.terms"),
+        ("loss.scales", (1.0,), "one number for each of config.loss.terms"),
         ("loss.scales", (1.0, 0.0), "numbers above 0"),
         ("loss.scales", (1.0, "a"), "numbers above 0"),
         ("lam.sampling", "gaussian", "one of uniform, endpoints, constant"),
