@@ -148,6 +148,8 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
     default = check_key(key)
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         value = tuple(value)
+        if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one
+            value = tuple(value[0].split(","))
     elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default):

@@ -13,6 +13,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
+BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}"
 Write = Callable[[int, str, dict[str, float]], None]
 
 
@@ -44,7 +45,7 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     with (
         metrics.open("a") as file,
         contextlib.closing(_events(tensorboard, first)) as events,
-        tqdm(total=steps, initial=first, unit="step", disable=not terminal, dynamic_ncols=True) as bar,
+        tqdm(total=steps, initial=first, bar_format=BAR, disable=not terminal, dynamic_ncols=True) as bar,
     ):
 
         def write(step: int, group: str, values: dict[str, float]) -> None:
@@ -62,13 +63,16 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
                 text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 tqdm.write(f"step {step}: validation {text}", file=sys.stderr)
                 return
-            rate = batch * (step - shown_step) / (now - since)  # of this interval: the first one compiles
-            shown = f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB  {rate:.1f} images/s"
+            shown = f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB"
+            if step > first + 1:
+                rate = batch * (step - shown_step) / (now - since)
+                shown += f"  {rate:.1f} images/s  {duration((steps - step) * batch / rate)} left"
+            else:
+                shown += f"  (compiled in {duration(seconds)})"
             if terminal:
                 bar.set_postfix_str(shown, refresh=False)
             else:
-                left = duration((steps - step) * batch / rate)
-                print(f"step {step}/{steps}  {shown}  {left} left", file=sys.stderr, flush=True)
+                print(f"step {step}/{steps}  {shown}", file=sys.stderr, flush=True)
             bar.update(step - shown_step)
             shown_step = step
 

@@ -143,7 +143,7 @@ def fit(
         state: where to go on; its step counts.
         images: what `step` takes, one item a step.
         steps: when to end.
-        log_every: steps between calls of `on_log(step, means since the last call)`.
+        log_every: steps between calls of `on_log(step, means since the last call)`; it is called after the first step, too.
         save_every: steps between calls of `on_save(state)`.
         on_log: called first, so that a state that diverged is never saved.
         on_save: also called when `stop` ends the run, and at the end.
@@ -155,7 +155,7 @@ def fit(
     Raises:
         Diverged: at the end of the logging interval in which loss or gradient stopped being finite; names the step.
     """
-    done = int(state.step)
+    first = done = int(state.step)
     since: list[dict[str, jax.Array]] = []
 
     def flush():
@@ -175,7 +175,7 @@ def fit(
             jax.block_until_ready(since[-1])  # one step ahead of the devices is enough, and Ctrl-C stays quick
         since.append(logs)
         done += 1
-        if done % log_every == 0:
+        if done % log_every == 0 or done == first + 1:  # the first step compiles: say that it works, start the clock
             flush()
         if done % save_every == 0:
             flush()

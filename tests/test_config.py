@@ -212,3 +212,7 @@ def test_files_hold_experiments(path):
 
 def test_there_are_files():
     assert "quickstart" in [path.stem for path in FILES]
+
+
+def test_terms_joined_by_a_comma_are_several():
+    assert config.complete({"loss": {"terms": ("mae,ssim",)}}).loss.terms == ("mae", "ssim")

@@ -79,11 +79,12 @@ def test_tensorboard_is_told_where_a_run_goes_on(tmp_path):
 
 
 def test_progress_where_there_is_no_terminal(tmp_path, capsys):
-    write(tmp_path, rows=[(1, "train", TRAIN), (1, "val", VAL)])
-    first, second = capsys.readouterr().err.splitlines()
-    assert first.startswith("step 1/4  loss 0.5000  PSNR 20.00 dB  ")
-    assert first.endswith(" left")
+    write(tmp_path, rows=[(1, "train", TRAIN), (1, "val", VAL), (3, "train", TRAIN)])
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first == "step 1/4  loss 0.5000  PSNR 20.00 dB  (compiled in 0 s)"
     assert second == "step 1: validation loss 0.4  ssim 0.9"
+    assert third.startswith("step 3/4  loss 0.5000  PSNR 20.00 dB  ")
+    assert third.endswith(" left")
 
 
 def test_progress_in_a_terminal(tmp_path, monkeypatch):

@@ -115,7 +115,7 @@ def run_loop(losses, *, first=0, stop=lambda: False, log_every=2, save_every=5):
 
 
 def test_the_loop_logs_means_and_saves_at_its_intervals_and_at_the_end():
-    assert run_loop([1.0, 2, 3, 4, 5, 6, 7]) == (7, [(2, 1.5), (4, 3.5), (5, 5), (6, 6), (7, 7)], [5, 7])
+    assert run_loop([1.0, 2, 3, 4, 5, 6, 7]) == (7, [(1, 1), (2, 2), (4, 3.5), (5, 5), (6, 6), (7, 7)], [5, 7])
     assert run_loop([1.0, 3], first=4) == (6, [(5, 1), (6, 3)], [5, 6])
 
 
@@ -125,7 +125,7 @@ def test_a_finished_loop_does_nothing():
 
 def test_stop_saves():
     asked = itertools.count()
-    assert run_loop([1.0] * 9, stop=lambda: next(asked) >= 3) == (3, [(2, 1), (3, 1)], [3])
+    assert run_loop([1.0] * 9, stop=lambda: next(asked) >= 3) == (3, [(1, 1), (2, 1), (3, 1)], [3])
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
