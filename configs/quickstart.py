@@ -1,4 +1,10 @@
-"""A first look."""
+"""A first HyperRecon in about four minutes on two CPU cores: noisy 5-fold CS-MRI of 96 x 96 slices, MAE against SSIM.
+
+    python -m bin.train --config configs/quickstart.py
+
+Expect at least 3 dB over the input at every lambda on unseen subjects, the lowest MAE near lambda = 0, the highest SSIM
+near lambda = 1, and more contrast the closer to 1. docs/quickstart.md says why it is set up like this.
+"""
 
 from ml_collections import ConfigDict
 
@@ -7,10 +13,28 @@ from hyperrecon_jax.config import default_config
 
 def get_config() -> ConfigDict:
     config = default_config()
-    config.data.size = 64
-    config.data.subjects = (24, 3, 6)
-    config.data.slices = 20
+    config.data.size = 96
+    config.data.subjects = (48, 4, 8)
+    config.data.slices = 12
+    config.data.seed = 2  # the settings below were chosen on the subjects of seeds 0 and 1
+
+    config.task.acceleration = 5.0
+    config.task.sigma = 0.2  # lambda shows where the measurement leaves room for choice
+
+    config.loss.terms = ("mae", "ssim_zero_padded")  # padded, so that SSIM alone holds the corners, too
+    config.loss.scales = (20.0, 5.0)  # alpha: about 1/s of the two, up to a factor
+    config.lam.sampling = "endpoints"
+    config.lam.endpoint_probability = 0.3
+
+    config.model.width = 16
     config.model.hyper_width = 32
-    config.train.steps = 300
-    config.train.batch = 16
+    config.model.residual = False  # the input is noisy; do not hand it through
+
+    config.train.steps = 3000
+    config.train.batch = 4  # many small steps beat few large ones in the same time
+    config.train.warmup = 150
+    config.train.schedule = "cosine"
+    config.train.clip = 20.0
+    config.train.log_every = 50
+    config.train.save_every = 600
     return config

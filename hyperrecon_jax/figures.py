@@ -73,7 +73,7 @@ def reconstructions(
             axes[top, j].set_title(title, fontsize=8)
         axes[top, 0].set_title("truth\n" if i == 0 else "", fontsize=8)
         if i == 0:
-            axes[top, lams + 2].set_title("last minus first\n(what lambda changes)", fontsize=8)
+            axes[top, lams + 2].set_title("last minus first lambda\n(what lambda changes)", fontsize=8)
         axes[top + 1, 0].set_title("magnified part", fontsize=8)
         if i > 0:
             continue

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import os
 import resource
 import signal
 import statistics
@@ -40,7 +41,8 @@ def use_all_cores() -> None:
     One step keeps one core busy: each core takes its part of the batch, as each accelerator would.
     """
     if jax.config.jax_num_cpu_devices < 1:  # type: ignore[attr-defined]
-        jax.config.update("jax_num_cpu_devices", max(1, len(psutil.Process().cpu_affinity())))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
+        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 def run(config: ConfigDict, workdir: Path, *, say: Callable[[str], None] = print) -> bool:
@@ -274,7 +276,7 @@ def _hint(workdir: Path) -> str:
 
 
 def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree, path: Path) -> None:
-    """The picture of a run: test slices from the middle of different subjects."""
+    """The picture of a run."""
     setup, split = experiment.setup, experiment.dataset.test
     chosen = _pictured(split.subjects)
     truth = jnp.asarray(split.images[chosen])
@@ -294,10 +296,10 @@ def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree
 
 
 def _pictured(subjects: np.ndarray) -> np.ndarray:
-    """Indices of up to `PICTURED` images, each two thirds up the slices of a different subject if there are enough."""
+    """Indices of up to `PICTURED` images, the middle slices of different subjects where there are enough."""
     known = np.unique(subjects)
     picked = known[np.linspace(0, len(known) - 1, min(PICTURED, len(known))).astype(int)]
-    return np.array([np.flatnonzero(subjects == s)[2 * np.sum(subjects == s) // 3] for s in picked])
+    return np.array([np.flatnonzero(subjects == subject)[np.sum(subjects == subject) // 2] for subject in picked])
 
 
 def peak_memory() -> int:
