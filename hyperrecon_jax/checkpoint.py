@@ -12,6 +12,7 @@ Checkpoints are written in the background. The latest ones stay, and the one wit
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -42,7 +43,7 @@ def begun(folder: Path, settings: Mapping[str, Any], differences: Callable[[Mapp
     Raises:
         InputError: if the folder holds something else.
     """
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    there = _nearest(folder)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "is no folder" if not there.is_dir() else "may not be written"
         raise InputError(f"The work folder {folder} cannot be used, since {there} {why}: choose another --workdir.")
@@ -75,13 +76,20 @@ def begin(folder: Path, settings: Mapping[str, Any], *, size: int) -> None:
 
 def check_room(folder: Path, size: int) -> None:
     """Raise `InputError` if the disk of a folder, made or to be made, has less room than `size` bytes and a reserve."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    free, needed = shutil.disk_usage(there).free, size + RESERVE
+    free, needed = shutil.disk_usage(_nearest(folder)).free, size + RESERVE
     if free < needed:
         raise InputError(
             f"The disk of the work folder {folder} has {free / 2**20:.0f} MiB free and {needed / 2**20:.0f} MiB are needed;"
             " what was saved before is kept: make room and give the same command again, or choose another --workdir."
         )
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the nearest of its parents that is there."""
+    try:
+        return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise InputError(f"The work folder {folder} cannot be used: {error.strerror}; choose another --workdir.") from error
 
 
 @contextlib.contextmanager
@@ -121,7 +129,7 @@ def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
     partial = path.with_name(path.name + ".partial")
     try:
-        partial.write_text(json.dumps(content, indent=2) + "\n")
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
         os.replace(partial, path)
     except OSError:
         partial.unlink(missing_ok=True)
@@ -132,7 +140,7 @@ def manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
     """The checkpoints of a run; close it (`with`) to wait for the last one to be written."""
 
     def loss(metrics):
-        return metrics["loss"]
+        return metrics.get("loss", math.inf)
 
     options = ocp.CheckpointManagerOptions(
         preservation_policy=AnyPreservationPolicy([LatestN(keep), BestN(get_metric_fn=loss, reverse=True, n=1)]),
@@ -140,7 +148,15 @@ def manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
         best_mode="min",
         cleanup_tmp_directories=True,
     )
-    return ocp.CheckpointManager((folder / CHECKPOINTS).absolute(), options=options)
+    try:
+        return ocp.CheckpointManager((folder / CHECKPOINTS).absolute(), options=options)
+    except OSError:
+        raise
+    except Exception as error:  # the figures of some checkpoint are damaged
+        raise InputError(
+            f"The checkpoints in {folder / CHECKPOINTS} cannot be read ({type(error).__name__}: {error}); delete the"
+            " damaged one, or the whole work folder to begin anew."
+        ) from error
 
 
 def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mapping[str, Any], validation: dict[str, float]):

@@ -5,6 +5,7 @@ a misspelt one is an error in the file and on the command line alike.
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -94,7 +95,7 @@ def paper_config(variant: str) -> ConfigDict:
 
 
 # What a run may change when it goes on: nothing here alters what is computed.
-FREE = ("data.root", "data.placement", "train.log_every", "train.save_every", "train.keep", "train.validation_images")
+FREE = ("data.root", "data.placement", "train.log_every", "train.save_every", "train.keep")
 
 
 def complete(settings: Mapping[str, Any]) -> ConfigDict:
@@ -152,6 +153,8 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
             value = tuple(value[0].split(","))
     elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"config.{key} must be finite, got {value}.")
     if type(value) is not type(default):
         raise InputError(f"config.{key} must be of type {type(default).__name__}, such as {default!r}, got {value!r}.")
     *group, name = key.split(".")
@@ -176,13 +179,13 @@ def _check(config: ConfigDict) -> None:
     one_of("model.norm", NORMS)
     one_of("train.schedule", SCHEDULES)
     for key, value in (("seed", config.seed), ("data.seed", config.data.seed), ("task.mask_seed", config.task.mask_seed)):
-        need(value >= 0, key, "at least 0")
+        need(0 <= value < 2**31, key, "at least 0 and below 2^31")
     need(config.task.sigma >= 0, "task.sigma", "at least 0")
     need(config.task.factor >= 1, "task.factor", "at least 1")
     for key in ("steps", "batch", "log_every", "save_every", "keep", "validation_images"):
         need(config.train[key] >= 1, f"train.{key}", "at least 1")
-    for key in ("warmup", "clip"):
-        need(config.train[key] >= 0, f"train.{key}", "at least 0")
+    need(0 <= config.train.warmup < config.train.steps, "train.warmup", "at least 0 and below config.train.steps")
+    need(config.train.clip >= 0, "train.clip", "at least 0")
     need(config.train.learning_rate > 0, "train.learning_rate", "above 0")
     need(config.model.width >= 1, "model.width", "at least 1")
     need(config.model.hyper_width >= 0, "model.hyper_width", "at least 0")
@@ -219,4 +222,4 @@ def _counts(value: Any) -> bool:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -85,8 +85,8 @@ def reconstructions(model: Model, operator: Operator, variables: Tree, y: jax.Ar
     """Reconstructions of a few measurements at each lambda, `(l, n, h, w, 1)`."""
 
     @jax.jit
-    def at(variables, lam):
+    def at(variables, lam, y):
         theta = generate_weights(model, variables["params"], lam)
         return jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
 
-    return jnp.stack([at(variables, jnp.asarray(lam)) for lam in lams])
+    return jnp.stack([at(variables, jnp.asarray(lam), y) for lam in lams])

@@ -1,6 +1,6 @@
-"""From settings to an experiment: the one reader of a ConfigDict. `run.py` carries it out.
+"""From settings to an experiment: what the ConfigDict asks for, as arrays and functions. `run.py` carries it out.
 
-`build` turns settings into arrays and pure functions, and finds what does not fit before any long work begins.
+`build` finds what does not fit before any long work begins.
 """
 
 from collections.abc import Callable
@@ -77,39 +77,33 @@ def load_data(config: ConfigDict) -> data.Dataset:
 
 def _make_problem(config, shape):
     """What is asked of images of a shape `(h, w)`: the forward model and the objective, tried out without computing."""
-    operator, observe = make_task(config, _mask(config, shape))
+    operator, observe = make_task(config, shape)
     objective = Objective(make_terms(config.loss.terms, operator), config.loss.scales)
 
     def scores(key, x):
-        outcome = Outcome(x, x, observe(key, x), theta=x)
+        outcome = Outcome(x, x, observe(key, x), theta={})
         return weighted_loss(objective, jnp.zeros(len(objective.terms) - 1), outcome), [f(x, x) for f in METRICS.values()]
 
     jax.eval_shape(scores, jax.random.key(0), jax.ShapeDtypeStruct((*shape, 1), jnp.float32))
     return operator, observe, objective
 
 
-def _mask(config, shape):
-    task = config.task
-    if task.name != "csmri":
-        return np.ones(shape, np.float32)
-    return masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed)
-
-
-def make_task(config: ConfigDict, mask: np.ndarray) -> tuple[operators.Operator, Observe]:
-    """The forward model of `config.task`, and the function (key, image) -> noisy measurement."""
+def make_task(config: ConfigDict, shape: tuple[int, int]) -> tuple[operators.Operator, Observe]:
+    """The forward model of `config.task` for images of a shape, and the function (key, image) -> noisy measurement."""
     task = config.task
     if task.name == "csmri":
         if task.noise != "gaussian":
             raise InputError(f'config.task.noise must be "gaussian" for k-space, got {task.noise!r}.')
-        sampled = jnp.asarray(mask)
-        operator = operators.csmri(sampled)
-        return operator, lambda key, x: operators.complex_noise(key, operator.measure(x), sampled, sigma=task.sigma)
+        mask = jnp.asarray(masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed))
+        operator = operators.csmri(mask)
+        return operator, lambda key, x: operators.complex_noise(key, operator.measure(x), mask, sigma=task.sigma)
     if task.name == "denoising":
         operator = operators.denoising()
     else:
-        if mask.shape[0] % task.factor or mask.shape[1] % task.factor:
-            size = " x ".join(map(str, mask.shape))
-            raise InputError(f"config.task.factor must divide the image's sides, {size}, got {task.factor}.")
+        if shape[0] % task.factor or shape[1] % task.factor:
+            raise InputError(
+                f"config.task.factor must divide the image's sides, {shape[0]} x {shape[1]}, got {task.factor}."
+            )
         operator = operators.super_resolution(factor=task.factor)
     noise = operators.awgn if task.noise == "gaussian" else operators.rician
     return operator, lambda key, x: noise(key, operator.measure(x), sigma=task.sigma)
@@ -132,7 +126,9 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
         rate = optax.cosine_decay_schedule(c.learning_rate, max(c.steps - c.warmup, 1))
     if c.warmup:
         after = rate if callable(rate) else optax.constant_schedule(rate)
-        rate = optax.join_schedules([optax.linear_schedule(0.0, c.learning_rate, c.warmup), after], [c.warmup])
+        rate = optax.join_schedules(
+            [optax.linear_schedule(c.learning_rate / c.warmup, c.learning_rate, c.warmup), after], [c.warmup]
+        )
     adam = optax.adam(rate)
     return optax.chain(optax.clip_by_global_norm(c.clip), adam) if c.clip else adam
 

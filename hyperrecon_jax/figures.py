@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from scipy.ndimage import uniform_filter
-
-matplotlib.use("Agg")  # no display is needed
-import matplotlib.pyplot as plt
 
 
 def reconstructions(
@@ -37,9 +35,8 @@ def reconstructions(
     count, lams = len(truth), len(x_hat)
     bound = float(np.quantile(np.abs(x_hat - truth), 0.999))
     change = max(float(np.abs(x_hat[-1] - x_hat[0]).max()), 1e-6)
-    figure, axes = plt.subplots(
-        3 * count, lams + 3, figsize=(1.75 * (lams + 3), 1.83 * 3 * count + 0.8), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(1.75 * (lams + 3), 1.83 * 3 * count + 0.8), layout="constrained")
+    axes = figure.subplots(3 * count, lams + 3, squeeze=False)
     figure.suptitle(heading, fontsize=13)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -83,7 +80,6 @@ def reconstructions(
         bar = figure.colorbar(changes, ax=axes[top + 2, lams + 2], location="top", fraction=0.12, aspect=14)
         bar.ax.tick_params(labelsize=7)
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def _busiest_part(image: np.ndarray) -> tuple[slice, slice]:
@@ -98,7 +94,7 @@ def _busiest_part(image: np.ndarray) -> tuple[slice, slice]:
 
 def _frame(part: tuple[slice, slice]):
     rows, columns = part
-    return plt.Rectangle(
+    return Rectangle(
         (columns.start - 0.5, rows.start - 0.5),
         columns.stop - columns.start,
         rows.stop - rows.start,

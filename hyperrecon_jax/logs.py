@@ -103,6 +103,6 @@ def read_rows(metrics: Path) -> list[dict[str, float]]:
         for line in metrics.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
-                if isinstance(row, dict) and {"step", "seconds"} <= row.keys():
+                if isinstance(row, dict) and all(isinstance(row.get(key), (int, float)) for key in ("step", "seconds")):
                     rows.append(row)
     return rows

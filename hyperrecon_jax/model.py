@@ -89,6 +89,11 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
     return unflatten_dict(flatten_dict(params["main"]) | leaves)
 
 
+def without_norms(theta: Tree) -> Tree:
+    """The part of theta that a penalty on the weights is about: kernels and biases, no norm's scale or bias (Eq. 11)."""
+    return unflatten_dict({path: leaf for path, leaf in flatten_dict(theta).items() if all_but_norms(path)})
+
+
 def apply_main(model: Model, theta: Tree, batch_stats: Tree, y: jax.Array) -> jax.Array:
     """x_hat = M_theta(y) with running statistics, for weights that are already generated: `(h, w, 2) -> (h, w, 1)`."""
     x_hat: Any = model.main.apply({"params": theta, "batch_stats": batch_stats}, y)

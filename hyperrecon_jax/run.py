@@ -45,7 +45,7 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
-def run(config: ConfigDict, workdir: Path, *, say: Callable[[str], None] = print) -> bool:
+def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     """Train, or go on training, and report.
 
     Args:
@@ -141,7 +141,8 @@ def lives_on_device(experiment: Experiment, mesh) -> bool:
     device = mesh.devices.flat[0]
     if device.platform == "cpu":  # devices share the host's memory, and each has its copy
         return size * mesh.devices.size <= psutil.virtual_memory().available / 4
-    return size <= device.memory_stats()["bytes_limit"] / 4
+    limit = (device.memory_stats() or {}).get("bytes_limit", 0)  # not every platform tells
+    return size <= limit / 4
 
 
 def _images(experiment: Experiment, mesh, resident: bool, first: int) -> Iterator[jax.Array]:
@@ -161,7 +162,13 @@ def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
     count = min(len(images), experiment.config.train.validation_images)
     chosen = images[np.linspace(0, len(images) - 1, count).astype(int)]
     scores, _ = experiment.score(_variables(state), chosen, experiment.lams, experiment.key_validation)
-    return {name: float(values.mean()) for name, values in scores.items()}
+    return {name: _mean(values) for name, values in scores.items()}
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean over images, but for infinite ones: the PSNR of a black image that is matched exactly."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else 0.0
 
 
 def _variables(state: TrainState) -> Tree:
@@ -177,7 +184,8 @@ def _until_signalled() -> Iterator[Callable[[], bool]]:
 
     def handle(number, frame):
         received.append(number)
-        print("\nStopping after this step; the state will be saved. (Again to stop at once.)", file=sys.stderr, flush=True)
+        # not print: the signal may have come in the middle of one
+        os.write(2, b"\nStopping after this step; the state will be saved. (Again to stop at once.)\n")
         restore()
 
     def restore():
@@ -234,8 +242,8 @@ def report(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     del scores["loss"]
     rows = {
         lam_name(lam): {
-            **{name: float(values[i].mean()) for name, values in scores.items()},
-            **{f"input_{name}": float(values.mean()) for name, values in of_input.items()},
+            **{name: _mean(values[i]) for name, values in scores.items()},
+            **{f"input_{name}": _mean(values) for name, values in of_input.items()},
         }
         for i, lam in enumerate(experiment.lams)
     }
@@ -334,4 +342,4 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
         f" about {logs.duration(took[0] + each * steps)} for training"
     )
     say(f"memory    {peak_memory() / 2**30:.1f} GiB at the peak of these steps")
-    say("Nothing was written. Leave out --dry-run to train.")
+    say("No run was begun. Leave out --dry-run to train.")

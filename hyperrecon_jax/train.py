@@ -61,8 +61,10 @@ def initial_state(variables: Tree, optimizer: optax.GradientTransformation) -> T
 
 
 def device_mesh(batch: int) -> Mesh:
-    """As many local devices as divide the batch."""
-    return jax.make_mesh((math.gcd(jax.local_device_count(), batch),), (DEVICE,), axis_types=(AxisType.Auto,))
+    """The largest number of local devices that divides the batch."""
+    devices = jax.local_devices()
+    count = max(n for n in range(1, len(devices) + 1) if batch % n == 0)
+    return jax.make_mesh((count,), (DEVICE,), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 
 def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
@@ -162,7 +164,7 @@ def fit(
         if since:
             rows = [{name: float(value) for name, value in row.items()} for row in jax.device_get(since)]
             for i, row in enumerate(rows, start=done - len(rows) + 1):
-                if not all(map(math.isfinite, row.values())):
+                if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                     raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
             on_log(done, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
             since.clear()

@@ -183,7 +183,7 @@ def test_dry_run_writes_nothing(config_file, tmp_path):
     result = train("--config", config_file, "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "s a step" in result.stdout
-    assert result.stdout.endswith("Nothing was written. Leave out --dry-run to train.\n")
+    assert result.stdout.endswith("No run was begun. Leave out --dry-run to train.\n")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,15 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from helper import assert_trees_close, fixture, hyper_params, nhwc, params_only, part, stats_only, unet_tree
 
-from hyperrecon_jax.model import apply_main, count_parameters, generate_weights, init, reconstruct, train_main
+from hyperrecon_jax.model import (
+    apply_main,
+    count_parameters,
+    generate_weights,
+    init,
+    reconstruct,
+    train_main,
+    without_norms,
+)
 from hyperrecon_jax.unet import UNet
 
 REFERENCE = fixture("hyperunet_h8_d4_k2")
@@ -107,3 +115,10 @@ def test_differentiable_in_image_and_lambda():
     total = jax.jit(jax.grad(lambda lam, y: jnp.sum(reconstruct(model, variables, lam, y)), argnums=(0, 1)))
     grads = total(LAM[0], blank)
     assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in grads)
+
+
+def test_without_norms_leaves_kernels_and_biases():
+    model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=None)
+    kept = flatten_dict(without_norms(generate_weights(model, variables["params"], LAM[0])))
+    assert len(kept) == 2 * 15  # fourteen 3x3 convolutions and the head
+    assert all("conv" in path[0] or path[0] == "head" for path in kept)

@@ -133,3 +133,17 @@ def test_dry_run_writes_nothing(settings, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     for part in ("parameters", "10 training, 3 validation, 4 test images of 16 x 16", "s a step", "GiB"):
         assert part in text
+
+
+def test_black_images_neither_stop_a_run_nor_spoil_its_figures(settings, tmp_path):
+    """A black image without noise is matched exactly by a network with instance norm: its PSNR is infinite."""
+    config = changed(settings, task__sigma=0.0, model__norm="instance", train__steps=2)
+    with config.unlocked():
+        for split in ("train", "val", "test"):
+            images = np.load(config.data[split])
+            images[::2] = 0
+            np.save(tmp_path / f"{split}.npy", images)
+            config.data[split] = str(tmp_path / f"{split}.npy")
+    assert run.run(config, tmp_path / "run", say=lambda line: None)
+    for row in json.loads((tmp_path / "run" / checkpoint.SUMMARY).read_text())["test"].values():
+        assert all(np.isfinite(value) for value in row.values())

@@ -95,7 +95,7 @@ def fake_state(step=0):
 
 
 def fake_step(state, image):
-    return state._replace(step=state.step + 1), {"loss": jnp.asarray(image, jnp.float32)}
+    return state._replace(step=state.step + 1), {"loss": jnp.asarray(image, jnp.float32), "grad_norm": jnp.ones(())}
 
 
 def run_loop(losses, *, first=0, stop=lambda: False, log_every=2, save_every=5):

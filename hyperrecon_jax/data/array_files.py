@@ -1,7 +1,6 @@
 """Your own images, from `.npy` files."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -42,10 +41,10 @@ def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
 
 def _read(name: str, path: Source) -> np.ndarray:
     where = f"`{name}` {os.fspath(path)}"
-    if not Path(path).is_file():
-        raise InputError(f"{where} must be a .npy file, but there is no such file.")
     try:
         stored = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{where} must be a .npy file, but there is no such file.") from None
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{where} must be a .npy file of numbers, but it cannot be read: {error}") from error
     if not isinstance(stored, np.ndarray):
@@ -72,9 +71,9 @@ def _read(name: str, path: Source) -> np.ndarray:
 
 def _scale(where: str, images: np.ndarray) -> np.ndarray:
     if images.dtype in (np.uint8, np.uint16):
-        return (images / np.float32(np.iinfo(images.dtype).max)).astype(np.float32)
+        return np.divide(images, np.iinfo(images.dtype).max, dtype=np.float32)
     if images.dtype == bool:
-        return images.astype(np.float32)
+        return images.astype(np.float32, copy=False)
     if images.dtype.kind != "f":
         raise InputError(f"{where} must be floating-point, uint8 or uint16, got {images.dtype}; convert it first.")
     finite = np.isfinite(images).all(axis=(1, 2))
@@ -86,4 +85,4 @@ def _scale(where: str, images: np.ndarray) -> np.ndarray:
             f"{where} must hold values in [0, 1], got {low:g} to {high:g}; scale all splits alike, for example"
             " (x - low) / (high - low) with the low and high of the training images, and clip."
         )
-    return images.astype(np.float32)
+    return images.astype(np.float32, copy=False)

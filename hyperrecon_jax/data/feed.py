@@ -44,10 +44,14 @@ def stream(images: np.ndarray, key: jax.Array, *, first_step: int, batch: int, p
         first_step: the step of the first batch.
         put: moves an array to the devices. The next batch is gathered and moved while the present one is used.
     """
+    host = jax.local_devices(backend="cpu")[0]
+    key = jax.device_put(key, host)
     indices = jax.jit(batch_indices, static_argnames=("count", "batch"))
 
     def load(step):
-        return put(images[np.asarray(indices(key, step, count=len(images), batch=batch))])
+        with jax.default_device(host):  # on an accelerator they would queue behind the step that is running
+            chosen = np.asarray(indices(key, step, count=len(images), batch=batch))
+        return put(images[chosen])
 
     with ThreadPoolExecutor(1) as pool:
         ahead = pool.submit(load, first_step)
