@@ -132,7 +132,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     return True
 
 
-def lives_on_device(experiment: Experiment, mesh) -> bool:
+def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
     """Whether the training images stay on each device, by `config.data.placement`."""
     placement = experiment.config.data.placement
     if placement != "auto":
@@ -145,7 +145,7 @@ def lives_on_device(experiment: Experiment, mesh) -> bool:
     return size <= limit / 4
 
 
-def _images(experiment: Experiment, mesh, resident: bool, first: int) -> Iterator[jax.Array]:
+def _images(experiment: Experiment, mesh: Mesh, resident: bool, first: int) -> Iterator[jax.Array]:
     images = experiment.dataset.train.images
     if resident:
         everywhere = place(mesh, images)
@@ -166,9 +166,9 @@ def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
 
 
 def _mean(values: np.ndarray) -> float:
-    """The mean over images, but for infinite ones: the PSNR of a black image that is matched exactly."""
+    """The mean over images, but for infinite PSNRs, of black images that are matched exactly; 100 dB if all are."""
     finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else 0.0
+    return float(finite.mean()) if finite.size else 100.0
 
 
 def _variables(state: TrainState) -> Tree:
@@ -278,7 +278,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def _hint(workdir: Path) -> str:
     return (
         f"Look at {workdir / checkpoint.PICTURE}; the figures are in {workdir / checkpoint.SUMMARY}.\n"
-        f"Next: tensorboard --logdir {workdir / checkpoint.TENSORBOARD}, or the paper's size with"
+        f"Next: tensorboard --logdir {workdir / checkpoint.TENSORBOARD} (pip install tensorboard), or the paper's size with"
         " python -m bin.train --config configs/csmri_supervised_4x.py --dry-run"
     )
 
