@@ -37,7 +37,7 @@ def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
         return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, updated["batch_stats"])
 
     # One pre-activation of up2_norm0 is 3e-7 in float64: PyTorch's float32 has it on the other side of the ReLU's kink.
-    params = {**PARAMS, "up2_norm0": {**PARAMS["up2_norm0"], "bias": PARAMS["up2_norm0"]["bias"] + np.float32(1e-6)}}
+    params = {**PARAMS, "up2_norm0": {**PARAMS["up2_norm0"], "bias": PARAMS["up2_norm0"]["bias"] + np.float32(5e-6)}}
     (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     np.testing.assert_allclose(x_hat, nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(value, REFERENCE["train_l1_loss"], rtol=1e-5)
