@@ -56,8 +56,7 @@ def make_score(
 
     @jax.jit
     def at(variables, lam, x, y):
-        theta = generate_weights(model, variables["params"], lam)
-        x_hat = jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
+        theta, x_hat = _at_lambda(model, operator, variables, lam, y)
         loss = jax.vmap(lambda x_hat, x, y: weighted_loss(objective, lam, Outcome(x_hat, x, y, theta)))(x_hat, x, y)
         return {**of_images(x_hat, x), "loss": loss}
 
@@ -86,7 +85,12 @@ def reconstructions(model: Model, operator: Operator, variables: Tree, y: jax.Ar
 
     @jax.jit
     def at(variables, lam, y):
-        theta = generate_weights(model, variables["params"], lam)
-        return jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
+        return _at_lambda(model, operator, variables, lam, y)[1]
 
     return jnp.stack([at(variables, jnp.asarray(lam), y) for lam in lams])
+
+
+def _at_lambda(model, operator, variables, lam, y):
+    """The weights for one lambda, generated once, and the reconstructions `(n, h, w, 1)` of `y` under them."""
+    theta = generate_weights(model, variables["params"], lam)
+    return theta, jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)

@@ -28,7 +28,7 @@ from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.experiment import Experiment, build, lam_name, lam_title
 from hyperrecon_jax.model import count_parameters, generate_weights
 from hyperrecon_jax.operators import magnitude
-from hyperrecon_jax.train import SPREAD, Diverged, TrainState, device_mesh, fit, make_step, place
+from hyperrecon_jax.train import SPREAD, Diverged, TrainState, device_mesh, fit, keys, make_step, place
 
 Tree = Any
 Say = Callable[[str], None]
@@ -151,7 +151,7 @@ def _images(experiment: Experiment, mesh: Mesh, resident: bool, first: int) -> I
         everywhere = place(mesh, images)
         while True:
             yield everywhere
-    key_order, _ = jax.random.split(experiment.setup.key)
+    key_order, _ = keys(experiment.setup)
     batch = experiment.setup.batch
     yield from stream(images, key_order, first_step=first, batch=batch, put=partial(place, mesh, spec=SPREAD))
 

@@ -60,6 +60,12 @@ def initial_state(variables: Tree, optimizer: optax.GradientTransformation) -> T
     return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
 
 
+def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
+    """The key of the images' order (`data.feed`), and the one of all else that is random in a step."""
+    key_order, key_step = jax.random.split(setup.key)
+    return key_order, key_step
+
+
 def device_mesh(batch: int) -> Mesh:
     """The largest number of local devices that divides the batch."""
     devices = jax.local_devices()
@@ -88,7 +94,7 @@ def make_step(
         "loss", "psnr" in dB, "grad_norm".
     """
     devices = mesh.devices.size
-    key_order, key_step = jax.random.split(setup.key)
+    key_order, key_step = keys(setup)
 
     def mine(of_batch):
         size = setup.batch // devices

@@ -46,7 +46,7 @@ def steps(made, state, devices, *, resident=True, count=3):
     if resident:
         images = itertools.repeat(train.place(on, IMAGES))
     else:
-        key_order, _ = jax.random.split(made.key)
+        key_order, _ = train.keys(made)
         images = stream(IMAGES, key_order, first_step=0, batch=4, put=lambda a: train.place(on, a, train.SPREAD))
     state, rows = train.place(on, state), []
     for batch in itertools.islice(images, count):
