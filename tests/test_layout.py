@@ -23,6 +23,7 @@ FLOORS = [
     ["train", "evaluate", "figures", "logs"],
     ["checkpoint", "config"],
     ["experiment"],
+    ["report"],
     ["run"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -1,0 +1,150 @@
+"""What the user is told of a run: what it will be, its test scores, its picture, and what to do next."""
+
+import resource
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from hyperrecon_jax import checkpoint, evaluate, figures, logs
+from hyperrecon_jax.experiment import Experiment, lam_name, lam_title
+from hyperrecon_jax.model import count_parameters, generate_weights
+from hyperrecon_jax.operators import magnitude
+from hyperrecon_jax.train import TrainState
+
+Tree = Any
+Say = Callable[[str], None]
+PICTURED = 3  # test slices in the picture
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean over images, but for infinite PSNRs, of black images that are matched exactly; 100 dB if all are."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else 100.0
+
+
+def variables(state: TrainState) -> Tree:
+    """The model's variables on one device, out of the mesh."""
+    return jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, jax.local_devices()[0])
+
+
+def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
+    """What will run, in a few lines."""
+    config = experiment.config
+    sizes = [len(split.images) for split in experiment.dataset]
+    h, w = experiment.dataset.train.images.shape[1:3]
+    epochs = config.train.steps * config.train.batch / sizes[0]
+    count = parameter_counts(experiment)
+    where = "on each device" if resident else "streamed from the host"
+    return "\n".join(
+        [
+            f"task      {config.task.name}, loss {' + '.join(config.loss.terms)}, scales {config.loss.scales}",
+            f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images of {h} x {w}, {where}",
+            f"model     hypernetwork {count['hypernetwork']:,} parameters, main network {count['main_network']:,};"
+            f" {count['trained']:,} are trained",
+            f"training  {config.train.steps} steps of {config.train.batch} images ({epochs:.1f} epochs)"
+            f" on {mesh.devices.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.devices.size > 1)}",
+        ]
+    )
+
+
+def parameter_counts(experiment: Experiment) -> dict[str, int]:
+    """Parameters of the hypernetwork, of the main network whose weights it generates, and those that are trained."""
+    params = experiment.state.params
+    theta = jax.eval_shape(partial(generate_weights, experiment.setup.model), params, jnp.asarray(experiment.lams[0]))
+    return {
+        "hypernetwork": count_parameters(params["hyper"]),
+        "main_network": count_parameters(theta),
+        "trained": count_parameters(params),
+    }
+
+
+def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say) -> None:
+    """Score the test set, write `summary.json` and the picture, tell the user."""
+    say("Scoring the test set ...")
+    images = experiment.dataset.test.images
+    scores, of_input = experiment.score(variables(state), images, experiment.lams, experiment.key_test)
+    del scores["loss"]
+    rows = {
+        lam_name(lam): {
+            **{name: mean(values[i]) for name, values in scores.items()},
+            **{f"input_{name}": mean(values) for name, values in of_input.items()},
+        }
+        for i, lam in enumerate(experiment.lams)
+    }
+    seconds = max((row["seconds"] for row in logs.read_rows(workdir / checkpoint.METRICS)), default=0.0)
+    peak = peak_memory()
+    draw(experiment, state, scores, of_input, workdir / checkpoint.PICTURE)
+    summary = {
+        "test": rows,
+        "test_images": len(images),
+        "parameters": parameter_counts(experiment),
+        "steps": int(state.step),
+        "seconds": seconds,
+        "peak_memory_bytes": peak,
+    }
+    checkpoint.write_json(workdir / checkpoint.SUMMARY, summary)
+    say(table(rows))
+    say(f"{int(state.step)} steps in {logs.duration(seconds)}, peak memory {peak / 2**30:.1f} GiB.")
+    say(hint(workdir))
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """The test scores as text: the input, then a line for each lambda."""
+    names = [name for name in next(iter(rows.values())) if not name.startswith("input_")]
+    first = next(iter(rows.values()))
+    lines = [f"{'lambda':>10}" + "".join(f"{name:>10}" for name in names)]
+    lines.append(f"{'input':>10}" + "".join(f"{first[f'input_{name}']:10.4f}" for name in names))
+    for lam, row in rows.items():
+        lines.append(f"{lam:>10}" + "".join(f"{row[name]:10.4f}" for name in names))
+    return "\n".join(lines)
+
+
+def hint(workdir: Path) -> str:
+    return (
+        f"Look at {workdir / checkpoint.PICTURE}; the figures are in {workdir / checkpoint.SUMMARY}.\n"
+        f"Next: tensorboard --logdir {workdir / checkpoint.TENSORBOARD} (pip install tensorboard), or the paper's size with"
+        " python -m bin.train --config configs/csmri_supervised_4x.py --dry-run"
+    )
+
+
+def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree, path: Path) -> None:
+    """The picture of a run."""
+    setup, split = experiment.setup, experiment.dataset.test
+    chosen = _pictured(split.subjects)
+    truth = jnp.asarray(split.images[chosen])
+    y = jax.jit(partial(evaluate.measure, setup.observe))(experiment.key_test, truth, chosen)
+    x_hat = evaluate.reconstructions(setup.model, setup.operator, variables(state), y, experiment.lams)
+    terms = experiment.config.loss.terms
+    figures.reconstructions(
+        path,
+        truth=np.asarray(truth)[..., 0],
+        inputs=np.asarray(magnitude(setup.operator.lift(y)))[..., 0],
+        x_hat=np.asarray(x_hat)[..., 0],
+        titles=[lam_title(lam, terms) for lam in experiment.lams],
+        input_scores=[(of_input["psnr"][i], of_input["ssim"][i]) for i in chosen],
+        scores=[[(scores["psnr"][j, i], scores["ssim"][j, i]) for i in chosen] for j in range(len(experiment.lams))],
+        heading="One network, a reconstruction for every lambda: unseen test images",
+    )
+
+
+def _pictured(subjects: np.ndarray) -> np.ndarray:
+    """Indices of up to `PICTURED` images, the middle slices of different subjects where there are enough."""
+    known = np.unique(subjects)
+    picked = known[np.linspace(0, len(known) - 1, min(PICTURED, len(known))).astype(int)]
+    return np.array([np.flatnonzero(subjects == subject)[np.sum(subjects == subject) // 2] for subject in picked])
+
+
+def peak_memory() -> int:
+    """Bytes: of the accelerator where there is one, else of this process."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
