@@ -4,6 +4,9 @@
     RUN/checkpoints/STEP/       parameters, optimizer, running statistics, step; and the settings once more
     RUN/metrics.jsonl           a line per logging interval and per validation
     RUN/tensorboard/            the same as event files
+    RUN/scales.json             the loss scales and what they come from, if a pilot found them
+    RUN/dhs.jsonl               the lambdas that counted in each step, if DHS chose them
+    RUN/dhs_histogram.npz, .png their histogram, epoch by epoch, at the end
     RUN/summary.json            test-set figures, at the end
     RUN/reconstructions.png     the picture, at the end
 
@@ -16,7 +19,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.train import TrainState
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
+SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
 RESERVE = 16 * 2**20  # bytes, for logs, the picture and the files that Orbax writes beside the numbers
 
@@ -115,6 +119,15 @@ def steps_reported(folder: Path) -> int:
         return int(read_json(path)["steps"]) if path.exists() else 0
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: delete it to have the test set scored again.") from error
+
+
+def read_scales(path: Path, terms: Sequence[str]) -> dict[str, float]:
+    """The loss scales that a pilot found, by term; raises `InputError` if the file is damaged."""
+    try:
+        scales = read_json(path)["scales"]
+        return {name: float(scales[name]) for name in terms}
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: delete the whole work folder to begin anew.") from error
 
 
 def read_json(path: Path) -> Any:

@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from hyperrecon_jax import masks
 from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.objective import RANKS, SUPERVISED, TERMS
 from hyperrecon_jax.unet import NORMS
 
 HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
@@ -22,6 +23,7 @@ SOURCES = ("mni", "arrays")
 PLACEMENTS = ("auto", "device", "host")
 SAMPLINGS = ("uniform", "endpoints", "constant")
 SCHEDULES = ("constant", "cosine")
+AUTO = ("auto",)
 
 
 def default_config() -> ConfigDict:
@@ -56,7 +58,15 @@ def default_config() -> ConfigDict:
 
     config.loss = ConfigDict()
     config.loss.terms = ("mae", "ssim")  # L_1 ... L_K; two terms: lambda = 0 is the first alone, 1 the second (Eq. 9)
-    config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D)
+    config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D); or ("auto",): found by a pilot, for amortized optimization
+    config.loss.pilot_steps = 100  # how long that pilot trains
+    config.loss.ground_truth = True  # may the terms see it; False: amortized optimization, from measurements alone (Eq. 6)
+
+    config.dhs = ConfigDict()  # data-driven hyperparameter sampling (Sec. IV-C)
+    config.dhs.keep = config_dict.placeholder(
+        int
+    )  # b: the samples of a batch that train, those of lowest J; none given: all
+    config.dhs.rank = "absolute"  # by J; or "relative": by J / ||y||^2, which does not prefer dark images
 
     config.lam = ConfigDict()
     config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints", "constant"
@@ -147,6 +157,8 @@ def check_key(key: str) -> Any:
 
 def _set(config: ConfigDict, key: str, value: Any) -> None:
     default = check_key(key)
+    if key == "loss.scales" and value == AUTO[0]:
+        value = AUTO
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         value = tuple(value)
         if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one
@@ -155,10 +167,13 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"config.{key} must be finite, got {value}.")
-    if type(value) is not type(default):
-        raise InputError(f"config.{key} must be of type {type(default).__name__}, such as {default!r}, got {value!r}.")
     *group, name = key.split(".")
-    (config[group[0]] if group else config)[name] = value
+    there = config[group[0]] if group else config
+    wanted = there.get_type(name)
+    if type(value) is not wanted and not (value is None and default is None):
+        example = "" if default is None else f", such as {default!r}"
+        raise InputError(f"config.{key} must be of type {wanted.__name__}{example}, got {value!r}.")
+    there[name] = value
 
 
 def _check(config: ConfigDict) -> None:
@@ -193,8 +208,28 @@ def _check(config: ConfigDict) -> None:
 
     terms, scales = config.loss.terms, config.loss.scales
     need(len(terms) >= 1, "loss.terms", "at least one term")
-    need(len(scales) == len(terms), "loss.scales", f"one number for each of config.loss.terms {terms!r}")
-    need(all(_number(s) and s > 0 for s in scales), "loss.scales", "numbers above 0")
+    unknown = [term for term in terms if term not in TERMS]
+    need(not unknown, "loss.terms", f"among {', '.join(TERMS)}")
+    if scales != AUTO:
+        need(len(scales) == len(terms), "loss.scales", f"one number for each of config.loss.terms {terms!r}, or auto")
+        need(all(_number(s) and s > 0 for s in scales), "loss.scales", "numbers above 0, or auto")
+    need(config.loss.pilot_steps >= 1, "loss.pilot_steps", "at least 1")
+    if not config.loss.ground_truth:
+        seeing = [term for term in terms if term in SUPERVISED]
+        need(
+            not seeing,
+            "loss.terms",
+            f"free of {', '.join(seeing)}, which compare with the truth, where config.loss.ground_truth is False",
+        )
+    if scales == AUTO:
+        known = not config.loss.ground_truth and "data_consistency" in terms
+        need(known, "loss.scales", "numbers unless config.loss.ground_truth is False and data_consistency among the terms")
+    keep, batch = config.dhs.keep, config.train.batch
+    one_of("dhs.rank", RANKS)
+    if keep is not None:
+        need(1 <= keep <= batch, "dhs.keep", f"at least 1 and at most config.train.batch, {batch}")
+        ranks = keep == batch or "data_consistency" in terms
+        need(ranks, "dhs.keep", f"config.train.batch, {batch}, without data_consistency in config.loss.terms {terms!r}")
     value, count = config.lam.value, len(terms) - 1
     if config.lam.sampling == "constant" or value:
         inside = all(_number(v) and 0 <= v <= 1 for v in value)

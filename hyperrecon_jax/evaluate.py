@@ -4,6 +4,7 @@ The weights are generated once for each lambda, and the images are batched under
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 
 from hyperrecon_jax import losses, metrics
 from hyperrecon_jax.model import Model, apply_main, generate_weights
-from hyperrecon_jax.objective import Objective, Outcome, weighted_loss
+from hyperrecon_jax.objective import Objective, Outcome, term_values, weighted_loss
 from hyperrecon_jax.operators import Operator, magnitude
 
 Tree = Any
@@ -42,23 +43,26 @@ def make_score(
 
     Returns:
         `score(variables, images, lams, key)` for truths `(n, h, w, 1)`, lambdas `(l, K-1)` and the key of the noise. It
-        returns `{"psnr", "ssim", "mae", "hfen", "loss"}`, each `(l, n)`, and the same without "loss" for the magnitude of
-        the network's input, `(n,)`.
+        returns `{"psnr", "ssim", "mae", "hfen", "rpsnr", "loss"}`, each `(l, n)`, and the same without "loss" for the
+        magnitude of the network's input, `(n,)`. "rpsnr" is relative to that input.
     """
 
-    def of_images(x_hat, x):
-        return {name: metric(x_hat, x) for name, metric in METRICS.items()}
+    def of_images(x_hat, x, x_input):
+        scores = {name: metric(x_hat, x) for name, metric in METRICS.items()}
+        return {**scores, "rpsnr": metrics.rpsnr(x_hat, x, x_input)}
 
     @jax.jit
     def prepare(key, x, index):
         y = measure(observe, key, x, index)
-        return y, of_images(magnitude(operator.lift(y)), x)
+        x_input = magnitude(operator.lift(y))
+        return y, of_images(x_input, x, x_input)
 
     @jax.jit
     def at(variables, lam, x, y):
         theta, x_hat = _at_lambda(model, operator, variables, lam, y)
-        loss = jax.vmap(lambda x_hat, x, y: weighted_loss(objective, lam, Outcome(x_hat, x, y, theta)))(x_hat, x, y)
-        return {**of_images(x_hat, x), "loss": loss}
+        values = jax.vmap(lambda x_hat, x, y: term_values(objective, Outcome(x_hat, x, y, theta)))(x_hat, x, y)
+        loss = jax.vmap(partial(weighted_loss, objective, lam))(values)
+        return {**of_images(x_hat, x, magnitude(operator.lift(y))), "loss": loss}
 
     def score(variables, images, lams, key):
         of_input, per_lam = [], [[] for _ in lams]
@@ -71,7 +75,7 @@ def make_score(
                 rows.append(jax.device_get(at(variables, jnp.asarray(lam), x, y)))
 
         def join(rows):
-            names = [name for name in [*METRICS, "loss"] if name in rows[0]]
+            names = [name for name in [*METRICS, "rpsnr", "loss"] if name in rows[0]]
             return {name: np.concatenate([row[name] for row in rows])[: len(images)] for name in names}
 
         joined = [join(rows) for rows in per_lam]

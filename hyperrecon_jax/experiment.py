@@ -14,17 +14,17 @@ import optax
 from ml_collections import ConfigDict
 
 from hyperrecon_jax import data, hyperparams, masks, operators
-from hyperrecon_jax.config import complete
+from hyperrecon_jax.config import AUTO, complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import METRICS, Observe, make_score
 from hyperrecon_jax.model import init
-from hyperrecon_jax.objective import Objective, Outcome, make_terms, weighted_loss
+from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.train import Setup, TrainState, initial_state
 from hyperrecon_jax.unet import UNet
 
 
 class Experiment(NamedTuple):
-    """Everything that the settings describe."""
+    """Everything that the settings describe; with scales of 1 where a pilot has yet to find them (`with_scales`)."""
 
     config: ConfigDict
     dataset: data.Dataset
@@ -61,10 +61,28 @@ def build(config: ConfigDict) -> Experiment:
     example = jnp.zeros((*images.shape[1:3], 2))
     model, variables = init(key_model, network, example, num_terms=num_terms, hyper_width=config.model.hyper_width or None)
     optimizer = make_optimizer(config)
-    setup = Setup(model, objective, operator, observe, make_sampler(config), optimizer, config.train.batch, key_train)
+    setup = Setup(
+        model,
+        objective,
+        operator,
+        observe,
+        make_sampler(config),
+        optimizer,
+        config.train.batch,
+        key_train,
+        keep=config.dhs.keep,
+        rank=config.dhs.rank,
+    )
     score = make_score(model, objective, operator, observe)
     state = initial_state(variables, optimizer)
     return Experiment(config, dataset, setup, state, reported_lams(config), score, key_validation, key_test)
+
+
+def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment:
+    """The experiment with other loss scales, such as those of a pilot."""
+    setup = experiment.setup._replace(objective=experiment.setup.objective._replace(scales=scales))
+    score = make_score(setup.model, setup.objective, setup.operator, setup.observe)
+    return experiment._replace(setup=setup, score=score)
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
@@ -78,11 +96,12 @@ def load_data(config: ConfigDict) -> data.Dataset:
 def _make_problem(config, shape):
     """What is asked of images of a shape `(h, w)`: the forward model and the objective, tried out without computing."""
     operator, observe = make_task(config, shape)
-    objective = Objective(make_terms(config.loss.terms, operator), config.loss.scales)
+    scales = (1.0,) * len(config.loss.terms) if config.loss.scales == AUTO else config.loss.scales
+    objective = Objective(make_terms(config.loss.terms, operator), scales)
 
     def scores(key, x):
         outcome = Outcome(x, x, observe(key, x), theta={})
-        return weighted_loss(objective, jnp.zeros(len(objective.terms) - 1), outcome), [f(x, x) for f in METRICS.values()]
+        return term_values(objective, outcome), [f(x, x) for f in METRICS.values()]
 
     jax.eval_shape(scores, jax.random.key(0), jax.ShapeDtypeStruct((*shape, 1), jnp.float32))
     return operator, observe, objective

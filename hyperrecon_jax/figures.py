@@ -82,6 +82,72 @@ def reconstructions(
     figure.savefig(path, dpi=110)
 
 
+def lambda_histogram(path: Path, *, counts: np.ndarray, edges: np.ndarray) -> None:
+    """Which lambdas trained the network (Fig. 4): in the first epoch, the last, and all, relative to uniform sampling.
+
+    Args:
+        path: of the PNG to write.
+        counts: `(epochs, bins)` for one lambda, or `(epochs, bins, bins)` for two, lambda_1 first.
+        edges: `(bins + 1,)`, of the bins.
+    """
+    parts = {"first epoch": counts[0], f"last epoch ({len(counts)})": counts[-1], "all epochs": counts.sum(0)}
+    density = {title: part / max(part.mean(), 1e-9) for title, part in parts.items()}
+    top = max(float(part.max()) for part in density.values())
+    figure = Figure(figsize=(10.5, 3.7), layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True, sharey=True)
+    figure.suptitle("The hyperparameters whose samples DHS kept for the gradient", fontsize=12)
+    for axis, (title, part) in zip(axes, density.items(), strict=True):
+        axis.set_title(f"{title}: {int(parts[title].sum())} samples", fontsize=10)
+        axis.set_xlabel(r"$\lambda_1$" if part.ndim == 2 else r"$\lambda$")
+        if part.ndim == 1:
+            axis.stairs(part, edges, fill=True)
+            axis.axhline(1, color="black", linewidth=0.8, linestyle="--")
+            axis.set_xlim(0, 1)
+            continue
+        shown = axis.imshow(part.T, origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=top, cmap="viridis")
+    if counts.ndim == 2:
+        axes[0].set_ylabel("times as often as uniform")
+    else:
+        axes[0].set_ylabel(r"$\lambda_2$")
+        figure.colorbar(shown, ax=axes, label="times as often as uniform", fraction=0.02)
+    figure.savefig(path, dpi=110)
+
+
+def landscapes(
+    path: Path, *, values: np.ndarray, rows: Sequence[str], columns: Sequence[str], label: str, heading: str
+) -> None:
+    """Values over a regular grid of (lambda_1, lambda_2), side by side, with level sets and a star at the maximum (Fig. 4).
+
+    Args:
+        path: of the PNG to write.
+        values: `(rows, columns, n, n)` over [0, 1]^2, lambda_1 along the first axis of the grid.
+        rows, columns: titles.
+        label: what the values are, with their unit.
+        heading: a line over the picture.
+    """
+    low, high = np.quantile(values, 0.25), values.max()  # the poor part of a landscape may be arbitrarily poor
+    at = np.linspace(0, 1, values.shape[-1])
+    figure = Figure(figsize=(3.2 * len(columns) + 1.2, 3.0 * len(rows) + 0.6), layout="constrained")
+    axes = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
+    figure.suptitle(heading, fontsize=12)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            axis, landscape = axes[i, j], values[i, j]
+            shown = axis.pcolormesh(at, at, landscape.T, vmin=low, vmax=high, cmap="viridis", shading="nearest")
+            axis.contour(at, at, landscape.T, levels=np.linspace(low, high, 8)[1:-1], colors="white", linewidths=0.6)
+            best = np.unravel_index(landscape.argmax(), landscape.shape)
+            axis.plot(at[best[0]], at[best[1]], "*", color="red", markersize=12, markeredgecolor="white", clip_on=False)
+            axis.set_title(f"{column}, {row}: best {landscape.max():.2f}", fontsize=9)
+            axis.set_aspect("equal")
+            axis.set_xlim(0, 1)
+            axis.set_ylim(0, 1)
+        axes[i, 0].set_ylabel(r"$\lambda_2$")
+    for axis in axes[-1]:
+        axis.set_xlabel(r"$\lambda_1$")
+    figure.colorbar(shown, ax=axes, label=label, extend="min", fraction=0.05)
+    figure.savefig(path, dpi=110)
+
+
 def _busiest_part(image: np.ndarray) -> tuple[slice, slice]:
     """A window of three eighths of the side with the most edges inside the object, where there is something to compare."""
     h, w = (max(8, 3 * side // 8) for side in image.shape)

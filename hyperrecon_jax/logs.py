@@ -5,15 +5,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}"
+NUMBERED = ("step", "seconds")  # what every row of metrics.jsonl holds
 Write = Callable[[int, str, dict[str, float]], None]
 
 
@@ -34,11 +37,7 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     Raises:
         OSError: there or here, if the files cannot be written.
     """
-    kept = [row for row in read_rows(metrics) if row["step"] <= first]
-    before = max((row["seconds"] for row in kept), default=0.0)
-    partial = metrics.with_name(metrics.name + ".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-    os.replace(partial, metrics)
+    before = max((row["seconds"] for row in drop_after(first, metrics, NUMBERED)), default=0.0)
     start = latest = time.monotonic()
     shown_step = first
     terminal = sys.stderr.isatty()
@@ -96,13 +95,30 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
-def read_rows(metrics: Path) -> list[dict[str, float]]:
-    """The lines of a `metrics.jsonl`; a line that was cut off is dropped."""
+def write_lambdas(file: Path, step: int, used: np.ndarray) -> None:
+    """Append the lambdas that counted in the steps up to `step`, `(steps, keep, K-1)`, a line for each step."""
+    rows = [{"step": i, "lams": lams.round(4).tolist()} for i, lams in enumerate(used, start=step - len(used) + 1)]
+    with file.open("a") as opened:
+        opened.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def drop_after(first: int, file: Path, needs: Sequence[str]) -> list[dict[str, Any]]:
+    """Drop from a `.jsonl` file, if there is one, rows of steps beyond `first` and damaged ones; returns what stays."""
+    kept = [row for row in read_rows(file, needs) if row["step"] <= first]
+    if file.exists():
+        partial = file.with_name(file.name + ".partial")
+        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(partial, file)
+    return kept
+
+
+def read_rows(file: Path, needs: Sequence[str] = NUMBERED) -> list[dict[str, Any]]:
+    """The lines of a `.jsonl` file that hold the numbers needed; a line that was cut off is dropped."""
     rows = []
-    if metrics.exists():
-        for line in metrics.read_text(errors="replace").splitlines():
+    if file.exists():
+        for line in file.read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):
                 row = json.loads(line)
-                if isinstance(row, dict) and all(isinstance(row.get(key), (int, float)) for key in ("step", "seconds")):
+                if isinstance(row, dict) and all(isinstance(row.get(key), (int, float)) for key in needs):
                     rows.append(row)
     return rows

@@ -7,6 +7,7 @@ caller's choice; the order is that of Eq. 9 for two terms, (lambda = 0, lambda =
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,9 @@ from hyperrecon_jax.model import Model, generate_weights, train_main, without_no
 from hyperrecon_jax.operators import Operator
 
 Tree = Any
+SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded")  # the terms that compare with the truth
+TERMS = (*SUPERVISED, "data_consistency", "total_variation", "wavelet_l1", "weight_l1")
+RANKS = ("absolute", "relative")
 
 
 class Outcome(NamedTuple):
@@ -34,13 +38,13 @@ Term = Callable[[Outcome], jax.Array]
 
 
 class Objective(NamedTuple):
-    """Loss terms and their scales alpha (Sec. IV-D), in the order of the coefficients."""
+    """Loss terms by name and their scales alpha (Sec. IV-D), in the order of the coefficients."""
 
-    terms: tuple[Term, ...]
+    terms: dict[str, Term]
     scales: tuple[float, ...]
 
 
-def make_terms(names: Sequence[str], operator: Operator) -> tuple[Term, ...]:
+def make_terms(names: Sequence[str], operator: Operator) -> dict[str, Term]:
     """Loss terms by name.
 
     Args:
@@ -62,18 +66,22 @@ def make_terms(names: Sequence[str], operator: Operator) -> tuple[Term, ...]:
         "weight_l1": lambda o: losses.weight_l1(without_norms(o.theta)),
     }
     for name in names:
-        if name not in known:
-            raise InputError(f"`loss.terms` must be among {', '.join(known)}; got {name!r}.")
-    return tuple(known[name] for name in names)
+        if name not in TERMS:
+            raise InputError(f"`loss.terms` must be among {', '.join(TERMS)}; got {name!r}.")
+    return {name: known[name] for name in names}
 
 
-def weighted_loss(objective: Objective, lam: jax.Array, outcome: Outcome) -> jax.Array:
-    """L(lambda) of one sample (Eqs. 9, 10), `lam` of shape `(K-1,)`."""
-    values = jnp.stack([term(outcome) for term in objective.terms])
+def term_values(objective: Objective, outcome: Outcome) -> jax.Array:
+    """The terms L_k of one sample, without their scales, `(K,)`."""
+    return jnp.stack([term(outcome) for term in objective.terms.values()])
+
+
+def weighted_loss(objective: Objective, lam: jax.Array, values: jax.Array) -> jax.Array:
+    """L(lambda) of one sample (Eqs. 9, 10) from its `term_values`; `lam` of shape `(K-1,)`."""
     return jnp.sum(coefficients(lam) * jnp.asarray(objective.scales) * values)
 
 
-def uhs_value_and_grad(
+def value_and_grad(
     model: Model,
     objective: Objective,
     operator: Operator,
@@ -83,9 +91,16 @@ def uhs_value_and_grad(
     x: jax.Array,
     y: jax.Array,
     *,
+    keep: int | None = None,
+    rank: str = "absolute",
     device_axis: str | None = None,
-) -> tuple[tuple[jax.Array, Tree, dict[str, jax.Array]], Tree]:
-    """Mean loss over a batch, each sample with its own lambda and so its own weights, and the gradient (Algorithm 1, UHS).
+) -> tuple[tuple[jax.Array, Tree, dict[str, jax.Array], jax.Array], Tree]:
+    """Mean loss over a batch, each sample with its own lambda and so its own weights, and the gradient (Algorithm 1).
+
+    Of the batch, the `keep` samples with the lowest J = ||A x_hat - y||^2 count (DHS); all of them, if `keep` is the size
+    of the batch (UHS). The paper sums over those that count; a mean makes the loss comparable over `keep`, and to Adam it
+    is the same. Where samples are `separable` only those that count are pulled back, at (1 + 2 b/B) forward costs instead
+    of 3; the gradient is that of the masked batch.
 
     Args:
         model, objective, operator: static.
@@ -93,25 +108,113 @@ def uhs_value_and_grad(
         lam: `(n, K-1)`.
         x: `(n, h, w, 1)`.
         y: `(n, ...)`, measurements.
-        device_axis: the mapped axis over which the batch is spread, if it is. Value, gradient and statistics are those of
-            the whole batch, on every device.
+        keep: b, how many samples of the whole batch count; None: all.
+        rank: by what DHS ranks, of `RANKS`: "absolute" (J) or "relative" (J / ||y||^2).
+        device_axis: the mapped axis over which the batch is spread, if it is. Value, gradient, statistics and ranking are
+            those of the whole batch, on every device.
 
     Returns:
-        `(loss, new batch_stats, logs)` and the gradient in `params`; logs are batch means: "loss", "psnr".
+        `(loss, new batch_stats, logs, counted)` and the gradient in `params`; logs are means over the samples that count:
+        "loss", "psnr" and each term, unscaled; counted is `(B,)` bool for the whole batch, whether a sample counts.
     """
-    axes = ("sample",) if device_axis is None else ("sample", device_axis)
+    devices = 1 if device_axis is None else jax.lax.axis_size(device_axis)
+    size = len(lam) * devices
+    keep = size if keep is None else keep
+    per_sample = None if model.hyper is None else 0  # a network without lambda has one theta for all
 
-    def one(params, lam, x, y):
-        theta = generate_weights(model, params, lam)
-        x_hat, stats = train_main(model, theta, batch_stats, operator.lift(y), batch_axes=axes)
+    def everyone(of_samples):
+        return of_samples if device_axis is None else jax.lax.all_gather(of_samples, device_axis, tiled=True)
+
+    def mine(of_batch):
+        if device_axis is None:
+            return of_batch
+        return jax.lax.dynamic_slice_in_dim(of_batch, jax.lax.axis_index(device_axis) * len(lam), len(lam))
+
+    def of_sample(theta, lam, x, y, *, batch_axes):
+        x_hat, stats = train_main(model, theta, batch_stats, operator.lift(y), batch_axes=batch_axes)
+        values = term_values(objective, Outcome(x_hat, x, y, theta))
+        loss = weighted_loss(objective, lam, values)
         psnr = jnp.minimum(metrics.psnr(x_hat, x), 100.0)  # a black image can be matched exactly
-        return weighted_loss(objective, lam, Outcome(x_hat, x, y, theta)), stats, psnr
+        cost = misfit(operator, x_hat, y, rank=rank) if keep < size else jnp.zeros(())
+        return loss, (stats, {"loss": loss, "psnr": psnr, **dict(zip(objective.terms, values, strict=True))}, cost)
 
-    def mean_loss(params):
-        loss, stats, psnr = jax.vmap(one, (None, 0, 0, 0), (0, None, 0), axis_name="sample")(params, lam, x, y)
-        return jnp.mean(loss), (stats, jnp.mean(psnr))
+    def generate(params):
+        return jax.vmap(partial(generate_weights, model, params), out_axes=per_sample)(lam)
 
-    (loss, (stats, psnr)), grad = jax.value_and_grad(mean_loss, has_aux=True)(params)
+    # Outside of the mapped pull-backs, so that they hold theta but not a copy of the hypernetwork for every sample.
+    theta, pull_back_generation = jax.vjp(generate, params)
+
+    if keep < size and separable(model, batch_stats):
+
+        def differentiated(theta, lam, x, y):
+            return jax.vjp(lambda theta: of_sample(theta, lam, x, y, batch_axes=()), theta, has_aux=True)
+
+        loss, pull_backs, (stats, logs, cost) = jax.vmap(differentiated, out_axes=(0, 0, (None, 0, 0)))(theta, lam, x, y)
+        counted = best(everyone(cost), keep)
+        grad_theta = _pull_back_counted(pull_backs, theta, mine(counted), block=-(-keep // devices))
+    else:
+        axes = ("sample",) if device_axis is None else ("sample", device_axis)
+
+        def of_batch(theta):
+            of_one = partial(of_sample, batch_axes=axes)
+            return jax.vmap(of_one, (per_sample, 0, 0, 0), (0, (None, 0, 0)), axis_name="sample")(theta, lam, x, y)
+
+        loss, pull_back, (stats, logs, cost) = jax.vjp(of_batch, theta, has_aux=True)
+        counted = best(everyone(cost), keep) if keep < size else jnp.ones(size, bool)
+        (grad_theta,) = pull_back(mine(counted).astype(loss.dtype))
+
+    (grad,) = pull_back_generation(grad_theta)
+    logs = jax.tree.map(lambda values: jnp.sum(jnp.where(mine(counted), values, 0)), logs)
     if device_axis is not None:
-        loss, psnr, grad = jax.lax.pmean((loss, psnr, grad), device_axis)
-    return (loss, stats, {"loss": loss, "psnr": psnr}), grad
+        logs, grad = jax.lax.psum((logs, grad), device_axis)
+    logs, grad = jax.tree.map(lambda total: total / keep, (logs, grad))
+    return (logs["loss"], stats, logs, counted), grad
+
+
+def misfit(operator: Operator, x_hat: jax.Array, y: jax.Array, *, rank: str = "absolute") -> jax.Array:
+    """By what DHS ranks one sample: J = ||A x_hat - y||^2 (Sec. IV-C), or "relative" to ||y||^2.
+
+    J grows with the brightness of the image, so that ranking by it prefers dark slices, whatever their lambda; the ratio
+    does not.
+    """
+    cost = losses.data_consistency(x_hat, y, measure=operator.measure)
+    if rank == "absolute":
+        return cost
+    return cost / jnp.maximum(jnp.sum(jnp.square(y.real) + jnp.square(y.imag)), jnp.finfo(cost.dtype).tiny)
+
+
+def best(cost: jax.Array, keep: int) -> jax.Array:
+    """Which samples have the `keep` lowest costs: `(n,)` bool, `keep` of them true; ties go to the first."""
+    return jnp.zeros(len(cost), bool).at[jax.lax.top_k(-cost, keep)[1]].set(True)
+
+
+def separable(model: Model, batch_stats: Tree) -> bool:
+    """Whether samples have gradients of their own, so that DHS can pull back those that count and no others.
+
+    Not with a norm that couples the samples (and so keeps running statistics): every sample takes part in the gradient of
+    every other. Nor without a hypernetwork, where all share one set of weights. Then DHS masks a full backward pass.
+    """
+    return model.hyper is not None and not jax.tree.leaves(batch_stats)
+
+
+def _pull_back_counted(pull_backs: Tree, theta: Tree, counted: jax.Array, *, block: int) -> Tree:
+    """The gradient in `theta`, `(n, ...)` and 0 for samples that do not count, of the sum of the losses of those that do.
+
+    Args:
+        pull_backs: mapped `jax.vjp` pull-backs: their residuals have a leading axis of n.
+        theta: `(n, ...)`.
+        counted: `(n,)` bool.
+        block: how many are pulled back at once; a device with more of them than that does so again.
+    """
+    order = jnp.argsort(~counted, stable=True)  # those that count come first
+    order = jnp.concatenate([order, jnp.full(-len(order) % block, len(order))])
+
+    def one_block(i, grad):
+        at = jax.lax.dynamic_slice_in_dim(order, i * block, block)
+        weight = jnp.take(counted, at, fill_value=False).astype(jnp.float32)
+        chosen = jax.tree.map(lambda leaf: jnp.take(leaf, at, axis=0, mode="clip"), pull_backs)
+        (pulled,) = jax.vmap(lambda pull_back, weight: pull_back(weight))(chosen, weight)
+        return jax.tree.map(lambda all, leaf: all.at[at].set(leaf, mode="drop"), grad, pulled)
+
+    blocks = (jnp.sum(counted) + block - 1) // block
+    return jax.lax.fori_loop(0, blocks, one_block, jax.tree.map(jnp.zeros_like, theta))

@@ -13,13 +13,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hyperrecon_jax import checkpoint, evaluate, figures, logs
+from hyperrecon_jax.config import AUTO
 from hyperrecon_jax.experiment import Experiment, lam_name, lam_title
 from hyperrecon_jax.model import count_parameters, generate_weights
+from hyperrecon_jax.objective import separable
 from hyperrecon_jax.operators import magnitude
-from hyperrecon_jax.train import TrainState
+from hyperrecon_jax.train import TrainState, leaves_out
 
 Tree = Any
 Say = Callable[[str], None]
+BINS = 10  # of DHS's histogram, for each lambda
 PICTURED = 3  # test slices in the picture
 
 
@@ -42,16 +45,31 @@ def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
     epochs = config.train.steps * config.train.batch / sizes[0]
     count = parameter_counts(experiment)
     where = "on each device" if resident else "streamed from the host"
+    scales = "from a pilot" if config.loss.scales == AUTO else config.loss.scales
     return "\n".join(
         [
-            f"task      {config.task.name}, loss {' + '.join(config.loss.terms)}, scales {config.loss.scales}",
+            f"task      {config.task.name}, loss {' + '.join(config.loss.terms)}, scales {scales}",
             f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images of {h} x {w}, {where}",
             f"model     hypernetwork {count['hypernetwork']:,} parameters, main network {count['main_network']:,};"
             f" {count['trained']:,} are trained",
             f"training  {config.train.steps} steps of {config.train.batch} images ({epochs:.1f} epochs)"
             f" on {mesh.devices.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.devices.size > 1)}",
+            f"sampling  {_sampling(experiment)}",
         ]
     )
+
+
+def _sampling(experiment: Experiment) -> str:
+    """Which lambdas train, and how DHS takes its gradient."""
+    setup, config = experiment.setup, experiment.config
+    if not leaves_out(setup):
+        return f"lambda {config.lam.sampling}, every sample of a batch trains (UHS)"
+    by = "J" if setup.rank == "absolute" else "J / ||y||^2"
+    if separable(setup.model, experiment.state.batch_stats):
+        how = "they alone are pulled back"
+    else:
+        how = "the others are masked in a full backward pass, since the norm or shared weights couple the samples"
+    return f"lambda {config.lam.sampling}, of {setup.batch} samples the {setup.keep} of lowest {by} train (DHS); {how}"
 
 
 def parameter_counts(experiment: Experiment) -> dict[str, int]:
@@ -81,6 +99,8 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     seconds = max((row["seconds"] for row in logs.read_rows(workdir / checkpoint.METRICS)), default=0.0)
     peak = peak_memory()
     draw(experiment, state, scores, of_input, workdir / checkpoint.PICTURE)
+    if kept := logs.read_rows(workdir / checkpoint.LAMBDAS, needs=("step",)):
+        histogram(experiment, kept, workdir)
     summary = {
         "test": rows,
         "test_images": len(images),
@@ -92,7 +112,30 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     checkpoint.write_json(workdir / checkpoint.SUMMARY, summary)
     say(table(rows))
     say(f"{int(state.step)} steps in {logs.duration(seconds)}, peak memory {peak / 2**30:.1f} GiB.")
+    if kept:
+        say(f"Which lambdas DHS trained on, epoch by epoch, is in {workdir / checkpoint.HISTOGRAM} and the .png beside it.")
     say(hint(workdir))
+
+
+def histogram(experiment: Experiment, rows: list[dict[str, Any]], workdir: Path) -> None:
+    """Save the histogram of the lambdas that counted, epoch by epoch (Fig. 4), as numbers and as a picture.
+
+    The numbers: `counts`, `(epochs, bins)` for one lambda, `(epochs, bins, bins)` for the first two of more, lambda_1
+    first; `edges`, `(bins + 1,)`. An epoch is as many samples as there are training images; the last may be cut short.
+    """
+    setup = experiment.setup
+    epoch = np.array([(row["step"] - 1) * setup.batch // len(experiment.dataset.train.images) for row in rows])
+    lams = np.array([row["lams"] for row in rows])[..., :2]  # (steps, keep, 1 or 2)
+    edges = np.linspace(0, 1, BINS + 1)
+    counts = np.stack(
+        [
+            np.histogramdd(lams[epoch == i].reshape(-1, lams.shape[-1]), bins=[edges] * lams.shape[-1])[0].astype(int)
+            for i in range(epoch[-1] + 1)
+        ]
+    )
+    path = workdir / checkpoint.HISTOGRAM
+    np.savez(path, counts=counts, edges=edges)
+    figures.lambda_histogram(path.with_suffix(".png"), counts=counts, edges=edges)
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

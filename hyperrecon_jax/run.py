@@ -20,11 +20,12 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hyperrecon_jax import checkpoint, logs, report
-from hyperrecon_jax.config import complete, differences
+from hyperrecon_jax.config import AUTO, complete, differences
 from hyperrecon_jax.data.feed import stream
-from hyperrecon_jax.experiment import Experiment, build
+from hyperrecon_jax.experiment import Experiment, build, with_scales
 from hyperrecon_jax.report import Say
-from hyperrecon_jax.train import SPREAD, Diverged, TrainState, device_mesh, fit, keys, make_step, place
+from hyperrecon_jax.scales import pilot
+from hyperrecon_jax.train import SPREAD, Diverged, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
 
 
 def use_all_cores() -> None:
@@ -60,6 +61,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         return True
     experiment = build(config)
     setup = experiment.setup
+    lambdas = workdir / checkpoint.LAMBDAS
     mesh = device_mesh(setup.batch)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
@@ -69,6 +71,9 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     if not resumed:
         begin()
 
+    if config.loss.scales == AUTO:
+        experiment = _calibrated(experiment, mesh, resident, workdir, say=say)
+        setup = experiment.setup
     step = make_step(setup, mesh, resident=resident)
     state = place(mesh, experiment.state)
     with (
@@ -82,6 +87,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         if resumed:
             begin()  # not before the checkpoint is known to be good
         first = int(state.step)
+        logs.drop_after(first, lambdas, needs=("step",))
         with logs.open_logs(
             workdir / checkpoint.METRICS,
             workdir / checkpoint.TENSORBOARD,
@@ -89,6 +95,11 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
             steps=config.train.steps,
             batch=setup.batch,
         ) as write:
+
+            def log(step, means, used):
+                write(step, "train", means)
+                if leaves_out(setup):
+                    logs.write_lambdas(lambdas, step, used)
 
             def save(state):
                 scores = validate(experiment, state)
@@ -103,7 +114,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                     steps=config.train.steps,
                     log_every=config.train.log_every,
                     save_every=config.train.save_every,
-                    on_log=lambda i, values: write(i, "train", values),
+                    on_log=log,
                     on_save=save,
                     stop=stop,
                 )
@@ -122,6 +133,21 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     with checkpoint.writing(workdir):
         report.finish(experiment, state, workdir, say=say)
     return True
+
+
+def _calibrated(experiment: Experiment, mesh: Mesh, resident: bool, workdir: Path, *, say: Say) -> Experiment:
+    """The experiment with the scales of its pilot, which is run unless the folder holds its figures already."""
+    file, steps = workdir / checkpoint.SCALES, experiment.config.loss.pilot_steps
+    if not file.exists():
+        say(f"Finding the loss scales: a pilot of {steps} steps on data consistency alone ...")
+        images = _images(experiment, mesh, resident, 0)
+        magnitudes = pilot(experiment.setup, experiment.state, images, mesh, steps=steps, resident=resident)
+        found = {"magnitudes": magnitudes, "scales": {name: 1 / value for name, value in magnitudes.items()}}
+        with checkpoint.writing(workdir):
+            checkpoint.write_json(file, {"pilot_steps": steps, **found})
+    scales = checkpoint.read_scales(file, experiment.config.loss.terms)
+    say(f"scales    {', '.join(f'{name} {scale:.3g}' for name, scale in scales.items())} (from {file})")
+    return with_scales(experiment, tuple(scales.values()))
 
 
 def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
@@ -195,8 +221,8 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     for _ in range(4):
         batch = next(images)
         start = time.monotonic()
-        state, logged = step(state, batch)
-        jax.block_until_ready(logged)
+        state, *told = step(state, batch)
+        jax.block_until_ready(told)
         took.append(time.monotonic() - start)
     each = statistics.median(took[1:])
     say(

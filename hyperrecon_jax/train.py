@@ -20,7 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hyperrecon_jax.data.feed import batch_indices
 from hyperrecon_jax.model import Model
-from hyperrecon_jax.objective import Objective, uhs_value_and_grad
+from hyperrecon_jax.objective import Objective, value_and_grad
 from hyperrecon_jax.operators import Operator
 
 Tree = Any
@@ -48,6 +48,11 @@ class Setup(NamedTuple):
     optimizer: optax.GradientTransformation
     batch: int
     key: jax.Array
+    keep: int | None = None  # DHS: how many samples of a batch count; None: all (UHS)
+    rank: str = "absolute"  # DHS: by what they are ranked (`objective.misfit`)
+
+
+Step = Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array], jax.Array]]
 
 
 class Diverged(ArithmeticError):
@@ -58,6 +63,11 @@ def initial_state(variables: Tree, optimizer: optax.GradientTransformation) -> T
     """The state before the first step, from the model's initial variables."""
     params = variables["params"]
     return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+
+
+def leaves_out(setup: Setup) -> bool:
+    """Whether DHS leaves some samples of a batch out (otherwise it is UHS)."""
+    return setup.keep is not None and setup.keep < setup.batch
 
 
 def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
@@ -78,10 +88,8 @@ def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
     return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
-def make_step(
-    setup: Setup, mesh: Mesh, *, resident: bool
-) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """The compiled UHS step (Algorithm 1).
+def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
+    """The compiled step (Algorithm 1).
 
     Args:
         setup: what to train.
@@ -90,8 +98,8 @@ def make_step(
             otherwise they are the batch itself, `(batch, h, w, 1)`, `SPREAD` over the mesh.
 
     Returns:
-        `(state, images) -> (state, logs)`. The state is donated: its buffers are reused. Logs, over the whole batch:
-        "loss", "psnr" in dB, "grad_norm".
+        `(state, images) -> (state, logs, used)`. The state is donated: its buffers are reused. Logs: "loss", "psnr" in dB
+        (`objective.value_and_grad`), "grad_norm". Used are the lambdas that count, `(keep, K-1)`.
     """
     devices = mesh.devices.size
     key_order, key_step = keys(setup)
@@ -104,22 +112,26 @@ def make_step(
         key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, state.step))
         if resident:
             images = images[mine(batch_indices(key_order, state.step, count=len(images), batch=setup.batch))]
-        lam = mine(setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1)))
+        lams = setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1))
         y = jax.vmap(setup.observe)(mine(jax.random.split(key_noise, setup.batch)), images)
-        (_, stats, logs), grad = uhs_value_and_grad(
+        (_, stats, logs, counted), grad = value_and_grad(
             setup.model,
             setup.objective,
             setup.operator,
             state.params,
             state.batch_stats,
-            lam,
+            mine(lams),
             images,
             y,
+            keep=setup.keep,
+            rank=setup.rank,
             device_axis=DEVICE,
         )
+        used = lams[jnp.nonzero(counted, size=setup.keep or setup.batch)]
         updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, stats, opt_state), {**logs, "grad_norm": optax.tree.norm(grad)}
+        state = TrainState(state.step + 1, params, stats, opt_state)
+        return state, {**logs, "grad_norm": optax.tree.norm(grad)}, used
 
     # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
     spread = jax.shard_map(
@@ -133,14 +145,14 @@ def make_step(
 
 
 def fit(
-    step: Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]],
+    step: Step,
     state: TrainState,
     images: Iterable[jax.Array],
     *,
     steps: int,
     log_every: int,
     save_every: int,
-    on_log: Callable[[int, dict[str, float]], None],
+    on_log: Callable[[int, dict[str, float], np.ndarray], None],
     on_save: Callable[[TrainState], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
@@ -151,7 +163,8 @@ def fit(
         state: where to go on; its step counts.
         images: what `step` takes, one item a step.
         steps: when to end.
-        log_every: steps between calls of `on_log(step, means since the last call)`; it is called after the first step, too.
+        log_every: steps between calls of `on_log(step, means, used)`, with the means of the logs and the lambdas that
+            counted in the m steps since the last call, `(m, keep, K-1)`; it is called after the first step, too.
         save_every: steps between calls of `on_save(state)`.
         on_log: called first, so that a state that diverged is never saved.
         on_save: also called when `stop` ends the run, and at the end.
@@ -164,24 +177,24 @@ def fit(
         Diverged: at the end of the logging interval in which loss or gradient stopped being finite; names the step.
     """
     first = done = int(state.step)
-    since: list[dict[str, jax.Array]] = []
+    since: list[tuple[dict[str, jax.Array], jax.Array]] = []
 
     def flush():
         if since:
-            rows = [{name: float(value) for name, value in row.items()} for row in jax.device_get(since)]
+            rows, used = zip(*jax.device_get(since), strict=True)
             for i, row in enumerate(rows, start=done - len(rows) + 1):
                 if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                     raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
-            on_log(done, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]})
+            on_log(done, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, np.stack(used))
             since.clear()
 
     saved = done
     supply = iter(images)
     while done < steps and not stop():
-        state, logs = step(state, next(supply))
+        state, logs, used = step(state, next(supply))
         if since:
             jax.block_until_ready(since[-1])  # one step ahead of the devices is enough, and Ctrl-C stays quick
-        since.append(logs)
+        since.append((logs, used))
         done += 1
         if done % log_every == 0 or done == first + 1:  # the first step compiles: say that it works, start the clock
             flush()

@@ -21,6 +21,7 @@ FLOORS = [
     ["data.prepared", "data.array_files"],
     ["data"],
     ["train", "evaluate", "figures", "logs"],
+    ["scales", "bench"],
     ["checkpoint", "config"],
     ["experiment"],
     ["report"],

@@ -8,7 +8,7 @@ import pytest
 from hyperrecon_jax import losses, metrics
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.model import init, reconstruct
-from hyperrecon_jax.objective import Objective, Outcome, make_terms, uhs_value_and_grad, weighted_loss
+from hyperrecon_jax.objective import Objective, Outcome, make_terms, value_and_grad, weighted_loss
 from hyperrecon_jax.operators import denoising
 from hyperrecon_jax.unet import UNet
 
@@ -29,7 +29,7 @@ def test_value_gradient_and_logs_equal_a_loop():
             total += (1 - lam[0]) * 20 * losses.mae(x_hat, x) + lam[0] * 3 * (1 - losses.ssim(x_hat, x))
         return total / len(X)
 
-    ours = jax.jit(lambda p: uhs_value_and_grad(model, OBJECTIVE, OPERATOR, p, {}, LAM, X, Y))
+    ours = jax.jit(lambda p: value_and_grad(model, OBJECTIVE, OPERATOR, p, {}, LAM, X, Y))
     (loss, stats, logs), grad = ours(variables["params"])
     expected, expected_grad = jax.jit(jax.value_and_grad(by_hand))(variables["params"])
     np.testing.assert_allclose(loss, expected, rtol=1e-5)

@@ -1,0 +1,36 @@
+"""Time the compiled parts on this machine: one process, alternating calls, medians and ratios.
+
+python -m bin.bench --suite dhs                       # a step of UHS against DHS, by both of its paths
+python -m bin.bench --suite dhs --size 256 --batch 32 --json dhs.json
+"""
+
+import pathlib
+
+from absl import flags
+
+from bin import _cli
+
+SUITE = flags.DEFINE_enum("suite", "dhs", ["dhs"], "What to time.")
+SIZE = flags.DEFINE_integer("size", 128, "Pixels along a side.", lower_bound=8)
+BATCH = flags.DEFINE_integer("batch", 16, "Samples in a batch.", lower_bound=4)
+WIDTH = flags.DEFINE_integer("width", 32, "Channels of the U-Net.", lower_bound=1)
+HYPER_WIDTH = flags.DEFINE_integer("hyper_width", 128, "d, the width of the hypernetwork.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 7, "Calls of each.", lower_bound=1)
+JSON = flags.DEFINE_string("json", None, "File for the rows.")
+
+
+def bench() -> int:
+    from hyperrecon_jax import bench, run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.checkpoint import write_json
+
+    run.use_all_cores()
+    candidates = bench.dhs(size=SIZE.value, batch=BATCH.value, width=WIDTH.value, hyper_width=HYPER_WIDTH.value)
+    rows = bench.measure(SUITE.value, list(candidates), rounds=ROUNDS.value, say=print)
+    print(bench.table(rows))
+    if JSON.value:
+        write_json(pathlib.Path(JSON.value), [row._asdict() for row in rows])
+    return 0
+
+
+if __name__ == "__main__":
+    _cli.main(bench)

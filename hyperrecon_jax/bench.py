@@ -1,0 +1,120 @@
+"""How fast the compiled parts are: cases of a suite in one process, in alternation, as ratios to the suite's reference.
+
+A machine that is shared or throttled slows all cases alike, so that the ratios hold where the seconds do not.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from hyperrecon_jax import hyperparams, masks, operators
+from hyperrecon_jax.model import init
+from hyperrecon_jax.objective import Objective, make_terms
+from hyperrecon_jax.train import Setup, device_mesh, initial_state, make_step, place
+from hyperrecon_jax.unet import UNet
+
+
+class Row(NamedTuple):
+    """One measurement."""
+
+    suite: str
+    case: str
+    implementation: str
+    seconds: float  # median of a call
+    ratio: float  # to the first implementation of the same case
+    peak_bytes: int  # that the compiled program needs beside its arguments and results, on each device
+
+
+class Candidate(NamedTuple):
+    """Something to time: `run` starts a call and waits for its end."""
+
+    case: str
+    implementation: str
+    run: Callable[[], Any]
+    peak_bytes: int
+
+
+def measure(suite: str, candidates: list[Candidate], *, rounds: int, say: Callable[[str], None]) -> list[Row]:
+    """Time the candidates one after the other, `rounds` times over, after a first call that does not count."""
+    took: list[list[float]] = [[] for _ in candidates]
+    for i in range(rounds + 1):
+        for candidate, seconds in zip(candidates, took, strict=True):
+            start = time.perf_counter()
+            candidate.run()
+            if i:
+                seconds.append(time.perf_counter() - start)
+        say(f"{suite}: round {i} of {rounds}")
+    medians = [statistics.median(seconds) for seconds in took]
+    reference: dict[str, float] = {}
+    for candidate, median in zip(candidates, medians, strict=True):
+        reference.setdefault(candidate.case, median)
+    return [
+        Row(suite, c.case, c.implementation, median, median / reference[c.case], c.peak_bytes)
+        for c, median in zip(candidates, medians, strict=True)
+    ]
+
+
+def dhs(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Candidate]:
+    """A training step of amortized optimization: UHS, and DHS that keeps a half and a quarter, by both of its paths.
+
+    Instance norm allows the pull-back of the samples that count; batch norm couples the samples, so that the others are
+    masked. Either is compared with UHS under the same norm.
+    """
+    for norm, path in (("instance", "pull back"), ("batch", "mask")):
+        for keep in (batch, batch // 2, batch // 4):
+            network = UNet(width=width, norm=norm)
+            setup, state, mesh = _amortized(network, size=size, batch=batch, hyper_width=hyper_width, keep=keep)
+            images = place(mesh, np.random.default_rng(0).random((batch, size, size, 1), np.float32))
+            step = jax.jit(make_step(setup, mesh, resident=True), donate_argnums=0).lower(state, images).compile()
+            memory: Any = step.memory_analysis()
+            name = "UHS" if keep == batch else f"DHS {keep} of {batch}, {path}"
+            yield Candidate(f"{norm} norm", name, _stepper(step, state, images), int(memory.temp_size_in_bytes))
+
+
+def _amortized(network: UNet, *, size: int, batch: int, hyper_width: int, keep: int) -> tuple[Setup, Any, Mesh]:
+    mask = jax.numpy.asarray(masks.make("poisson_disc", (size, size), acceleration=8.0))
+    operator = operators.csmri(mask)
+    objective = Objective(make_terms(("data_consistency", "weight_l1", "total_variation"), operator), (0.1, 3e-4, 4e-3))
+    example = jax.numpy.zeros((size, size, 2))
+    model, variables = init(jax.random.key(0), network, example, num_terms=3, hyper_width=hyper_width)
+    optimizer = optax.adam(1e-3)
+    setup = Setup(
+        model,
+        objective,
+        operator,
+        lambda key, x: operator.measure(x),
+        hyperparams.uniform,
+        optimizer,
+        batch,
+        jax.random.key(1),
+        keep=keep,
+    )
+    mesh = device_mesh(batch)
+    return setup, place(mesh, initial_state(variables, optimizer)), mesh
+
+
+def _stepper(step, state, images):
+    """Successive steps; each takes the buffers of the state before."""
+    carried = [state]
+
+    def run():
+        carried[0], *told = step(carried[0], images)
+        jax.block_until_ready(told)
+
+    return run
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as text."""
+    lines = [f"{'case':<16}{'implementation':<32}{'seconds':>9}{'ratio':>8}{'peak MiB':>10}"]
+    for row in rows:
+        lines.append(
+            f"{row.case:<16}{row.implementation:<32}{row.seconds:9.3f}{row.ratio:8.2f}{row.peak_bytes / 2**20:10.0f}"
+        )
+    return "\n".join(lines)
