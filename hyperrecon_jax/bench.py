@@ -95,7 +95,7 @@ def _amortized(network: UNet, *, size: int, batch: int, hyper_width: int, keep: 
         jax.random.key(1),
         keep=keep,
     )
-    mesh = device_mesh(batch)
+    mesh = device_mesh(batch, keep)
     return setup, place(mesh, initial_state(variables, optimizer)), mesh
 
 

@@ -70,7 +70,7 @@ def build(config: ConfigDict) -> Experiment:
         optimizer,
         config.train.batch,
         key_train,
-        keep=config.dhs.keep,
+        keep=config.dhs.keep or config.train.batch,
         rank=config.dhs.rank,
     )
     score = make_score(model, objective, operator, observe)

@@ -108,27 +108,18 @@ def value_and_grad(
         lam: `(n, K-1)`.
         x: `(n, h, w, 1)`.
         y: `(n, ...)`, measurements.
-        keep: b, how many samples of the whole batch count; None: all.
+        keep: b, how many of the n count; None: all.
         rank: by what DHS ranks, of `RANKS`: "absolute" (J) or "relative" (J / ||y||^2).
-        device_axis: the mapped axis over which the batch is spread, if it is. Value, gradient, statistics and ranking are
-            those of the whole batch, on every device.
+        device_axis: the mapped axis over which a larger batch is spread, if it is. Value, gradient and statistics are those
+            of the whole batch, on every device; `keep` and the ranking are those of the n samples here.
 
     Returns:
         `(loss, new batch_stats, logs, counted)` and the gradient in `params`; logs are means over the samples that count:
-        "loss", "psnr" and each term, unscaled; counted is `(B,)` bool for the whole batch, whether a sample counts.
+        "loss", "psnr" and each term, unscaled; counted are the indices, `(keep,)`, of these.
     """
-    devices = 1 if device_axis is None else jax.lax.axis_size(device_axis)
-    size = len(lam) * devices
+    size = len(lam)
     keep = size if keep is None else keep
     per_sample = None if model.hyper is None else 0  # a network without lambda has one theta for all
-
-    def everyone(of_samples):
-        return of_samples if device_axis is None else jax.lax.all_gather(of_samples, device_axis, tiled=True)
-
-    def mine(of_batch):
-        if device_axis is None:
-            return of_batch
-        return jax.lax.dynamic_slice_in_dim(of_batch, jax.lax.axis_index(device_axis) * len(lam), len(lam))
 
     def of_sample(theta, lam, x, y, *, batch_axes):
         x_hat, stats = train_main(model, theta, batch_stats, operator.lift(y), batch_axes=batch_axes)
@@ -149,9 +140,10 @@ def value_and_grad(
         def differentiated(theta, lam, x, y):
             return jax.vjp(lambda theta: of_sample(theta, lam, x, y, batch_axes=()), theta, has_aux=True)
 
-        loss, pull_backs, (stats, logs, cost) = jax.vmap(differentiated, out_axes=(0, 0, (None, 0, 0)))(theta, lam, x, y)
-        counted = best(everyone(cost), keep)
-        grad_theta = _pull_back_counted(pull_backs, theta, mine(counted), block=-(-keep // devices))
+        _, pull_backs, (stats, logs, cost) = jax.vmap(differentiated, out_axes=(0, 0, (None, 0, 0)))(theta, lam, x, y)
+        counted = lowest(cost, keep)
+        (grad_counted,) = jax.vmap(lambda pull_back: pull_back(jnp.ones(())))(_rows(pull_backs, counted))
+        grad_theta = jax.tree.map(lambda all, rows: jnp.zeros_like(all).at[counted].set(rows), theta, grad_counted)
     else:
         axes = ("sample",) if device_axis is None else ("sample", device_axis)
 
@@ -160,14 +152,13 @@ def value_and_grad(
             return jax.vmap(of_one, (per_sample, 0, 0, 0), (0, (None, 0, 0)), axis_name="sample")(theta, lam, x, y)
 
         loss, pull_back, (stats, logs, cost) = jax.vjp(of_batch, theta, has_aux=True)
-        counted = best(everyone(cost), keep) if keep < size else jnp.ones(size, bool)
-        (grad_theta,) = pull_back(mine(counted).astype(loss.dtype))
+        counted = lowest(cost, keep) if keep < size else jnp.arange(size)
+        (grad_theta,) = pull_back(jnp.zeros_like(loss).at[counted].set(1.0))
 
     (grad,) = pull_back_generation(grad_theta)
-    logs = jax.tree.map(lambda values: jnp.sum(jnp.where(mine(counted), values, 0)), logs)
+    logs, grad = jax.tree.map(lambda total: total / keep, ({name: jnp.sum(v[counted]) for name, v in logs.items()}, grad))
     if device_axis is not None:
-        logs, grad = jax.lax.psum((logs, grad), device_axis)
-    logs, grad = jax.tree.map(lambda total: total / keep, (logs, grad))
+        logs, grad = jax.lax.pmean((logs, grad), device_axis)
     return (logs["loss"], stats, logs, counted), grad
 
 
@@ -183,9 +174,9 @@ def misfit(operator: Operator, x_hat: jax.Array, y: jax.Array, *, rank: str = "a
     return cost / jnp.maximum(jnp.sum(jnp.square(y.real) + jnp.square(y.imag)), jnp.finfo(cost.dtype).tiny)
 
 
-def best(cost: jax.Array, keep: int) -> jax.Array:
-    """Which samples have the `keep` lowest costs: `(n,)` bool, `keep` of them true; ties go to the first."""
-    return jnp.zeros(len(cost), bool).at[jax.lax.top_k(-cost, keep)[1]].set(True)
+def lowest(cost: jax.Array, keep: int) -> jax.Array:
+    """The indices of the `keep` lowest of `(n,)` costs, the lowest first; of equal ones the first."""
+    return jax.lax.top_k(-cost, keep)[1]
 
 
 def separable(model: Model, batch_stats: Tree) -> bool:
@@ -197,24 +188,10 @@ def separable(model: Model, batch_stats: Tree) -> bool:
     return model.hyper is not None and not jax.tree.leaves(batch_stats)
 
 
-def _pull_back_counted(pull_backs: Tree, theta: Tree, counted: jax.Array, *, block: int) -> Tree:
-    """The gradient in `theta`, `(n, ...)` and 0 for samples that do not count, of the sum of the losses of those that do.
+def _rows(tree: Tree, indices: jax.Array) -> Tree:
+    """Some rows of every leaf. As slices: a gather of whole images is slow on a CPU, and nothing fuses with it."""
 
-    Args:
-        pull_backs: mapped `jax.vjp` pull-backs: their residuals have a leading axis of n.
-        theta: `(n, ...)`.
-        counted: `(n,)` bool.
-        block: how many are pulled back at once; a device with more of them than that does so again.
-    """
-    order = jnp.argsort(~counted, stable=True)  # those that count come first
-    order = jnp.concatenate([order, jnp.full(-len(order) % block, len(order))])
+    def rows(leaf):
+        return jnp.stack([jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False) for i in indices])
 
-    def one_block(i, grad):
-        at = jax.lax.dynamic_slice_in_dim(order, i * block, block)
-        weight = jnp.take(counted, at, fill_value=False).astype(jnp.float32)
-        chosen = jax.tree.map(lambda leaf: jnp.take(leaf, at, axis=0, mode="clip"), pull_backs)
-        (pulled,) = jax.vmap(lambda pull_back, weight: pull_back(weight))(chosen, weight)
-        return jax.tree.map(lambda all, leaf: all.at[at].set(leaf, mode="drop"), grad, pulled)
-
-    blocks = (jnp.sum(counted) + block - 1) // block
-    return jax.lax.fori_loop(0, blocks, one_block, jax.tree.map(jnp.zeros_like, theta))
+    return jax.tree.map(rows, tree)

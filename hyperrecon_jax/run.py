@@ -62,7 +62,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     experiment = build(config)
     setup = experiment.setup
     lambdas = workdir / checkpoint.LAMBDAS
-    mesh = device_mesh(setup.batch)
+    mesh = device_mesh(setup.batch, setup.keep)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
     begin = partial(
@@ -211,7 +211,7 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     """Build everything, take a few real steps, and say what `run` would do and how long it would take."""
     experiment = build(config)
     setup, steps = experiment.setup, experiment.config.train.steps
-    mesh = device_mesh(setup.batch)
+    mesh = device_mesh(setup.batch, setup.keep)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
     state = place(mesh, experiment.state)

@@ -36,7 +36,9 @@ def pilot(
         InputError: if a term has no magnitude that could be aligned: 0, or not finite.
     """
     alone = tuple(float(name == "data_consistency") for name in setup.objective.terms)
-    step = make_step(setup._replace(objective=setup.objective._replace(scales=alone), keep=None), mesh, resident=resident)
+    step = make_step(
+        setup._replace(objective=setup.objective._replace(scales=alone), keep=setup.batch), mesh, resident=resident
+    )
     state = place(mesh, jax.tree.map(jnp.copy, state))  # the step takes its buffers
     rows = []
     for _, batch in zip(range(steps), images, strict=False):
@@ -46,7 +48,5 @@ def pilot(
     magnitudes = {name: float(np.mean([row[name] for row in last])) for name in setup.objective.terms}
     for name, magnitude in magnitudes.items():
         if not (np.isfinite(magnitude) and magnitude > 0):
-            raise InputError(
-                f"config.loss.scales must be numbers here: in the pilot {name} was {magnitude}, which has no scale."
-            )
+            raise InputError(f"config.loss.scales must be numbers here: in the pilot {name} was {magnitude}.")
     return magnitudes

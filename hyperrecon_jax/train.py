@@ -48,7 +48,7 @@ class Setup(NamedTuple):
     optimizer: optax.GradientTransformation
     batch: int
     key: jax.Array
-    keep: int | None = None  # DHS: how many samples of a batch count; None: all (UHS)
+    keep: int  # DHS: how many samples of a batch count; `batch` of them: UHS
     rank: str = "absolute"  # DHS: by what they are ranked (`objective.misfit`)
 
 
@@ -67,7 +67,7 @@ def initial_state(variables: Tree, optimizer: optax.GradientTransformation) -> T
 
 def leaves_out(setup: Setup) -> bool:
     """Whether DHS leaves some samples of a batch out (otherwise it is UHS)."""
-    return setup.keep is not None and setup.keep < setup.batch
+    return setup.keep < setup.batch
 
 
 def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
@@ -76,10 +76,10 @@ def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
     return key_order, key_step
 
 
-def device_mesh(batch: int) -> Mesh:
-    """The largest number of local devices that divides the batch."""
+def device_mesh(*sizes: int) -> Mesh:
+    """The largest number of local devices that divides the sizes: the batch, and what DHS keeps of it."""
     devices = jax.local_devices()
-    count = max(n for n in range(1, len(devices) + 1) if batch % n == 0)
+    count = max(n for n in range(1, len(devices) + 1) if math.gcd(*sizes) % n == 0)
     return jax.make_mesh((count,), (DEVICE,), axis_types=(AxisType.Auto,), devices=devices[:count])
 
 
@@ -93,7 +93,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
 
     Args:
         setup: what to train.
-        mesh: the devices; their number divides `setup.batch`.
+        mesh: the devices; their number divides `setup.batch` and `setup.keep`. DHS takes the same number from each.
         resident: the step's images are the whole data set, `(n, h, w, 1)` on every device, and the batch is drawn inside;
             otherwise they are the batch itself, `(batch, h, w, 1)`, `SPREAD` over the mesh.
 
@@ -112,7 +112,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
         key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, state.step))
         if resident:
             images = images[mine(batch_indices(key_order, state.step, count=len(images), batch=setup.batch))]
-        lams = setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1))
+        lam = mine(setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1)))
         y = jax.vmap(setup.observe)(mine(jax.random.split(key_noise, setup.batch)), images)
         (_, stats, logs, counted), grad = value_and_grad(
             setup.model,
@@ -120,25 +120,24 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
             setup.operator,
             state.params,
             state.batch_stats,
-            mine(lams),
+            lam,
             images,
             y,
-            keep=setup.keep,
+            keep=setup.keep // devices,
             rank=setup.rank,
             device_axis=DEVICE,
         )
-        used = lams[jnp.nonzero(counted, size=setup.keep or setup.batch)]
         updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         state = TrainState(state.step + 1, params, stats, opt_state)
-        return state, {**logs, "grad_norm": optax.tree.norm(grad)}, used
+        return state, {**logs, "grad_norm": optax.tree.norm(grad)}, lam[counted]
 
     # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
     spread = jax.shard_map(
         local_step,
         mesh=mesh,
         in_specs=(REPLICATED, REPLICATED if resident else SPREAD),
-        out_specs=REPLICATED,
+        out_specs=(REPLICATED, REPLICATED, SPREAD),
         check_vma=False,
     )
     return jax.jit(spread, donate_argnums=0)
