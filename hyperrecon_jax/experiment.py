@@ -3,8 +3,9 @@
 `build` finds what does not fit before any long work begins.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import data, hyperparams, masks, operators
+from hyperrecon_jax import checkpoint, data, hyperparams, masks, operators
 from hyperrecon_jax.config import AUTO, complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import METRICS, Observe, make_score
@@ -36,7 +37,7 @@ class Experiment(NamedTuple):
     key_test: jax.Array
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     """Load the data and make the model, the task and the objective.
 
     Args:
@@ -76,6 +77,22 @@ def build(config: ConfigDict) -> Experiment:
     score = make_score(model, objective, operator, observe)
     state = initial_state(variables, optimizer)
     return Experiment(config, dataset, setup, state, reported_lams(config), score, key_validation, key_test)
+
+
+def load(folder: Path) -> tuple[Experiment, TrainState]:
+    """A run as it was trained: its experiment, with the scales of its pilot if it had one, and its latest state.
+
+    Raises:
+        InputError: if the folder holds no run, or a damaged one.
+    """
+    experiment = build(checkpoint.read_json(folder / checkpoint.CONFIG))
+    if experiment.config.loss.scales == AUTO:
+        scales = checkpoint.read_scales(folder / checkpoint.SCALES, experiment.config.loss.terms)
+        experiment = with_scales(experiment, tuple(scales.values()))
+    with checkpoint.manager(folder, keep=experiment.config.train.keep) as checkpoints:
+        if checkpoints.latest_step() is None:
+            raise InputError(f"{folder} holds no checkpoint yet.")
+        return experiment, checkpoint.restore(checkpoints, experiment.state)
 
 
 def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment:

@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import AxisType
 
 from hyperrecon_jax import hyperparams, train
-from hyperrecon_jax.data.feed import stream
-from hyperrecon_jax.model import init
+from hyperrecon_jax.data.feed import batch_indices, stream
+from hyperrecon_jax.model import generate_weights, init, train_main
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.operators import awgn, denoising
 from hyperrecon_jax.unet import UNet
@@ -20,18 +20,19 @@ IMAGES = np.random.default_rng(0).random((10, 16, 16, 1), np.float32)
 OPERATOR = denoising()
 
 
-def setup(norm="instance"):
+def setup(norm="instance", keep=4):
     model, variables = init(jax.random.key(0), UNet(width=2, norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
     optimizer = optax.sgd(0.1)  # Adam makes full steps of round-off where a gradient is zero, as before batch norm
     made = train.Setup(
         model,
-        Objective(make_terms(("mae", "mse"), OPERATOR), (1.0, 1.0)),
+        Objective(make_terms(("data_consistency", "total_variation"), OPERATOR), (0.01, 0.001)),
         OPERATOR,
         lambda key, x: awgn(key, x, sigma=0.1),
         hyperparams.uniform,
         optimizer,
         batch=4,
         key=jax.random.key(1),
+        keep=keep,
     )
     return made, train.initial_state(variables, optimizer)
 
@@ -50,8 +51,8 @@ def steps(made, state, devices, *, resident=True, count=3):
         images = stream(IMAGES, key_order, first_step=0, batch=4, put=lambda a: train.place(on, a, train.SPREAD))
     state, rows = train.place(on, state), []
     for batch in itertools.islice(images, count):
-        state, logs = step(state, batch)
-        rows.append(jax.device_get(logs))
+        state, logs, used = step(state, batch)
+        rows.append({**jax.device_get(logs), "used": np.asarray(used)})
     return jax.device_get(state), rows
 
 
@@ -72,9 +73,39 @@ def test_streaming_from_the_host_equals_the_resident_set():
     jax.tree.map(np.testing.assert_array_equal, resident, streamed)
 
 
-def test_the_compiled_step_gathers_nothing():
-    """Devices exchange gradients, never activations or images."""
-    made, state = setup()
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_dhs_takes_the_best_of_each_device(norm):
+    """The lambdas that it says it used are those of the lowest J, by the operator's own measure of what came out."""
+    made, state = setup(norm, keep=2)
+    _, rows = steps(made, state, 2, count=1)
+    key_order, key_step = train.keys(made)
+    key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, 0))
+    x = IMAGES[batch_indices(key_order, 0, count=10, batch=4)]
+    y = jax.vmap(made.observe)(jax.random.split(key_noise, 4), x)
+    lam = made.sample_lam(key_lam, (4, 1))
+
+    def reconstructed(lam, y):
+        theta = generate_weights(made.model, state.params, lam)
+        return train_main(made.model, theta, state.batch_stats, OPERATOR.lift(y), batch_axes=("sample",))[0]
+
+    x_hat = jax.vmap(reconstructed, axis_name="sample")(lam, y)
+    cost = np.sum(np.square(x_hat - y), (1, 2, 3))
+    expected = [lam[i + cost[i : i + 2].argmin()] for i in (0, 2)]
+    np.testing.assert_array_equal(rows[0]["used"], expected)
+    np.testing.assert_allclose(rows[0]["data_consistency"], np.mean([cost[:2].min(), cost[2:].min()]), rtol=1e-4)
+
+
+def test_dhs_that_keeps_all_is_uhs_on_any_number_of_devices():
+    _, logs = steps(*setup(keep=4), 2, count=1)
+    assert logs[0]["used"].shape == (4, 1)
+    assert not train.leaves_out(setup(keep=4)[0])
+    assert train.leaves_out(setup(keep=3)[0])
+
+
+@pytest.mark.parametrize("keep", [4, 2])
+def test_the_compiled_step_gathers_nothing(keep):
+    """Devices exchange gradients, never activations or images; not even the ranks."""
+    made, state = setup(keep=keep)
     on = mesh(2)
     text = train.make_step(made, on, resident=False).lower(state, IMAGES[:4]).compile().as_text()
     assert "all-reduce" in text
@@ -85,6 +116,8 @@ def test_the_compiled_step_gathers_nothing():
 def test_device_mesh_divides_the_batch():
     assert train.device_mesh(4).devices.size == 2
     assert train.device_mesh(5).devices.size == 1
+    assert train.device_mesh(4, 2).devices.size == 2
+    assert train.device_mesh(4, 3).devices.size == 1
 
 
 # The loop, with a step that costs nothing.
@@ -95,11 +128,17 @@ def fake_state(step=0):
 
 
 def fake_step(state, image):
-    return state._replace(step=state.step + 1), {"loss": jnp.asarray(image, jnp.float32), "grad_norm": jnp.ones(())}
+    logs = {"loss": jnp.asarray(image, jnp.float32), "grad_norm": jnp.ones(())}
+    return state._replace(step=state.step + 1), logs, jnp.full((2, 1), image)
 
 
 def run_loop(losses, *, first=0, stop=lambda: False, log_every=2, save_every=5):
     logged, saved = [], []
+
+    def log(step, means, used):
+        logged.append((step, means["loss"]))
+        assert used[..., 0].tolist() == [[loss] * 2 for loss in losses[step - first - len(used) : step - first]]
+
     state = train.fit(
         fake_step,
         fake_state(first),
@@ -107,7 +146,7 @@ def run_loop(losses, *, first=0, stop=lambda: False, log_every=2, save_every=5):
         steps=first + len(losses),
         log_every=log_every,
         save_every=save_every,
-        on_log=lambda step, means: logged.append((step, means["loss"])),
+        on_log=log,
         on_save=lambda state: saved.append(int(state.step)),
         stop=stop,
     )
@@ -139,7 +178,7 @@ def test_what_is_not_finite_stops_before_it_is_saved_and_names_the_step(bad):
             steps=6,
             log_every=100,
             save_every=5,
-            on_log=lambda step, means: None,
+            on_log=lambda step, means, used: None,
             on_save=lambda state: saved.append(int(state.step)),
         )
     assert saved == []
