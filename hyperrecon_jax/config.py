@@ -210,6 +210,7 @@ def _check(config: ConfigDict) -> None:
     need(len(terms) >= 1, "loss.terms", "at least one term")
     unknown = [term for term in terms if term not in TERMS]
     need(not unknown, "loss.terms", f"among {', '.join(TERMS)}")
+    need(len(set(terms)) == len(terms), "loss.terms", "terms of which none comes twice")
     if scales != AUTO:
         need(len(scales) == len(terms), "loss.scales", f"one number for each of config.loss.terms {terms!r}, or auto")
         need(all(_number(s) and s > 0 for s in scales), "loss.scales", "numbers above 0, or auto")

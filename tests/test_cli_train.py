@@ -18,7 +18,7 @@ from hyperrecon_jax.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
-NUMBERS = {"psnr", "ssim", "mae", "hfen"}
+NUMBERS = {"psnr", "ssim", "mae", "hfen", "rpsnr"}
 
 
 def train(*args, cwd=ROOT, limit=None):
@@ -103,7 +103,7 @@ def test_it_succeeds_and_says_what_is_what(finished):
     for part in (
         "12 training, 4 validation, 4 test images of 16 x 16",
         "4 steps of 4 images",
-        "    lambda      psnr      ssim       mae      hfen",
+        "    lambda      psnr      ssim       mae      hfen     rpsnr",
         f"Look at {workdir}/reconstructions.png; the figures are in {workdir}/summary.json.",
         f"Next: tensorboard --logdir {workdir}/tensorboard",
     ):
@@ -265,6 +265,29 @@ def test_mistakes_in_the_config_file(tmp_path, content, sentence):
     assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["mine.py"]
 
 
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--config.dhs.keep=9"], "config.dhs.keep must be at least 1 and at most config.train.batch, 8, got 9."),
+        (["--config.dhs.keep=0"], "config.dhs.keep must be at least 1 and at most config.train.batch, 8, got 0."),
+        (["--config.dhs.keep=few"], "flag --config.dhs.keep=few: invalid literal for int()"),
+        (
+            ["--config.loss.terms=weight_l1,total_variation", "--config.loss.scales=1,1"],
+            "config.dhs.keep must be config.train.batch, 8, without data_consistency in config.loss.terms",
+        ),
+        (
+            ["--config.loss.terms=data_consistency,mae", "--config.loss.scales=1,1"],
+            "config.loss.terms must be free of mae, which compare with the truth, where config.loss.ground_truth is False",
+        ),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_in_amortized_optimization(tmp_path, args, sentence):
+    result = train("--config", str(ROOT / "configs" / "ao_quickstart.py"), *args, cwd=tmp_path)
+    assert refused(result, sentence) + "\n" == result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 # Mistakes in data and settings that only the data tell, through the function behind the command.
 
 
@@ -306,7 +329,6 @@ def test_files_that_cannot_be_read(images, tmp_path, content):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"loss__terms": ("mae", "vgg")}, "`loss.terms` must be among"),
         ({"task__noise": "rician"}, 'config.task.noise must be "gaussian" for k-space'),
         (
             {"task__name": "super_resolution", "task__factor": 3},

@@ -13,7 +13,6 @@ from hyperrecon_jax import config
 from hyperrecon_jax.errors import InputError
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-SIZES = ("S", "M", "L")
 
 
 def nested(key, value):
@@ -127,8 +126,18 @@ def test_other_types_are_refused(key, value):
         ("task.factor", 0, "at least 1"),
         ("loss.terms", (), "at least one term"),
         ("loss.scales", (1.0,), "one number for each of config.loss.terms"),
+        ("loss.scales", ("auto",), "numbers unless config.loss.ground_truth is False and data_consistency"),
         ("loss.scales", (1.0, 0.0), "numbers above 0"),
         ("loss.scales", (1.0, "a"), "numbers above 0"),
+        ("loss.terms", ("mae", "vgg"), "among mae, mse"),
+        ("loss.terms", ("mae", "mae"), "terms of which none comes twice"),
+        ("loss.ground_truth", 0, "of type bool"),
+        ("loss.pilot_steps", 0, "at least 1"),
+        ("dhs.rank", "best", "one of absolute, relative"),
+        ("dhs.keep", 0, "at least 1 and at most config.train.batch, 32"),
+        ("dhs.keep", 33, "at least 1 and at most config.train.batch, 32"),
+        ("dhs.keep", 8, "config.train.batch, 32, without data_consistency in config.loss.terms"),
+        ("dhs.keep", 8.0, "of type int"),
         ("lam.sampling", "gaussian", "one of uniform, endpoints, constant"),
         ("lam.endpoint_probability", 1.5, r"in \[0, 1\]"),
         ("lam.value", (1.5,), r"1 number in \[0, 1\] for 2 terms"),
@@ -189,6 +198,32 @@ def test_differences_survive_json():
     assert config.differences(json.loads(json.dumps(a)), a) == []
 
 
+PRIORS = {"loss__terms": ("data_consistency", "weight_l1", "total_variation"), "loss__scales": (1.0, 1.0, 1.0)}
+
+
+def test_amortized_optimization_takes_no_supervised_term():
+    assert set_to("loss.ground_truth", False, **PRIORS).loss.ground_truth is False
+    with pytest.raises(InputError, match=r"config\.loss\.terms must be free of mae, ssim, which compare with the truth"):
+        set_to("loss.ground_truth", False)
+    mixed = ("data_consistency", "mae", "total_variation")
+    with pytest.raises(InputError, match=r"free of mae, .*got \('data_consistency', 'mae', 'total_variation'\)"):
+        set_to("loss.ground_truth", False, **{**PRIORS, "loss__terms": mixed})
+    assert set_to("dhs.keep", 8, **{**PRIORS, "loss__terms": mixed}).dhs.keep == 8  # who has the truth may use both
+
+
+def test_keep_need_not_be_given():
+    assert config.complete({}).dhs.keep is None
+    assert config.complete(json.loads(json.dumps(config.default_config().to_dict()))).dhs.keep is None
+    assert set_to("dhs.keep", 32).dhs.keep == 32  # uniform sampling, whatever the terms
+    assert set_to("dhs.keep", 1, **PRIORS).dhs.keep == 1
+
+
+@pytest.mark.parametrize("given", ["auto", ("auto",), ["auto"]])
+def test_automatic_scales(given):
+    priors = {**PRIORS, "loss__scales": given, "loss__ground_truth": False}
+    assert set_to("train.steps", 3, **priors).loss.scales == config.AUTO
+
+
 def load(path):
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
@@ -198,16 +233,17 @@ def load(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_hold_experiments(path):
-    """Each as it is and, where it has variants, in each of them: the three sizes, and those that its docstring names."""
+    """Each as it is and, where it has variants, in each of them: those it tells of, and those that its docstring names."""
     module = load(path)
     default = config.complete(module.get_config()).to_dict()
     if inspect.signature(module.get_config).parameters:
-        names = {*SIZES, *re.findall(rf"configs/{path.name}:(\S+)", module.__doc__)}
+        with pytest.raises(InputError, match="variant must be one of .*; got 'XL'") as refusal:
+            module.get_config("XL")
+        told = re.search("one of (.*);", str(refusal.value))[1].split(", ")
+        names = {*told, *re.findall(rf"configs/{path.name}:(\S+)", module.__doc__)}
         made = [config.complete(module.get_config(name)).to_dict() for name in sorted(names)]
         assert default in made
         assert all(a != b for i, a in enumerate(made) for b in made[:i])
-        with pytest.raises(InputError, match="variant must be one of S, M, L; got 'XL'"):
-            module.get_config("XL")
 
 
 def test_there_are_files():

@@ -45,6 +45,36 @@ def test_perfect_and_equal_reconstructions(tmp_path):
     assert draw(tmp_path / "a.png", 1, 3, perfect=True).size > 0
 
 
+@pytest.mark.parametrize("bins", [(8,), (8, 8)])
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_the_histogram_of_lambdas(tmp_path, bins, epochs):
+    counts = np.random.default_rng(0).integers(0, 9, (epochs, *bins))
+    counts[-1] = 0  # an epoch that has just begun
+    figures.lambda_histogram(tmp_path / "a.png", counts=counts, edges=np.linspace(0, 1, 9))
+    assert matplotlib.image.imread(tmp_path / "a.png")[..., :3].std() > 0.1
+
+
+def test_landscapes_put_lambda_1_to_the_right_and_the_star_at_the_maximum(tmp_path, monkeypatch):
+    stars = []
+    original = figures.Figure.savefig
+
+    def look(figure, *args, **options):
+        for axis in figure.axes:
+            stars.extend(line.get_xydata()[0].tolist() for line in axis.lines if line.get_marker() == "*")
+        return original(figure, *args, **options)
+
+    monkeypatch.setattr(figures.Figure, "savefig", look)
+    values = np.zeros((1, 2, 5, 5))
+    values[0, 0, 4, 1] = values[0, 1, 0, 3] = 2.0
+    figures.landscapes(tmp_path / "a.png", values=values, rows=["a"], columns=["b", "c"], label="dB", heading="h")
+    assert stars == [[1.0, 0.25], [0.0, 0.75]]
+
+
+def test_an_even_landscape(tmp_path):
+    values = np.zeros((2, 1, 3, 3))
+    figures.landscapes(tmp_path / "a.png", values=values, rows=["a", "b"], columns=["c"], label="dB", heading="h")
+
+
 def test_figures_are_closed(tmp_path):
     draw(tmp_path / "a.png", 1, 1)
     assert plt.get_fignums() == []

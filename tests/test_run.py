@@ -1,6 +1,8 @@
 """A run from settings to results: what is interrupted and resumed equals what is not, bit for bit."""
 
+import itertools
 import json
+import shutil
 import signal
 
 import jax
@@ -9,7 +11,8 @@ import pytest
 
 from hyperrecon_jax import checkpoint, run
 from hyperrecon_jax.config import default_config
-from hyperrecon_jax.experiment import build
+from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.experiment import build, load
 from hyperrecon_jax.train import Diverged
 
 
@@ -86,6 +89,76 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
     assert a["test"] == b["test"]
     rows = [json.loads(line) for line in (tmp_path / "run" / checkpoint.METRICS).read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]  # also after each start
+
+
+@pytest.fixture(scope="module")
+def amortized(settings):
+    """Amortized optimization with DHS, scales from a pilot."""
+    return changed(
+        settings,
+        loss__terms=("data_consistency", "weight_l1", "total_variation"),
+        loss__scales=("auto",),
+        loss__ground_truth=False,
+        loss__pilot_steps=3,
+        dhs__keep=2,
+        model__norm="instance",
+    )
+
+
+def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amortized, tmp_path, monkeypatch):
+    """Stopped at step 5, after its last checkpoint but one: everything it leaves equals an uninterrupted run's."""
+    original, asked = run.fit, itertools.count()
+    said = []
+    assert run.run(amortized, tmp_path / "whole", say=said.append)
+    assert any("they alone are pulled back" in line for line in said)
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "fit", lambda *a, **options: original(*a, **{**options, "stop": lambda: next(asked) >= 5}))
+        assert not run.run(amortized, tmp_path / "run", say=said.append)
+        shutil.rmtree(tmp_path / "run" / checkpoint.CHECKPOINTS / "5")  # as if killed just before it was written
+        patched.setattr(run, "pilot", None)
+        patched.setattr(run, "fit", original)
+        assert run.run(amortized, tmp_path / "run", say=said.append)
+    assert "Going on from step 3." in said
+    a, b = (final_state(amortized, tmp_path / name) for name in ("run", "whole"))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    for name in (checkpoint.SCALES, checkpoint.LAMBDAS):
+        assert (tmp_path / "run" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+    scales = json.loads((tmp_path / "run" / checkpoint.SCALES).read_text())
+    assert scales["pilot_steps"] == 3
+    for name, magnitude in scales["magnitudes"].items():
+        np.testing.assert_allclose(scales["scales"][name] * magnitude, 1)
+    experiment, state = load(tmp_path / "run")
+    assert experiment.setup.objective.scales == tuple(scales["scales"][name] for name in amortized.loss.terms)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), a)
+
+    rows = [json.loads(line) for line in (tmp_path / "run" / checkpoint.LAMBDAS).read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    with np.load(tmp_path / "run" / checkpoint.HISTOGRAM) as saved:
+        counts, edges = saved["counts"], saved["edges"]
+    lams = np.array([row["lams"] for row in rows])
+    for epoch, steps in enumerate([(0, 1, 2), (3, 4), (5,)]):  # of 10 images, 4 a step
+        expected = np.histogram2d(*lams[list(steps)].reshape(-1, 2).T, bins=[edges, edges])[0]
+        np.testing.assert_array_equal(counts[epoch], expected)
+    assert (tmp_path / "run" / "dhs_histogram.png").stat().st_size > 1000
+
+
+def test_uniform_sampling_keeps_no_histogram(amortized, settings, uninterrupted):
+    assert not (uninterrupted[0] / checkpoint.LAMBDAS).exists()
+    assert not (uninterrupted[0] / checkpoint.HISTOGRAM).exists()
+    assert not (uninterrupted[0] / checkpoint.SCALES).exists()
+
+
+def test_damaged_scales_are_named(amortized, tmp_path):
+    for content in ('{"scales": ', "{}", '{"scales": {"weight_l1": 1}}', '{"scales": 3}'):
+        (tmp_path / checkpoint.SCALES).write_text(content)
+        with pytest.raises(InputError, match=r"scales\.json is damaged: delete"):
+            checkpoint.read_scales(tmp_path / checkpoint.SCALES, amortized.loss.terms)
+
+
+def test_what_is_no_run_is_not_loaded(tmp_path):
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+        load(tmp_path)
 
 
 def test_checkpoints_hold_everything(settings, uninterrupted):
