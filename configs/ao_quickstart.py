@@ -3,8 +3,8 @@
     python -m bin.train --config configs/ao_quickstart.py      # data-driven sampling (DHS)
     python -m bin.train --config configs/ao_quickstart.py:uhs  # the same with uniform sampling (UHS)
 
-Training sees measurements alone: the loss weighs agreement with them (lambda_1 = 1) against small weights (lambda_2 = 1) and
-small total variation (lambda_2 = 0). docs/ao.md says what to expect, how this was set up, and what DHS does for it.
+Training sees measurements alone: the loss weighs agreement with them (lambda_1 = 1) against small weights (lambda_2 = 1)
+and small total variation (lambda_2 = 0). docs/ao.md says what to expect, how this was set up, and what DHS does for it.
 """
 
 from ml_collections import ConfigDict

@@ -189,9 +189,12 @@ def separable(model: Model, batch_stats: Tree) -> bool:
 
 
 def _rows(tree: Tree, indices: jax.Array) -> Tree:
-    """Some rows of every leaf. As slices: a gather of whole images is slow on a CPU, and nothing fuses with it."""
+    """Some rows of every leaf. On a CPU as slices: a gather of whole images is slow there, and nothing fuses with it."""
 
-    def rows(leaf):
+    def by_slices(leaf, indices):
         return jnp.stack([jax.lax.dynamic_index_in_dim(leaf, i, keepdims=False) for i in indices])
 
-    return jax.tree.map(rows, tree)
+    def by_gather(leaf, indices):
+        return leaf[indices]
+
+    return jax.tree.map(lambda leaf: jax.lax.platform_dependent(leaf, indices, cpu=by_slices, default=by_gather), tree)
