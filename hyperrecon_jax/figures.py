@@ -126,6 +126,7 @@ def landscapes(
         heading: a line over the picture.
     """
     low, high = np.quantile(values, 0.25), values.max()  # the poor part of a landscape may be arbitrarily poor
+    levels = np.linspace(low, high, 8)[1:-1]
     at = np.linspace(0, 1, values.shape[-1])
     figure = Figure(figsize=(3.2 * len(columns) + 1.2, 3.0 * len(rows) + 0.6), layout="constrained")
     axes = figure.subplots(len(rows), len(columns), sharex=True, sharey=True, squeeze=False)
@@ -134,7 +135,9 @@ def landscapes(
         for j, column in enumerate(columns):
             axis, landscape = axes[i, j], values[i, j]
             shown = axis.pcolormesh(at, at, landscape.T, vmin=low, vmax=high, cmap="viridis", shading="nearest")
-            axis.contour(at, at, landscape.T, levels=np.linspace(low, high, 8)[1:-1], colors="white", linewidths=0.6)
+            inside = levels[(levels > landscape.min()) & (levels < landscape.max())]
+            if inside.size:
+                axis.contour(at, at, landscape.T, levels=inside, colors="white", linewidths=0.6)
             best = np.unravel_index(landscape.argmax(), landscape.shape)
             axis.plot(at[best[0]], at[best[1]], "*", color="red", markersize=12, markeredgecolor="white", clip_on=False)
             axis.set_title(f"{column}, {row}: best {landscape.max():.2f}", fontsize=9)
