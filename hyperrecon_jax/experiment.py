@@ -170,11 +170,18 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def reported_lams(config: ConfigDict) -> np.ndarray:
-    """The lambdas at which runs are compared, `(l, K-1)`: five for two terms (Sec. V-C), a 3 x 3 grid for three, ..."""
+    """The lambdas at which runs are compared, `(l, K-1)`.
+
+    For two terms the five of Sec. V-C. For more, whose first is J where there is one, from where the others rule to where J
+    stands alone: lambda_1 = 0.5 and 0.9 with all other lambdas 0 and 1, and lambda_1 = 1, where the others mean nothing.
+    """
     num_lams = len(config.loss.terms) - 1
     if config.lam.sampling == "constant":
         return np.asarray([config.lam.value], np.float32).reshape(1, num_lams)
-    return np.asarray(hyperparams.grid(5 if num_lams == 1 else 3, num_lams))
+    if num_lams < 2:
+        return np.asarray(hyperparams.grid(5, num_lams))
+    ends = [(0.5, 0.0), (0.5, 1.0), (0.9, 0.0), (0.9, 1.0), (1.0, 0.0)]
+    return np.asarray([[first] + [other] * (num_lams - 1) for first, other in ends], np.float32)
 
 
 def lam_name(lam: np.ndarray) -> str:
