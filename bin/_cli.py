@@ -7,14 +7,14 @@ from collections.abc import Callable
 from absl import flags, logging
 
 from bin import _config
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.errors import Diverged, InputError
 
 
 def main(run: Callable[[], int]) -> None:
     """Parse the flags, call `run`, exit with what it returns.
 
-    A mistake of the user ends with one sentence and status 2, Ctrl-C with 130. Anything else is a defect of ours and
-    keeps its traceback.
+    A mistake of the user ends with one sentence and status 2, training that diverged with 1, Ctrl-C with 130. Anything
+    else is a defect of ours and keeps its traceback.
     """
     _quieten()
     try:
@@ -28,6 +28,8 @@ def main(run: Callable[[], int]) -> None:
         sys.exit(run())
     except InputError as error:
         _fail(error, 2)
+    except Diverged as error:
+        _fail(error, 1)
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
 

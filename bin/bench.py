@@ -1,7 +1,9 @@
 """Time the compiled parts on this machine: one process, alternating calls, medians and ratios.
 
-python -m bin.bench --suite dhs                       # a step of UHS against DHS, by both of its paths
-python -m bin.bench --suite dhs --size 256 --batch 32 --json dhs.json
+    python -m bin.bench --suite dhs
+    python -m bin.bench --suite dhs --size 256 --batch 32 --json dhs.json
+
+`dhs` is a training step of amortized optimization with uniform sampling against DHS that keeps a half and a quarter.
 """
 
 import pathlib
@@ -22,7 +24,10 @@ JSON = flags.DEFINE_string("json", None, "File for the rows.")
 def bench() -> int:
     from hyperrecon_jax import bench, run  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.checkpoint import write_json
+    from hyperrecon_jax.errors import InputError
 
+    if SIZE.value % 8:
+        raise InputError(f"--size must be a multiple of 8, got {SIZE.value}.")
     run.use_all_cores()
     candidates = bench.dhs(size=SIZE.value, batch=BATCH.value, width=WIDTH.value, hyper_width=HYPER_WIDTH.value)
     rows = bench.measure(SUITE.value, list(candidates), rounds=ROUNDS.value, say=print)

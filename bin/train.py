@@ -8,7 +8,6 @@ The same command again goes on where it was stopped. Results are in the work fol
 """
 
 import pathlib
-import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -25,7 +24,6 @@ DRY_RUN = flags.DEFINE_bool("dry-run", False, "Build everything, say what would 
 def train() -> int:
     from hyperrecon_jax import run  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.errors import InputError
-    from hyperrecon_jax.train import Diverged
 
     if CONFIG.value is None:
         raise InputError("Say what to train: --config configs/quickstart.py (see --help).")
@@ -33,11 +31,7 @@ def train() -> int:
     if DRY_RUN.value:
         run.dry_run(CONFIG.value)
         return 0
-    try:
-        return 0 if run.run(CONFIG.value, workdir()) else 130
-    except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return 0 if run.run(CONFIG.value, workdir()) else 130
 
 
 def workdir() -> pathlib.Path:

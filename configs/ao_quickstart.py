@@ -34,5 +34,5 @@ def get_config(variant: str = "dhs") -> ConfigDict:
     config.train.schedule = "cosine"
     config.train.log_every = 50
     config.train.save_every = 1000
-    config.dhs.keep = choose(variant, {"dhs": 2, "uhs": config.train.batch})
+    config.dhs.keep = choose(variant, {"dhs": 2, "uhs": None})
     return config

@@ -17,9 +17,9 @@ from hyperrecon_jax.config import choose, paper_config
 def get_config(variant: str = "L") -> ConfigDict:
     size, _, sampling = variant.partition("-")
     config = paper_config(size)
+    config.dhs.keep = choose(sampling or "dhs", {"dhs": 8, "uhs": None})
     config.task.acceleration = 8.0
     config.loss.terms = ("data_consistency", "weight_l1", "total_variation")
     config.loss.scales = ("auto",)
     config.loss.ground_truth = False
-    config.dhs.keep = choose(sampling, {"": 8, "uhs": config.train.batch})
     return config

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from hyperrecon_jax import hyperparams, masks, operators
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective, make_terms
-from hyperrecon_jax.train import Setup, device_mesh, initial_state, make_step, place
+from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, make_step, place
 from hyperrecon_jax.unet import UNet
 
 
@@ -69,7 +69,8 @@ def dhs(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Cand
     for norm, path in (("instance", "pull back"), ("batch", "mask")):
         for keep in (batch, batch // 2, batch // 4):
             network = UNet(width=width, norm=norm)
-            setup, state, mesh = _amortized(network, size=size, batch=batch, hyper_width=hyper_width, keep=keep)
+            mesh = device_mesh(batch, batch // 2, batch // 4)  # the same for all
+            setup, state = _amortized(network, mesh, size=size, batch=batch, hyper_width=hyper_width, keep=keep)
             images = place(mesh, np.random.default_rng(0).random((batch, size, size, 1), np.float32))
             step = jax.jit(make_step(setup, mesh, resident=True), donate_argnums=0).lower(state, images).compile()
             memory: Any = step.memory_analysis()
@@ -77,7 +78,9 @@ def dhs(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Cand
             yield Candidate(f"{norm} norm", name, _stepper(step, state, images), int(memory.temp_size_in_bytes))
 
 
-def _amortized(network: UNet, *, size: int, batch: int, hyper_width: int, keep: int) -> tuple[Setup, Any, Mesh]:
+def _amortized(
+    network: UNet, mesh: Mesh, *, size: int, batch: int, hyper_width: int, keep: int
+) -> tuple[Setup, TrainState]:
     mask = jax.numpy.asarray(masks.make("poisson_disc", (size, size), acceleration=8.0))
     operator = operators.csmri(mask)
     objective = Objective(make_terms(("data_consistency", "weight_l1", "total_variation"), operator), (0.1, 3e-4, 4e-3))
@@ -95,8 +98,7 @@ def _amortized(network: UNet, *, size: int, batch: int, hyper_width: int, keep: 
         jax.random.key(1),
         keep=keep,
     )
-    mesh = device_mesh(batch, keep)
-    return setup, place(mesh, initial_state(variables, optimizer)), mesh
+    return setup, place(mesh, initial_state(variables, optimizer))
 
 
 def _stepper(step, state, images):

@@ -121,13 +121,26 @@ def steps_reported(folder: Path) -> int:
         raise InputError(f"{path} is damaged: delete it to have the test set scored again.") from error
 
 
-def read_scales(path: Path, terms: Sequence[str]) -> dict[str, float]:
-    """The loss scales that a pilot found, by term; raises `InputError` if the file is damaged."""
+def write_scales(folder: Path, magnitudes: Mapping[str, float]) -> None:
+    """Keep what a pilot found: the magnitudes of the loss terms, and the scales, their reciprocals."""
+    scales = {name: 1 / value for name, value in magnitudes.items()}
+    with writing(folder):
+        write_json(folder / SCALES, {"magnitudes": dict(magnitudes), "scales": scales})
+
+
+def read_scales(folder: Path, terms: Sequence[str]) -> dict[str, float] | None:
+    """The magnitudes that a pilot found, None if there was none; raises `InputError` if the file is damaged."""
+    path = folder / SCALES
+    if not path.exists():
+        return None
     try:
-        scales = read_json(path)["scales"]
-        return {name: float(scales[name]) for name in terms}
+        found = read_json(path)["magnitudes"]
+        magnitudes = {name: float(found[name]) for name in terms}
+        if not all(math.isfinite(value) and value > 0 for value in magnitudes.values()):
+            raise ValueError
     except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: delete the whole work folder to begin anew.") from error
+    return magnitudes
 
 
 def read_json(path: Path) -> Any:
@@ -149,8 +162,11 @@ def write_json(path: Path, content: Any) -> None:
         raise
 
 
-def manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
-    """The checkpoints of a run; close it (`with`) to wait for the last one to be written."""
+def manager(folder: Path, *, keep: int, read_only: bool = False) -> ocp.CheckpointManager:
+    """The checkpoints of a run; close it (`with`) to wait for the last one to be written.
+
+    With `read_only` nothing in the folder changes, not even if the run goes on meanwhile.
+    """
 
     def loss(metrics):
         return metrics.get("loss", math.inf)
@@ -159,7 +175,9 @@ def manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
         preservation_policy=AnyPreservationPolicy([LatestN(keep), BestN(get_metric_fn=loss, reverse=True, n=1)]),
         best_fn=loss,  # without it the figures are not kept, and a run that goes on knows no best
         best_mode="min",
-        cleanup_tmp_directories=True,
+        cleanup_tmp_directories=not read_only,
+        create=not read_only,
+        read_only=read_only,
     )
     try:
         return ocp.CheckpointManager((folder / CHECKPOINTS).absolute(), options=options)

@@ -134,7 +134,9 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Where two experiments differ in what they compute, as sentences' parts: "train.batch (16 there, 32 here)"."""
-    a, b = flatten(complete(old)), flatten(complete(new))
+    a, b = (flatten(complete(settings)) for settings in (old, new))
+    for flat in (a, b):
+        flat["dhs.keep"] = flat["dhs.keep"] or flat["train.batch"]  # not set: all
     free = {*FREE, "train.steps"} if b["train.schedule"] != "cosine" else {*FREE}
     return [f"{key} ({a[key]!r} there, {b[key]!r} here)" for key in a if key not in free and a[key] != b[key]]
 

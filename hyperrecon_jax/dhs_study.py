@@ -27,7 +27,8 @@ def study(
     """Train what is missing, evaluate what is missing, and write the table and the picture.
 
     Args:
-        config: an experiment of amortized optimization with three terms and DHS; what is compared is set here.
+        config: an experiment of amortized optimization with three terms and DHS; its seed and width of the hypernetwork are
+            replaced.
         folder: of the study; each run has a folder in it.
         widths: d.
         seeds: how many of each.
@@ -35,6 +36,10 @@ def study(
 
     Returns:
         False if it was interrupted; the same call goes on.
+
+    Raises:
+        InputError: for an experiment that has no such landscape or no DHS.
+        Diverged: if a training does.
     """
     config = complete(config)
     if len(config.loss.terms) != 3 or not config.dhs.keep or config.dhs.keep == config.train.batch:
@@ -71,9 +76,10 @@ def study(
 def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     """rPSNR of the test images of a run, `(points, points, n)`, lambda_1 first; kept in the run's folder."""
     file = folder / LANDSCAPE
+    steps = checkpoint.steps_reported(folder)
     if file.exists():
         with np.load(file) as kept:
-            if kept["lam"].shape[0] == points:
+            if (len(kept["lam"]), kept["steps"]) == (points, steps):
                 return kept["rpsnr"]
     say(f"Evaluating {points} x {points} lambdas ...")
     experiment, state = load(folder)
@@ -82,7 +88,9 @@ def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     scores, _ = experiment.score(report.variables(state), images, lams, experiment.key_test)
     values = scores["rpsnr"].reshape(points, points, len(images))
     with checkpoint.writing(folder):
-        np.savez(file, rpsnr=values, lam=np.linspace(0, 1, points))
+        partial = file.with_name(f"partial-{file.name}")
+        np.savez(partial, rpsnr=values, lam=np.linspace(0, 1, points), steps=steps)
+        partial.replace(file)
     return values
 
 

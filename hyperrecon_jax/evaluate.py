@@ -43,26 +43,24 @@ def make_score(
 
     Returns:
         `score(variables, images, lams, key)` for truths `(n, h, w, 1)`, lambdas `(l, K-1)` and the key of the noise. It
-        returns `{"psnr", "ssim", "mae", "hfen", "rpsnr", "loss"}`, each `(l, n)`, and the same without "loss" for the
-        magnitude of the network's input, `(n,)`. "rpsnr" is relative to that input.
+        returns `{"psnr", "ssim", "mae", "hfen", "loss", "rpsnr"}`, each `(l, n)`, and the first four for the magnitude of
+        the network's input, `(n,)`. "rpsnr" is the gain in PSNR over that input, of PSNRs bounded by 100 dB.
     """
 
-    def of_images(x_hat, x, x_input):
-        scores = {name: metric(x_hat, x) for name, metric in METRICS.items()}
-        return {**scores, "rpsnr": metrics.rpsnr(x_hat, x, x_input)}
+    def of_images(x_hat, x):
+        return {name: metric(x_hat, x) for name, metric in METRICS.items()}
 
     @jax.jit
     def prepare(key, x, index):
         y = measure(observe, key, x, index)
-        x_input = magnitude(operator.lift(y))
-        return y, of_images(x_input, x, x_input)
+        return y, of_images(magnitude(operator.lift(y)), x)
 
     @jax.jit
     def at(variables, lam, x, y):
         theta, x_hat = _at_lambda(model, operator, variables, lam, y)
         values = jax.vmap(lambda x_hat, x, y: term_values(objective, Outcome(x_hat, x, y, theta)))(x_hat, x, y)
         loss = jax.vmap(partial(weighted_loss, objective, lam))(values)
-        return {**of_images(x_hat, x, magnitude(operator.lift(y))), "loss": loss}
+        return {**of_images(x_hat, x), "loss": loss}
 
     def score(variables, images, lams, key):
         of_input, per_lam = [], [[] for _ in lams]
@@ -75,11 +73,14 @@ def make_score(
                 rows.append(jax.device_get(at(variables, jnp.asarray(lam), x, y)))
 
         def join(rows):
-            names = [name for name in [*METRICS, "rpsnr", "loss"] if name in rows[0]]
+            names = [name for name in [*METRICS, "loss"] if name in rows[0]]
             return {name: np.concatenate([row[name] for row in rows])[: len(images)] for name in names}
 
-        joined = [join(rows) for rows in per_lam]
-        return {name: np.stack([one[name] for one in joined]) for name in joined[0]}, join(of_input)
+        joined, of_input = [join(rows) for rows in per_lam], join(of_input)
+        scores = {name: np.stack([one[name] for one in joined]) for name in joined[0]}
+        # a black image can be matched exactly, and its PSNR is infinite
+        scores["rpsnr"] = np.minimum(scores["psnr"], 100) - np.minimum(of_input["psnr"], 100)
+        return scores, of_input
 
     return score
 

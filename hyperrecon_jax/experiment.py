@@ -85,11 +85,13 @@ def load(folder: Path) -> tuple[Experiment, TrainState]:
     Raises:
         InputError: if the folder holds no run, or a damaged one.
     """
-    experiment = build(checkpoint.read_json(folder / checkpoint.CONFIG))
-    if experiment.config.loss.scales == AUTO:
-        scales = checkpoint.read_scales(folder / checkpoint.SCALES, experiment.config.loss.terms)
-        experiment = with_scales(experiment, tuple(scales.values()))
-    with checkpoint.manager(folder, keep=experiment.config.train.keep) as checkpoints:
+    settings = checkpoint.read_json(folder / checkpoint.CONFIG)
+    if not isinstance(settings, dict) or not (folder / checkpoint.CHECKPOINTS).is_dir():
+        raise InputError(f"{folder} holds no run that was trained.")
+    experiment = build(settings)
+    if found := checkpoint.read_scales(folder, experiment.config.loss.terms):
+        experiment = with_scales(experiment, tuple(1 / value for value in found.values()))
+    with checkpoint.manager(folder, keep=experiment.config.train.keep, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(f"{folder} holds no checkpoint yet.")
         return experiment, checkpoint.restore(checkpoints, experiment.state)

@@ -97,7 +97,9 @@ def duration(seconds: float) -> str:
 
 def write_lambdas(file: Path, step: int, used: np.ndarray) -> None:
     """Append the lambdas that counted in the steps up to `step`, `(steps, keep, K-1)`, a line for each step."""
-    rows = [{"step": i, "lams": lams.round(4).tolist()} for i, lams in enumerate(used, start=step - len(used) + 1)]
+    rows = [
+        {"step": i, "lams": lams.astype(float).round(4).tolist()} for i, lams in enumerate(used, start=step - len(used) + 1)
+    ]
     with file.open("a") as opened:
         opened.write("".join(json.dumps(row) + "\n" for row in rows))
 

@@ -94,7 +94,7 @@ def value_and_grad(
     keep: int | None = None,
     rank: str = "absolute",
     device_axis: str | None = None,
-) -> tuple[tuple[jax.Array, Tree, dict[str, jax.Array], jax.Array], Tree]:
+) -> tuple[tuple[Tree, dict[str, jax.Array], jax.Array], Tree]:
     """Mean loss over a batch, each sample with its own lambda and so its own weights, and the gradient (Algorithm 1).
 
     Of the batch, the `keep` samples with the lowest J = ||A x_hat - y||^2 count (DHS); all of them, if `keep` is the size
@@ -114,8 +114,8 @@ def value_and_grad(
             of the whole batch, on every device; `keep` and the ranking are those of the n samples here.
 
     Returns:
-        `(loss, new batch_stats, logs, counted)` and the gradient in `params`; logs are means over the samples that count:
-        "loss", "psnr" and each term, unscaled; counted are the indices, `(keep,)`, of these.
+        `(new batch_stats, logs, counted)` and the gradient in `params`; logs are means over the samples that count: "loss",
+        "psnr" and each term, unscaled; counted are the indices, `(keep,)`, of these.
     """
     size = len(lam)
     keep = size if keep is None else keep
@@ -143,7 +143,7 @@ def value_and_grad(
         _, pull_backs, (stats, logs, cost) = jax.vmap(differentiated, out_axes=(0, 0, (None, 0, 0)))(theta, lam, x, y)
         counted = lowest(cost, keep)
         (grad_counted,) = jax.vmap(lambda pull_back: pull_back(jnp.ones(())))(_rows(pull_backs, counted))
-        grad_theta = jax.tree.map(lambda all, rows: jnp.zeros_like(all).at[counted].set(rows), theta, grad_counted)
+        grad_theta = jax.tree.map(lambda leaf, rows: jnp.zeros_like(leaf).at[counted].set(rows), theta, grad_counted)
     else:
         axes = ("sample",) if device_axis is None else ("sample", device_axis)
 
@@ -159,7 +159,7 @@ def value_and_grad(
     logs, grad = jax.tree.map(lambda total: total / keep, ({name: jnp.sum(v[counted]) for name, v in logs.items()}, grad))
     if device_axis is not None:
         logs, grad = jax.lax.pmean((logs, grad), device_axis)
-    return (logs["loss"], stats, logs, counted), grad
+    return (stats, logs, counted), grad
 
 
 def misfit(operator: Operator, x_hat: jax.Array, y: jax.Array, *, rank: str = "absolute") -> jax.Array:
@@ -169,14 +169,19 @@ def misfit(operator: Operator, x_hat: jax.Array, y: jax.Array, *, rank: str = "a
     does not.
     """
     cost = losses.data_consistency(x_hat, y, measure=operator.measure)
+    if rank not in RANKS:
+        raise InputError(f"`rank` must be one of {', '.join(RANKS)}, got {rank!r}.")
     if rank == "absolute":
         return cost
     return cost / jnp.maximum(jnp.sum(jnp.square(y.real) + jnp.square(y.imag)), jnp.finfo(cost.dtype).tiny)
 
 
 def lowest(cost: jax.Array, keep: int) -> jax.Array:
-    """The indices of the `keep` lowest of `(n,)` costs, the lowest first; of equal ones the first."""
-    return jax.lax.top_k(-cost, keep)[1]
+    """The indices of the `keep` lowest of `(n,)` costs, the lowest first; of equal ones the first.
+
+    NaN counts as lowest, so that a sample that fails is not left out in silence.
+    """
+    return jax.lax.top_k(jnp.where(jnp.isnan(cost), jnp.inf, -cost), keep)[1]
 
 
 def separable(model: Model, batch_stats: Tree) -> bool:

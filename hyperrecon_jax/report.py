@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
 from hyperrecon_jax import checkpoint, evaluate, figures, logs
 from hyperrecon_jax.config import AUTO
@@ -53,15 +54,23 @@ def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
             f"model     hypernetwork {count['hypernetwork']:,} parameters, main network {count['main_network']:,};"
             f" {count['trained']:,} are trained",
             f"training  {config.train.steps} steps of {config.train.batch} images ({epochs:.1f} epochs)"
-            f" on {mesh.devices.size} {mesh.devices.flat[0].platform} device{'s' * (mesh.devices.size > 1)}",
-            f"sampling  {_sampling(experiment)}",
+            f" on {_devices(mesh)}",
+            f"sampling  {_sampling(experiment, mesh)}",
         ]
     )
 
 
-def _sampling(experiment: Experiment) -> str:
+def _devices(mesh: Mesh) -> str:
+    used, there = mesh.devices.size, jax.local_device_count()
+    text = f"{used} {mesh.devices.flat[0].platform} device{'s' * (used > 1)}"
+    if used == there:
+        return text
+    return f"{text} of {there}, since config.train.batch and config.dhs.keep must be multiples of their number"
+
+
+def _sampling(experiment: Experiment, mesh: Mesh) -> str:
     """Which lambdas train, and how DHS takes its gradient."""
-    setup, config = experiment.setup, experiment.config
+    setup, config, devices = experiment.setup, experiment.config, mesh.devices.size
     if not leaves_out(setup):
         return f"lambda {config.lam.sampling}, every sample of a batch trains (UHS)"
     by = "J" if setup.rank == "absolute" else "J / ||y||^2"
@@ -69,7 +78,8 @@ def _sampling(experiment: Experiment) -> str:
         how = "they alone are pulled back"
     else:
         how = "the others are masked in a full backward pass, since the norm or shared weights couple the samples"
-    return f"lambda {config.lam.sampling}, of {setup.batch} samples the {setup.keep} of lowest {by} train (DHS); {how}"
+    of = f"{setup.batch // devices} samples" + (f" on each of {devices} devices" if devices > 1 else "")
+    return f"lambda {config.lam.sampling}, of {of} the {setup.keep // devices} of lowest {by} train (DHS); {how}"
 
 
 def parameter_counts(experiment: Experiment) -> dict[str, int]:
@@ -92,14 +102,15 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     rows = {
         lam_name(lam): {
             **{name: mean(values[i]) for name, values in scores.items()},
-            **{f"input_{name}": mean(values) for name, values in of_input.items()},
+            **{f"input_{name}": mean(values) for name, values in of_input.items()},  # but for its gain, which is 0
         }
         for i, lam in enumerate(experiment.lams)
     }
     seconds = max((row["seconds"] for row in logs.read_rows(workdir / checkpoint.METRICS)), default=0.0)
     peak = peak_memory()
     draw(experiment, state, scores, of_input, workdir / checkpoint.PICTURE)
-    if kept := logs.read_rows(workdir / checkpoint.LAMBDAS, needs=("step",)):
+    kept = logs.read_rows(workdir / checkpoint.LAMBDAS, needs=("step",)) if len(experiment.config.loss.terms) > 1 else []
+    if kept:
         histogram(experiment, kept, workdir)
     summary = {
         "test": rows,
@@ -114,7 +125,7 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     say(f"{int(state.step)} steps in {logs.duration(seconds)}, peak memory {peak / 2**30:.1f} GiB.")
     if kept:
         say(f"Which lambdas DHS trained on, epoch by epoch, is in {workdir / checkpoint.HISTOGRAM} and the .png beside it.")
-    say(hint(workdir))
+    say(hint(experiment.config, workdir))
 
 
 def histogram(experiment: Experiment, rows: list[dict[str, Any]], workdir: Path) -> None:
@@ -143,17 +154,19 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     names = [name for name in next(iter(rows.values())) if not name.startswith("input_")]
     first = next(iter(rows.values()))
     lines = [f"{'lambda':>10}" + "".join(f"{name:>10}" for name in names)]
-    lines.append(f"{'input':>10}" + "".join(f"{first[f'input_{name}']:10.4f}" for name in names))
+    lines.append(f"{'input':>10}" + "".join(f"{first.get(f'input_{name}', 0.0):10.4f}" for name in names))
     for lam, row in rows.items():
         lines.append(f"{lam:>10}" + "".join(f"{row[name]:10.4f}" for name in names))
     return "\n".join(lines)
 
 
-def hint(workdir: Path) -> str:
+def hint(config: ConfigDict, workdir: Path) -> str:
+    """Where the results are, and what to do next."""
+    larger = "csmri_supervised_4x" if config.loss.ground_truth else "csmri_ao_8x"
     return (
         f"Look at {workdir / checkpoint.PICTURE}; the figures are in {workdir / checkpoint.SUMMARY}.\n"
         f"Next: tensorboard --logdir {workdir / checkpoint.TENSORBOARD} (pip install tensorboard), or the paper's size with"
-        " python -m bin.train --config configs/csmri_supervised_4x.py --dry-run"
+        f" python -m bin.train --config configs/{larger}.py --dry-run"
     )
 
 

@@ -22,10 +22,11 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import checkpoint, logs, report
 from hyperrecon_jax.config import AUTO, complete, differences
 from hyperrecon_jax.data.feed import stream
+from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.experiment import Experiment, build, with_scales
 from hyperrecon_jax.report import Say
 from hyperrecon_jax.scales import pilot
-from hyperrecon_jax.train import SPREAD, Diverged, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
+from hyperrecon_jax.train import SPREAD, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
 
 
 def use_all_cores() -> None:
@@ -57,7 +58,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     settings = config.to_dict()
     resumed = checkpoint.begun(workdir, settings, differences)
     if resumed and checkpoint.steps_reported(workdir) >= config.train.steps:
-        say(f"This run is finished already.\n{report.hint(workdir)}")
+        say(f"This run is finished already.\n{report.hint(config, workdir)}")
         return True
     experiment = build(config)
     setup = experiment.setup
@@ -65,15 +66,17 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     mesh = device_mesh(setup.batch, setup.keep)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
-    begin = partial(
-        checkpoint.begin, workdir, settings, size=(config.train.keep + 2) * checkpoint.num_bytes(experiment.state)
-    )
+    size = (config.train.keep + 2) * checkpoint.num_bytes(experiment.state)
+    checkpoint.check_room(workdir, size)
+    if config.loss.scales == AUTO:
+        found = checkpoint.read_scales(workdir, config.loss.terms) or _pilot(experiment, mesh, resident, say=say)
+        experiment = with_scales(experiment, tuple(1 / found[name] for name in config.loss.terms))
+        setup = experiment.setup
+    begin = partial(checkpoint.begin, workdir, settings, size=size)
     if not resumed:
         begin()
-
     if config.loss.scales == AUTO:
-        experiment = _calibrated(experiment, mesh, resident, workdir, say=say)
-        setup = experiment.setup
+        checkpoint.write_scales(workdir, found)
     step = make_step(setup, mesh, resident=resident)
     state = place(mesh, experiment.state)
     with (
@@ -135,19 +138,14 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     return True
 
 
-def _calibrated(experiment: Experiment, mesh: Mesh, resident: bool, workdir: Path, *, say: Say) -> Experiment:
-    """The experiment with the scales of its pilot, which is run unless the folder holds its figures already."""
-    file, steps = workdir / checkpoint.SCALES, experiment.config.loss.pilot_steps
-    if not file.exists():
-        say(f"Finding the loss scales: a pilot of {steps} steps on data consistency alone ...")
-        images = _images(experiment, mesh, resident, 0)
-        magnitudes = pilot(experiment.setup, experiment.state, images, mesh, steps=steps, resident=resident)
-        found = {"magnitudes": magnitudes, "scales": {name: 1 / value for name, value in magnitudes.items()}}
-        with checkpoint.writing(workdir):
-            checkpoint.write_json(file, {"pilot_steps": steps, **found})
-    scales = checkpoint.read_scales(file, experiment.config.loss.terms)
-    say(f"scales    {', '.join(f'{name} {scale:.3g}' for name, scale in scales.items())} (from {file})")
-    return with_scales(experiment, tuple(scales.values()))
+def _pilot(experiment: Experiment, mesh: Mesh, resident: bool, *, say: Say) -> dict[str, float]:
+    """The magnitudes of the loss terms, from a pilot."""
+    steps = experiment.config.loss.pilot_steps
+    say(f"Finding the loss scales: a pilot of {steps} steps on data consistency alone ...")
+    images = _images(experiment, mesh, resident, 0)
+    found = pilot(experiment.setup, experiment.state, images, mesh, steps=steps, resident=resident)
+    say(f"scales    {', '.join(f'{name} {1 / value:.3g}' for name, value in found.items())}")
+    return found
 
 
 def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
@@ -211,6 +209,7 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     """Build everything, take a few real steps, and say what `run` would do and how long it would take."""
     experiment = build(config)
     setup, steps = experiment.setup, experiment.config.train.steps
+    pilot_steps = experiment.config.loss.pilot_steps if experiment.config.loss.scales == AUTO else 0
     mesh = device_mesh(setup.batch, setup.keep)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
@@ -227,7 +226,7 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     each = statistics.median(took[1:])
     say(
         f"time      first step {took[0]:.1f} s (it compiles), then {each:.2f} s a step, {setup.batch / each:.1f} images/s:"
-        f" about {logs.duration(took[0] + each * steps)} for training"
+        f" about {logs.duration(took[0] + each * (steps + pilot_steps))} for training"
     )
     say(f"memory    {report.peak_memory() / 2**30:.1f} GiB at the peak of these steps")
     say("No run was begun. Leave out --dry-run to train.")

@@ -7,7 +7,8 @@ same initial weights, on data consistency alone (each sample's J weighted by its
 
 so that near a reconstruction that agrees with the data all terms weigh the same. It is the counterpart of the paper's 1/s_k
 for supervised losses, whose best case is not 0 as it is for J and the priors. J is still falling when the pilot ends: a
-longer one gives J a larger scale, and moves the useful part of the landscape to lower lambda_1.
+longer one gives J a larger scale, and moves the useful part of the landscape to lower lambda_1. The pilot's learning rates
+are the first of the training's schedule, its warm-up included.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.train import Setup, TrainState, make_step, place
 
 
@@ -33,7 +34,8 @@ def pilot(
         steps: of the pilot, at least 1.
 
     Raises:
-        InputError: if a term has no magnitude that could be aligned: 0, or not finite.
+        Diverged: if a term is not finite.
+        InputError: if a term is 0 and has no magnitude that could be aligned.
     """
     alone = tuple(float(name == "data_consistency") for name in setup.objective.terms)
     step = make_step(
@@ -47,6 +49,8 @@ def pilot(
     last = jax.device_get(rows[-max(1, steps // 4) :])
     magnitudes = {name: float(np.mean([row[name] for row in last])) for name in setup.objective.terms}
     for name, magnitude in magnitudes.items():
-        if not (np.isfinite(magnitude) and magnitude > 0):
-            raise InputError(f"config.loss.scales must be numbers here: in the pilot {name} was {magnitude}.")
+        if not np.isfinite(magnitude):
+            raise Diverged(f"The pilot found {name} = {magnitude}: try a lower config.train.learning_rate.")
+        if magnitude == 0:
+            raise InputError(f"config.loss.scales must be numbers here: in the pilot {name} was 0.")
     return magnitudes

@@ -5,7 +5,8 @@ noise) comes from `fold_in(key, i)`, drawn for the whole batch and then cut, so 
 number of devices changes what is drawn.
 
 The batch is spread over the devices of a mesh by `shard_map`; each holds the whole model, and what they exchange is the
-gradient (and, with batch norm, the statistics of each layer).
+gradient (and, with batch norm, the statistics of each layer). DHS ranks the samples of each device and takes as many from
+each, so that it, alone, depends on the number of devices.
 """
 
 import math
@@ -19,6 +20,7 @@ import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hyperrecon_jax.data.feed import batch_indices
+from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.model import Model
 from hyperrecon_jax.objective import Objective, value_and_grad
 from hyperrecon_jax.operators import Operator
@@ -53,10 +55,6 @@ class Setup(NamedTuple):
 
 
 Step = Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array], jax.Array]]
-
-
-class Diverged(ArithmeticError):
-    """The loss or the gradient is NaN or infinite. The state before is in the last checkpoint."""
 
 
 def initial_state(variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -98,8 +96,8 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
             otherwise they are the batch itself, `(batch, h, w, 1)`, `SPREAD` over the mesh.
 
     Returns:
-        `(state, images) -> (state, logs, used)`. The state is donated: its buffers are reused. Logs: "loss", "psnr" in dB
-        (`objective.value_and_grad`), "grad_norm". Used are the lambdas that count, `(keep, K-1)`.
+        `(state, images) -> (state, logs, used)`. The state is donated: its buffers are reused. Logs: those of
+        `objective.value_and_grad` and "grad_norm". Used are the lambdas that count, `(keep, K-1)`.
     """
     devices = mesh.devices.size
     key_order, key_step = keys(setup)
@@ -114,7 +112,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
             images = images[mine(batch_indices(key_order, state.step, count=len(images), batch=setup.batch))]
         lam = mine(setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1)))
         y = jax.vmap(setup.observe)(mine(jax.random.split(key_noise, setup.batch)), images)
-        (_, stats, logs, counted), grad = value_and_grad(
+        (stats, logs, counted), grad = value_and_grad(
             setup.model,
             setup.objective,
             setup.operator,

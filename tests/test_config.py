@@ -211,6 +211,19 @@ def test_amortized_optimization_takes_no_supervised_term():
     assert set_to("dhs.keep", 8, **{**PRIORS, "loss__terms": mixed}).dhs.keep == 8  # who has the truth may use both
 
 
+def test_uniform_variants_follow_the_batch():
+    """And all of the batch, given or not, is one experiment."""
+    for name, variant in (("ao_quickstart", "uhs"), ("csmri_ao_8x", "S-uhs")):
+        path = next(path for path in FILES if path.stem == name)
+        made = load(path).get_config(variant)
+        made.train.batch = 4
+        kept = config.complete(made)
+        assert kept.dhs.keep is None
+        with made.unlocked():
+            made.dhs.keep = 4
+        assert config.differences(kept.to_dict(), config.complete(made).to_dict()) == []
+
+
 def test_keep_need_not_be_given():
     assert config.complete({}).dhs.keep is None
     assert config.complete(json.loads(json.dumps(config.default_config().to_dict()))).dhs.keep is None

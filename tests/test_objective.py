@@ -42,9 +42,8 @@ def test_value_gradient_and_logs_equal_a_loop():
         return total / len(X)
 
     ours = jax.jit(lambda p: value_and_grad(model, OBJECTIVE, OPERATOR, p, {}, LAM, X, Y))
-    (loss, stats, logs, counted), grad = ours(variables["params"])
+    (stats, logs, counted), grad = ours(variables["params"])
     expected, expected_grad = jax.jit(jax.value_and_grad(by_hand))(variables["params"])
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
     assert stats == {}
     assert counted.tolist() == [0, 1, 2]
@@ -156,29 +155,29 @@ def by_hand(params, model, lam, y):
 @pytest.mark.parametrize(("keep", "rank"), [(4, "absolute"), (2, "relative")])
 def test_dhs_is_the_mean_over_the_best_by_hand(keep, rank):
     """Algorithm 1, lines 8 and 9: a loop, NumPy's sort, and JAX's own gradient of the samples that are left."""
-    (loss, _, logs, counted), grad = gradient(keep=keep, rank=rank)
+    (_, logs, counted), grad = gradient(keep=keep, rank=rank)
     values, gradients = loop()
     costs = values[:, 1] / (np.sum(np.abs(KSPACE) ** 2, (1, 2, 3)) if rank == "relative" else 1)
     chosen = np.argsort(costs)[:keep]
     assert counted.tolist() == chosen.tolist()
-    np.testing.assert_allclose([loss, logs["data_consistency"]], values[chosen].mean(0), rtol=1e-4)
+    np.testing.assert_allclose([logs["loss"], logs["data_consistency"]], values[chosen].mean(0), rtol=1e-4)
     close(grad, jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in chosen]))
 
 
 def test_the_two_ranks_differ_on_dark_and_bright_images():
     """Or the two cases above would not tell them apart."""
-    chosen = [gradient(keep=2, rank=rank)[0][3].tolist() for rank in ("absolute", "relative")]
+    chosen = [gradient(keep=2, rank=rank)[0][2].tolist() for rank in ("absolute", "relative")]
     assert chosen[0] != chosen[1]
 
 
 def test_pulling_back_the_best_is_the_masked_full_backward(monkeypatch):
-    (loss, _, _, counted), grad = gradient(keep=4)
+    (_, logs, counted), grad = gradient(keep=4)
     monkeypatch.setattr(objective, "separable", lambda model, batch_stats: False)
     compiled.cache_clear()
-    (masked_loss, _, _, masked_counted), masked = gradient(keep=4)
+    (_, masked_logs, masked_counted), masked = gradient(keep=4)
     compiled.cache_clear()
     assert counted.tolist() == masked_counted.tolist()
-    np.testing.assert_allclose(loss, masked_loss, rtol=1e-6)
+    np.testing.assert_allclose(logs["loss"], masked_logs["loss"], rtol=1e-6)
     close(grad, masked)
 
 
@@ -191,13 +190,18 @@ def test_which_models_are_separable():
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_uhs_is_dhs_that_keeps_all(norm):
-    same(gradient(norm, keep=BATCH), gradient(norm))
+    (_, logs, counted), grad = gradient(norm, keep=BATCH)
+    same((logs, counted, grad), (gradient(norm)[0][1], np.arange(BATCH), gradient(norm)[1]))
+    if norm == "instance":
+        values, gradients = loop()
+        np.testing.assert_allclose(logs["loss"], values[:, 0].mean(), rtol=1e-4)
+        close(grad, jax.tree.map(lambda *leaves: sum(leaves) / BATCH, *gradients))
 
 
 def test_with_batch_norm_the_others_shape_the_statistics_but_not_the_loss():
     """The best three of six: JAX's gradient of their summed loss, under the statistics of all six."""
     model, variables = amortized("batch")
-    (loss, stats, _, counted), grad = gradient("batch", keep=3)
+    (stats, logs, counted), grad = gradient("batch", keep=3)
 
     def outcomes(params):
         def one(lam, y):
@@ -211,7 +215,7 @@ def test_with_batch_norm_the_others_shape_the_statistics_but_not_the_loss():
     values, costs, new_stats = jax.jit(outcomes)(variables["params"])
     chosen = np.argsort(costs)[:3]
     assert counted.tolist() == chosen.tolist()
-    np.testing.assert_allclose(loss, values[chosen].mean(), rtol=1e-5)
+    np.testing.assert_allclose(logs["loss"], values[chosen].mean(), rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats, new_stats)
     close(grad, jax.jit(jax.grad(lambda p: outcomes(p)[0][chosen].mean()))(variables["params"]))
 
@@ -219,14 +223,15 @@ def test_with_batch_norm_the_others_shape_the_statistics_but_not_the_loss():
 @pytest.mark.parametrize(("norm", "keep"), [("instance", BATCH), ("instance", 4), ("batch", 3)])
 def test_no_ground_truth_reaches_the_gradient(norm, keep):
     """Whatever stands in for the truth: the same loss and gradient, bit for bit."""
-    (loss, stats, *_), grad = gradient(norm, keep=keep)
+    (stats, logs, counted), grad = gradient(norm, keep=keep)
     for garbage in (1e6, np.nan):
-        (other_loss, other_stats, *_), other = gradient(norm, x=jnp.full_like(IMAGES, garbage), keep=keep)
-        same((loss, stats, grad), (other_loss, other_stats, other))
+        (other_stats, other_logs, other_counted), other = gradient(norm, x=jnp.full_like(IMAGES, garbage), keep=keep)
+        same((stats, counted, grad), (other_stats, other_counted, other))
+        same({**logs, "psnr": 0}, {**other_logs, "psnr": 0})
 
 
 def test_a_network_without_lambda_ranks_its_images():
-    (_, _, _, counted), grad = gradient(hyper_width=None, keep=2)
+    (_, _, counted), grad = gradient(hyper_width=None, keep=2)
     values, gradients = loop(None)
     chosen = np.argsort(values[:, 1])[:2]
     assert counted.tolist() == chosen.tolist()
@@ -237,8 +242,14 @@ def test_lowest_come_in_order_and_of_equals_the_first():
     cost = jnp.array([3.0, 1.0, 2.0, 1.0, 1.0])
     assert lowest(cost, 2).tolist() == [1, 3]
     assert lowest(cost, 4).tolist() == [1, 3, 4, 2]
+    assert lowest(jnp.array([3.0, jnp.nan, 1.0, -jnp.nan]), 2).tolist() == [1, 3]  # it surfaces
     many = jnp.asarray(RNG.random(50))
     np.testing.assert_array_equal(lowest(many, 7), np.argsort(many)[:7])
+
+
+def test_an_unknown_rank_is_named():
+    with pytest.raises(InputError, match="one of absolute, relative, got 'best'"):
+        misfit(MRI, IMAGES[0], KSPACE[0], rank="best")
 
 
 def test_relative_misfit_ignores_brightness_and_bears_black():

@@ -11,9 +11,8 @@ import pytest
 
 from hyperrecon_jax import checkpoint, run
 from hyperrecon_jax.config import default_config
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.experiment import build, load
-from hyperrecon_jax.train import Diverged
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +64,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
     original = run.fit
 
     def fit_with_signal(*args, on_log, **options):
-        def log(step, values):
-            on_log(step, values)
+        def log(step, means, used):
+            on_log(step, means, used)
             if step == 4:
                 signal.raise_signal(number)
 
@@ -125,7 +124,6 @@ def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amort
         assert (tmp_path / "run" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
     scales = json.loads((tmp_path / "run" / checkpoint.SCALES).read_text())
-    assert scales["pilot_steps"] == 3
     for name, magnitude in scales["magnitudes"].items():
         np.testing.assert_allclose(scales["scales"][name] * magnitude, 1)
     experiment, state = load(tmp_path / "run")
@@ -143,22 +141,51 @@ def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amort
     assert (tmp_path / "run" / "dhs_histogram.png").stat().st_size > 1000
 
 
-def test_uniform_sampling_keeps_no_histogram(amortized, settings, uninterrupted):
+def test_uniform_sampling_keeps_no_histogram(uninterrupted):
     assert not (uninterrupted[0] / checkpoint.LAMBDAS).exists()
     assert not (uninterrupted[0] / checkpoint.HISTOGRAM).exists()
     assert not (uninterrupted[0] / checkpoint.SCALES).exists()
 
 
 def test_damaged_scales_are_named(amortized, tmp_path):
-    for content in ('{"scales": ', "{}", '{"scales": {"weight_l1": 1}}', '{"scales": 3}'):
+    assert checkpoint.read_scales(tmp_path, amortized.loss.terms) is None
+    for content in ('{"magnitudes": ', "{}", '{"magnitudes": {"weight_l1": 1}}', '{"magnitudes": 3}'):
         (tmp_path / checkpoint.SCALES).write_text(content)
         with pytest.raises(InputError, match=r"scales\.json is damaged: delete"):
-            checkpoint.read_scales(tmp_path / checkpoint.SCALES, amortized.loss.terms)
+            checkpoint.read_scales(tmp_path, amortized.loss.terms)
+    for bad in (0.0, -1.0, "many"):
+        checkpoint.write_json(tmp_path / checkpoint.SCALES, {"magnitudes": dict.fromkeys(amortized.loss.terms, bad)})
+        with pytest.raises(InputError, match=r"scales\.json is damaged: delete"):
+            checkpoint.read_scales(tmp_path, amortized.loss.terms)
+
+
+@pytest.mark.parametrize(("found", "error"), [(np.nan, Diverged), (0.0, InputError)])
+def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, found, error):
+    """So that the same folder can be used with other settings."""
+
+    def pilot(*args, **options):
+        raise error(str(found))
+
+    monkeypatch.setattr(run, "pilot", pilot)
+    with pytest.raises(error):
+        run.run(amortized, tmp_path / "run", say=lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_term_needs_no_histogram(settings, tmp_path):
+    """DHS over the images alone: there is no lambda to tell of."""
+    alone = changed(settings, loss__terms=("data_consistency",), loss__scales=(1.0,), dhs__keep=2, train__steps=1)
+    assert run.run(alone, tmp_path / "run", say=lambda line: None)
+    assert not (tmp_path / "run" / checkpoint.HISTOGRAM).exists()
 
 
 def test_what_is_no_run_is_not_loaded(tmp_path):
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
         load(tmp_path)
+    (tmp_path / checkpoint.CONFIG).write_text("{}")
+    with pytest.raises(InputError, match="holds no run that was trained"):
+        load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CONFIG]
 
 
 def test_checkpoints_hold_everything(settings, uninterrupted):

@@ -10,7 +10,7 @@ import pytest
 
 from hyperrecon_jax import hyperparams, losses, masks, operators
 from hyperrecon_jax.data.feed import batch_indices
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.model import generate_weights, init, reconstruct, without_norms
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.scales import pilot
@@ -43,17 +43,18 @@ def found(*, rate, steps, images=IMAGES, terms=TERMS):
 
 def test_without_learning_they_are_the_means_of_the_initial_network():
     """Over the last quarter of the steps, all samples, and in spite of DHS and scales, by a loop."""
-    setup, variables, magnitudes = found(rate=0.0, steps=5)
+    setup, variables, magnitudes = found(rate=0.0, steps=8)
     key_order, key_step = keys(setup)
     rows = []
-    for step in (4,):
+    for step in (6, 7):
         lam = hyperparams.uniform(jax.random.split(jax.random.fold_in(key_step, step))[0], (4, 2))
         for i, image in enumerate(batch_indices(key_order, step, count=6, batch=4)):
             y = OPERATOR.measure(IMAGES[image])
             x_hat = reconstruct(setup.model, variables, lam[i], OPERATOR.lift(y))
             theta = without_norms(generate_weights(setup.model, variables["params"], lam[i]))
-            rows.append([losses.weight_l1(theta), jnp.sum(jnp.abs(OPERATOR.measure(x_hat) - y) ** 2)])
-    expected = dict(zip(TERMS, np.mean(rows, 0), strict=False))
+            misfit = jnp.sum(jnp.abs(OPERATOR.measure(x_hat) - y) ** 2)
+            rows.append([losses.weight_l1(theta), misfit, losses.total_variation(x_hat)])
+    expected = dict(zip(TERMS, np.mean(rows, 0), strict=True))
     assert list(magnitudes) == list(TERMS)
     for name, value in expected.items():
         np.testing.assert_allclose(magnitudes[name], value, rtol=1e-4)
@@ -69,3 +70,5 @@ def test_it_learns_from_the_data_alone():
 def test_what_has_no_magnitude_is_named():
     with pytest.raises(InputError, match="in the pilot data_consistency was 0"):
         found(rate=0.0, steps=1, images=np.zeros_like(IMAGES), terms=("data_consistency", "weight_l1"))
+    with pytest.raises(Diverged, match="data_consistency = nan: try a lower config.train.learning_rate"):
+        found(rate=0.0, steps=1, images=np.full_like(IMAGES, np.nan), terms=("data_consistency", "weight_l1"))

@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 
 from hyperrecon_jax import hyperparams, train
 from hyperrecon_jax.data.feed import batch_indices, stream
+from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.model import generate_weights, init, train_main
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.operators import awgn, denoising
@@ -95,11 +96,26 @@ def test_dhs_takes_the_best_of_each_device(norm):
     np.testing.assert_allclose(rows[0]["data_consistency"], np.mean([cost[:2].min(), cost[2:].min()]), rtol=1e-4)
 
 
-def test_dhs_that_keeps_all_is_uhs_on_any_number_of_devices():
-    _, logs = steps(*setup(keep=4), 2, count=1)
-    assert logs[0]["used"].shape == (4, 1)
+def test_uniform_sampling_uses_all_lambdas_on_any_number_of_devices():
+    (_, one), (_, two) = (steps(*setup(keep=4), devices, count=1) for devices in (1, 2))
+    assert one[0]["used"].shape == (4, 1)
+    np.testing.assert_array_equal(one[0]["used"], two[0]["used"])
     assert not train.leaves_out(setup(keep=4)[0])
     assert train.leaves_out(setup(keep=3)[0])
+
+
+@pytest.mark.parametrize("keep", [4, 2])
+def test_no_ground_truth_reaches_an_update(keep):
+    """Where the measurement does not come from the truth: a whole step with garbage in its place, bit for bit."""
+    made, state = setup(keep=keep)
+    y = jnp.asarray(np.random.default_rng(3).random((16, 16, 1)), jnp.float32)
+    blind = made._replace(observe=lambda key, x: awgn(key, y, sigma=0.1))
+    after = []
+    for garbage in (0.5, np.nan):
+        step = train.make_step(blind, mesh(1), resident=True)
+        fresh = train.place(mesh(1), jax.tree.map(jnp.copy, state))
+        after.append(jax.device_get(step(fresh, jnp.full((5, 16, 16, 1), garbage))[0]))
+    jax.tree.map(np.testing.assert_array_equal, *after)
 
 
 @pytest.mark.parametrize("keep", [4, 2])
@@ -170,7 +186,7 @@ def test_stop_saves():
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_stops_before_it_is_saved_and_names_the_step(bad):
     saved = []
-    with pytest.raises(train.Diverged, match="not finite at step 4"):
+    with pytest.raises(Diverged, match="not finite at step 4"):
         train.fit(
             fake_step,
             fake_state(),
