@@ -27,7 +27,7 @@ def get_config(variant: str = "dhs") -> ConfigDict:
     config.model.width = 8
     config.model.hyper_width = 32
 
-    config.train.steps = 2000
+    config.train.steps = 3000
     config.train.batch = 8
     config.train.learning_rate = 3e-3
     config.train.warmup = 50

@@ -17,6 +17,7 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import load
 from hyperrecon_jax.hyperparams import grid
 
+MAPPED = 32  # test images at most, spread over the split
 LANDSCAPE = "rpsnr_landscape.npz"  # in the folder of each run
 TABLE, FIGURES, PICTURE = "table.md", "table.json", "landscapes.png"
 
@@ -74,7 +75,7 @@ def study(
 
 
 def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
-    """rPSNR of the test images of a run, `(points, points, n)`, lambda_1 first; kept in the run's folder."""
+    """rPSNR of test images of a run, `(points, points, n)`, lambda_1 first; kept in the run's folder."""
     file = folder / LANDSCAPE
     steps = checkpoint.steps_reported(folder)
     if file.exists():
@@ -84,6 +85,7 @@ def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     say(f"Evaluating {points} x {points} lambdas ...")
     experiment, state = load(folder)
     images = experiment.dataset.test.images
+    images = images[np.linspace(0, len(images) - 1, min(MAPPED, len(images))).astype(int)]
     lams = np.asarray(grid(points, 2))
     scores, _ = experiment.score(report.variables(state), images, lams, experiment.key_test)
     values = scores["rpsnr"].reshape(points, points, len(images))
