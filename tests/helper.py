@@ -1,13 +1,27 @@
-"""What several tests share: the reference networks (PyTorch names and layouts) as our variables, and small images."""
+"""What several tests share: the reference networks (PyTorch names and layouts) as our variables, and a small network."""
 
 import pathlib
 import re
 import struct
 
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
+from hyperrecon_jax.unet import Conv, Norm
+
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
+
+
+class Net(nn.Module):
+    """Small enough to compile in a second: a convolution, a norm, a 1x1 head."""
+
+    norm: str
+
+    @nn.compact
+    def __call__(self, y, *, batch_axes=None):
+        x = nn.relu(Norm(self.norm, name="norm")(Conv(3, name="conv")(y), batch_axes=batch_axes))
+        return Conv(1, (1, 1), name="head")(x)
 
 
 def fixture(name):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
+from helper import Net
 
 from hyperrecon_jax import losses, masks, metrics, objective
 from hyperrecon_jax.errors import InputError
@@ -22,7 +22,7 @@ from hyperrecon_jax.objective import (
     weighted_loss,
 )
 from hyperrecon_jax.operators import csmri, denoising
-from hyperrecon_jax.unet import Conv, Norm, UNet
+from hyperrecon_jax.unet import UNet
 
 OPERATOR = denoising()
 X = jnp.asarray(np.random.default_rng(0).random((3, 16, 16, 1)), jnp.float32)
@@ -90,17 +90,6 @@ KSPACE = MRI.measure(IMAGES) + 0.05 * jnp.asarray(RNG.standard_normal((BATCH, 16
 LAMS = jnp.asarray(RNG.random((BATCH, 3)), jnp.float32)
 PRIORS = ("data_consistency", "weight_l1", "total_variation", "wavelet_l1")
 AMORTIZED = Objective(make_terms(PRIORS, MRI), (0.5, 1e-3, 0.02, 0.01))
-
-
-class Net(nn.Module):
-    """Small enough to compile in a second: a convolution, a norm, a 1x1 head."""
-
-    norm: str
-
-    @nn.compact
-    def __call__(self, y, *, batch_axes=None):
-        x = nn.relu(Norm(self.norm, name="norm")(Conv(3, name="conv")(y), batch_axes=batch_axes))
-        return Conv(1, (1, 1), name="head")(x)
 
 
 @cache

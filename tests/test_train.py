@@ -1,12 +1,14 @@
 """The compiled step and the loop: one device equals several, both feeds agree, what is not finite is not kept."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helper import Net
 from jax.sharding import AxisType
 
 from hyperrecon_jax import hyperparams, train
@@ -21,8 +23,8 @@ IMAGES = np.random.default_rng(0).random((10, 16, 16, 1), np.float32)
 OPERATOR = denoising()
 
 
-def setup(norm="instance", keep=4):
-    model, variables = init(jax.random.key(0), UNet(width=2, norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+def setup(norm="instance", keep=4, network=Net):
+    model, variables = init(jax.random.key(0), network(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
     optimizer = optax.sgd(0.1)  # Adam makes full steps of round-off where a gradient is zero, as before batch norm
     made = train.Setup(
         model,
@@ -60,8 +62,8 @@ def steps(made, state, devices, *, resident=True, count=3):
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_two_devices_equal_one(norm):
     """Also with batch norm, whose statistics are those of the whole batch."""
-    one, logs_one = steps(*setup(norm), 1)
-    two, logs_two = steps(*setup(norm), 2)
+    one, logs_one = steps(*setup(norm, network=partial(UNet, width=2)), 1)
+    two, logs_two = steps(*setup(norm, network=partial(UNet, width=2)), 2)
     for a, b in zip(logs_one, logs_two, strict=True):
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
@@ -78,7 +80,7 @@ def test_streaming_from_the_host_equals_the_resident_set():
 def test_dhs_takes_the_best_of_each_device(norm):
     """The lambdas that it says it used are those of the lowest J, by the operator's own measure of what came out."""
     made, state = setup(norm, keep=2)
-    _, rows = steps(made, state, 2, count=1)
+    _, rows = steps(made, jax.tree.map(jnp.copy, state), 2, count=1)  # a step takes the buffers of its state
     key_order, key_step = train.keys(made)
     key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, 0))
     x = IMAGES[batch_indices(key_order, 0, count=10, batch=4)]
