@@ -195,5 +195,6 @@ def lam_title(lam: np.ndarray, terms: tuple[str, ...]) -> str:
     """What a lambda means, for a stranger: "lambda = 0: MAE alone"."""
     weights = np.asarray(hyperparams.coefficients(lam))
     term = terms[int(weights.argmax())]
-    name = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM"}.get(term, term.replace("_", " "))
+    short = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM", "data_consistency": "J"}
+    name = short.get(term, term.replace("_", " "))
     return f"lambda = {lam_name(lam)}{f': {name} alone' if weights.max() == 1 else ''}"

@@ -148,7 +148,7 @@ def landscapes(
     for axis in axes[-1]:
         axis.set_xlabel(r"$\lambda_1$")
     figure.colorbar(shown, ax=axes, label=label, extend="min", fraction=0.05)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def _busiest_part(image: np.ndarray) -> tuple[slice, slice]:
