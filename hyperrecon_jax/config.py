@@ -136,7 +136,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Where two experiments differ in what they compute, as sentences' parts: "train.batch (16 there, 32 here)"."""
     a, b = (flatten(complete(settings)) for settings in (old, new))
     for flat in (a, b):
-        flat["dhs.keep"] = flat["dhs.keep"] or flat["train.batch"]  # not set: all
+        if flat["dhs.keep"] == flat["train.batch"]:
+            flat["dhs.keep"] = None  # all of them, given or not
     free = {*FREE, "train.steps"} if b["train.schedule"] != "cosine" else {*FREE}
     return [f"{key} ({a[key]!r} there, {b[key]!r} here)" for key in a if key not in free and a[key] != b[key]]
 
