@@ -1,30 +1,60 @@
-"""Reconstructions and their scores over a set of images and a set of lambdas.
+"""Reconstructions and their scores over a set of images and a set of lambdas: curves and landscapes (Figs. 3 to 5).
 
-The weights are generated once for each lambda, and the images are batched under them as dense convolutions.
+The weights are generated once for each lambda, and the images are batched under them as dense convolutions. The lambdas
+are spread over all local devices. A score is computed where its reconstruction is, and nothing but scores leaves there.
 """
 
-from collections.abc import Callable
+import hashlib
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import psutil
+from tqdm import tqdm
 
-from hyperrecon_jax import losses, metrics
+from hyperrecon_jax import hyperparams, losses, metrics
+from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.model import Model, apply_main, generate_weights
-from hyperrecon_jax.objective import Objective, Outcome, term_values, weighted_loss
+from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.operators import Operator, magnitude
+from hyperrecon_jax.train import REPLICATED, SPREAD, device_mesh, place
 
 Tree = Any
 Observe = Callable[[jax.Array, jax.Array], jax.Array]
+Values = dict[str, np.ndarray]
 
-METRICS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+WITH_TRUTH: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "psnr": metrics.psnr,
     "ssim": metrics.ssim,
     "mae": losses.mae,
+    "mse": losses.mse,
     "hfen": metrics.hfen,
 }
+WITHOUT_TRUTH = ("data_consistency", "total_variation", "wavelet_l1", "weight_l1")  # J and the priors, of `make_terms`
+METRICS = (*WITH_TRUTH, "rpsnr", *WITHOUT_TRUTH, "loss")
+REPORTED = ("psnr", "ssim", "mae", "hfen", "rpsnr", "loss")
+AT_ONCE = 32  # images under one set of weights at most; more fill no device better
+BLOCK = 16  # lambdas on a device in one call
+SAVE_EVERY = 10.0  # seconds
+
+
+class Score(NamedTuple):
+    """A compiled scorer.
+
+    `run(variables, images, lams, key)`, with truths `(n, h, w, 1)`, lambdas `(l, K-1)` and the key of the noise, gives
+    `{name: (l, n)}` and, for the magnitude of the network's input, `{name: (n,)}` of those that need no weights.
+    """
+
+    names: tuple[str, ...]
+    run: Callable[[Tree, np.ndarray, np.ndarray, jax.Array], tuple[Values, Values]]
 
 
 def measure(observe: Observe, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
@@ -33,56 +63,154 @@ def measure(observe: Observe, key: jax.Array, images: jax.Array, index: jax.Arra
 
 
 def make_score(
-    model: Model, objective: Objective, operator: Operator, observe: Observe, *, chunk: int = 32
-) -> Callable[..., tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    model: Model,
+    objective: Objective,
+    operator: Operator,
+    observe: Observe,
+    *,
+    names: Sequence[str] = REPORTED,
+    chunk: int | None = None,
+) -> Score:
     """A compiled scorer; make it once.
 
     Args:
         model, objective, operator, observe: as in training.
-        chunk: images at a time.
+        names: what to compute for each image, of `METRICS`. "rpsnr" is the gain in PSNR over the magnitude of the network's
+            input, of PSNRs bounded by 100 dB; "data_consistency" is J = ||A x_hat - y||^2.
+        chunk: images at a time; None: as many as memory has room for, and at most `AT_ONCE`.
 
-    Returns:
-        `score(variables, images, lams, key)` for truths `(n, h, w, 1)`, lambdas `(l, K-1)` and the key of the noise. It
-        returns `{"psnr", "ssim", "mae", "hfen", "loss", "rpsnr"}`, each `(l, n)`, and the first four for the magnitude of
-        the network's input, `(n,)`. "rpsnr" is the gain in PSNR over that input, of PSNRs bounded by 100 dB.
+    Raises:
+        InputError: for an unknown name.
     """
+    for name in names:
+        if name not in METRICS:
+            raise InputError(f"A metric must be one of {', '.join(METRICS)}; got {name!r}.")
+    terms = make_terms([name for name in names if name in WITHOUT_TRUTH], operator)
+    of_image = [name for name in names if name not in ("rpsnr", "weight_l1", "loss")]
+    mesh = device_mesh(0)
 
-    def of_images(x_hat, x):
-        return {name: metric(x_hat, x) for name, metric in METRICS.items()}
+    def values(wanted, outcome):
+        found = {}
+        for name in wanted:
+            if name in terms:
+                found[name] = terms[name](outcome)
+            elif name in WITH_TRUTH:
+                found[name] = WITH_TRUTH[name](outcome.x_hat, outcome.x)
+        return found
 
-    @jax.jit
-    def prepare(key, x, index):
+    def at_lambda(variables, lam, theta, x, y):
+        x_hat = jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
+
+        def of_sample(x_hat, x, y):
+            outcome = Outcome(x_hat, x, y, theta)
+            found = values(names, outcome)
+            if "rpsnr" in names:  # a black image can be matched exactly, and its PSNR is infinite
+                before = metrics.psnr(magnitude(operator.lift(y)), x)
+                found["rpsnr"] = jnp.minimum(metrics.psnr(x_hat, x), 100.0) - jnp.minimum(before, 100.0)
+            if "loss" in names:
+                found["loss"] = weighted_loss(objective, lam, term_values(objective, outcome))
+            return found
+
+        return jax.vmap(of_sample)(x_hat, x, y)
+
+    def local(variables, lams, key, x, index):
         y = measure(observe, key, x, index)
-        return y, of_images(magnitude(operator.lift(y)), x)
-
-    @jax.jit
-    def at(variables, lam, x, y):
-        theta, x_hat = _at_lambda(model, operator, variables, lam, y)
-        values = jax.vmap(lambda x_hat, x, y: term_values(objective, Outcome(x_hat, x, y, theta)))(x_hat, x, y)
-        loss = jax.vmap(partial(weighted_loss, objective, lam))(values)
-        return {**of_images(x_hat, x), "loss": loss}
-
-    def score(variables, images, lams, key):
-        of_input, per_lam = [], [[] for _ in lams]
-        for start in range(0, len(images), chunk):
-            index = np.arange(start, start + chunk)  # the last chunk is filled up with images that are dropped again
-            x = jnp.asarray(images[index % len(images)])
-            y, scores = prepare(key, x, index)
-            of_input.append(jax.device_get(scores))
-            for rows, lam in zip(per_lam, lams, strict=True):
-                rows.append(jax.device_get(at(variables, jnp.asarray(lam), x, y)))
-
-        def join(rows):
-            names = [name for name in [*METRICS, "loss"] if name in rows[0]]
-            return {name: np.concatenate([row[name] for row in rows])[: len(images)] for name in names}
-
-        joined, of_input = [join(rows) for rows in per_lam], join(of_input)
-        scores = {name: np.stack([one[name] for one in joined]) for name in joined[0]}
-        # a black image can be matched exactly, and its PSNR is infinite
-        scores["rpsnr"] = np.minimum(scores["psnr"], 100) - np.minimum(of_input["psnr"], 100)
+        thetas = jax.vmap(partial(generate_weights, model, variables["params"]))(lams)
+        scores = jax.lax.map(lambda pair: at_lambda(variables, *pair, x, y), (lams, thetas))
+        of_input = jax.vmap(lambda x, y: values(of_image, Outcome(magnitude(operator.lift(y)), x, y, {})))(x, y)
         return scores, of_input
 
-    return score
+    spread = jax.jit(
+        jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(REPLICATED, SPREAD, REPLICATED, REPLICATED, REPLICATED),
+            out_specs=(SPREAD, REPLICATED),
+            check_vma=False,  # as in train.make_step
+        )
+    )
+
+    def run(variables, images, lams, key):
+        if not len(images) or not len(lams):
+            raise InputError(f"There must be images and lambdas to score, got {len(images)} and {len(lams)}.")
+        size = chunk or min(len(images), images_at_once(model, operator, observe, variables, images[0], lams[0]))
+        variables = place(mesh, variables)
+        devices = mesh.devices.size
+        padded = np.concatenate([lams, np.repeat(lams[-1:], -len(lams) % devices, 0)])
+        rows = []
+        for start in range(0, len(images), size):
+            index = np.arange(start, start + size)  # the last chunk is filled up with images that are dropped again
+            x = jnp.asarray(images[index % len(images)])
+            rows.append(jax.device_get(spread(variables, place(mesh, padded, SPREAD), key, x, index)))
+        scores, of_input = zip(*rows, strict=True)
+        return (
+            {k: np.concatenate([row[k] for row in scores], 1)[: len(lams), : len(images)] for k in names},
+            {k: np.concatenate([row[k] for row in of_input])[: len(images)] for k in of_image},
+        )
+
+    return Score(tuple(names), run)
+
+
+def curve(
+    score: Score,
+    variables: Tree,
+    images: np.ndarray,
+    lams: np.ndarray,
+    key: jax.Array,
+    *,
+    kept: Path | None = None,
+    progress: bool = False,
+) -> tuple[Values, Values]:
+    """Scores of every image at any number of lambdas, in blocks.
+
+    Args:
+        score: from `make_score`.
+        variables: of the model.
+        images: truths `(n, h, w, 1)`.
+        lams: `(l, K-1)`, such as `hyperparams.grid(100, 1)`.
+        key: of the noise.
+        kept: a file for what is done so far, so that the same call goes on after an interruption; removed at the end.
+        progress: show a bar with the time to go.
+
+    Returns:
+        `{name: (l, n)}`, and for the network's input `{name: (n,)}`.
+    """
+    mesh = device_mesh(0)
+    block = min(len(lams), BLOCK * mesh.devices.size)
+    identity = _digest(score.names, images, lams, jax.random.key_data(key), variables) if kept else ""
+    done, scores, of_input = _resume(kept, identity)
+    variables = place(mesh, variables)
+    saved = time.monotonic()
+    every = 0.2 if sys.stderr.isatty() else 30  # seconds: in a log file each update is a line
+    shown: dict[str, Any] = {"unit": " reconstructions", "unit_scale": len(images), "desc": "evaluating"}
+    with tqdm(total=len(lams), initial=done, disable=not progress, file=sys.stderr, mininterval=every, **shown) as bar:
+        try:
+            while done < len(lams):
+                here = lams[np.minimum(np.arange(done, done + block), len(lams) - 1)]  # of one size: compiled once
+                found, of_input = score.run(variables, images, here, key)
+                count = min(block, len(lams) - done)
+                scores = {k: np.concatenate([*([scores[k]] if done else []), v[:count]]) for k, v in found.items()}
+                done += count
+                bar.update(count)
+                if kept and time.monotonic() - saved > SAVE_EVERY:
+                    _keep(kept, identity, scores, of_input)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            if kept and done:
+                _keep(kept, identity, scores, of_input)
+            raise
+    if kept:
+        kept.unlink(missing_ok=True)
+    return scores, of_input
+
+
+def landscape(
+    score: Score, variables: Tree, images: np.ndarray, axes: Sequence[np.ndarray], key: jax.Array, **options: Any
+) -> tuple[Values, Values]:
+    """As `curve`, over the product of K-1 axes: `{name: (len(axes[0]), ..., n)}`; two of 100 values give Fig. 4."""
+    scores, of_input = curve(score, variables, images, hyperparams.product(axes), key, **options)
+    shape = tuple(len(axis) for axis in axes)
+    return {name: values.reshape(*shape, len(images)) for name, values in scores.items()}, of_input
 
 
 def reconstructions(model: Model, operator: Operator, variables: Tree, y: jax.Array, lams: np.ndarray) -> jax.Array:
@@ -90,12 +218,68 @@ def reconstructions(model: Model, operator: Operator, variables: Tree, y: jax.Ar
 
     @jax.jit
     def at(variables, lam, y):
-        return _at_lambda(model, operator, variables, lam, y)[1]
+        theta = generate_weights(model, variables["params"], lam)
+        return jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
 
     return jnp.stack([at(variables, jnp.asarray(lam), y) for lam in lams])
 
 
-def _at_lambda(model, operator, variables, lam, y):
-    """The weights for one lambda, generated once, and the reconstructions `(n, h, w, 1)` of `y` under them."""
-    theta = generate_weights(model, variables["params"], lam)
-    return theta, jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
+def images_at_once(model: Model, operator: Operator, observe: Observe, variables: Tree, x: Any, lam: Any) -> int:
+    """How many images like `x` a quarter of the free memory has room for.
+
+    For one image, what a backward pass would keep is taken: every activation, and so more than is alive at a time.
+    """
+
+    def forward(lifted):
+        return apply_main(model, generate_weights(model, variables["params"], lam), variables["batch_stats"], lifted)
+
+    lifted = jax.eval_shape(lambda key, x: operator.lift(observe(key, x)), jax.random.key(0), jnp.asarray(x))
+    each = num_bytes(jax.eval_shape(lambda y: jax.vjp(forward, y)[1], lifted))
+    return max(1, min(AT_ONCE, int(free_memory() / 4 // each)))
+
+
+def free_memory() -> int:
+    """Bytes, for each local device."""
+    devices = jax.local_devices()
+    stats = devices[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    return psutil.virtual_memory().available // len(devices)
+
+
+def num_bytes(tree: Tree) -> int:
+    """Bytes of the arrays of a tree, or of what `jax.eval_shape` tells of them."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _digest(*parts: Any) -> str:
+    """Tells whether two calls are about the same."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(parts):
+        digest.update(leaf.encode() if isinstance(leaf, str) else np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _keep(file: Path, identity: str, scores: Values, of_input: Values) -> None:
+    arrays: dict[str, Any] = {f"score_{k}": v for k, v in scores.items()} | {f"input_{k}": v for k, v in of_input.items()}
+    unfinished = file.with_name(file.name + ".partial")
+    with unfinished.open("wb") as opened:
+        np.savez(opened, identity=identity, **arrays)
+    os.replace(unfinished, file)
+
+
+def _resume(file: Path | None, identity: str) -> tuple[int, Values, Values]:
+    """What is done already of the call with this identity: the number of lambdas, their scores, those of the input."""
+    if file is None or not file.exists():
+        return 0, {}, {}
+    try:
+        with np.load(file) as there:
+            if str(there["identity"]) != identity:
+                return 0, {}, {}
+            scores, of_input = (
+                {name.removeprefix(kind): there[name] for name in there.files if name.startswith(kind)}
+                for kind in ("score_", "input_")
+            )
+    except (ValueError, KeyError, zipfile.BadZipFile):  # damaged
+        return 0, {}, {}
+    return len(next(iter(scores.values()))), scores, of_input

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import checkpoint, data, hyperparams, masks, operators
 from hyperrecon_jax.config import AUTO, complete
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate import METRICS, Observe, make_score
+from hyperrecon_jax.evaluate import WITH_TRUTH, Observe, Score, make_score
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.train import Setup, TrainState, initial_state
@@ -32,7 +32,7 @@ class Experiment(NamedTuple):
     setup: Setup
     state: TrainState  # before the first step
     lams: np.ndarray  # (l, K-1), the lambdas that are reported
-    score: Callable[..., Any]  # of evaluate.make_score
+    score: Score  # of reconstructions
     key_validation: jax.Array
     key_test: jax.Array
 
@@ -120,7 +120,7 @@ def _make_problem(config, shape):
 
     def scores(key, x):
         outcome = Outcome(x, x, observe(key, x), theta={})
-        return term_values(objective, outcome), [f(x, x) for f in METRICS.values()]
+        return term_values(objective, outcome), [f(x, x) for f in WITH_TRUTH.values()]
 
     jax.eval_shape(scores, jax.random.key(0), jax.ShapeDtypeStruct((*shape, 1), jnp.float32))
     return operator, observe, objective

@@ -83,8 +83,13 @@ def grid(points: int, num_lams: int) -> jax.Array:
         raise InputError(f"`points` must be at least 2 to hold both ends, got {points}.")
     if num_lams < 0:
         raise InputError(f"`num_lams` must not be negative, got {num_lams}.")
-    index = np.indices((points,) * num_lams).reshape(num_lams, points**num_lams).T
-    return jnp.asarray(index / (points - 1), jnp.float32)
+    return jnp.asarray(product([np.arange(points) / (points - 1)] * num_lams))
+
+
+def product(axes: Sequence[ArrayLike]) -> np.ndarray:
+    """All combinations of the values along each axis, `(product of lengths, axes)`, the last running fastest."""
+    values = np.meshgrid(*(np.asarray(axis, np.float32) for axis in axes), indexing="ij")
+    return np.stack(values, -1).reshape(-1, len(axes)) if axes else np.zeros((1, 0), np.float32)
 
 
 def check(lam: ArrayLike, num_terms: int) -> np.ndarray:

@@ -97,7 +97,7 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     """Score the test set, write `summary.json` and the picture, tell the user."""
     say("Scoring the test set ...")
     images = experiment.dataset.test.images
-    scores, of_input = experiment.score(variables(state), images, experiment.lams, experiment.key_test)
+    scores, of_input = experiment.score.run(variables(state), images, experiment.lams, experiment.key_test)
     del scores["loss"]
     rows = {
         lam_name(lam): {

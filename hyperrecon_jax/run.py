@@ -177,7 +177,7 @@ def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
     images = experiment.dataset.val.images
     count = min(len(images), experiment.config.train.validation_images)
     chosen = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    scores, _ = experiment.score(report.variables(state), chosen, experiment.lams, experiment.key_validation)
+    scores, _ = experiment.score.run(report.variables(state), chosen, experiment.lams, experiment.key_validation)
     return {name: report.mean(values) for name, values in scores.items()}
 
 

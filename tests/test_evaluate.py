@@ -3,47 +3,130 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from helper import Net
 
 from hyperrecon_jax import losses, metrics
-from hyperrecon_jax.evaluate import make_score, measure, reconstructions
-from hyperrecon_jax.model import init, reconstruct
+from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.evaluate import AT_ONCE, METRICS, curve, images_at_once, landscape, make_score, measure, reconstructions
+from hyperrecon_jax.model import generate_weights, init, reconstruct, without_norms
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.operators import awgn, denoising, magnitude
-from hyperrecon_jax.unet import UNet
 
 OPERATOR = denoising()
 IMAGES = np.random.default_rng(0).random((5, 16, 16, 1), np.float32)
 LAMS = np.array([[0.0], [0.6]], np.float32)
 KEY = jax.random.key(5)
 OBJECTIVE = Objective(make_terms(("mae", "mse"), OPERATOR), (2.0, 3.0))
-MODEL, VARIABLES = init(jax.random.key(0), UNet(width=2), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+MODEL, VARIABLES = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
 
 
 def observe(key, x):
     return awgn(key, x, sigma=0.1)
 
 
+def score(**options):
+    return make_score(MODEL, OBJECTIVE, OPERATOR, observe, **options)
+
+
 def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
-    scores, of_input = make_score(MODEL, OBJECTIVE, OPERATOR, observe, chunk=2)(VARIABLES, IMAGES, LAMS, KEY)
-    whole, _ = make_score(MODEL, OBJECTIVE, OPERATOR, observe, chunk=8)(VARIABLES, IMAGES, LAMS, KEY)
+    scores, of_input = score(names=METRICS, chunk=2).run(VARIABLES, IMAGES, LAMS, KEY)
+    whole, _ = score(names=METRICS, chunk=8).run(VARIABLES, IMAGES, LAMS, KEY)
+    assert tuple(scores) == METRICS
+    assert set(of_input) == {*METRICS} - {"rpsnr", "weight_l1", "loss"}
     one = jax.jit(lambda lam, y: reconstruct(MODEL, VARIABLES, lam, OPERATOR.lift(y)))
     for j, x in enumerate(IMAGES):
         y = observe(jax.random.fold_in(KEY, j), x)
-        np.testing.assert_allclose(of_input["psnr"][j], metrics.psnr(magnitude(OPERATOR.lift(y)), x), rtol=1e-4)
+        before = magnitude(OPERATOR.lift(y))
+        np.testing.assert_allclose(of_input["psnr"][j], metrics.psnr(before, x), rtol=1e-4)
+        np.testing.assert_allclose(of_input["total_variation"][j], losses.total_variation(before), rtol=1e-4)
         for i, lam in enumerate(LAMS):
             x_hat = one(lam, y)
+            theta = generate_weights(MODEL, VARIABLES["params"], lam)
             expected = {
                 "psnr": metrics.psnr(x_hat, x),
                 "ssim": metrics.ssim(x_hat, x),
                 "mae": losses.mae(x_hat, x),
+                "mse": np.mean(np.square(x_hat - x)),
                 "hfen": metrics.hfen(x_hat, x),
                 "rpsnr": metrics.psnr(x_hat, x) - of_input["psnr"][j],
-                "loss": weighted_loss(OBJECTIVE, lam, term_values(OBJECTIVE, Outcome(x_hat, x, y, {}))),
+                "data_consistency": np.sum(np.square(x_hat - y)),
+                "total_variation": losses.total_variation(x_hat),
+                "wavelet_l1": losses.wavelet_l1(x_hat),
+                "weight_l1": losses.weight_l1(without_norms(theta)),
+                "loss": weighted_loss(OBJECTIVE, lam, term_values(OBJECTIVE, Outcome(x_hat, x, y, theta))),
             }
             assert scores.keys() == expected.keys()
             for name, value in expected.items():
                 np.testing.assert_allclose(scores[name][i, j], value, rtol=1e-4, atol=1e-4, err_msg=name)
                 np.testing.assert_allclose(whole[name][i, j], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_chunk_is_what_memory_has_room_for(monkeypatch):
+    """An upper bound of one image's share: the network's activations, counted by hand to a factor."""
+    args = MODEL, OPERATOR, observe, VARIABLES, IMAGES[0], LAMS[0]
+    assert images_at_once(*args) == AT_ONCE  # a small network on any machine
+    activations = 4 * 16 * 16 * 3  # bytes of the one layer of three channels
+    monkeypatch.setattr("hyperrecon_jax.evaluate.free_memory", lambda: 4 * 100 * activations)
+    assert 5 < images_at_once(*args) < AT_ONCE
+    monkeypatch.setattr("hyperrecon_jax.evaluate.free_memory", lambda: 0)
+    assert images_at_once(*args) == 1
+
+
+def test_a_curve_is_scored_in_blocks_and_goes_on_where_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("hyperrecon_jax.evaluate.BLOCK", 1)  # on each of two devices
+    lams = np.linspace(0, 1, 5, dtype=np.float32)[:, None]
+    scorer = score(names=("psnr", "rpsnr", "loss"), chunk=5)
+    expected, expected_input = scorer.run(VARIABLES, IMAGES, lams, KEY)
+    kept, calls = tmp_path / "kept.npz", []
+
+    def interrupted(*args):
+        calls.append(args[2])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return scorer.run(*args)
+
+    counted = scorer._replace(run=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        curve(counted, VARIABLES, IMAGES, lams, KEY, kept=kept)
+    assert kept.exists()
+    scores, of_input = curve(counted, VARIABLES, IMAGES, lams, KEY, kept=kept)
+    np.testing.assert_array_equal(np.concatenate(calls)[:, 0], [0, 0.25, 0.5, 0.75, 0.5, 0.75, 1, 1])
+    assert list(tmp_path.iterdir()) == []
+    assert scores.keys() == expected.keys()
+    for name in scores:
+        np.testing.assert_allclose(scores[name], expected[name], rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(of_input["psnr"], expected_input["psnr"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("left", ["of another call", "damaged"])
+def test_what_another_call_left_is_not_taken(tmp_path, left):
+    scorer, kept = score(names=("psnr",), chunk=5), tmp_path / "kept.npz"
+    if left == "damaged":
+        kept.write_bytes(b"PK")
+    else:
+        np.savez(kept, identity="other", score_psnr=np.zeros((1, 5)), input_psnr=np.zeros(5))
+    scores, _ = curve(scorer, VARIABLES, IMAGES, LAMS, KEY, kept=kept)
+    np.testing.assert_allclose(scores["psnr"], scorer.run(VARIABLES, IMAGES, LAMS, KEY)[0]["psnr"], rtol=1e-5)
+
+
+def test_a_landscape_has_an_axis_for_each_lambda():
+    model, variables = init(jax.random.key(1), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=3, hyper_width=3)
+    objective = Objective(make_terms(("data_consistency", "weight_l1", "total_variation"), OPERATOR), (1.0, 2.0, 3.0))
+    scorer = make_score(model, objective, OPERATOR, observe, names=("loss", "weight_l1"))
+    axes = [np.array([0.0, 0.3, 1.0]), np.array([0.2, 0.9])]
+    scores, _ = landscape(scorer, variables, IMAGES, axes, KEY)
+    assert scores["loss"].shape == (3, 2, 5)
+    one, _ = scorer.run(variables, IMAGES, np.array([[0.3, 0.9]], np.float32), KEY)
+    np.testing.assert_allclose(scores["loss"][1, 1], one["loss"][0], rtol=1e-5)
+
+
+def test_what_cannot_be_scored():
+    with pytest.raises(InputError, match="must be one of psnr.*got 'dice2'"):
+        score(names=("dice2",))
+    for images, lams in ((IMAGES[:0], LAMS), (IMAGES, LAMS[:0])):
+        with pytest.raises(InputError, match="images and lambdas to score"):
+            score().run(VARIABLES, images, lams, KEY)
 
 
 def test_reconstructions_have_lambda_first():
