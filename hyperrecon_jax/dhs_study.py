@@ -2,7 +2,8 @@
 
 For each width d of the hypernetwork and each seed one run with UHS and one with DHS, alike in everything else, and its
 landscape: the mean rPSNR over test images on a regular grid of (lambda_1, lambda_2). What counts is the useful part of it,
-so that a landscape's figure is the mean over its best quarter.
+so that a landscape's figure is the mean over its best quarter. A wider hypernetwork moves the weights that it generates
+further at the same learning rate, so that each width may have a rate of its own.
 """
 
 from collections.abc import Sequence
@@ -11,11 +12,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, figures, report, run
+from hyperrecon_jax import checkpoint, evaluate, figures, report, run
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import load
-from hyperrecon_jax.hyperparams import grid
 
 MAPPED = 32  # test images at most, spread over the split
 LANDSCAPE = "rpsnr_landscape.npz"  # in the folder of each run
@@ -23,15 +23,23 @@ TABLE, FIGURES, PICTURE = "table.md", "table.json", "landscapes.png"
 
 
 def study(
-    config: ConfigDict, folder: Path, *, widths: Sequence[int], seeds: int, points: int, say: report.Say = print
+    config: ConfigDict,
+    folder: Path,
+    *,
+    widths: Sequence[int],
+    rates: Sequence[float] = (),
+    seeds: int,
+    points: int,
+    say: report.Say = print,
 ) -> bool:
     """Train what is missing, evaluate what is missing, and write the table and the picture.
 
     Args:
-        config: an experiment of amortized optimization with three terms and DHS; its seed and width of the hypernetwork are
-            replaced.
+        config: an experiment of amortized optimization with three terms and DHS; its seed, width of the hypernetwork and
+            learning rate are replaced.
         folder: of the study; each run has a folder in it.
         widths: d.
+        rates: a learning rate for each width, UHS and DHS alike; none: that of `config` for all.
         seeds: how many of each.
         points: of the grid along each lambda.
 
@@ -47,15 +55,21 @@ def study(
         raise InputError("The study needs three loss terms, and config.dhs.keep below config.train.batch for its DHS runs.")
     if seeds < 1 or points < 2:
         raise InputError(f"The study needs at least 1 seed and 2 points, got {seeds} and {points}.")
+    rates = rates or [config.train.learning_rate] * len(widths)
+    if len(rates) != len(widths):
+        raise InputError(f"The study needs a learning rate for each of its {len(widths)} widths, got {len(rates)}.")
     found = np.zeros((len(widths), 2, seeds, points, points))
-    total = len(widths) * 2 * seeds
     # seed by seed, so that what is there after an interruption compares like with like
-    for done, (seed, i, j) in enumerate(np.ndindex(seeds, len(widths), 2)):
+    plan = list(np.ndindex(seeds, len(widths), 2))
+    configs = []
+    for seed, i, j in plan:
         one = config.copy_and_resolve_references()
-        one.seed, one.model.hyper_width = seed, widths[i]
+        one.seed, one.model.hyper_width, one.train.learning_rate = seed, widths[i], rates[i]
         one.dhs.keep = (config.train.batch, config.dhs.keep)[j]
+        configs.append(complete(one))  # what no run can have is told before the first
+    for done, ((seed, i, j), one) in enumerate(zip(plan, configs, strict=True), start=1):
         name = f"d{widths[i]}-{('uhs', 'dhs')[j]}-{seed}"
-        say(f"\nRun {done + 1} of {total}: {name}")
+        say(f"\nRun {done} of {len(plan)}: {name}")
         if not run.run(one, folder / name, say=say):
             return False
         found[i, j, seed] = landscape(folder / name, points=points, say=say).mean(-1)
@@ -86,12 +100,14 @@ def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     experiment, state = load(folder)
     images = experiment.dataset.test.images
     images = images[np.linspace(0, len(images) - 1, min(MAPPED, len(images))).astype(int)]
-    lams = np.asarray(grid(points, 2))
-    scores, _ = experiment.score(report.variables(state), images, lams, experiment.key_test)
-    values = scores["rpsnr"].reshape(points, points, len(images))
+    axis = np.linspace(0, 1, points)
+    scores, _ = evaluate.landscape(
+        experiment.score, report.variables(state), images, [axis, axis], experiment.key_test, progress=True
+    )
+    values = scores["rpsnr"]
     with checkpoint.writing(folder):
         partial = file.with_name(f"partial-{file.name}")
-        np.savez(partial, rpsnr=values, lam=np.linspace(0, 1, points), steps=steps)
+        np.savez(partial, rpsnr=values, lam=axis, steps=steps)
         partial.replace(file)
     return values
 

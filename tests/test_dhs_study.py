@@ -75,7 +75,15 @@ def test_the_command_trains_maps_and_goes_on(tmp_path):
     refused = command("--seeds", "0")
     assert (refused.returncode, refused.stderr[:24]) == (2, "error: The study needs a")
     assert not (tmp_path / "study").exists()
-    result = command("--seeds", "1", "--points", "3")
+    for rates, expected in (
+        ("1e-3,1e-2", "a learning rate for each of its 1 widths, got 2"),
+        ("0", "learning_rate must be above 0"),
+        ("x", "--rates must be numbers"),
+    ):
+        refused = command("--seeds", "1", "--points", "3", "--rates", rates)
+        assert (refused.returncode, expected in refused.stderr) == (2, True), refused.stderr
+    assert not (tmp_path / "study").exists()
+    result = command("--seeds", "1", "--points", "3", "--rates", "1e-2")
     assert result.returncode == 0, result.stderr
     assert "Look at study/landscapes.png; the table is in study/table.md." in result.stdout
     assert {path.name for path in (tmp_path / "study").iterdir()} == {
@@ -91,7 +99,10 @@ def test_the_command_trains_maps_and_goes_on(tmp_path):
     (row,) = json.loads((tmp_path / "study" / "table.json").read_text())
     np.testing.assert_allclose(row["dhs"], expected, rtol=1e-6)
 
-    again = command("--seeds", "1", "--points", "3")
+    settings = json.loads((tmp_path / "study" / "d3-dhs-0" / "config.json").read_text())
+    assert (settings["train"]["learning_rate"], settings["dhs"]["keep"]) == (1e-2, 2)
+
+    again = command("--seeds", "1", "--points", "3", "--rates", "1e-2")
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("This run is finished already.") == 2
     assert "Evaluating" not in again.stdout
