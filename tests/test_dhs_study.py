@@ -90,6 +90,7 @@ def test_the_command_trains_maps_and_goes_on(tmp_path):
         "d3-uhs-0",
         "d3-dhs-0",
         "landscapes.png",
+        "landscapes.pdf",
         "table.json",
         "table.md",
     }
