@@ -98,7 +98,7 @@ def _amortized(
         jax.random.key(1),
         keep=keep,
     )
-    return setup, place(mesh, initial_state(variables, optimizer))
+    return setup, place(mesh, initial_state(model, variables, optimizer))
 
 
 def _stepper(step, state, images):

@@ -6,7 +6,7 @@
     RUN/tensorboard/            the same as event files
     RUN/scales.json             the loss scales and what they come from, if a pilot found them
     RUN/dhs.jsonl               the lambdas that counted in each step, if DHS chose them
-    RUN/dhs_histogram.npz, .png their histogram, epoch by epoch, at the end
+    RUN/dhs_histogram.npz       their histogram, epoch by epoch, at the end; and .png, .pdf
     RUN/summary.json            test-set figures, at the end
     RUN/reconstructions.png     the picture, at the end
 
@@ -27,6 +27,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from hyperrecon_jax import memory
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.train import TrainState
 
@@ -200,13 +201,8 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mappin
     args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), config=ocp.args.JsonSave(dict(settings)))
     with writing(folder):
         checkpoints.wait_until_finished()
-        check_room(folder, num_bytes(state))
+        check_room(folder, memory.num_bytes(state))
         checkpoints.save(int(state.step), args=args, metrics=validation)
-
-
-def num_bytes(state: TrainState) -> int:
-    """Bytes of the numbers in a checkpoint."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:

@@ -5,6 +5,7 @@ a misspelt one is an error in the file and on the command line alike.
 """
 
 import difflib
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +22,7 @@ TASKS = ("csmri", "denoising", "super_resolution")
 NOISES = ("gaussian", "rician")
 SOURCES = ("mni", "arrays")
 PLACEMENTS = ("auto", "device", "host")
-SAMPLINGS = ("uniform", "endpoints", "constant")
+SAMPLINGS = ("uniform", "endpoints", "constant", "ensemble")
 SCHEDULES = ("constant", "cosine")
 AUTO = ("auto",)
 
@@ -69,15 +70,16 @@ def default_config() -> ConfigDict:
     config.dhs.rank = "absolute"  # by J; or "relative": by J / ||y||^2, which does not prefer dark images
 
     config.lam = ConfigDict()
-    config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints", "constant"
+    config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints", "constant", "ensemble": a U-Net of its own at each
     config.lam.endpoint_probability = 0.2  # "endpoints": how often a lambda is set to 0 or 1
     config.lam.value = ()  # "constant": the K-1 lambdas
+    config.lam.axes = ()  # "ensemble": values of each of the K-1 lambdas, such as ((0.0, 0.5, 1.0),); of all combinations
 
     config.model = ConfigDict()
     config.model.width = 32  # channels of the U-Net
     config.model.norm = "instance"  # or "batch" (the paper's), "none"
     config.model.residual = True  # add the magnitude of the input to the result
-    config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, a plain U-Net for lam.sampling = "constant"
+    config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, plain U-Nets: "constant" or "ensemble"
 
     config.train = ConfigDict()
     config.train.steps = 35_625  # 100 epochs of 11,400 slices
@@ -164,6 +166,7 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
         value = AUTO
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         value = tuple(value)
+        value = tuple(tuple(v) if isinstance(v, list) else v for v in value)  # as JSON has them
         if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one
             value = tuple(value[0].split(","))
     elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -239,11 +242,22 @@ def _check(config: ConfigDict) -> None:
         inside = all(_number(v) and 0 <= v <= 1 for v in value)
         numbers = "1 number" if count == 1 else f"{count} numbers"
         need(len(value) == count and inside, "lam.value", f"{numbers} in [0, 1] for {len(terms)} terms")
+    plain = config.lam.sampling in ("constant", "ensemble")
     need(
-        config.model.hyper_width > 0 or config.lam.sampling == "constant",
+        config.model.hyper_width > 0 or plain,
         "model.hyper_width",
-        'above 0 unless config.lam.sampling is "constant" (a network without lambda has one lambda)',
+        'above 0 unless config.lam.sampling is "constant" or "ensemble" (a network without lambda has one lambda)',
     )
+    if config.lam.sampling == "ensemble":
+        axes = config.lam.axes
+        need(config.model.hyper_width == 0, "model.hyper_width", '0 where config.lam.sampling is "ensemble"')
+        need(len(axes) == count and all(map(_axis, axes)), "lam.axes", f"{count} tuples of rising numbers in [0, 1]")
+        need(keep in (None, batch), "dhs.keep", 'not set where config.lam.sampling is "ensemble"')
+        need(
+            config.loss.ground_truth or scales != AUTO,
+            "loss.scales",
+            "the numbers in scales.json of the run to compare with",
+        )
     if config.data.source == "mni":
         size, subjects = config.data.size, config.data.subjects
         need(size >= 8 and size % 8 == 0, "data.size", "a positive multiple of 8 (the U-Net halves it three times)")
@@ -258,6 +272,12 @@ def _check(config: ConfigDict) -> None:
 
 def _counts(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _axis(values: Any) -> bool:
+    """Whether these are the rising values of one lambda."""
+    inside = isinstance(values, (tuple, list)) and len(values) > 0 and all(_number(v) and 0 <= v <= 1 for v in values)
+    return inside and all(a < b for a, b in itertools.pairwise(values))
 
 
 def _number(value: Any) -> bool:

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import psutil
 from tqdm import tqdm
 
-from hyperrecon_jax import hyperparams, losses, metrics
+from hyperrecon_jax import hyperparams, losses, memory, metrics
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.model import Model, apply_main, generate_weights
+from hyperrecon_jax.model import Model, apply_main, network_at
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.operators import Operator, magnitude
 from hyperrecon_jax.train import REPLICATED, SPREAD, device_mesh, place
@@ -98,8 +97,8 @@ def make_score(
                 found[name] = WITH_TRUTH[name](outcome.x_hat, outcome.x)
         return found
 
-    def at_lambda(variables, lam, theta, x, y):
-        x_hat = jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
+    def at_lambda(lam, theta, batch_stats, x, y):
+        x_hat = jax.vmap(lambda y: apply_main(model, theta, batch_stats, operator.lift(y)))(y)
 
         def of_sample(x_hat, x, y):
             outcome = Outcome(x_hat, x, y, theta)
@@ -115,8 +114,8 @@ def make_score(
 
     def local(variables, lams, key, x, index):
         y = measure(observe, key, x, index)
-        thetas = jax.vmap(partial(generate_weights, model, variables["params"]))(lams)
-        scores = jax.lax.map(lambda pair: at_lambda(variables, *pair, x, y), (lams, thetas))
+        networks = jax.vmap(partial(network_at, model, variables))(lams)
+        scores = jax.lax.map(lambda given: at_lambda(*given, x, y), (lams, *networks))
         of_input = jax.vmap(lambda x, y: values(of_image, Outcome(magnitude(operator.lift(y)), x, y, {})))(x, y)
         return scores, of_input
 
@@ -218,8 +217,8 @@ def reconstructions(model: Model, operator: Operator, variables: Tree, y: jax.Ar
 
     @jax.jit
     def at(variables, lam, y):
-        theta = generate_weights(model, variables["params"], lam)
-        return jax.vmap(lambda y: apply_main(model, theta, variables["batch_stats"], operator.lift(y)))(y)
+        network = network_at(model, variables, lam)
+        return jax.vmap(lambda y: apply_main(model, *network, operator.lift(y)))(y)
 
     return jnp.stack([at(variables, jnp.asarray(lam), y) for lam in lams])
 
@@ -231,25 +230,10 @@ def images_at_once(model: Model, operator: Operator, observe: Observe, variables
     """
 
     def forward(lifted):
-        return apply_main(model, generate_weights(model, variables["params"], lam), variables["batch_stats"], lifted)
+        return apply_main(model, *network_at(model, variables, lam), lifted)
 
     lifted = jax.eval_shape(lambda key, x: operator.lift(observe(key, x)), jax.random.key(0), jnp.asarray(x))
-    each = num_bytes(jax.eval_shape(lambda y: jax.vjp(forward, y)[1], lifted))
-    return max(1, min(AT_ONCE, int(free_memory() / 4 // each)))
-
-
-def free_memory() -> int:
-    """Bytes, for each local device."""
-    devices = jax.local_devices()
-    stats = devices[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    return psutil.virtual_memory().available // len(devices)
-
-
-def num_bytes(tree: Tree) -> int:
-    """Bytes of the arrays of a tree, or of what `jax.eval_shape` tells of them."""
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    return max(1, min(AT_ONCE, memory.free() // (4 * memory.of_backward(forward, lifted))))
 
 
 def _digest(*parts: Any) -> str:

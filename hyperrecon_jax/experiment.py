@@ -20,8 +20,10 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import WITH_TRUTH, Observe, Score, make_score
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
-from hyperrecon_jax.train import Setup, TrainState, initial_state
+from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, members_together
 from hyperrecon_jax.unet import UNet
+
+FEW = 9  # networks of an ensemble that a table can hold
 
 
 class Experiment(NamedTuple):
@@ -60,7 +62,10 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     num_terms = len(config.loss.terms)
     network = UNet(width=config.model.width, norm=config.model.norm, residual=config.model.residual)
     example = jnp.zeros((*images.shape[1:3], 2))
-    model, variables = init(key_model, network, example, num_terms=num_terms, hyper_width=config.model.hyper_width or None)
+    members = hyperparams.product(config.lam.axes) if config.lam.sampling == "ensemble" else None
+    model, variables = init(
+        key_model, network, example, num_terms=num_terms, hyper_width=config.model.hyper_width or None, members=members
+    )
     optimizer = make_optimizer(config)
     setup = Setup(
         model,
@@ -74,8 +79,13 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
         keep=config.dhs.keep or config.train.batch,
         rank=config.dhs.rank,
     )
+    if model.members:
+        share = jax.ShapeDtypeStruct(
+            (config.train.batch // device_mesh(config.train.batch).size, *example.shape), jnp.float32
+        )
+        setup = setup._replace(together=members_together(model, share, variables))
     score = make_score(model, objective, operator, observe)
-    state = initial_state(variables, optimizer)
+    state = initial_state(model, variables, optimizer)
     return Experiment(config, dataset, setup, state, reported_lams(config), score, key_validation, key_test)
 
 
@@ -172,8 +182,9 @@ def make_optimizer(config: ConfigDict) -> optax.GradientTransformation:
 
 
 def reported_lams(config: ConfigDict) -> np.ndarray:
-    """The lambdas at which runs are compared, `(l, K-1)`.
+    """The lambdas at which a run is reported, `(l, K-1)`.
 
+    Of an ensemble of up to `FEW` its members; of a larger one, those nearest to the lambdas that others report.
     For two terms the five of Sec. V-C. For more, whose first is J where there is one, from where the others rule to where J
     stands alone: lambda_1 = 0.5 and 0.9 with all other lambdas 0 and 1, and lambda_1 = 1, where the others mean nothing.
     """
@@ -181,9 +192,17 @@ def reported_lams(config: ConfigDict) -> np.ndarray:
     if config.lam.sampling == "constant":
         return np.asarray([config.lam.value], np.float32).reshape(1, num_lams)
     if num_lams < 2:
-        return np.asarray(hyperparams.grid(5, num_lams))
-    ends = [(0.5, 0.0), (0.5, 1.0), (0.9, 0.0), (0.9, 1.0), (1.0, 0.0)]
-    return np.asarray([[first] + [other] * (num_lams - 1) for first, other in ends], np.float32)
+        usual = np.asarray(hyperparams.grid(5, num_lams))
+    else:
+        ends = [(0.5, 0.0), (0.5, 1.0), (0.9, 0.0), (0.9, 1.0), (1.0, 0.0)]
+        usual = np.asarray([[first] + [other] * (num_lams - 1) for first, other in ends], np.float32)
+    if config.lam.sampling != "ensemble":
+        return usual
+    members = hyperparams.product(config.lam.axes)
+    if len(members) <= FEW:
+        return members
+    distance = np.square(members[None] - usual[:, None]).sum(-1)
+    return members[np.unique(distance.argmin(1))]
 
 
 def lam_name(lam: np.ndarray) -> str:

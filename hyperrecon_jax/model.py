@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -23,10 +25,15 @@ Tree = Any
 
 
 class Model(NamedTuple):
-    """A main network and the hypernetwork that generates its weights."""
+    """A main network and the hypernetwork that generates its weights; or main networks that learn their own.
+
+    An ensemble has a network at each of some lambdas (the baselines of Sec. V-C). Its variables are those of one network
+    with a leading axis of members, `{"params": {"hyper": {}, "main": (members, ...)}, "batch_stats": (members, ...)}`.
+    """
 
     main: nn.Module
-    hyper: HyperNet | None  # None: nothing is generated, a network for one lambda
+    hyper: HyperNet | None = None  # None: nothing is generated, a network for one lambda
+    members: tuple[tuple[float, ...], ...] = ()  # the lambdas of an ensemble's members
 
 
 def all_but_norms(path: Path) -> bool:
@@ -41,6 +48,7 @@ def init(
     *,
     num_terms: int,
     hyper_width: int | None,
+    members: np.ndarray | None = None,
     generated: Callable[[Path], bool] = all_but_norms,
 ) -> tuple[Model, Tree]:
     """A model for any target network, and its initial variables.
@@ -51,6 +59,8 @@ def init(
         example: an input of `main`, for its shape alone, `(h, w, 2)` for a U-Net.
         num_terms: K, the number of loss terms.
         hyper_width: d, the width of the hypernetwork; None for a plain network without one.
+        members: `(m, K-1)`, the lambdas of an ensemble of m plain networks. All start from the same weights: those of the
+            plain network of this key.
         generated: tells from a leaf's path whether the hypernetwork generates it or it is learned directly.
 
     Returns:
@@ -69,7 +79,10 @@ def init(
         phi = hypernet.init(key_hyper, hyper, num_coefficients=num_terms, target=taken) if hyper else {}
         return {"params": {"hyper": phi, "main": unflatten_dict(leaves)}, "batch_stats": target.get("batch_stats", {})}
 
-    return Model(main, hyper), variables(key)
+    if members is None:
+        return Model(main, hyper), variables(key)
+    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)), variables(key))
+    return Model(main, None, tuple(tuple(map(float, lam)) for lam in members)), copies
 
 
 def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
@@ -87,6 +100,18 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
         return params["main"]
     leaves: Any = model.hyper.apply({"params": params["hyper"]}, coefficients(lam))
     return unflatten_dict(flatten_dict(params["main"]) | leaves)
+
+
+def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tree]:
+    """The main network for one lambda, whatever the model is: its weights theta and its running statistics.
+
+    Of an ensemble, that of the member whose loss coefficients are nearest.
+    """
+    params, batch_stats = variables["params"], variables["batch_stats"]
+    if not model.members:
+        return generate_weights(model, params, lam), batch_stats
+    distance = jnp.sum(jnp.square(coefficients(np.array(model.members)) - coefficients(lam)[None]), -1)
+    return jax.tree.map(lambda leaf: leaf[jnp.argmin(distance)], (params["main"], batch_stats))
 
 
 def without_norms(theta: Tree) -> Tree:
@@ -112,8 +137,7 @@ def train_main(
 
 def reconstruct(model: Model, variables: Tree, lam: jax.Array, y: jax.Array) -> jax.Array:
     """x_hat = M[H(lambda)](y), one image and one lambda: `(K-1,), (h, w, 2) -> (h, w, 1)`."""
-    theta = generate_weights(model, variables["params"], lam)
-    return apply_main(model, theta, variables["batch_stats"], y)
+    return apply_main(model, *network_at(model, variables, lam), y)
 
 
 def count_parameters(params: Tree) -> int:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import checkpoint, evaluate, figures, logs
 from hyperrecon_jax.config import AUTO
 from hyperrecon_jax.experiment import Experiment, lam_name, lam_title
-from hyperrecon_jax.model import count_parameters, generate_weights
+from hyperrecon_jax.model import count_parameters, network_at
 from hyperrecon_jax.objective import separable
 from hyperrecon_jax.operators import magnitude
 from hyperrecon_jax.train import TrainState, leaves_out
@@ -51,13 +51,23 @@ def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
         [
             f"task      {config.task.name}, loss {' + '.join(config.loss.terms)}, scales {scales}",
             f"data      {sizes[0]} training, {sizes[1]} validation, {sizes[2]} test images of {h} x {w}, {where}",
-            f"model     hypernetwork {count['hypernetwork']:,} parameters, main network {count['main_network']:,};"
-            f" {count['trained']:,} are trained",
+            f"model     {_networks(experiment)}; {count['trained']:,} parameters are trained",
             f"training  {config.train.steps} steps of {config.train.batch} images ({epochs:.1f} epochs)"
             f" on {_devices(mesh)}",
             f"sampling  {_sampling(experiment, mesh)}",
         ]
     )
+
+
+def _networks(experiment: Experiment) -> str:
+    count, members = parameter_counts(experiment), experiment.setup.model.members
+    if members:
+        together = experiment.setup.together
+        at_once = "all at once" if together == len(members) else f"{together} at a time"
+        return f"{len(members)} networks of {count['main_network']:,} parameters, one for each lambda, trained {at_once}"
+    if not count["hypernetwork"]:
+        return f"network of {count['main_network']:,} parameters"
+    return f"hypernetwork of {count['hypernetwork']:,} parameters, main network of {count['main_network']:,}"
 
 
 def _devices(mesh: Mesh) -> str:
@@ -85,7 +95,8 @@ def _sampling(experiment: Experiment, mesh: Mesh) -> str:
 def parameter_counts(experiment: Experiment) -> dict[str, int]:
     """Parameters of the hypernetwork, of the main network whose weights it generates, and those that are trained."""
     params = experiment.state.params
-    theta = jax.eval_shape(partial(generate_weights, experiment.setup.model), params, jnp.asarray(experiment.lams[0]))
+    everything = {"params": params, "batch_stats": experiment.state.batch_stats}
+    theta, _ = jax.eval_shape(partial(network_at, experiment.setup.model), everything, jnp.asarray(experiment.lams[0]))
     return {
         "hypernetwork": count_parameters(params["hyper"]),
         "main_network": count_parameters(theta),

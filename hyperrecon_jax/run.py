@@ -19,7 +19,7 @@ import psutil
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, logs, report
+from hyperrecon_jax import checkpoint, logs, memory, report
 from hyperrecon_jax.config import AUTO, complete, differences
 from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
@@ -66,7 +66,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     mesh = device_mesh(setup.batch, setup.keep)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
-    size = (config.train.keep + 2) * checkpoint.num_bytes(experiment.state)
+    size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
     checkpoint.check_room(workdir, size)
     if config.loss.scales == AUTO:
         found = checkpoint.read_scales(workdir, config.loss.terms) or _pilot(experiment, mesh, resident, say=say)

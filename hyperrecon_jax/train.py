@@ -7,6 +7,9 @@ number of devices changes what is drawn.
 The batch is spread over the devices of a mesh by `shard_map`; each holds the whole model, and what they exchange is the
 gradient (and, with batch norm, the statistics of each layer). DHS ranks the samples of each device and takes as many from
 each, so that it, alone, depends on the number of devices.
+
+The members of an ensemble (`model.Model`) all see the same images and noise, each takes a step of its own, and as many are
+trained at once as memory has room for: each becomes what it would have become alone.
 """
 
 import math
@@ -19,9 +22,10 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from hyperrecon_jax import memory
 from hyperrecon_jax.data.feed import batch_indices
 from hyperrecon_jax.errors import Diverged
-from hyperrecon_jax.model import Model
+from hyperrecon_jax.model import Model, train_main
 from hyperrecon_jax.objective import Objective, value_and_grad
 from hyperrecon_jax.operators import Operator
 
@@ -52,15 +56,36 @@ class Setup(NamedTuple):
     key: jax.Array
     keep: int  # DHS: how many samples of a batch count; `batch` of them: UHS
     rank: str = "absolute"  # DHS: by what they are ranked (`objective.misfit`)
+    together: int = 1  # members of an ensemble that are trained at once, a divisor of their number
 
 
 Step = Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array], jax.Array]]
 
 
-def initial_state(variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
+def initial_state(model: Model, variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step, from the model's initial variables."""
     params = variables["params"]
-    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], optimizer.init(params))
+    opt_state = jax.vmap(optimizer.init)(params) if model.members else optimizer.init(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], opt_state)
+
+
+def members_together(model: Model, images: jax.ShapeDtypeStruct, variables: Tree) -> int:
+    """How many members of an ensemble half of the free memory has room for, a divisor of their number.
+
+    Args:
+        model, variables: the ensemble.
+        images: the shape of what one device puts through each network in a step, `(n, h, w, c)`.
+    """
+    alone = model._replace(members=())
+    one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), variables)
+
+    def forward(theta, images):
+        return jax.vmap(
+            lambda y: train_main(alone, theta, one["batch_stats"], y, batch_axes=("sample",))[0], axis_name="sample"
+        )(images)
+
+    room = memory.free() // (2 * memory.of_backward(forward, one["params"]["main"], images))
+    return max(n for n in range(1, len(model.members) + 1) if len(model.members) % n == 0 and (n == 1 or n <= room))
 
 
 def leaves_out(setup: Setup) -> bool:
@@ -97,9 +122,11 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
 
     Returns:
         `(state, images) -> (state, logs, used)`. The state is donated: its buffers are reused. Logs: those of
-        `objective.value_and_grad` and "grad_norm". Used are the lambdas that count, `(keep, K-1)`.
+        `objective.value_and_grad` and "grad_norm", means over the members of an ensemble. Used are the lambdas that count,
+        `(keep, K-1)`, for an ensemble `(keep * members, K-1)`.
     """
     devices = mesh.devices.size
+    network = setup.model._replace(members=())  # one of an ensemble
     key_order, key_step = keys(setup)
 
     def mine(of_batch):
@@ -110,25 +137,39 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
         key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, state.step))
         if resident:
             images = images[mine(batch_indices(key_order, state.step, count=len(images), batch=setup.batch))]
-        lam = mine(setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1)))
+        shape = setup.batch, len(setup.objective.terms) - 1
         y = jax.vmap(setup.observe)(mine(jax.random.split(key_noise, setup.batch)), images)
-        (stats, logs, counted), grad = value_and_grad(
-            setup.model,
-            setup.objective,
-            setup.operator,
-            state.params,
-            state.batch_stats,
-            lam,
-            images,
-            y,
-            keep=setup.keep // devices,
-            rank=setup.rank,
-            device_axis=DEVICE,
-        )
-        updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        state = TrainState(state.step + 1, params, stats, opt_state)
-        return state, {**logs, "grad_norm": optax.tree.norm(grad)}, lam[counted]
+
+        def advance(state, lam):
+            (stats, logs, counted), grad = value_and_grad(
+                network,
+                setup.objective,
+                setup.operator,
+                state.params,
+                state.batch_stats,
+                lam,
+                images,
+                y,
+                keep=setup.keep // devices,
+                rank=setup.rank,
+                device_axis=DEVICE,
+            )
+            updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+            state = TrainState(state.step + 1, params, stats, opt_state)
+            return state, {**logs, "grad_norm": optax.tree.norm(grad)}, lam[counted]
+
+        if not setup.model.members:
+            return advance(state, mine(setup.sample_lam(key_lam, shape)))
+
+        def member(given):
+            (*trees, lam) = given
+            return advance(TrainState(state.step, *trees), jnp.broadcast_to(lam[None], (len(images), *lam.shape)))
+
+        lams = jnp.asarray(setup.model.members, jnp.float32)
+        states, logs, used = jax.lax.map(member, (*state[1:], lams), batch_size=setup.together)
+        mean = {name: jnp.mean(values) for name, values in logs.items()}
+        return states._replace(step=state.step + 1), mean, used.reshape(-1, lams.shape[-1])
 
     # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
     spread = jax.shard_map(

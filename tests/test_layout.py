@@ -10,7 +10,7 @@ PACKAGE = ROOT / "hyperrecon_jax"
 
 # From the ground up. A module imports from the floors below its own.
 FLOORS = [
-    ["errors"],
+    ["errors", "memory"],
     ["conv", "operators", "masks", "hyperparams", "losses"],
     ["metrics", "unet", "hypernet"],
     ["model"],
@@ -20,9 +20,11 @@ FLOORS = [
     ["data.builder"],
     ["data.prepared", "data.array_files"],
     ["data"],
-    ["train", "evaluate", "figures", "logs"],
-    ["scales", "bench"],
-    ["checkpoint", "config"],
+    ["figures.style", "figures.crops"],
+    ["figures.curves", "figures.images", "figures.maps", "figures.overview"],
+    ["train", "figures", "logs", "scores", "diverse"],
+    ["scales", "evaluate"],
+    ["checkpoint", "config", "bench"],
     ["experiment"],
     ["report"],
     ["run"],

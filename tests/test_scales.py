@@ -36,7 +36,7 @@ def found(*, rate, steps, images=IMAGES, terms=TERMS):
         key=jax.random.key(1),
         keep=2,
     )
-    mesh, state = device_mesh(4), initial_state(variables, setup.optimizer)
+    mesh, state = device_mesh(4), initial_state(setup.model, variables, setup.optimizer)
     supply = itertools.repeat(place(mesh, images))
     return setup, variables, pilot(setup, state, supply, mesh, steps=steps, resident=True)
 

@@ -37,7 +37,17 @@ def setup(norm="instance", keep=4, network=Net):
         key=jax.random.key(1),
         keep=keep,
     )
-    return made, train.initial_state(variables, optimizer)
+    return made, train.initial_state(model, variables, optimizer)
+
+
+def ensemble(lams, *, norm="instance", together=1):
+    """As `setup`, with a network of its own at each lambda."""
+    made, _ = setup(norm)
+    model, variables = init(
+        jax.random.key(0), Net(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=None, members=lams
+    )
+    made = made._replace(model=model, together=together)
+    return made, train.initial_state(model, variables, made.optimizer)
 
 
 def mesh(devices):
@@ -200,3 +210,34 @@ def test_what_is_not_finite_stops_before_it_is_saved_and_names_the_step(bad):
             on_save=lambda state: saved.append(int(state.step)),
         )
     assert saved == []
+
+
+@pytest.mark.parametrize(("norm", "devices", "together"), [("instance", 1, 1), ("instance", 2, 3), ("batch", 2, 1)])
+def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, together):
+    lams = np.array([[0.0], [0.3], [1.0]], np.float32)
+    made, state = ensemble(lams, norm=norm, together=together)
+    states, rows = steps(made, jax.tree.map(jnp.copy, state), devices)
+    assert int(states.step) == 3
+    np.testing.assert_array_equal(np.unique(rows[0]["used"]), lams[:, 0])
+    psnrs = []
+    for i, lam in enumerate(lams):
+        alone_model = made.model._replace(members=())
+        variables = jax.tree.map(lambda leaf: leaf[0], {"params": state.params, "batch_stats": state.batch_stats})
+        alone = made._replace(model=alone_model, sample_lam=partial(hyperparams.constant, lam=lam))
+        expected, expected_rows = steps(alone, train.initial_state(alone_model, variables, made.optimizer), 1)
+        psnrs.append(expected_rows[-1]["psnr"])
+        for name in ("params", "batch_stats"):
+            member = jax.tree.map(lambda leaf, i=i: leaf[i], getattr(states, name))
+            jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), member, getattr(expected, name))
+    np.testing.assert_allclose(rows[-1]["psnr"], np.mean(psnrs), rtol=1e-4)
+
+
+def test_members_trained_together_are_what_memory_has_room_for(monkeypatch):
+    made, state = ensemble(np.linspace(0, 1, 6, dtype=np.float32)[:, None])
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    share = jax.ShapeDtypeStruct((4, 16, 16, 2), jnp.float32)
+    assert train.members_together(made.model, share, variables) == 6
+    activations = 4 * 4 * 16 * 16 * 3  # bytes of the one layer of three channels
+    for free, low, high in ((0, 1, 1), (2 * 20 * activations, 2, 3)):
+        monkeypatch.setattr("hyperrecon_jax.memory.free", lambda free=free: free)
+        assert low <= train.members_together(made.model, share, variables) <= high
