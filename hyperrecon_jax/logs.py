@@ -62,7 +62,7 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
                 text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 tqdm.write(f"step {step}: validation {text}", file=sys.stderr)
                 return
-            shown = f"loss {values['loss']:.4f}  PSNR {values['psnr']:.2f} dB"
+            shown = f"loss {values['loss']:.4f}" + (f"  PSNR {values['psnr']:.2f} dB" if "psnr" in values else "")
             if step > first + 1:
                 rate = batch * (step - shown_step) / (now - since)
                 shown += f"  {rate:.1f} images/s  {duration((steps - step) * batch / rate)} left"

@@ -146,6 +146,31 @@ def wavelet_l1(x_hat: jax.Array) -> jax.Array:
     return total + norms[0, 0]
 
 
+def soft_dice(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Soft-Dice loss, 1 - mean_c (2 sum p_c t_c + 1) / (sum p_c + sum t_c + 1), p the softmax of the logits (Sec. V-E.1).
+
+    The sums are over pixels, so the 1 is one pixel: nothing beside a region of hundreds, but a class that is in neither
+    map scores 1 instead of 0/0, and one that is only predicted is pushed out, the harder the less of it is left.
+
+    Args:
+        logits: `(*b, h, w, classes)`, of any finite size.
+        labels: integers `(*b, h, w)`; a value outside [0, classes) belongs to no class.
+
+    Raises:
+        InputError: if `labels` are not integers or do not fit.
+    """
+    check_images(logits=logits)
+    if labels.shape != logits.shape[:-1] or not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise InputError(
+            f"`labels` must be integers of the shape of `logits` without classes, {logits.shape[:-1]}, got {labels.dtype}"
+            f" of shape {labels.shape}."
+        )
+    predicted = jax.nn.softmax(logits, axis=-1)
+    true = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    both, sizes = (jnp.sum(a, axis=(-3, -2)) for a in (predicted * true, predicted + true))
+    return 1 - jnp.mean((2 * both + 1) / (sizes + 1), axis=-1)
+
+
 def check_images(**images: jax.Array) -> None:
     """Hold images, given by name, to the module's contract: float, three axes or more, all of one shape."""
     first, *_ = images

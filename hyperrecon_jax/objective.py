@@ -20,7 +20,7 @@ from hyperrecon_jax.model import Model, generate_weights, train_main, without_no
 from hyperrecon_jax.operators import Operator
 
 Tree = Any
-SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded")  # the terms that compare with the truth
+SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded", "soft_dice")  # the terms that compare with the truth
 TERMS = (*SUPERVISED, "data_consistency", "total_variation", "wavelet_l1", "weight_l1")
 RANKS = ("absolute", "relative")
 
@@ -28,10 +28,22 @@ RANKS = ("absolute", "relative")
 class Outcome(NamedTuple):
     """One sample after the forward pass: all that a loss term may look at."""
 
-    x_hat: jax.Array  # (h, w, 1)
-    x: jax.Array  # (h, w, 1), the truth, for supervised terms alone
+    x_hat: jax.Array  # (h, w, 1); of a segmentation network (h, w, classes), before the softmax
+    x: jax.Array  # (h, w, 1), the truth, for supervised terms alone; or (h, w, 2), with its labels as numbers
     y: jax.Array  # the measurement
     theta: Tree  # the main network's weights
+
+    @property
+    def image(self) -> jax.Array:
+        """The true image, `(h, w, 1)`."""
+        return self.x[..., :1]
+
+    @property
+    def labels(self) -> jax.Array:
+        """The true labels, integers `(h, w)`; raises `InputError` if `x` has none."""
+        if self.x.shape[-1] != 2:
+            raise InputError(f"`x` must have shape (h, w, 2), an image and its labels, got {self.x.shape}.")
+        return self.x[..., 1].astype(jnp.int32)
 
 
 Term = Callable[[Outcome], jax.Array]
@@ -49,17 +61,19 @@ def make_terms(names: Sequence[str], operator: Operator) -> dict[str, Term]:
 
     Args:
         names: of "mae", "mse", "ssim" (1 - SSIM, scikit-image's), "ssim_zero_padded" (1 - SSIM, the authors'),
-            "data_consistency", "total_variation", "wavelet_l1", "weight_l1" (kernels and biases, no norm's scale or bias).
+            "soft_dice" (of a segmentation network), "data_consistency", "total_variation", "wavelet_l1", "weight_l1"
+            (kernels and biases, no norm's scale or bias).
         operator: the forward model.
 
     Raises:
         InputError: for an unknown name.
     """
     known: dict[str, Term] = {
-        "mae": lambda o: losses.mae(o.x_hat, o.x),
-        "mse": lambda o: losses.mse(o.x_hat, o.x),
-        "ssim": lambda o: losses.ssim_loss(o.x_hat, o.x),
-        "ssim_zero_padded": lambda o: losses.ssim_loss(o.x_hat, o.x, zero_padded=True),
+        "mae": lambda o: losses.mae(o.x_hat, o.image),
+        "mse": lambda o: losses.mse(o.x_hat, o.image),
+        "ssim": lambda o: losses.ssim_loss(o.x_hat, o.image),
+        "ssim_zero_padded": lambda o: losses.ssim_loss(o.x_hat, o.image, zero_padded=True),
+        "soft_dice": lambda o: losses.soft_dice(o.x_hat, o.labels),
         "data_consistency": lambda o: losses.data_consistency(o.x_hat, o.y, measure=operator.measure),
         "total_variation": lambda o: losses.total_variation(o.x_hat),
         "wavelet_l1": lambda o: losses.wavelet_l1(o.x_hat),
@@ -106,7 +120,7 @@ def value_and_grad(
         model, objective, operator: static.
         params, batch_stats: the variables.
         lam: `(n, K-1)`.
-        x: `(n, h, w, 1)`.
+        x: `(n, h, w, 1)`, or `(n, h, w, 2)`, as in `Outcome`.
         y: `(n, ...)`, measurements.
         keep: b, how many of the n count; None: all.
         rank: by what DHS ranks, of `RANKS`: "absolute" (J) or "relative" (J / ||y||^2).
@@ -115,7 +129,7 @@ def value_and_grad(
 
     Returns:
         `(new batch_stats, logs, counted)` and the gradient in `params`; logs are means over the samples that count: "loss",
-        "psnr" and each term, unscaled; counted are the indices, `(keep,)`, of these.
+        "psnr", where the network makes an image, and each term, unscaled; counted are the indices, `(keep,)`, of these.
     """
     size = len(lam)
     keep = size if keep is None else keep
@@ -125,9 +139,11 @@ def value_and_grad(
         x_hat, stats = train_main(model, theta, batch_stats, operator.lift(y), batch_axes=batch_axes)
         values = term_values(objective, Outcome(x_hat, x, y, theta))
         loss = weighted_loss(objective, lam, values)
-        psnr = jnp.minimum(metrics.psnr(x_hat, x), 100.0)  # a black image can be matched exactly
+        logs = {"loss": loss}
+        if x_hat.shape == x.shape:
+            logs["psnr"] = jnp.minimum(metrics.psnr(x_hat, x), 100.0)  # a black image can be matched exactly
         cost = misfit(operator, x_hat, y, rank=rank) if keep < size else jnp.zeros(())
-        return loss, (stats, {"loss": loss, "psnr": psnr, **dict(zip(objective.terms, values, strict=True))}, cost)
+        return loss, (stats, logs | dict(zip(objective.terms, values, strict=True)), cost)
 
     def generate(params):
         return jax.vmap(partial(generate_weights, model, params), out_axes=per_sample)(lam)

@@ -17,11 +17,12 @@ class Net(nn.Module):
     """Small enough to compile in a second: a convolution, a norm, a 1x1 head."""
 
     norm: str
+    out_channels: int = 1
 
     @nn.compact
     def __call__(self, y, *, batch_axes=None):
         x = nn.relu(Norm(self.norm, name="norm")(Conv(3, name="conv")(y), batch_axes=batch_axes))
-        return Conv(1, (1, 1), name="head")(x)
+        return Conv(self.out_channels, (1, 1), name="head")(x)
 
 
 def fixture(name):

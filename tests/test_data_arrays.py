@@ -30,6 +30,16 @@ def test_layouts_and_precisions(tmp_path, shape, dtype):
     np.testing.assert_array_equal(np.concatenate([s.subjects for s in dataset]), np.arange(8))
 
 
+def test_labels_stand_beside_the_images(tmp_path):
+    dataset = read(tmp_path, IMAGES)
+    with pytest.raises(InputError, match="images must have labels"):
+        data.with_labels(dataset.train)
+    labels = np.random.default_rng(1).integers(0, 5, (5, 16, 24)).astype(np.uint8)
+    both = data.with_labels(dataset.train._replace(labels=labels)).images
+    assert both.dtype == np.float32
+    np.testing.assert_array_equal(both, np.stack([IMAGES, labels], -1))
+
+
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (bool, 1)])
 def test_integers_are_scaled_by_the_largest_of_their_type(tmp_path, dtype, top):
     stored = (IMAGES * top).round().astype(dtype)

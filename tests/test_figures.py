@@ -87,6 +87,31 @@ def test_perfect_and_equal_reconstructions(tmp_path):
     assert draw(tmp_path / "a.png", 1, 3, perfect=True).size > 0
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_segmentations(tmp_path, drawn, count):
+    rng = np.random.default_rng(0)
+    images, truth = rng.random((count, 24, 32)), rng.integers(0, 3, (count, 24, 32))
+    names = ["background", "a", "b"]
+    figures.segmentations(
+        tmp_path / "a.png", images=images, truth=truth, predicted=2 - truth, names=names, dice=[0.25] * count
+    )
+    assert matplotlib.image.imread(tmp_path / "a.png")[..., :3].std() > 0.1
+    (figure,) = drawn
+    assert len(figure.axes) == 4 * count
+    image, true, predicted, wrong = (axis.images[0] for axis in figure.axes[-4:])
+    np.testing.assert_array_equal(image.get_array(), images[-1])
+    np.testing.assert_array_equal(wrong.get_array(), truth[-1] != 1)
+    (legend,) = figure.legends
+    shown = dict(
+        zip([text.get_text() for text in legend.texts], [p.get_facecolor() for p in legend.get_patches()], strict=True)
+    )
+    assert list(shown) == names
+    for shades, labels in ((true, truth[-1]), (predicted, 2 - truth[-1])):
+        expected = np.array([shown[name] for name in names])[labels]
+        np.testing.assert_allclose(shades.cmap(shades.norm(shades.get_array())), expected)
+    inside(figure)
+
+
 @pytest.mark.parametrize("bins", [(8,), (8, 8)])
 @pytest.mark.parametrize("epochs", [1, 4])
 def test_the_histogram_of_lambdas(tmp_path, drawn, bins, epochs):

@@ -32,6 +32,12 @@ def test_a_row_holds_step_seconds_and_values(tmp_path):
     assert 0 <= rows[0]["seconds"] <= rows[1]["seconds"] < 10
 
 
+def test_what_makes_no_image_has_no_psnr(tmp_path, capsys):
+    write(tmp_path, rows=[(1, "train", {"loss": 0.5}), (2, "train", {"loss": 0.25})])
+    assert "loss 0.2500" in (told := capsys.readouterr().err)
+    assert "PSNR" not in told
+
+
 def test_what_was_written_is_on_the_disk_at_once(tmp_path):
     with logs.open_logs(tmp_path / "metrics.jsonl", tmp_path / "events", first=0, steps=4, batch=2) as put:
         put(1, "train", TRAIN)

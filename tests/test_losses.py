@@ -183,6 +183,46 @@ def test_wavelet_l1_equals_pywavelets(size):
     np.testing.assert_allclose(jax.jit(losses.wavelet_l1)(x_hat), expected, rtol=1e-5)
 
 
+def test_soft_dice_equals_a_loop():
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(2, 6, 5, 4)).astype(np.float32), rng.integers(0, 3, (2, 6, 5))  # never the last
+    for image in range(2):
+        scores = []
+        for c in range(4):
+            both = predicted = true = 0.0
+            for pixel in np.ndindex(6, 5):
+                z = np.exp(logits[image][pixel])
+                p, t = z[c] / z.sum(), labels[image][pixel] == c
+                both, predicted, true = both + p * t, predicted + p, true + t
+            scores.append((2 * both + 1) / (predicted + true + 1))
+        np.testing.assert_allclose(losses.soft_dice(logits, labels)[image], 1 - np.mean(scores), rtol=1e-5)
+        np.testing.assert_allclose(losses.soft_dice(logits[image], labels[image]), 1 - np.mean(scores), rtol=1e-5)
+
+
+def test_soft_dice_is_0_for_certainty_that_is_right_and_finite_for_any():
+    labels = np.arange(12).reshape(3, 4) % 3  # of five classes two are absent
+    sure = 1e4 * jax.nn.one_hot(labels, 5)
+    value, gradient = jax.value_and_grad(losses.soft_dice)(sure, labels)
+    np.testing.assert_allclose(value, 0, atol=1e-6)
+    for logits in (sure, -sure, jnp.zeros_like(sure)):
+        value, gradient = jax.value_and_grad(losses.soft_dice)(logits, labels)
+        assert jnp.isfinite(value)
+        assert jnp.isfinite(gradient).all()
+    assert (gradient[..., 4] > 0).all()  # an absent class is pushed out
+    with jax.enable_x64(True):
+        logits = jnp.asarray(np.random.default_rng(1).normal(size=(3, 4, 5)), jnp.float64)
+        check_grads(lambda z: losses.soft_dice(z, labels), (logits,), order=1, modes=["rev"], eps=1e-6, rtol=1e-4)
+
+
+def test_soft_dice_names_labels_that_do_not_fit():
+    logits = jnp.zeros((4, 3, 5))
+    for labels in (jnp.zeros((4, 3)), jnp.zeros((3, 4), int), jnp.zeros((4, 3, 1), int)):
+        with pytest.raises(
+            InputError, match=r"`labels` must be integers of the shape .* \(4, 3\), got (float|int)32 of shape"
+        ):
+            losses.soft_dice(logits, labels)
+
+
 @pytest.mark.parametrize("loss", [losses.mae, losses.mse, losses.ssim, losses.ssim_loss])
 def test_wrong_images_are_named(loss):
     good = jnp.zeros((24, 20, 1))

@@ -72,7 +72,25 @@ def test_every_term_has_its_function():
         "weight_l1": 3.0,
     }
     for name, value in expected.items():
-        np.testing.assert_allclose(make_terms((name,), OPERATOR)[name](outcome), value, rtol=1e-5, err_msg=name)
+        term = make_terms((name,), OPERATOR)[name]
+        np.testing.assert_allclose(term(outcome), value, rtol=1e-5, err_msg=name)
+        with_labels = outcome._replace(x=jnp.concatenate([X[0], 0 * X[0]], -1))
+        np.testing.assert_array_equal(term(with_labels), term(outcome), err_msg=name)
+
+
+def test_soft_dice_sees_the_labels_alone():
+    """Of a network that makes logits, which have no PSNR."""
+    model, variables = init(jax.random.key(0), Net("instance", 5), jnp.zeros((16, 16, 2)), num_terms=1, hyper_width=None)
+    labels = np.random.default_rng(3).integers(0, 5, (3, 16, 16))
+    samples = jnp.concatenate([X, labels[..., None]], -1)
+    objective = Objective(make_terms(("soft_dice",), OPERATOR), (1.0,))
+    step = jax.jit(lambda p: value_and_grad(model, objective, OPERATOR, p, {}, jnp.zeros((3, 0)), samples, X))
+    (_, logs, _), _ = step(variables["params"])
+    assert logs.keys() == {"loss", "soft_dice"}
+    logits = jnp.stack([reconstruct(model, variables, jnp.zeros(0), OPERATOR.lift(x)) for x in X])
+    np.testing.assert_allclose(logs["loss"], losses.soft_dice(logits, labels).mean(), rtol=1e-5)
+    with pytest.raises(InputError, match=r"`x` must have shape \(h, w, 2\), an image and its labels, got \(16, 16, 1\)"):
+        objective.terms["soft_dice"](Outcome(logits[0], X[0], X[0], {}))
 
 
 def test_an_unknown_term_is_named():

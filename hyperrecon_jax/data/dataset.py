@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hyperrecon_jax.errors import InputError
+
 
 class Split(NamedTuple):
     images: np.ndarray  # (n, h, w, 1) float32 in [0, 1]
@@ -15,3 +17,14 @@ class Dataset(NamedTuple):
     train: Split
     val: Split
     test: Split
+
+
+def with_labels(split: Split) -> Split:
+    """The same with labels beside the images, as float32: `images` become `(n, h, w, 2)`, for what learns or scores labels.
+
+    Raises:
+        InputError: if there are no labels.
+    """
+    if split.labels is None:
+        raise InputError("The images must have labels, which this source of data does not give.")
+    return split._replace(images=np.concatenate([split.images, split.labels[..., None]], axis=-1, dtype=np.float32))

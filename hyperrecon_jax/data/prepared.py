@@ -55,7 +55,7 @@ def mni(
 
     train, val, test = (int(n) for n in subjects)
     config = builder.Config.of(size=int(size), subjects=(train, val, test), slices=int(slices), seed=int(seed))
-    cache = Path(root if root is not None else _default_root()).expanduser().absolute()
+    cache = cache_folder(root)
     folder = cache / builder.MniPopulation.name / config.name / builder.RECIPE
     if not folder.exists():
         _prepare(config, cache, folder)
@@ -81,10 +81,11 @@ def _whole(value: Any, at_least: int = 1) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= at_least
 
 
-def _default_root() -> Path:
-    if named := os.environ.get("HYPERRECON_JAX_CACHE"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
+def cache_folder(root: str | os.PathLike[str] | None = None) -> Path:
+    """Where what is prepared once is kept: `root`, else `$HYPERRECON_JAX_CACHE`, else in the user's folder of caches."""
+    named = os.environ.get("HYPERRECON_JAX_CACHE") if root is None else root
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
+    return Path(named or usual).expanduser().absolute()
 
 
 @contextlib.contextmanager

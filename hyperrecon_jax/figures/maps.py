@@ -154,7 +154,7 @@ def _lambda_axes(axis: Axes, *, left: bool, bottom: bool, two: bool) -> None:
         axis.tick_params(labelleft=left)
 
 
-def interpolate(values: np.ndarray, axes: tuple[np.ndarray, np.ndarray], points: int = 100) -> np.ndarray:
+def interpolate(values: np.ndarray, axes: Sequence[np.ndarray], points: int = 100) -> np.ndarray:
     """Values on an uneven grid, such as that of the paper's 361 U-Nets, linearly interpolated to an even one (Sec. V-H).
 
     Args:

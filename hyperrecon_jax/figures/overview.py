@@ -1,12 +1,17 @@
-"""The picture of a run."""
+"""The picture of a run: of reconstructions over lambda, or of a segmentation."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from hyperrecon_jax.figures.crops import busiest_part, frame
+
+# Background, then Okabe and Ito's: neighbours in the brain differ in lightness, too, so that they do in gray.
+REGIONS = ("#000000", "#009E73", "#F0E442", "#56B4E9", "#D55E00")
 
 
 def reconstructions(
@@ -79,4 +84,47 @@ def reconstructions(
         bar.ax.tick_params(labelsize=7)
         bar = figure.colorbar(changes, ax=axes[top + 2, lams + 2], location="top", fraction=0.12, aspect=14)
         bar.ax.tick_params(labelsize=7)
+    figure.savefig(path, dpi=110)
+
+
+def segmentations(
+    path: Path,
+    *,
+    images: np.ndarray,
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    names: Sequence[str],
+    dice: Sequence[float],
+) -> None:
+    """Test slices in rows: the image, its true and its predicted labels, and where the two differ.
+
+    Args:
+        path: of the PNG to write.
+        images: `(n, h, w)` in [0, 1].
+        truth: `(n, h, w)` integers, indices into `names`.
+        predicted: likewise.
+        names: of the labels, as many as `REGIONS` at most.
+        dice: `(n,)`, mean over the regions of a slice.
+    """
+    count = len(images)
+    figure = Figure(figsize=(10, 2.5 * count * images.shape[1] / images.shape[2] + 0.8), layout="constrained")
+    axes = figure.subplots(count, 4, squeeze=False)
+    colors = {"cmap": ListedColormap(REGIONS[: len(names)]), "vmin": -0.5, "vmax": len(names) - 0.5}
+    for i, row in enumerate(axes):
+        for axis, shown, options in zip(
+            row,
+            (images[i], truth[i], predicted[i], truth[i] != predicted[i]),
+            ({"cmap": "gray", "vmin": 0, "vmax": 1}, colors, colors, {"cmap": "gray", "vmin": 0, "vmax": 1}),
+            strict=True,
+        ):
+            axis.set_axis_off()
+            axis.imshow(shown, interpolation="nearest", **options)
+        for axis, title in zip(row, ("image", "true labels", "predicted labels", "where they differ"), strict=True):
+            axis.set_title(title if i == 0 else "", fontsize=9)
+        row[2].set_title(("predicted labels, " if i == 0 else "") + f"Dice {dice[i]:.3f}", fontsize=9)
+    handles = [
+        Patch(facecolor=color, edgecolor="gray", linewidth=0.5, label=name)
+        for color, name in zip(REGIONS, names, strict=False)
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
