@@ -10,8 +10,8 @@ from bin import _config
 from hyperrecon_jax.errors import Diverged, InputError
 
 
-def main(run: Callable[[], int]) -> None:
-    """Parse the flags, call `run`, exit with what it returns.
+def main(run: Callable[..., int], *, folders: bool = False) -> None:
+    """Parse the flags, call `run`, exit with what it returns; with `folders` it gets the arguments that are no flags.
 
     A mistake of the user ends with one sentence and status 2, training that diverged with 1, Ctrl-C with 130. Anything
     else is a defect of ours and keeps its traceback.
@@ -23,9 +23,9 @@ def main(run: Callable[[], int]) -> None:
             sys.exit(0)
         with _config.errors():
             rest = flags.FLAGS(sys.argv)[1:]
-        if rest:
+        if rest and not folders:
             raise InputError(f"Unknown argument {rest[0]!r}; see --help.")
-        sys.exit(run())
+        sys.exit(run(rest) if folders else run())
     except InputError as error:
         _fail(error, 2)
     except Diverged as error:

@@ -4,7 +4,8 @@
     RUN/checkpoints/STEP/       parameters, optimizer, running statistics, step; and the settings once more
     RUN/metrics.jsonl           a line per logging interval and per validation
     RUN/tensorboard/            the same as event files
-    RUN/scales.json             the loss scales and what they come from, if a pilot found them
+    RUN/scales.json             the loss scales and what they come from, if the run found them
+    RUN/calibration/            a run, of the networks of single losses that the scales of supervised losses come from
     RUN/dhs.jsonl               the lambdas that counted in each step, if DHS chose them
     RUN/dhs_histogram.npz       their histogram, epoch by epoch, at the end; and .png, .pdf
     RUN/summary.json            test-set figures, at the end
@@ -32,6 +33,7 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.train import TrainState
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
+CALIBRATION = "calibration"
 SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
 RESERVE = 16 * 2**20  # bytes, for logs, the picture and the files that Orbax writes beside the numbers

@@ -18,7 +18,7 @@ from hyperrecon_jax.objective import RANKS, SUPERVISED, TERMS
 from hyperrecon_jax.unet import NORMS
 
 HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
-TASKS = ("csmri", "denoising", "super_resolution")
+TASKS = ("csmri", "denoising", "super_resolution", "segmentation")
 NOISES = ("gaussian", "rician")
 SOURCES = ("mni", "arrays")
 PLACEMENTS = ("auto", "device", "host")
@@ -47,7 +47,7 @@ def default_config() -> ConfigDict:
     config.data.test = ""
 
     config.task = ConfigDict()
-    config.task.name = "csmri"  # "csmri", "denoising", "super_resolution"
+    config.task.name = "csmri"  # "csmri", "denoising", "super_resolution"; "segmentation": of clean images (Sec. V-E.1)
     config.task.noise = "gaussian"  # added to the measurement; for "csmri" complex and on sampled k-space; or "rician"
     config.task.sigma = 0.0  # its standard deviation, in units of image intensity
     # csmri
@@ -59,8 +59,8 @@ def default_config() -> ConfigDict:
 
     config.loss = ConfigDict()
     config.loss.terms = ("mae", "ssim")  # L_1 ... L_K; two terms: lambda = 0 is the first alone, 1 the second (Eq. 9)
-    config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D); or ("auto",): found by a pilot, for amortized optimization
-    config.loss.pilot_steps = 100  # how long that pilot trains
+    config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D); or ("auto",): from networks of single losses, or a pilot
+    config.loss.pilot_steps = 100  # how long the pilot of amortized optimization trains
     config.loss.ground_truth = True  # may the terms see it; False: amortized optimization, from measurements alone (Eq. 6)
 
     config.dhs = ConfigDict()  # data-driven hyperparameter sampling (Sec. IV-C)
@@ -229,8 +229,24 @@ def _check(config: ConfigDict) -> None:
             f"free of {', '.join(seeing)}, which compare with the truth, where config.loss.ground_truth is False",
         )
     if scales == AUTO:
-        known = not config.loss.ground_truth and "data_consistency" in terms
-        need(known, "loss.scales", "numbers unless config.loss.ground_truth is False and data_consistency among the terms")
+        compared = all(term in SUPERVISED and term != "soft_dice" for term in terms) and len(terms) > 1
+        piloted = not config.loss.ground_truth and "data_consistency" in terms
+        need(
+            compared or piloted,
+            "loss.scales",
+            "numbers, unless all of two terms or more compare with the truth, or config.loss.ground_truth is False and"
+            " data_consistency among the terms",
+        )
+    if config.task.name == "segmentation":
+        where = 'where config.task.name is "segmentation"'
+        need(terms == ("soft_dice",), "loss.terms", f'("soft_dice",) {where}')
+        need(config.data.source == "mni", "data.source", f'"mni", which has labels, {where}')
+        need(config.task.sigma == 0, "task.sigma", f"0 {where}")
+        need(config.model.hyper_width == 0, "model.hyper_width", f"0 {where}")
+        need(config.model.residual is False, "model.residual", f"False {where}")
+        need(config.lam.sampling == "constant", "lam.sampling", f'"constant" {where}')
+    else:
+        need("soft_dice" not in terms, "loss.terms", 'free of soft_dice unless config.task.name is "segmentation"')
     keep, batch = config.dhs.keep, config.train.batch
     one_of("dhs.rank", RANKS)
     if keep is not None:

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hyperrecon_jax import hyperparams, losses, memory, metrics
+from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.model import Model, apply_main, network_at
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
@@ -38,7 +39,8 @@ WITH_TRUTH: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "hfen": metrics.hfen,
 }
 WITHOUT_TRUTH = ("data_consistency", "total_variation", "wavelet_l1", "weight_l1")  # J and the priors, of `make_terms`
-METRICS = (*WITH_TRUTH, "rpsnr", *WITHOUT_TRUTH, "loss")
+METRICS = (*WITH_TRUTH, "rpsnr", *WITHOUT_TRUTH, "dice", "loss")
+DICE = ("dice", *("dice_" + label.lower().replace(" ", "_") for label in LABELS))  # over all regions, and of each
 REPORTED = ("psnr", "ssim", "mae", "hfen", "rpsnr", "loss")
 AT_ONCE = 32  # images under one set of weights at most; more fill no device better
 BLOCK = 16  # lambdas on a device in one call
@@ -49,7 +51,8 @@ class Score(NamedTuple):
     """A compiled scorer.
 
     `run(variables, images, lams, key)`, with truths `(n, h, w, 1)`, lambdas `(l, K-1)` and the key of the noise, gives
-    `{name: (l, n)}` and, for the magnitude of the network's input, `{name: (n,)}` of those that need no weights.
+    `{name: (l, n)}` and, for the magnitude of the network's input, `{name: (n,)}` of those that need no weights. For Dice
+    the images are `(n, h, w, 2)`, with their labels (`data.with_labels`).
     """
 
     names: tuple[str, ...]
@@ -69,23 +72,32 @@ def make_score(
     *,
     names: Sequence[str] = REPORTED,
     chunk: int | None = None,
+    segment: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Score:
     """A compiled scorer; make it once.
 
     Args:
         model, objective, operator, observe: as in training.
-        names: what to compute for each image, of `METRICS`. "rpsnr" is the gain in PSNR over the magnitude of the network's
-            input, of PSNRs bounded by 100 dB; "data_consistency" is J = ||A x_hat - y||^2.
+        names: what to compute for each image, of `METRICS` and `DICE`. "rpsnr" is the gain in PSNR over the magnitude of
+            the network's input, of PSNRs bounded by 100 dB; "data_consistency" is J = ||A x_hat - y||^2; "dice" is the hard
+            Dice score of `segment`, the mean over the regions in either map, and "dice_cortex" that of one, NaN where it is
+            in neither (Sec. V-E.1).
         chunk: images at a time; None: as many as memory has room for, and at most `AT_ONCE`.
+        segment: for Dice, what the network returns for one image, such as a reconstruction `(h, w, 1)`, -> its label map,
+            integers `(h, w)`.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, or Dice without `segment`.
     """
     for name in names:
-        if name not in METRICS:
+        if name not in METRICS and name not in DICE:
             raise InputError(f"A metric must be one of {', '.join(METRICS)}; got {name!r}.")
+        if name in DICE and segment is None:
+            raise InputError(f"`segment` must be a function where {name!r} is among the metrics, got None.")
     terms = make_terms([name for name in names if name in WITHOUT_TRUTH], operator)
-    of_image = [name for name in names if name not in ("rpsnr", "weight_l1", "loss")]
+    # what a network that segments makes is no image, and so its input has no counterpart of it
+    without_input = ("rpsnr", "weight_l1", "loss", *(DICE if "soft_dice" in objective.terms else ()))
+    of_image = [name for name in names if name not in without_input]
     mesh = device_mesh(0)
 
     def values(wanted, outcome):
@@ -94,7 +106,11 @@ def make_score(
             if name in terms:
                 found[name] = terms[name](outcome)
             elif name in WITH_TRUTH:
-                found[name] = WITH_TRUTH[name](outcome.x_hat, outcome.x)
+                found[name] = WITH_TRUTH[name](outcome.x_hat, outcome.image)
+        if segment is not None and any(name in DICE for name in wanted):
+            regions = metrics.dice(segment(outcome.x_hat), outcome.labels, num_classes=len(LABELS))
+            dice = dict(zip(DICE, (jnp.nanmean(regions), *regions), strict=True))
+            found |= {name: dice[name] for name in wanted if name in DICE}
         return found
 
     def at_lambda(lam, theta, batch_stats, x, y):
@@ -104,8 +120,8 @@ def make_score(
             outcome = Outcome(x_hat, x, y, theta)
             found = values(names, outcome)
             if "rpsnr" in names:  # a black image can be matched exactly, and its PSNR is infinite
-                before = metrics.psnr(magnitude(operator.lift(y)), x)
-                found["rpsnr"] = jnp.minimum(metrics.psnr(x_hat, x), 100.0) - jnp.minimum(before, 100.0)
+                before = metrics.psnr(magnitude(operator.lift(y)), outcome.image)
+                found["rpsnr"] = jnp.minimum(metrics.psnr(x_hat, outcome.image), 100.0) - jnp.minimum(before, 100.0)
             if "loss" in names:
                 found["loss"] = weighted_loss(objective, lam, term_values(objective, outcome))
             return found
@@ -113,7 +129,7 @@ def make_score(
         return jax.vmap(of_sample)(x_hat, x, y)
 
     def local(variables, lams, key, x, index):
-        y = measure(observe, key, x, index)
+        y = measure(observe, key, x[..., :1], index)
         networks = jax.vmap(partial(network_at, model, variables))(lams)
         scores = jax.lax.map(lambda given: at_lambda(*given, x, y), (lams, *networks))
         of_input = jax.vmap(lambda x, y: values(of_image, Outcome(magnitude(operator.lift(y)), x, y, {})))(x, y)
@@ -132,7 +148,7 @@ def make_score(
     def run(variables, images, lams, key):
         if not len(images) or not len(lams):
             raise InputError(f"There must be images and lambdas to score, got {len(images)} and {len(lams)}.")
-        size = chunk or min(len(images), images_at_once(model, operator, observe, variables, images[0], lams[0]))
+        size = chunk or min(len(images), images_at_once(model, operator, observe, variables, images[0, ..., :1], lams[0]))
         variables = place(mesh, variables)
         devices = mesh.devices.size
         padded = np.concatenate([lams, np.repeat(lams[-1:], -len(lams) % devices, 0)])
@@ -165,7 +181,7 @@ def curve(
     Args:
         score: from `make_score`.
         variables: of the model.
-        images: truths `(n, h, w, 1)`.
+        images: truths `(n, h, w, 1)`, or with labels, as for `Score`.
         lams: `(l, K-1)`, such as `hyperparams.grid(100, 1)`.
         key: of the noise.
         kept: a file for what is done so far, so that the same call goes on after an interruption; removed at the end.
@@ -176,7 +192,7 @@ def curve(
     """
     mesh = device_mesh(0)
     block = min(len(lams), BLOCK * mesh.devices.size)
-    identity = _digest(score.names, images, lams, jax.random.key_data(key), variables) if kept else ""
+    identity = digest(score.names, images, lams, jax.random.key_data(key), variables) if kept else ""
     done, scores, of_input = _resume(kept, identity)
     variables = place(mesh, variables)
     saved = time.monotonic()
@@ -236,7 +252,7 @@ def images_at_once(model: Model, operator: Operator, observe: Observe, variables
     return max(1, min(AT_ONCE, memory.free() // (4 * memory.of_backward(forward, lifted))))
 
 
-def _digest(*parts: Any) -> str:
+def digest(*parts: Any) -> str:
     """Tells whether two calls are about the same."""
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(parts):

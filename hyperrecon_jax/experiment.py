@@ -16,13 +16,15 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax import checkpoint, data, hyperparams, masks, operators
 from hyperrecon_jax.config import AUTO, complete
+from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate import WITH_TRUTH, Observe, Score, make_score
-from hyperrecon_jax.model import init
+from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Observe, Score, make_score
+from hyperrecon_jax.model import Model, apply_main, init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, members_together
 from hyperrecon_jax.unet import UNet
 
+SHORT = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM", "data_consistency": "J"}
 FEW = 9  # networks of an ensemble that a table can hold
 
 
@@ -30,7 +32,7 @@ class Experiment(NamedTuple):
     """Everything that the settings describe; with scales of 1 where a pilot has yet to find them (`with_scales`)."""
 
     config: ConfigDict
-    dataset: data.Dataset
+    dataset: data.Dataset  # with labels, where the task is segmentation
     setup: Setup
     state: TrainState  # before the first step
     lams: np.ndarray  # (l, K-1), the lambdas that are reported
@@ -59,13 +61,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
         operator, observe, objective = _make_problem(config, images.shape[1:3])
 
     key_model, key_train, key_validation, key_test = jax.random.split(jax.random.key(config.seed), 4)
-    num_terms = len(config.loss.terms)
-    network = UNet(width=config.model.width, norm=config.model.norm, residual=config.model.residual)
-    example = jnp.zeros((*images.shape[1:3], 2))
-    members = hyperparams.product(config.lam.axes) if config.lam.sampling == "ensemble" else None
-    model, variables = init(
-        key_model, network, example, num_terms=num_terms, hyper_width=config.model.hyper_width or None, members=members
-    )
+    model, variables = make_model(key_model, config, images.shape[1:3])
     optimizer = make_optimizer(config)
     setup = Setup(
         model,
@@ -80,46 +76,100 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
         rank=config.dhs.rank,
     )
     if model.members:
-        share = jax.ShapeDtypeStruct(
-            (config.train.batch // device_mesh(config.train.batch).size, *example.shape), jnp.float32
-        )
+        size = config.train.batch // device_mesh(config.train.batch).size
+        share = jax.ShapeDtypeStruct((size, *images.shape[1:3], 2), jnp.float32)
         setup = setup._replace(together=members_together(model, share, variables))
-    score = make_score(model, objective, operator, observe)
+    score = _make_score(config, setup)
     state = initial_state(model, variables, optimizer)
     return Experiment(config, dataset, setup, state, reported_lams(config), score, key_validation, key_test)
 
 
-def load(folder: Path) -> tuple[Experiment, TrainState]:
+def load(folder: Path, *, data: Mapping[str, Any] | None = None) -> tuple[Experiment, TrainState]:
     """A run as it was trained: its experiment, with the scales of its pilot if it had one, and its latest state.
+
+    Args:
+        folder: of the run.
+        data: settings like `config.data`, for other images than those it was trained on; none given: its own.
 
     Raises:
         InputError: if the folder holds no run, or a damaged one.
     """
-    settings = checkpoint.read_json(folder / checkpoint.CONFIG)
-    if not isinstance(settings, dict) or not (folder / checkpoint.CHECKPOINTS).is_dir():
-        raise InputError(f"{folder} holds no run that was trained.")
+    settings = _settings(folder)
+    if data is not None:  # they need not be enough to train
+        settings = {**settings, "data": data, "train": {**settings["train"], "batch": 1}, "dhs": {}}
     experiment = build(settings)
     if found := checkpoint.read_scales(folder, experiment.config.loss.terms):
         experiment = with_scales(experiment, tuple(1 / value for value in found.values()))
-    with checkpoint.manager(folder, keep=experiment.config.train.keep, read_only=True) as checkpoints:
+    return experiment, _latest(folder, experiment.config, experiment.state)
+
+
+def segmenter(folder: Path) -> Callable[[jax.Array], jax.Array]:
+    """The network of a run of the task "segmentation": an image `(h, w, 1)` -> its label map, int32 `(h, w)`.
+
+    For the `segment` of `evaluate.make_score`. Its data are not loaded.
+
+    Raises:
+        InputError: if the folder holds no such run, or a damaged one; and there, for an image of another size than those it
+            was trained on.
+    """
+    config = complete(_settings(folder))
+    if config.task.name != "segmentation":
+        raise InputError(f'{folder} must hold a run of config.task.name "segmentation", got {config.task.name!r}.')
+    shape = (config.data.size, config.data.size)
+    model, variables = make_model(jax.random.key(0), config, shape)
+    state = _latest(folder, config, initial_state(model, variables, make_optimizer(config)))
+    theta, batch_stats = jax.device_get((state.params["main"], state.batch_stats))  # of no device: for any program
+    operator, _ = make_task(config, shape)
+
+    def segment(x_hat):
+        if x_hat.shape != (*shape, 1):
+            raise InputError(f"`x_hat` must have the shape {(*shape, 1)} that {folder} was trained on, got {x_hat.shape}.")
+        return regions(apply_main(model, theta, batch_stats, operator.lift(x_hat)))
+
+    return segment
+
+
+def regions(logits: jax.Array) -> jax.Array:
+    """The most likely label of each pixel, `(*b, h, w, classes)` -> int32 `(*b, h, w)`."""
+    return jnp.argmax(logits, -1).astype(jnp.int32)
+
+
+def _settings(folder):
+    """The settings of the run in a folder."""
+    settings = checkpoint.read_json(folder / checkpoint.CONFIG)
+    if not isinstance(settings, dict) or not (folder / checkpoint.CHECKPOINTS).is_dir():
+        raise InputError(f"{folder} holds no run that was trained.")
+    return settings
+
+
+def _latest(folder, config, like):
+    """The latest state of the run in a folder."""
+    with checkpoint.manager(folder, keep=config.train.keep, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(f"{folder} holds no checkpoint yet.")
-        return experiment, checkpoint.restore(checkpoints, experiment.state)
+        return checkpoint.restore(checkpoints, like)
 
 
 def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment:
     """The experiment with other loss scales, such as those of a pilot."""
     setup = experiment.setup._replace(objective=experiment.setup.objective._replace(scales=scales))
-    score = make_score(setup.model, setup.objective, setup.operator, setup.observe)
-    return experiment._replace(setup=setup, score=score)
+    return experiment._replace(setup=setup, score=_make_score(experiment.config, setup))
+
+
+def _make_score(config, setup):
+    if config.task.name == "segmentation":
+        names, segment = (*DICE, "loss"), regions
+        return make_score(setup.model, setup.objective, setup.operator, setup.observe, names=names, segment=segment)
+    return make_score(setup.model, setup.objective, setup.operator, setup.observe)
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
-    """The images of `config.data`."""
+    """The images of `config.data`, with labels if the task needs them."""
     c = config.data
     if c.source == "arrays":
         return data.arrays(train=c.train, val=c.val, test=c.test)
-    return data.mni(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, root=c.root or None)
+    made = data.mni(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, root=c.root or None)
+    return data.Dataset(*map(data.with_labels, made)) if config.task.name == "segmentation" else made
 
 
 def _make_problem(config, shape):
@@ -127,13 +177,27 @@ def _make_problem(config, shape):
     operator, observe = make_task(config, shape)
     scales = (1.0,) * len(config.loss.terms) if config.loss.scales == AUTO else config.loss.scales
     objective = Objective(make_terms(config.loss.terms, operator), scales)
+    segments = config.task.name == "segmentation"
 
-    def scores(key, x):
-        outcome = Outcome(x, x, observe(key, x), theta={})
-        return term_values(objective, outcome), [f(x, x) for f in WITH_TRUTH.values()]
+    def scores(key, x_hat, x):
+        outcome = Outcome(x_hat, x, observe(key, x), theta={})
+        return term_values(objective, outcome), [] if segments else [f(x_hat, x) for f in WITH_TRUTH.values()]
 
-    jax.eval_shape(scores, jax.random.key(0), jax.ShapeDtypeStruct((*shape, 1), jnp.float32))
+    x_hat, x = (
+        jax.ShapeDtypeStruct((*shape, channels), jnp.float32) for channels in ((len(LABELS), 2) if segments else (1, 1))
+    )
+    jax.eval_shape(scores, jax.random.key(0), x_hat, x)
     return operator, observe, objective
+
+
+def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tuple[Model, dict[str, Any]]:
+    """The networks of `config.model` for images of a shape `(h, w)`, and their initial variables."""
+    c = config.model
+    channels = len(LABELS) if config.task.name == "segmentation" else 1
+    network = UNet(width=c.width, out_channels=channels, norm=c.norm, residual=c.residual)
+    members = hyperparams.product(config.lam.axes) if config.lam.sampling == "ensemble" else None
+    example = jnp.zeros((*shape, 2))
+    return init(key, network, example, num_terms=len(config.loss.terms), hyper_width=c.hyper_width or None, members=members)
 
 
 def make_task(config: ConfigDict, shape: tuple[int, int]) -> tuple[operators.Operator, Observe]:
@@ -145,6 +209,9 @@ def make_task(config: ConfigDict, shape: tuple[int, int]) -> tuple[operators.Ope
         mask = jnp.asarray(masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed))
         operator = operators.csmri(mask)
         return operator, lambda key, x: operators.complex_noise(key, operator.measure(x), mask, sigma=task.sigma)
+    if task.name == "segmentation":
+        operator = operators.denoising()
+        return operator, lambda key, x: operator.measure(x[..., :1])  # of an image and its labels the clean image
     if task.name == "denoising":
         operator = operators.denoising()
     else:
@@ -206,14 +273,15 @@ def reported_lams(config: ConfigDict) -> np.ndarray:
 
 
 def lam_name(lam: np.ndarray) -> str:
-    """`[0.25]` -> "0.25", `[0, 0.5]` -> "0,0.5": the keys of summary.json."""
-    return ",".join(f"{v:g}" for v in lam)
+    """`[0.25]` -> "0.25", `[0, 0.5]` -> "0,0.5", and "none" for a single term: the keys of summary.json."""
+    return ",".join(f"{v:g}" for v in lam) or "none"
 
 
 def lam_title(lam: np.ndarray, terms: tuple[str, ...]) -> str:
     """What a lambda means, for a stranger: "lambda = 0: MAE alone"."""
     weights = np.asarray(hyperparams.coefficients(lam))
     term = terms[int(weights.argmax())]
-    short = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM", "data_consistency": "J"}
-    name = short.get(term, term.replace("_", " "))
+    name = SHORT.get(term, term.replace("_", " "))
+    if not lam.size:
+        return f"{name} alone"
     return f"lambda = {lam_name(lam)}{f': {name} alone' if weights.max() == 1 else ''}"

@@ -1,5 +1,6 @@
 """What the user is told of a run: what it will be, its test scores, its picture, and what to do next."""
 
+import math
 import resource
 import sys
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax import checkpoint, evaluate, figures, logs
 from hyperrecon_jax.config import AUTO
-from hyperrecon_jax.experiment import Experiment, lam_name, lam_title
+from hyperrecon_jax.data.population import LABELS
+from hyperrecon_jax.experiment import Experiment, lam_name, lam_title, regions
 from hyperrecon_jax.model import count_parameters, network_at
 from hyperrecon_jax.objective import separable
 from hyperrecon_jax.operators import magnitude
@@ -33,6 +35,11 @@ def mean(values: np.ndarray) -> float:
     return float(finite.mean()) if finite.size else 100.0
 
 
+def means(scores: dict[str, np.ndarray]) -> dict[str, float]:
+    """The mean of each score that any image has; the Dice score of a region needs one that shows it."""
+    return {name: mean(values) for name, values in scores.items() if not np.isnan(values).all()}
+
+
 def variables(state: TrainState) -> Tree:
     """The model's variables on one device, out of the mesh."""
     return jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, jax.local_devices()[0])
@@ -46,7 +53,8 @@ def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
     epochs = config.train.steps * config.train.batch / sizes[0]
     count = parameter_counts(experiment)
     where = "on each device" if resident else "streamed from the host"
-    scales = "from a pilot" if config.loss.scales == AUTO else config.loss.scales
+    origin = "found first, by a U-Net for each loss alone" if config.loss.ground_truth else "from a pilot"
+    scales = origin if config.loss.scales == AUTO else config.loss.scales
     return "\n".join(
         [
             f"task      {config.task.name}, loss {' + '.join(config.loss.terms)}, scales {scales}",
@@ -81,15 +89,16 @@ def _devices(mesh: Mesh) -> str:
 def _sampling(experiment: Experiment, mesh: Mesh) -> str:
     """Which lambdas train, and how DHS takes its gradient."""
     setup, config, devices = experiment.setup, experiment.config, mesh.devices.size
+    drawn = f"lambda {config.lam.sampling}" if len(config.loss.terms) > 1 else "no lambda"
     if not leaves_out(setup):
-        return f"lambda {config.lam.sampling}, every sample of a batch trains (UHS)"
+        return f"{drawn}, every sample of a batch trains (UHS)"
     by = "J" if setup.rank == "absolute" else "J / ||y||^2"
     if separable(setup.model, experiment.state.batch_stats):
         how = "they alone are pulled back"
     else:
         how = "the others are masked in a full backward pass, since the norm or shared weights couple the samples"
     of = f"{setup.batch // devices} samples" + (f" on each of {devices} devices" if devices > 1 else "")
-    return f"lambda {config.lam.sampling}, of {of} the {setup.keep // devices} of lowest {by} train (DHS); {how}"
+    return f"{drawn}, of {of} the {setup.keep // devices} of lowest {by} train (DHS); {how}"
 
 
 def parameter_counts(experiment: Experiment) -> dict[str, int]:
@@ -112,8 +121,8 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     del scores["loss"]
     rows = {
         lam_name(lam): {
-            **{name: mean(values[i]) for name, values in scores.items()},
-            **{f"input_{name}": mean(values) for name, values in of_input.items()},  # but for its gain, which is 0
+            **means({name: values[i] for name, values in scores.items()}),
+            **means({f"input_{name}": values for name, values in of_input.items()}),  # but for its gain, which is 0
         }
         for i, lam in enumerate(experiment.lams)
     }
@@ -164,16 +173,21 @@ def table(rows: dict[str, dict[str, float]]) -> str:
     """The test scores as text: the input, then a line for each lambda."""
     names = [name for name in next(iter(rows.values())) if not name.startswith("input_")]
     first = next(iter(rows.values()))
-    lines = [f"{'lambda':>10}" + "".join(f"{name:>10}" for name in names)]
-    lines.append(f"{'input':>10}" + "".join(f"{first.get(f'input_{name}', 0.0):10.4f}" for name in names))
+    widths = {name: max(10, len(name) + 2) for name in names}
+    lines = [f"{'lambda':>10}" + "".join(f"{name:>{width}}" for name, width in widths.items())]
+    if any(name.startswith("input_") for name in first):
+        values = ((first.get(f"input_{name}", 0.0), width) for name, width in widths.items())
+        lines.append(f"{'input':>10}" + "".join(f"{value:{width}.4f}" for value, width in values))
     for lam, row in rows.items():
-        lines.append(f"{lam:>10}" + "".join(f"{row[name]:10.4f}" for name in names))
+        lines.append(f"{lam:>10}" + "".join(f"{row.get(name, math.nan):{width}.4f}" for name, width in widths.items()))
     return "\n".join(lines)
 
 
 def hint(config: ConfigDict, workdir: Path) -> str:
     """Where the results are, and what to do next."""
     larger = "csmri_supervised_4x" if config.loss.ground_truth else "csmri_ao_8x"
+    if config.task.name == "segmentation":
+        larger = "segment"
     return (
         f"Look at {workdir / checkpoint.PICTURE}; the figures are in {workdir / checkpoint.SUMMARY}.\n"
         f"Next: tensorboard --logdir {workdir / checkpoint.TENSORBOARD} (pip install tensorboard), or the paper's size with"
@@ -184,10 +198,20 @@ def hint(config: ConfigDict, workdir: Path) -> str:
 def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree, path: Path) -> None:
     """The picture of a run."""
     setup, split = experiment.setup, experiment.dataset.test
-    chosen = _pictured(split.subjects)
+    chosen = pictured(split.subjects)
     truth = jnp.asarray(split.images[chosen])
     y = jax.jit(partial(evaluate.measure, setup.observe))(experiment.key_test, truth, chosen)
     x_hat = evaluate.reconstructions(setup.model, setup.operator, variables(state), y, experiment.lams)
+    if experiment.config.task.name == "segmentation":
+        figures.segmentations(
+            path,
+            images=np.asarray(truth)[..., 0],
+            truth=np.asarray(truth)[..., 1].astype(int),
+            predicted=np.asarray(regions(x_hat[0])),
+            names=LABELS,
+            dice=scores["dice"][0, chosen],
+        )
+        return
     terms = experiment.config.loss.terms
     figures.reconstructions(
         path,
@@ -201,7 +225,7 @@ def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree
     )
 
 
-def _pictured(subjects: np.ndarray) -> np.ndarray:
+def pictured(subjects: np.ndarray) -> np.ndarray:
     """Indices of up to `PICTURED` images, the middle slices of different subjects where there are enough."""
     known = np.unique(subjects)
     picked = known[np.linspace(0, len(known) - 1, min(PICTURED, len(known))).astype(int)]

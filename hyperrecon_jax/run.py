@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import json
 import os
 import signal
 import statistics
@@ -19,11 +20,11 @@ import psutil
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, logs, memory, report
-from hyperrecon_jax.config import AUTO, complete, differences
+from hyperrecon_jax import checkpoint, data, evaluate, hyperparams, logs, memory, report
+from hyperrecon_jax.config import AUTO, FREE, complete, default_config, differences, flatten
 from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
-from hyperrecon_jax.experiment import Experiment, build, with_scales
+from hyperrecon_jax.experiment import Experiment, build, load, with_scales
 from hyperrecon_jax.report import Say
 from hyperrecon_jax.scales import pilot
 from hyperrecon_jax.train import SPREAD, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
@@ -68,15 +69,23 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     say(report.describe(experiment, mesh, resident))
     size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
     checkpoint.check_room(workdir, size)
-    if config.loss.scales == AUTO:
-        found = checkpoint.read_scales(workdir, config.loss.terms) or _pilot(experiment, mesh, resident, say=say)
-        experiment = with_scales(experiment, tuple(1 / found[name] for name in config.loss.terms))
-        setup = experiment.setup
     begin = partial(checkpoint.begin, workdir, settings, size=size)
+    found = checkpoint.read_scales(workdir, config.loss.terms) if config.loss.scales == AUTO else None
+    if config.loss.scales == AUTO and not found:
+        if config.loss.ground_truth:
+            if not resumed:
+                begin()  # what the calibration trains has its folder in there
+            found = _calibrate(experiment, workdir, say=say)
+            if found is None:
+                return False
+        else:
+            found = _pilot(experiment, mesh, resident, say=say)
     if not resumed:
         begin()
-    if config.loss.scales == AUTO:
+    if found:
         checkpoint.write_scales(workdir, found)
+        experiment = with_scales(experiment, tuple(1 / found[name] for name in config.loss.terms))
+        setup = experiment.setup
     step = make_step(setup, mesh, resident=resident)
     state = place(mesh, experiment.state)
     with (
@@ -148,6 +157,44 @@ def _pilot(experiment: Experiment, mesh: Mesh, resident: bool, *, say: Say) -> d
     return found
 
 
+def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, float] | None:
+    """What each loss comes to alone, s_k: the validation loss of a plain U-Net trained with it (Sec. IV-D).
+
+    These networks are an ensemble that is trained as a run in the folder `calibration`. What comes out is kept beside the
+    cached data, for all runs that differ in nothing but the hypernetwork, lambda and the scales. None: interrupted.
+    """
+    config = experiment.config
+    alone = config.copy_and_resolve_references()
+    defaults = default_config()
+    alone.lam, alone.dhs, alone.loss.scales = defaults.lam, defaults.dhs, (1.0,) * len(config.loss.terms)
+    alone.lam.sampling, alone.lam.axes = "ensemble", ((0.0, 1.0),) * (len(config.loss.terms) - 1)
+    alone.model.hyper_width = 0
+    corners = np.eye(len(config.loss.terms))
+    lams = hyperparams.product(alone.lam.axes)
+    lams = np.stack([lams[np.argmax((np.asarray(hyperparams.coefficients(lams)) == corner).all(-1))] for corner in corners])
+    settings = {key: value for key, value in flatten(alone).items() if key not in FREE}
+    images = [experiment.dataset.train.images, experiment.dataset.val.images]
+    known = data.cache_folder(config.data.root or None) / "scales" / evaluate.digest(json.dumps(settings), images)
+    found = checkpoint.read_scales(known, config.loss.terms)
+    if found is None:
+        say(f"Finding the loss scales: {len(lams)} losses alone, each with a U-Net of its own ...")
+        if not run(alone, workdir / checkpoint.CALIBRATION, say=say):
+            return None
+        trained, state = load(workdir / checkpoint.CALIBRATION)
+        losses = trained.score.run(report.variables(state), _validation_images(trained), lams, trained.key_validation)[0][
+            "loss"
+        ]
+        found = {name: float(losses[k, :].mean()) for k, name in enumerate(config.loss.terms)}
+        with checkpoint.writing(known):
+            known.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_scales(known, found)
+        say(f"These scales are kept in {known} for other runs of the same setting.")
+    else:
+        say(f"The loss scales were found before, for the same setting: {known}.")
+    say(f"scales    {', '.join(f'{name} {1 / value:.3g}' for name, value in found.items())}")
+    return found
+
+
 def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
     """Whether the training images stay on each device, by `config.data.placement`."""
     placement = experiment.config.data.placement
@@ -174,11 +221,16 @@ def _images(experiment: Experiment, mesh: Mesh, resident: bool, first: int) -> I
 
 def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
     """Means over the validation images and the reported lambdas: "loss" and the metrics."""
+    scores, _ = experiment.score.run(
+        report.variables(state), _validation_images(experiment), experiment.lams, experiment.key_validation
+    )
+    return report.means(scores)
+
+
+def _validation_images(experiment: Experiment) -> np.ndarray:
     images = experiment.dataset.val.images
     count = min(len(images), experiment.config.train.validation_images)
-    chosen = images[np.linspace(0, len(images) - 1, count).astype(int)]
-    scores, _ = experiment.score.run(report.variables(state), chosen, experiment.lams, experiment.key_validation)
-    return {name: report.mean(values) for name, values in scores.items()}
+    return images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
 @contextlib.contextmanager

@@ -77,7 +77,7 @@ def members_together(model: Model, images: jax.ShapeDtypeStruct, variables: Tree
         images: the shape of what one device puts through each network in a step, `(n, h, w, c)`.
     """
     alone = model._replace(members=())
-    one = jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[0], tree), variables)
+    one = jax.tree.map(lambda leaf: leaf[0], variables)
 
     def forward(theta, images):
         return jax.vmap(

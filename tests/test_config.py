@@ -126,7 +126,6 @@ def test_other_types_are_refused(key, value):
         ("task.factor", 0, "at least 1"),
         ("loss.terms", (), "at least one term"),
         ("loss.scales", (1.0,), "one number for each of config.loss.terms"),
-        ("loss.scales", ("auto",), "numbers unless config.loss.ground_truth is False and data_consistency"),
         ("loss.scales", (1.0, 0.0), "numbers above 0"),
         ("loss.scales", (1.0, "a"), "numbers above 0"),
         ("loss.terms", ("mae", "vgg"), "among mae, mse"),
@@ -174,6 +173,40 @@ def test_lambdas_are_one_fewer_than_terms():
         set_to("lam.value", (0.5,), lam__sampling="constant", **three)
     with pytest.raises(InputError, match=r"config\.lam\.value must be 1 number .* got \(\)"):
         set_to("lam.sampling", "constant")
+
+
+SEGMENTATION = {
+    "task__name": "segmentation",
+    "loss__terms": ("soft_dice",),
+    "loss__scales": (1.0,),
+    "lam__sampling": "constant",
+    "model__hyper_width": 0,
+    "model__residual": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("loss.terms", ("mae",), r'\("soft_dice",\)'),
+        ("task.sigma", 0.1, "0"),
+        ("model.hyper_width", 4, "0"),
+        ("model.residual", True, "False"),
+        ("lam.sampling", "ensemble", '"constant"'),
+        ("data.source", "arrays", '"mni", which has labels,'),
+    ],
+)
+def test_segmentation_is_of_clean_images_with_labels_by_a_plain_network(key, value, expected):
+    assert set_to("train.steps", 3, **SEGMENTATION).task.name == "segmentation"
+    settings = {**SEGMENTATION, key.replace(".", "__"): value}
+    with pytest.raises(InputError, match=rf"config\.{key} must be {expected} where config\.task\.name is \"segmentation\""):
+        set_to("train.steps", 3, **settings)
+
+
+def test_soft_dice_needs_segmentation():
+    for terms in (("soft_dice",), ("mae", "soft_dice")):
+        with pytest.raises(InputError, match=r"config\.loss\.terms must be free of soft_dice unless config\.task\.name is"):
+            set_to("loss.terms", terms, loss__scales=(1.0,) * len(terms))
 
 
 def test_arrays_need_their_files():
@@ -224,11 +257,66 @@ def test_uniform_variants_follow_the_batch():
         assert config.differences(kept.to_dict(), config.complete(made).to_dict()) == []
 
 
+@pytest.mark.parametrize(
+    ("networks", "variant", "hyper", "hyper_variant"),
+    [
+        *(
+            ("baselines_sl", name, name, "L")
+            for name in ("csmri_supervised_4x", "csmri_supervised_8x", "denoise", "superres")
+        ),
+        *(("laptop_sl", f"{task}-unets", "laptop_sl", task) for task in ("csmri", "denoising", "superres")),
+    ],
+)
+def test_baselines_differ_from_what_they_are_compared_with_in_their_networks_alone(networks, variant, hyper, hyper_variant):
+    a, b = (
+        load(next(path for path in FILES if path.stem == name)).get_config(of)
+        for name, of in ((networks, variant), (hyper, hyper_variant))
+    )
+    keys = {part.partition(" (")[0] for part in config.differences(a.to_dict(), b.to_dict())}
+    assert keys == {"lam.sampling", "lam.axes", "model.hyper_width"}
+
+
 def test_keep_need_not_be_given():
     assert config.complete({}).dhs.keep is None
     assert config.complete(json.loads(json.dumps(config.default_config().to_dict()))).dhs.keep is None
     assert set_to("dhs.keep", 32).dhs.keep == 32  # uniform sampling, whatever the terms
     assert set_to("dhs.keep", 1, **PRIORS).dhs.keep == 1
+
+
+@pytest.mark.parametrize("terms", [("mae",), ("mae", "total_variation"), ("data_consistency", "total_variation")])
+def test_automatic_scales_need_losses_that_have_a_value_alone(terms):
+    """One loss has no scale; a prior alone comes to nothing; and without ground truth it is said that there is none."""
+    with pytest.raises(InputError, match=r"config\.loss\.scales must be numbers, unless all of two terms or more compare"):
+        set_to("loss.scales", ("auto",), loss__terms=terms)
+
+
+AXES = {"lam__sampling": "ensemble", "model__hyper_width": 0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("lam.axes", (), "1 tuples of rising numbers"),
+        ("lam.axes", ((0.0, 0.5), (1.0,)), "1 tuples of rising numbers"),
+        ("lam.axes", ((0.5, 0.5),), "1 tuples of rising numbers"),
+        ("lam.axes", ((0.0, 1.5),), "1 tuples of rising numbers"),
+        ("lam.axes", ((),), "1 tuples of rising numbers"),
+        ("lam.axes", (0.5,), "1 tuples of rising numbers"),
+        ("model.hyper_width", 4, "0 where"),
+    ],
+)
+def test_an_ensemble_is_of_plain_networks_on_a_grid(key, value, expected):
+    given = {"lam__axes": ((0.0, 1.0),), **AXES}
+    given.pop(key.replace(".", "__"), None)
+    with pytest.raises(InputError, match=rf"^config\.{key} must be {expected}"):
+        set_to(key, value, **given)
+
+
+def test_axes_are_the_same_from_a_file_and_from_a_command_line():
+    given = set_to("lam.axes", ((0.0, 0.5, 1.0),), **AXES)
+    kept = config.complete(json.loads(json.dumps(given.to_dict())))
+    assert kept.lam.axes == ((0.0, 0.5, 1.0),)
+    assert config.differences(given.to_dict(), kept.to_dict()) == []
 
 
 @pytest.mark.parametrize("given", ["auto", ("auto",), ["auto"]])

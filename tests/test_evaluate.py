@@ -8,7 +8,17 @@ from helper import Net
 
 from hyperrecon_jax import losses, metrics
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate import AT_ONCE, METRICS, curve, images_at_once, landscape, make_score, measure, reconstructions
+from hyperrecon_jax.evaluate import (
+    AT_ONCE,
+    DICE,
+    METRICS,
+    curve,
+    images_at_once,
+    landscape,
+    make_score,
+    measure,
+    reconstructions,
+)
 from hyperrecon_jax.model import generate_weights, init, reconstruct, without_norms
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.operators import awgn, denoising, magnitude
@@ -29,9 +39,21 @@ def score(**options):
     return make_score(MODEL, OBJECTIVE, OPERATOR, observe, **options)
 
 
+def segment(x_hat):
+    return jnp.digitize(x_hat[..., 0], jnp.array([0.5, 0.8]))
+
+
+def dice(found, labels):
+    """Of the three regions that there are."""
+    pairs = [(np.asarray(found) == c, labels == c) for c in range(3)]
+    return [2 * np.sum(a & b) / (np.sum(a) + np.sum(b)) for a, b in pairs]
+
+
 def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
-    scores, of_input = score(names=METRICS, chunk=2).run(VARIABLES, IMAGES, LAMS, KEY)
-    whole, _ = score(names=METRICS, chunk=8).run(VARIABLES, IMAGES, LAMS, KEY)
+    labels = np.digitize(IMAGES[..., 0], [0.5, 0.8])
+    samples = np.concatenate([IMAGES, labels[..., None]], -1, dtype=np.float32)
+    scores, of_input = score(names=METRICS, chunk=2, segment=segment).run(VARIABLES, samples, LAMS, KEY)
+    whole, _ = score(names=METRICS, chunk=8, segment=segment).run(VARIABLES, samples, LAMS, KEY)
     assert tuple(scores) == METRICS
     assert set(of_input) == {*METRICS} - {"rpsnr", "weight_l1", "loss"}
     one = jax.jit(lambda lam, y: reconstruct(MODEL, VARIABLES, lam, OPERATOR.lift(y)))
@@ -40,6 +62,7 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
         before = magnitude(OPERATOR.lift(y))
         np.testing.assert_allclose(of_input["psnr"][j], metrics.psnr(before, x), rtol=1e-4)
         np.testing.assert_allclose(of_input["total_variation"][j], losses.total_variation(before), rtol=1e-4)
+        np.testing.assert_allclose(of_input["dice"][j], np.mean(dice(segment(before), labels[j])), rtol=1e-5)
         for i, lam in enumerate(LAMS):
             x_hat = one(lam, y)
             theta = generate_weights(MODEL, VARIABLES["params"], lam)
@@ -54,12 +77,34 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
                 "total_variation": losses.total_variation(x_hat),
                 "wavelet_l1": losses.wavelet_l1(x_hat),
                 "weight_l1": losses.weight_l1(without_norms(theta)),
+                "dice": np.mean(dice(segment(x_hat), labels[j])),
                 "loss": weighted_loss(OBJECTIVE, lam, term_values(OBJECTIVE, Outcome(x_hat, x, y, theta))),
             }
             assert scores.keys() == expected.keys()
             for name, value in expected.items():
                 np.testing.assert_allclose(scores[name][i, j], value, rtol=1e-4, atol=1e-4, err_msg=name)
                 np.testing.assert_allclose(whole[name][i, j], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_dice_of_a_network_that_segments():
+    """Of each region, NaN where it is in neither map; of all that are in one; none of the input, which is an image."""
+    model, variables = init(jax.random.key(2), Net("instance", 5), jnp.zeros((16, 16, 2)), num_terms=1, hyper_width=None)
+    objective = Objective(make_terms(("soft_dice",), OPERATOR), (1.0,))
+
+    def three(logits):
+        return jnp.argmax(logits[..., :3], -1)
+
+    scorer = make_score(model, objective, OPERATOR, lambda key, x: x[..., :1], names=(*DICE, "loss"), segment=three)
+    labels = np.random.default_rng(1).integers(0, 3, (5, 16, 16))
+    samples = np.concatenate([IMAGES, labels[..., None]], -1, dtype=np.float32)
+    scores, of_input = scorer.run(variables, samples, np.zeros((1, 0), np.float32), KEY)
+    assert of_input == {}
+    for j, x in enumerate(IMAGES):
+        logits = reconstruct(model, variables, jnp.zeros(0), OPERATOR.lift(jnp.asarray(x)))
+        expected = dice(three(logits), labels[j])
+        np.testing.assert_allclose([scores[name][0, j] for name in DICE[1:]], [*expected, np.nan, np.nan], rtol=1e-5)
+        np.testing.assert_allclose(scores["dice"][0, j], np.mean(expected), rtol=1e-5)
+        np.testing.assert_allclose(scores["loss"][0, j], losses.soft_dice(logits, labels[j]), rtol=1e-5)
 
 
 def test_a_chunk_is_what_memory_has_room_for(monkeypatch):
@@ -124,6 +169,10 @@ def test_a_landscape_has_an_axis_for_each_lambda():
 def test_what_cannot_be_scored():
     with pytest.raises(InputError, match="must be one of psnr.*got 'dice2'"):
         score(names=("dice2",))
+    with pytest.raises(InputError, match="`segment` must be a function where 'dice_csf' is among the metrics, got None"):
+        score(names=("dice_csf",))
+    with pytest.raises(InputError, match=r"`x` must have shape \(h, w, 2\), an image and its labels"):
+        score(names=("dice",), segment=segment).run(VARIABLES, IMAGES, LAMS, KEY)
     for images, lams in ((IMAGES[:0], LAMS), (IMAGES, LAMS[:0])):
         with pytest.raises(InputError, match="images and lambdas to score"):
             score().run(VARIABLES, images, lams, KEY)

@@ -27,7 +27,7 @@ FLOORS = [
     ["checkpoint", "config", "bench"],
     ["experiment"],
     ["report"],
-    ["run"],
+    ["run", "evaluate_run"],
     ["dhs_study"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

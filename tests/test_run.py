@@ -8,11 +8,16 @@ import signal
 import jax
 import numpy as np
 import pytest
+from helper import Net
 
-from hyperrecon_jax import checkpoint, run
+from hyperrecon_jax import checkpoint, data, experiment, logs, metrics, run
 from hyperrecon_jax.config import default_config
 from hyperrecon_jax.errors import Diverged, InputError
-from hyperrecon_jax.experiment import build, load
+from hyperrecon_jax.evaluate import DICE, make_score
+from hyperrecon_jax.experiment import build, load, segmenter
+from hyperrecon_jax.model import init
+from hyperrecon_jax.objective import Objective
+from hyperrecon_jax.operators import denoising
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +93,27 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
     assert a["test"] == b["test"]
     rows = [json.loads(line) for line in (tmp_path / "run" / checkpoint.METRICS).read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]  # also after each start
+
+
+def test_scales_of_supervised_losses_come_from_networks_of_single_losses(settings, tmp_path, monkeypatch):
+    """1/s_k, s_k the validation loss of a U-Net that is trained with loss k alone, by a run of its own (Sec. IV-D)."""
+    monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path / "cache"))
+    matched, said = changed(settings, loss__scales=("auto",)), []
+    assert run.run(matched, tmp_path / "run", say=said.append)
+    found = json.loads((tmp_path / "run" / checkpoint.SCALES).read_text())["magnitudes"]
+    for lam, name in enumerate(settings.loss.terms):
+        alone = changed(settings, model__hyper_width=0, lam__sampling="constant", lam__value=(float(lam),))
+        assert run.run(alone, tmp_path / name, say=lambda _: None)
+        rows = logs.read_rows(tmp_path / name / checkpoint.METRICS, needs=("step",))
+        np.testing.assert_allclose(found[name], [row["val/loss"] for row in rows if "val/loss" in row][-1], rtol=1e-3)
+    experiment, _ = load(tmp_path / "run")
+    np.testing.assert_allclose(experiment.setup.objective.scales, [1 / found[name] for name in settings.loss.terms])
+
+    again = []
+    assert run.run(changed(matched, model__hyper_width=2), tmp_path / "again", say=again.append)
+    assert any("found before, for the same setting" in line for line in again)
+    assert not (tmp_path / "again" / checkpoint.CALIBRATION).exists()
+    assert json.loads((tmp_path / "again" / checkpoint.SCALES).read_text())["magnitudes"] == found
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +203,61 @@ def test_one_term_needs_no_histogram(settings, tmp_path):
     alone = changed(settings, loss__terms=("data_consistency",), loss__scales=(1.0,), dhs__keep=2, train__steps=1)
     assert run.run(alone, tmp_path / "run", say=lambda line: None)
     assert not (tmp_path / "run" / checkpoint.HISTOGRAM).exists()
+
+
+def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monkeypatch):
+    def made(*, size, subjects, slices, seed, root):
+        rng = np.random.default_rng(seed)
+        labels = [rng.integers(0, 3, (count * slices, size, size)).astype(np.uint8) for count in subjects]  # two are absent
+        images = [x[..., None] / 4 + 0.5 * rng.random((*x.shape, 1), np.float32) for x in labels]
+        return data.Dataset(*(data.Split(x, t, np.arange(len(x)) // slices) for x, t in zip(images, labels, strict=True)))
+
+    monkeypatch.setattr(data, "mni", made)
+    monkeypatch.setattr(experiment, "UNet", lambda *, norm, out_channels, **options: Net(norm, out_channels))
+    config = default_config()
+    config.data.update(size=16, subjects=(4, 1, 2), slices=3)
+    config.task.name = "segmentation"
+    config.loss.update(terms=("soft_dice",), scales=(1.0,))
+    config.lam.sampling = "constant"
+    config.model.update(width=2, hyper_width=0, residual=False)
+    config.train.update(steps=3, batch=4, learning_rate=0.01, save_every=2)
+    said, folder = [], tmp_path / "run"
+    assert run.run(config, folder, say=said.append)
+    assert (folder / checkpoint.PICTURE).stat().st_size > 1000
+    rows = logs.read_rows(folder / checkpoint.METRICS)
+    assert all("val/dice" in row and "val/loss" in row for row in rows if "train/loss" not in row)
+    assert all(np.isfinite(value) for row in rows for value in row.values())
+    (row,) = json.loads((folder / checkpoint.SUMMARY).read_text())["test"].values()
+    assert "dice_background" in said[-3]  # the table
+
+    segment = jax.jit(segmenter(folder))
+    truth = load(folder)[0].dataset.test.images
+    found = np.stack([segment(x) for x in truth[..., :1]])
+    assert found.shape == (6, 16, 16)
+    expected_dice = metrics.dice(found, truth[..., 1].astype(int), num_classes=5)
+    for name, expected in zip(DICE[1:], expected_dice.T, strict=True):
+        if np.isnan(expected).all():
+            assert name not in row
+        else:
+            np.testing.assert_allclose(row[name], np.nanmean(expected), rtol=1e-5)
+
+    # of what another network reconstructs
+    other, variables = init(jax.random.key(0), Net("instance"), np.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+    operator = denoising()
+    score = make_score(
+        other, Objective({}, ()), operator, lambda key, x: x, names=("psnr", "dice"), segment=segmenter(folder)
+    )
+    scores, of_input = score.run(variables, truth, np.array([[0.0], [1.0]], np.float32), jax.random.key(0))
+    assert scores["dice"].shape == (2, 6)
+    np.testing.assert_allclose(of_input["dice"], np.nanmean(expected_dice, -1), rtol=1e-5)
+
+    with pytest.raises(
+        InputError, match=r"`x_hat` must have the shape \(16, 16, 1\) that .* was trained on, got \(24, 16, 1\)"
+    ):
+        segment(np.zeros((24, 16, 1), np.float32))
+    checkpoint.write_json(folder / checkpoint.CONFIG, default_config().to_dict())
+    with pytest.raises(InputError, match="must hold a run of config.task.name \"segmentation\", got 'csmri'"):
+        segmenter(folder)
 
 
 def test_what_is_no_run_is_not_loaded(tmp_path):
