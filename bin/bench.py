@@ -3,7 +3,8 @@
     python -m bin.bench --suite dhs
     python -m bin.bench --suite dhs --size 256 --batch 32 --json dhs.json
 
-`dhs` is a training step of amortized optimization with uniform sampling against DHS that keeps a half and a quarter.
+`dhs` is a training step of amortized optimization with uniform sampling against DHS that keeps a half and a quarter;
+`landscape` scores images at many lambdas against the bare forward passes.
 """
 
 import pathlib
@@ -12,7 +13,7 @@ from absl import flags
 
 from bin import _cli
 
-SUITE = flags.DEFINE_enum("suite", "dhs", ["dhs"], "What to time.")
+SUITE = flags.DEFINE_enum("suite", "dhs", ["dhs", "landscape"], "What to time.")
 SIZE = flags.DEFINE_integer("size", 128, "Pixels along a side.", lower_bound=8)
 BATCH = flags.DEFINE_integer("batch", 16, "Samples in a batch.", lower_bound=4)
 WIDTH = flags.DEFINE_integer("width", 32, "Channels of the U-Net.", lower_bound=1)
@@ -29,7 +30,8 @@ def bench() -> int:
     if SIZE.value % 8:
         raise InputError(f"--size must be a multiple of 8, got {SIZE.value}.")
     run.use_all_cores()
-    candidates = bench.dhs(size=SIZE.value, batch=BATCH.value, width=WIDTH.value, hyper_width=HYPER_WIDTH.value)
+    suite = bench.SUITES[SUITE.value]
+    candidates = suite(size=SIZE.value, batch=BATCH.value, width=WIDTH.value, hyper_width=HYPER_WIDTH.value)
     rows = bench.measure(SUITE.value, list(candidates), rounds=ROUNDS.value, say=print)
     print(bench.table(rows))
     if JSON.value:

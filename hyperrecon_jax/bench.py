@@ -6,6 +6,7 @@ A machine that is shared or throttled slows all cases alike, so that the ratios 
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +14,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from hyperrecon_jax import hyperparams, masks, operators
-from hyperrecon_jax.model import init
+from hyperrecon_jax import evaluate, hyperparams, masks, operators
+from hyperrecon_jax.model import apply_main, generate_weights, init
 from hyperrecon_jax.objective import Objective, make_terms
-from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, make_step, place
+from hyperrecon_jax.train import REPLICATED, SPREAD, Setup, TrainState, device_mesh, initial_state, make_step, place
 from hyperrecon_jax.unet import UNet
 
 
@@ -28,7 +29,7 @@ class Row(NamedTuple):
     implementation: str
     seconds: float  # median of a call
     ratio: float  # to the first implementation of the same case
-    peak_bytes: int  # that the compiled program needs beside its arguments and results, on each device
+    peak_bytes: int  # that the compiled program needs beside its arguments and results, on each device; 0: not known
 
 
 class Candidate(NamedTuple):
@@ -76,6 +77,47 @@ def dhs(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Cand
             memory: Any = step.memory_analysis()
             name = "UHS" if keep == batch else f"DHS {keep} of {batch}, {path}"
             yield Candidate(f"{norm} norm", name, _stepper(step, state, images), int(memory.temp_size_in_bytes))
+
+
+def landscape(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Candidate]:
+    """Scores of `batch` images at some lambdas on each device, against the network's bare forward pass as often.
+
+    The forward pass has its weights already, and only a sum of its results is taken; the others generate the weights of
+    each lambda, and compute the metrics that are reported by default.
+    """
+    network = UNet(width=width)
+    mesh = device_mesh(0)
+    setup, state = _amortized(network, mesh, size=size, batch=batch, hyper_width=hyper_width, keep=batch)
+    lams = np.asarray(hyperparams.uniform(jax.random.key(2), (4 * mesh.devices.size, 2)))
+    images = np.random.default_rng(0).random((batch, size, size, 1), np.float32)
+    model, operator = setup.model, setup.operator
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    lifted = place(mesh, np.asarray(operator.lift(operator.measure(jax.numpy.asarray(images)))))
+    theta = jax.jit(partial(generate_weights, model))(state.params, lams[0])
+
+    def bare(theta, lams, lifted):
+        def at(lam):  # that the weights depend on lambda keeps the passes apart
+            moved = jax.tree.map(lambda leaf: leaf + 1e-6 * lam[0], theta)
+            return jax.numpy.sum(jax.vmap(lambda y: apply_main(model, moved, {}, y))(lifted))
+
+        return jax.lax.map(at, lams)
+
+    forward = jax.jit(
+        jax.shard_map(bare, mesh=mesh, in_specs=(REPLICATED, SPREAD, REPLICATED), out_specs=SPREAD, check_vma=False)
+    )
+    spread = place(mesh, lams, SPREAD)
+    compiled = forward.lower(theta, spread, lifted).compile()
+    case = f"{len(lams)} x {batch} images"
+    memory: Any = compiled.memory_analysis()
+    yield Candidate(
+        case, "forward pass", lambda: jax.block_until_ready(compiled(theta, spread, lifted)), int(memory.temp_size_in_bytes)
+    )
+    for name, metrics in (("J alone", ("data_consistency",)), ("all that is reported", evaluate.REPORTED)):
+        score = evaluate.make_score(model, setup.objective, operator, setup.observe, names=metrics, chunk=batch)
+        yield Candidate(case, f"scored: {name}", partial(score.run, variables, images, lams, jax.random.key(3)), 0)
+
+
+SUITES = {"dhs": dhs, "landscape": landscape}
 
 
 def _amortized(

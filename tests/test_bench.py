@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from hyperrecon_jax import bench
@@ -47,6 +48,16 @@ def test_dhs_steps_of_both_kinds():
     assert names == [("instance norm", "UHS"), ("instance norm", "DHS 2 of 4, pull back")]
     assert rows[0].ratio == 1
     assert all(row.seconds > 0 and row.peak_bytes > 0 for row in rows)
+
+
+def test_landscapes_are_timed_against_forward_passes():
+    rows = bench.measure("landscape", list(bench.landscape(size=16, batch=4, width=2, hyper_width=2)), rounds=1, say=len)
+    assert [row.implementation for row in rows] == ["forward pass", "scored: J alone", "scored: all that is reported"]
+    assert {row.case for row in rows} == {f"{4 * len(jax.devices())} x 4 images"}
+
+
+def test_the_command_knows_every_suite():
+    assert all(f"`{suite}`" in (ROOT / "bin" / "bench.py").read_text() for suite in bench.SUITES)
 
 
 @pytest.mark.parametrize(
