@@ -113,26 +113,28 @@ def make_score(
             found |= {name: dice[name] for name in wanted if name in DICE}
         return found
 
-    def at_lambda(lam, theta, batch_stats, x, y):
-        x_hat = jax.vmap(lambda y: apply_main(model, theta, batch_stats, operator.lift(y)))(y)
+    def at_lambda(lam, theta, batch_stats, x, y, lifted, before):
+        x_hat = jax.vmap(lambda lifted: apply_main(model, theta, batch_stats, lifted))(lifted)
 
-        def of_sample(x_hat, x, y):
+        def of_sample(x_hat, x, y, before):
             outcome = Outcome(x_hat, x, y, theta)
             found = values(names, outcome)
             if "rpsnr" in names:  # a black image can be matched exactly, and its PSNR is infinite
-                before = metrics.psnr(magnitude(operator.lift(y)), outcome.image)
                 found["rpsnr"] = jnp.minimum(metrics.psnr(x_hat, outcome.image), 100.0) - jnp.minimum(before, 100.0)
             if "loss" in names:
                 found["loss"] = weighted_loss(objective, lam, term_values(objective, outcome))
             return found
 
-        return jax.vmap(of_sample)(x_hat, x, y)
+        return jax.vmap(of_sample)(x_hat, x, y, before)
 
     def local(variables, lams, key, x, index):
         y = measure(observe, key, x[..., :1], index)
         networks = jax.vmap(partial(network_at, model, variables))(lams)
-        scores = jax.lax.map(lambda given: at_lambda(*given, x, y), (lams, *networks))
-        of_input = jax.vmap(lambda x, y: values(of_image, Outcome(magnitude(operator.lift(y)), x, y, {})))(x, y)
+        lifted = operator.lift(y)
+        inputs = magnitude(lifted)
+        before = metrics.psnr(inputs, x[..., :1])
+        scores = jax.lax.map(lambda given: at_lambda(*given, x, y, lifted, before), (lams, *networks))
+        of_input = jax.vmap(lambda image, x, y: values(of_image, Outcome(image, x, y, {})))(inputs, x, y)
         return scores, of_input
 
     spread = jax.jit(

@@ -26,7 +26,7 @@ import xarray as xr
 from hyperrecon_jax import checkpoint, diverse, evaluate, figures, hyperparams, logs, report, scores
 from hyperrecon_jax.data import with_labels
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.experiment import SHORT, Experiment, lam_name, load
+from hyperrecon_jax.experiment import SHORT, Experiment, load
 from hyperrecon_jax.experiment import segmenter as segmentation
 from hyperrecon_jax.model import network_at
 from hyperrecon_jax.operators import magnitude
@@ -179,7 +179,7 @@ def table(ds: xr.Dataset) -> str:
         there = known[name].sel({f"lam_{k}": v for k, v in enumerate(lam, start=1)})
         before = f"{float(known[f'input_{name}'].sel(statistic='mean')):10.4f}" if f"input_{name}" in known else " " * 10
         low, high = (float(there.sel(statistic=end)) for end in ("low", "high"))
-        lines.append(f"{name:<18}{before}{value:10.4f}  {lam_name(np.asarray(lam)):<12}  {low:.4f} to {high:.4f}")
+        lines.append(f"{name:<18}{before}{value:10.4f}  {_title(np.asarray(lam))[4:]:<12}  {low:.4f} to {high:.4f}")
     return "\n".join(lines)
 
 
@@ -365,7 +365,7 @@ def _pictures(prepared: Evaluated, ds: xr.Dataset, out: Path) -> list[dict[str, 
         figures.metric_curves(out / "curves.png", curves=[curve_of(ds, name, shown)], metrics=shown, ends=ends, mark=name)
     elif num_lams == 2 and min(map(len, prepared.axes)) > 1:
         known = scores.summary(ds)
-        for name in drawn:
+        for name in (name for name in drawn if name != "psnr" or "rpsnr" not in drawn):  # the same but for a constant
             label, sign = figures.upward(name)
             values = sign * known[name].sel(statistic="mean").values
             if ds.attrs["kind"] == "ensemble":
@@ -401,11 +401,17 @@ def _slices(prepared: Evaluated, ds: xr.Dataset, out: Path, place: int, truth: A
         truth=np.asarray(truth)[..., 0],
         input=input,
         x_hat=np.asarray(x_hat)[None, ..., 0],
-        titles=[f"λ = {lam_name(lam)}" for lam in lams],
+        titles=[_title(lam) for lam in lams],
         psnr=np.asarray(of(x_hat, truth))[None],
         rows=[ds.attrs["run"]],
         input_psnr=float(ds["input_psnr"][place]),
     )
+
+
+def _title(lam: np.ndarray) -> str:
+    """`[0.25]` -> "λ = 0.25", `[0.5, 1]` -> "λ = (0.5, 1)"."""
+    values = ", ".join(f"{v:.2g}" for v in lam)
+    return f"λ = {values}" if len(lam) == 1 else f"λ = ({values})"
 
 
 def _pairs(
@@ -424,7 +430,7 @@ def _pairs(
         first, second, distance = diverse.furthest_pair(np.asarray(x_hat))
         both = [first, second]
         images.append(np.asarray(x_hat)[both, ..., 0])
-        titles.append([f"λ = {lam_name(lams[good[j]])}" for j in both])
+        titles.append([_title(lams[good[j]]) for j in both])
         psnrs.append(psnr[good[both]])
         pairs.append(
             {

@@ -16,6 +16,8 @@ from jax import lax
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.losses import PIXELS, check_images, mae, mse, ssim
 
+SIGMA, RADIUS = 1.5, 7  # of the Laplacian of a Gaussian, in pixels
+
 __all__ = ["dice", "hfen", "mse", "nhfen", "nmae", "psnr", "rpsnr", "ssim"]
 
 
@@ -92,23 +94,28 @@ def _norm(image: jax.Array) -> jax.Array:
 
 
 def _laplacian_of_gaussian(image: jax.Array) -> jax.Array:
-    """The filter of `hfen`, channel by channel: `(*b, h, w, c) -> (*b * c, h, w, 1)` unfolded to `(*b, h, w, c)`."""
-    sigma2 = 1.5**2
-    axis = np.arange(-7, 8)
-    square = np.square(axis)[:, None] + np.square(axis)[None, :]
-    gaussian = np.exp(-square / (2 * sigma2))
-    kernel = gaussian / gaussian.sum() * (square - 2 * sigma2) / sigma2**2
-    kernel = (kernel - kernel.mean()).astype(np.float32)
+    """The filter of `hfen`, channel by channel: `(*b, h, w, c) -> (*b, h, w, c)`.
 
-    channels_first = jnp.moveaxis(image, -1, -3)
-    planes = channels_first.reshape(-1, *channels_first.shape[-2:], 1)
-    planes = jnp.pad(planes, ((0, 0), (7, 7), (7, 7), (0, 0)), mode="symmetric")
-    filtered = lax.conv_general_dilated(
-        planes,
-        kernel[:, :, None, None],
-        (1, 1),
-        "VALID",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=lax.Precision.HIGHEST,
-    )
-    return jnp.moveaxis(filtered.reshape(channels_first.shape), -3, -1)
+    Its kernel is g(x) g(y) (x^2 + y^2 - 2 sigma^2) less its mean, a sum of three products of a function of x and one of y,
+    and so three pairs of banded matrices: on a CPU many times faster than the convolution.
+    """
+    axis = np.arange(-RADIUS, RADIUS + 1)
+    gaussian = np.exp(-np.square(axis) / (2 * SIGMA**2))
+    gaussian /= gaussian.sum()
+    curved = gaussian * (np.square(axis) - SIGMA**2) / SIGMA**4
+    mean = np.outer(curved, gaussian).mean() + np.outer(gaussian, curved).mean()
+    flat = np.full(axis.size, np.sqrt(abs(mean)))
+    rows = np.stack([curved, gaussian, -np.sign(mean) * flat])
+    columns = np.stack([gaussian, curved, flat])
+    down, across = (_mirrored(taps, size) for taps, size in zip((rows, columns), image.shape[-3:-1], strict=True))
+    return jnp.einsum("rih,...hwc,rjw->...ijc", down, image, across, precision=lax.Precision.HIGHEST)
+
+
+def _mirrored(taps: np.ndarray, size: int) -> np.ndarray:
+    """Correlations with `(r, taps)` along an axis that is mirrored at its ends, as matrices `(r, size, size)`."""
+    index = np.pad(np.arange(size), RADIUS, mode="symmetric")
+    matrices = np.zeros((len(taps), size, size), np.float32)
+    for i in range(size):
+        for k, j in enumerate(index[i : i + taps.shape[1]]):
+            matrices[:, i, j] += taps[:, k]
+    return matrices
