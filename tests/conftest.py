@@ -6,6 +6,9 @@ import os
 import shutil
 import tempfile
 
+# Most of the time goes into compiling; what is compiled in a hurry computes the same, to tolerance, a little later.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 import jax
 
 CACHE = tempfile.mkdtemp(prefix="hyperrecon-jax-tests-")

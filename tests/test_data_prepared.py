@@ -136,11 +136,11 @@ def test_a_full_disk_is_named_before_work_begins(tmp_path, monkeypatch, no_makin
 def test_the_default_root_follows_the_environment(monkeypatch, tmp_path):
     monkeypatch.delenv("HYPERRECON_JAX_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert prepared._default_root() == tmp_path / "hyperrecon_jax"
+    assert prepared.cache_folder() == tmp_path / "hyperrecon_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert prepared._default_root() == Path.home() / ".cache" / "hyperrecon_jax"
+    assert prepared.cache_folder() == Path.home() / ".cache" / "hyperrecon_jax"
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path / "mine"))
-    assert prepared._default_root() == tmp_path / "mine"
+    assert prepared.cache_folder() == tmp_path / "mine"
 
 
 def test_stdout_stays_clean(tmp_path, capsys):
