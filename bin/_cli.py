@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import flags, logging
 
@@ -32,6 +32,18 @@ def main(run: Callable[..., int], *, folders: bool = False) -> None:
         _fail(error, 1)
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
+
+
+def numbers(flag: str, values: Sequence[str]) -> list[float]:
+    """The numbers of a flag that is a list.
+
+    Raises:
+        InputError: if one is none.
+    """
+    try:
+        return [float(value) for value in values]
+    except ValueError:
+        raise InputError(f"--{flag} must be numbers, got {','.join(values)}.") from None
 
 
 def _quieten() -> None:

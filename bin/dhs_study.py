@@ -29,10 +29,7 @@ def study() -> int:
         raise InputError("Say what to study: --config configs/ao_quickstart.py (see --help).")
     if not all(width.isdecimal() and int(width) > 0 for width in WIDTHS.value):
         raise InputError(f"--widths must be whole numbers above 0, got {','.join(WIDTHS.value)}.")
-    try:
-        rates = [float(rate) for rate in RATES.value]
-    except ValueError:
-        raise InputError(f"--rates must be numbers, got {','.join(RATES.value)}.") from None
+    rates = _cli.numbers("rates", RATES.value)
     run.use_all_cores()
     done = dhs_study.study(
         CONFIG.value,

@@ -30,14 +30,14 @@ COMPARE = flags.DEFINE_bool("compare", False, "Compare the runs whose folders fo
 
 
 def evaluate(folders: list[str]) -> int:
-    from hyperrecon_jax import evaluate_run, run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import compare, evaluate_run, run  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.errors import InputError
 
     if COMPARE.value:
         if RUN.value or len(folders) < 2:
             raise InputError("--compare takes the folders of two runs or more: --compare RUN RUN ...")
         run.use_all_cores()
-        evaluate_run.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
+        compare.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
         return 0
     if folders or not RUN.value:
         raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")

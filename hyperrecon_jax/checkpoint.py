@@ -28,7 +28,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from hyperrecon_jax import memory
+from hyperrecon_jax import files, memory
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.train import TrainState
 
@@ -156,13 +156,8 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with files.whole(path) as partial:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def manager(folder: Path, *, keep: int, read_only: bool = False) -> ocp.CheckpointManager:

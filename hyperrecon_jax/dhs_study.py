@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, evaluate, figures, report, run
+from hyperrecon_jax import checkpoint, evaluate, figures, files, report, run
 from hyperrecon_jax.config import complete
+from hyperrecon_jax.data import spread
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import load
 
@@ -99,16 +100,14 @@ def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     say(f"Evaluating {points} x {points} lambdas ...")
     experiment, state = load(folder)
     images = experiment.dataset.test.images
-    images = images[np.linspace(0, len(images) - 1, min(MAPPED, len(images))).astype(int)]
+    images = images[spread(len(images), MAPPED)]
     axis = np.linspace(0, 1, points)
     scores, _ = evaluate.landscape(
         experiment.score, report.variables(state), images, [axis, axis], experiment.key_test, progress=True
     )
     values = scores["rpsnr"]
-    with checkpoint.writing(folder):
-        partial = file.with_name(f"partial-{file.name}")
-        np.savez(partial, rpsnr=values, lam=axis, steps=steps)
-        partial.replace(file)
+    with checkpoint.writing(folder), files.whole(file) as partial, partial.open("wb") as opened:
+        np.savez(opened, rpsnr=values, lam=axis, steps=steps)
     return values
 
 

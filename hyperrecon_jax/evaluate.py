@@ -5,7 +5,6 @@ are spread over all local devices. A score is computed where its reconstruction 
 """
 
 import hashlib
-import os
 import sys
 import time
 import zipfile
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from hyperrecon_jax import hyperparams, losses, memory, metrics
+from hyperrecon_jax import files, hyperparams, losses, memory, metrics
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.model import Model, apply_main, network_at
@@ -99,6 +98,7 @@ def make_score(
     without_input = ("rpsnr", "weight_l1", "loss", *(DICE if "soft_dice" in objective.terms else ()))
     of_image = [name for name in names if name not in without_input]
     mesh = device_mesh(0)
+    chunks: dict[tuple[int, ...], int] = {}  # by the images' shape: found out once, and so compiled once
 
     def values(wanted, outcome):
         found = {}
@@ -150,7 +150,12 @@ def make_score(
     def run(variables, images, lams, key):
         if not len(images) or not len(lams):
             raise InputError(f"There must be images and lambdas to score, got {len(images)} and {len(lams)}.")
-        size = chunk or min(len(images), images_at_once(model, operator, observe, variables, images[0, ..., :1], lams[0]))
+        if images.shape not in chunks:
+            x = images[0, ..., :1]
+            chunks[images.shape] = chunk or min(
+                len(images), images_at_once(model, operator, observe, variables, x, lams[0])
+            )
+        size = chunks[images.shape]
         variables = place(mesh, variables)
         devices = mesh.devices.size
         padded = np.concatenate([lams, np.repeat(lams[-1:], -len(lams) % devices, 0)])
@@ -264,10 +269,8 @@ def digest(*parts: Any) -> str:
 
 def _keep(file: Path, identity: str, scores: Values, of_input: Values) -> None:
     arrays: dict[str, Any] = {f"score_{k}": v for k, v in scores.items()} | {f"input_{k}": v for k, v in of_input.items()}
-    unfinished = file.with_name(file.name + ".partial")
-    with unfinished.open("wb") as opened:
+    with files.whole(file) as unfinished, unfinished.open("wb") as opened:
         np.savez(opened, identity=identity, **arrays)
-    os.replace(unfinished, file)
 
 
 def _resume(file: Path | None, identity: str) -> tuple[int, Values, Values]:

@@ -24,7 +24,6 @@ from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, members_together
 from hyperrecon_jax.unet import UNet
 
-SHORT = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM", "data_consistency": "J"}
 FEW = 9  # networks of an ensemble that a table can hold
 
 
@@ -277,11 +276,17 @@ def lam_name(lam: np.ndarray) -> str:
     return ",".join(f"{v:g}" for v in lam) or "none"
 
 
+def term_name(term: str) -> str:
+    """A loss term as people say it: "mae" -> "MAE", "weight_l1" -> "weight l1"."""
+    short = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM", "data_consistency": "J"}
+    return short.get(term, term.replace("_", " "))
+
+
 def lam_title(lam: np.ndarray, terms: tuple[str, ...]) -> str:
     """What a lambda means, for a stranger: "lambda = 0: MAE alone"."""
     weights = np.asarray(hyperparams.coefficients(lam))
     term = terms[int(weights.argmax())]
-    name = SHORT.get(term, term.replace("_", " "))
+    name = term_name(term)
     if not lam.size:
         return f"{name} alone"
     return f"lambda = {lam_name(lam)}{f': {name} alone' if weights.max() == 1 else ''}"

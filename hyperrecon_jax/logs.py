@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
+
+from hyperrecon_jax import files
 
 BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}"
 NUMBERED = ("step", "seconds")  # what every row of metrics.jsonl holds
@@ -108,9 +109,8 @@ def drop_after(first: int, file: Path, needs: Sequence[str]) -> list[dict[str, A
     """Drop from a `.jsonl` file, if there is one, rows of steps beyond `first` and damaged ones; returns what stays."""
     kept = [row for row in read_rows(file, needs) if row["step"] <= first]
     if file.exists():
-        partial = file.with_name(file.name + ".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(partial, file)
+        with files.whole(file) as partial:
+            partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
     return kept
 
 

@@ -181,10 +181,8 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
         if not run(alone, workdir / checkpoint.CALIBRATION, say=say):
             return None
         trained, state = load(workdir / checkpoint.CALIBRATION)
-        losses = trained.score.run(report.variables(state), _validation_images(trained), lams, trained.key_validation)[0][
-            "loss"
-        ]
-        found = {name: float(losses[k, :].mean()) for k, name in enumerate(config.loss.terms)}
+        scores, _ = _score_validation(trained, state, lams)
+        found = dict(zip(config.loss.terms, scores["loss"].mean(1).tolist(), strict=True))
         with checkpoint.writing(known):
             known.mkdir(parents=True, exist_ok=True)
         checkpoint.write_scales(known, found)
@@ -221,16 +219,15 @@ def _images(experiment: Experiment, mesh: Mesh, resident: bool, first: int) -> I
 
 def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
     """Means over the validation images and the reported lambdas: "loss" and the metrics."""
-    scores, _ = experiment.score.run(
-        report.variables(state), _validation_images(experiment), experiment.lams, experiment.key_validation
-    )
+    scores, _ = _score_validation(experiment, state, experiment.lams)
     return report.means(scores)
 
 
-def _validation_images(experiment: Experiment) -> np.ndarray:
+def _score_validation(experiment: Experiment, state: TrainState, lams: np.ndarray) -> tuple[Any, Any]:
+    """The scores of the validation images at some lambdas."""
     images = experiment.dataset.val.images
-    count = min(len(images), experiment.config.train.validation_images)
-    return images[np.linspace(0, len(images) - 1, count).astype(int)]
+    chosen = images[data.spread(len(images), experiment.config.train.validation_images)]
+    return experiment.score.run(report.variables(state), chosen, lams, experiment.key_validation)
 
 
 @contextlib.contextmanager

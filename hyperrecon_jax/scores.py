@@ -6,20 +6,19 @@ knows its place in the split (`image`) and its subject (`subject`); a variable k
 is better. Lambdas are as in `hyperparams.coefficients`.
 """
 
-import contextlib
 import csv
 import functools
 import itertools
 import json
 import math
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from hyperrecon_jax import files
 from hyperrecon_jax.errors import InputError
 
 # Long name, unit and whether higher is better.
@@ -89,7 +88,7 @@ def dataset(
 
 def save(path: Path, ds: xr.Dataset) -> None:
     """Write a file, whole or not at all."""
-    with _whole(path) as partial:
+    with files.whole(path) as partial:
         # No fill value: without this, xarray declares NaN to be one in every variable, coordinates too.
         ds.to_netcdf(partial, engine="scipy", encoding={name: {"_FillValue": None} for name in ds.variables})
 
@@ -134,39 +133,38 @@ def summary(ds: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(variables, ds.drop_dims("image").coords, ds.attrs).assign_coords(statistic=list(STATISTICS))
 
 
-def best(ds: xr.Dataset, metric: str) -> tuple[tuple[float, ...], float]:
-    """The lambda `(K-1,)` with the best mean over slices, the first of equals, and that mean.
+def best(known: xr.Dataset, metric: str) -> tuple[tuple[float, ...], float]:
+    """The lambda `(K-1,)` with the best mean over slices, the first of equals, and that mean, from a `summary`.
 
     Raises:
         InputError: if the metric is not there, or its mean is nowhere finite.
     """
-    if metric not in ds or metric not in METRICS:
-        raise InputError(f"`metric` must be one of {', '.join(_metrics(ds))}, got {metric!r}.")
-    lams = _lams(ds)
-    mean = summary(ds[[metric]])[metric].sel(statistic="mean").transpose(*lams).values
+    if metric not in known or metric not in METRICS:
+        raise InputError(f"`metric` must be one of {', '.join(_metrics(known))}, got {metric!r}.")
+    lams = _lams(known)
+    mean = known[metric].sel(statistic="mean").transpose(*lams).values
     if not np.isfinite(mean).any():
         raise InputError(f"`metric` must be finite for some lambda, but the mean of {metric!r} is not.")
     place = np.unravel_index((np.nanargmax if metric in HIGHER else np.nanargmin)(mean), mean.shape)
-    return tuple(float(ds[name][i]) for name, i in zip(lams, place, strict=True)), float(mean[place])
+    return tuple(float(known[name][i]) for name, i in zip(lams, place, strict=True)), float(mean[place])
 
 
-def rows(ds: xr.Dataset) -> list[dict[str, float | None]]:
-    """A flat record for each lambda, the last running fastest: "lam_1", ..., then "psnr_mean", "psnr_sd", ...
+def rows(known: xr.Dataset) -> list[dict[str, float | None]]:
+    """A flat record for each lambda of a `summary`, the last running fastest: "lam_1", ..., then "psnr_mean", ...
 
     All of `STATISTICS` for each metric; None for what is not finite, so that it can be JSON.
     """
-    known, lams, metrics = summary(ds), _lams(ds), _metrics(ds)
+    lams, metrics = _lams(known), _metrics(known)
     names = [*lams, *(f"{metric}_{statistic}" for metric in metrics for statistic in STATISTICS)]
     tables = [known[metric].transpose(*lams, "statistic").values.reshape(-1, len(STATISTICS)) for metric in metrics]
-    points = itertools.product(*(ds[name].values.tolist() for name in lams))
+    points = itertools.product(*(known[name].values.tolist() for name in lams))
     found = ([value if math.isfinite(value) else None for value in row] for row in np.concatenate(tables, 1).tolist())
     return [dict(zip(names, [*lam, *row], strict=True)) for lam, row in zip(points, found, strict=True)]
 
 
-def write_csv(path: Path, ds: xr.Dataset) -> None:
+def write_csv(path: Path, table: Sequence[Mapping[str, float | None]]) -> None:
     """`rows` as a table, whole or not at all; what is not finite is empty."""
-    table = rows(ds)
-    with _whole(path) as partial, partial.open("w", newline="") as file:
+    with files.whole(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
         writer.writerows(table)
@@ -255,15 +253,3 @@ def _lams(ds: xr.Dataset) -> list[str]:
 
 def _metrics(ds: xr.Dataset) -> list[str]:
     return [str(name) for name in ds.data_vars if name in METRICS]
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file beside `path` that takes its place if all goes well, and else goes."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

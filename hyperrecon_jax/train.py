@@ -70,12 +70,17 @@ def initial_state(model: Model, variables: Tree, optimizer: optax.GradientTransf
 
 
 def members_together(model: Model, images: jax.ShapeDtypeStruct, variables: Tree) -> int:
-    """How many members of an ensemble half of the free memory has room for, a divisor of their number.
+    """How many members of an ensemble are trained at once, a divisor of their number.
+
+    On an accelerator as many as half of the free memory has room for. On a CPU one: what one member holds stays in the
+    cache, and a step is 1.4 times as fast as with five (64 x 64, batch 8, two cores).
 
     Args:
         model, variables: the ensemble.
         images: the shape of what one device puts through each network in a step, `(n, h, w, c)`.
     """
+    if jax.default_backend() == "cpu":
+        return 1
     alone = model._replace(members=())
     one = jax.tree.map(lambda leaf: leaf[0], variables)
 

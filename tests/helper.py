@@ -1,8 +1,11 @@
 """What several tests share: the reference networks (PyTorch names and layouts) as our variables, and a small network."""
 
+import os
 import pathlib
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 from flax import linen as nn
@@ -10,6 +13,7 @@ from flax.traverse_util import unflatten_dict
 
 from hyperrecon_jax.unet import Conv, Norm
 
+ROOT = pathlib.Path(__file__).parents[1]
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
 
 
@@ -23,6 +27,18 @@ class Net(nn.Module):
     def __call__(self, y, *, batch_axes=None):
         x = nn.relu(Norm(self.norm, name="norm")(Conv(3, name="conv")(y), batch_axes=batch_axes))
         return Conv(self.out_channels, (1, 1), name="head")(x)
+
+
+def python(*args, cwd, timeout=300):
+    """What `python ARGS` does in a folder, with this checkout's modules."""
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
 
 
 def fixture(name):

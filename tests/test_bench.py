@@ -1,13 +1,11 @@
 """The benchmark: what it computes from times, and that the command runs. No time is tested."""
 
 import itertools
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import pytest
+from helper import python
 
 from hyperrecon_jax import bench
 
@@ -64,14 +62,7 @@ def test_the_command_knows_every_suite():
     "args", [["--suite", "nothing"], ["--batch", "2"], ["--rounds", "many"], ["extra"], ["--size", "20"]]
 )
 def test_mistakes_on_the_command_line(args):
-    result = subprocess.run(
-        [sys.executable, "-m", "bin.bench", *args],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    result = python("-m", "bin.bench", *args, cwd=ROOT, timeout=100)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: ")

@@ -1,16 +1,13 @@
 """`python -m bin.train` as a user meets it: what it prints, writes and returns, and each mistake in one sentence."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
-from helper import read_events
+from helper import python, read_events
 
 from hyperrecon_jax import checkpoint, run
 from hyperrecon_jax.config import complete
@@ -27,14 +24,7 @@ def train(*args, cwd=ROOT, limit=None):
     if limit:
         lines = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
         command = ["-c", lines + "; sys.argv[0] = 'bin/train.py'; runpy.run_module('bin.train', None, '__main__', True)"]
-    return subprocess.run(
-        [sys.executable, *command, *map(str, args)],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    return python(*command, *args, cwd=cwd, timeout=120)
 
 
 def contents(folder):

@@ -1,13 +1,11 @@
 """The study of DHS: its figures against NumPy, and the whole of it on next to nothing."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helper import python
 
 from hyperrecon_jax import dhs_study
 from hyperrecon_jax.config import complete
@@ -63,14 +61,8 @@ def test_the_command_trains_maps_and_goes_on(tmp_path):
     )
 
     def command(*args):
-        return subprocess.run(
-            [sys.executable, "-m", "bin.dhs_study", "--config", "tiny.py", "--widths", "3", "--out", "study", *args],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        fixed = ("--config", "tiny.py", "--widths", "3", "--out", "study")
+        return python("-m", "bin.dhs_study", *fixed, *args, cwd=tmp_path)
 
     refused = command("--seeds", "0")
     assert (refused.returncode, refused.stderr[:24]) == (2, "error: The study needs a")

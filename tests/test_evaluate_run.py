@@ -1,16 +1,14 @@
 """Evaluation through the real command line, and what it writes against NumPy."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from helper import python
 
-from hyperrecon_jax import evaluate_run, run
+from hyperrecon_jax import compare, evaluate_run, run
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import load
@@ -41,14 +39,7 @@ def folder(tmp_path_factory):
 
 
 def command(folder, *args):
-    return subprocess.run(
-        [sys.executable, "-m", "bin.evaluate", *args],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    return python("-m", "bin.evaluate", *args, cwd=folder)
 
 
 def test_evaluate_then_compare(folder):
@@ -157,4 +148,4 @@ def test_runs_of_other_images_do_not_compare(folder, tmp_path):
     ds = xr.load_dataset(scores).assign_attrs(test_images="0", steps=0)
     ds.to_netcdf(other / "evaluation" / "scores.nc")
     with pytest.raises(InputError, match="must have the same test images: hyper and other do not"):
-        evaluate_run.compare([folder / "hyper", other], tmp_path / "out", say=lambda _: None)
+        compare.compare([folder / "hyper", other], tmp_path / "out", say=lambda _: None)

@@ -4,7 +4,7 @@
 """
 
 from hyperrecon_jax.data.array_files import arrays
-from hyperrecon_jax.data.dataset import Dataset, Split, with_labels
+from hyperrecon_jax.data.dataset import Dataset, Split, spread, with_labels
 from hyperrecon_jax.data.prepared import cache_folder, mni
 
-__all__ = ["Dataset", "Split", "arrays", "cache_folder", "mni", "with_labels"]
+__all__ = ["Dataset", "Split", "arrays", "cache_folder", "mni", "spread", "with_labels"]

@@ -19,6 +19,11 @@ class Dataset(NamedTuple):
     test: Split
 
 
+def spread(size: int, count: int) -> np.ndarray:
+    """Indices of at most `count` of `size` images, spread from the first to the last: int32 `(min(size, count),)`."""
+    return np.linspace(0, size - 1, min(size, count)).astype(np.int32)
+
+
 def with_labels(split: Split) -> Split:
     """The same with labels beside the images, as float32: `images` become `(n, h, w, 2)`, for what learns or scores labels.
 
