@@ -125,3 +125,22 @@ def read_events(folder):
             events.append(Event.FromString(content[12 : 12 + size]))
             content = content[16 + size :]
     return events
+
+
+def explorable(folder):
+    """A HyperRecon of two losses, trained next to nothing without noise, in `folder / "run"`; the folder."""
+    from hyperrecon_jax import run
+    from hyperrecon_jax.config import complete
+
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 4), ("val", 2), ("test", 3)):
+        np.save(folder / f"{name}.npy", rng.random((count, 16, 16), np.float32))
+    settings = {
+        "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
+        "loss": {"terms": ("mae", "ssim"), "scales": (1.0, 1.0)},
+        "model": {"width": 2, "hyper_width": 3},
+        "task": {"acceleration": 2.0},
+        "train": {"steps": 2, "batch": 4},
+    }
+    run.run(complete(settings), folder / "run", say=lambda _: None)
+    return folder

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "hyperrecon_jax"
 # From the ground up. A module imports from the floors below its own.
 FLOORS = [
     ["errors", "memory", "files"],
-    ["conv", "operators", "masks", "hyperparams", "losses"],
+    ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes"],
     ["metrics", "unet", "hypernet"],
     ["model"],
     ["objective"],
@@ -30,7 +30,10 @@ FLOORS = [
     ["run", "evaluation_pictures"],
     ["dhs_study", "evaluate_run"],
     ["compare"],
-    ["baseline_study"],
+    ["baseline_study", "explorer.engine"],
+    ["explorer.server"],
+    ["explorer.page"],
+    ["explorer"],
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}
 MODULES = sorted(PACKAGE.rglob("*.py"))

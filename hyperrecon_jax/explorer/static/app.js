@@ -1,0 +1,381 @@
+"use strict";
+
+// The page: its state, the data it waits for, the connection and the address.
+//
+// What tests can hold on to:
+//   body             data-ready "true" once the first reconstruction is drawn; data-connection "up" or "down";
+//                    data-k the number of losses; data-mode; data-source "live" or "static"
+//   #view-main, #view-b, #view-input, #view-truth
+//                    figures with a canvas; of what is drawn data-shows ("A", "B", "A-B", "error", "input", "truth"),
+//                    data-lam ("0.250", "0.500,1.000"), data-exact ("true", "false"), data-volume, data-index
+//   λ                #lambda-slider-1 (and on), #lambda-number-1 (and on), #lambda-pad, #sparkline, #landscape-metric,
+//                    #slot-a, #slot-b, #copy-to-b, #swap
+//   figures          #readouts td[data-metric=psnr][data-of=A], of=B, of=input; #pixel
+//   display          #mode-single, -side, -flicker, -difference, -error; #tool-pan, -window, -profile; #window, #level,
+//                    #auto-window, #reset, #smooth, #gain, #auto-gain, #scale-bar[data-range], #flicker-timer
+//   image            #volume, #slice, #slice-value, #volume-note, #file, #kind-image, #kind-kspace, #drop
+//   finding          #best, #best-metric, #best-result, #diverse, #diverse-list button[data-lam]
+//   profile          #profile, #profile-plot polyline[data-curve], #profile-close
+//   export           #export-view, button[data-format=png|npy|nii], #batch-lams, #batch-format, #batch-export
+//   messages         #toasts li.error, #toasts li.info, #banner; #copy-link, #help
+//   window.explorer  { state, latencies, cache, requests, views }; latencies are { kind, ms } from the input event to
+//                    the drawn canvas: "cached" for what could be shown at once (exact or the nearest λ), "exact" for
+//                    the image that was asked for. The same stand as "explorer:cached" and "explorer:exact" in the
+//                    browser's performance timeline.
+(() => {
+  const MODES = ["single", "side", "flicker", "difference", "error"];
+  const SLICES = 64; // slices whose input and truth are kept
+  const LATENCIES = 5000;
+  const RETRY = 2000; // milliseconds
+  const SAVE = 300; // milliseconds between two changes of the address; browsers limit them
+
+  const get = (id) => document.getElementById(id);
+
+  const source = Source.open();
+  const cache = new Store.Cache();
+  const requests = new Store.Requests(source, cache, { arrived, failed: (error) => report(error) });
+  const sliceQueue = new Store.Newest(loadSlice);
+  const slices = new Map(); // slice -> { input, truth, metrics, height, width }
+  const latencies = [];
+
+  const state = {
+    volume: null,
+    index: 0,
+    lam: { A: [], B: [] },
+    active: "A",
+    mode: "single",
+    tool: "pan",
+    window: 1,
+    level: 0.5,
+    zoom: 1,
+    pan: [0.5, 0.5],
+    smooth: false,
+    profile: null, // two points, in parts of the image
+    metric: null, // of the landscape
+    flicker: "A", // the slot that flicker shows
+    gain: { difference: null, error: null }, // null: set from the first image
+  };
+
+  const app = {
+    state,
+    source,
+    cache,
+    requests,
+    run: null,
+    views: {},
+    controls: null,
+    finding: null,
+    cursor: null, // { view, at }: where the pointer is in an image
+    autoWindow: () => change({ needsWindow: true }),
+    change,
+    changeOver: () => change({ flicker: state.flicker === "A" ? "B" : "A" }),
+    closeProfile: () => change({ profile: null, tool: state.tool === "profile" ? "pan" : state.tool }),
+    copyLink,
+    copyToB: () => setLam(state.lam[state.active], null, "B"),
+    help: () => get("help").showModal(),
+    indices: () => source.indices(volume(state.volume)),
+    moveSlice,
+    place,
+    report,
+    reset: () => change({ zoom: 1, pan: [0.5, 0.5], needsWindow: true }),
+    schedule,
+    setLam,
+    setMode,
+    slice: () => slices.get(Store.sliceKey(place())), // its input and truth, once they are here
+    showSlice: (index) => goTo(state.volume, index),
+    showVolume,
+    size: () => volume(state.volume), // { width, height }
+    stepLam: (axis, step, event) => setLam(source.step(state.lam[state.active], axis, step), event),
+    swap,
+    volume,
+  };
+
+  const pictures = Pictures(app);
+  const screen = Screen(app, pictures);
+
+  let marks = []; // { kind, since, slot }: input events whose image is not drawn yet
+  let sliceAbort = new AbortController();
+  let drawing = false;
+  let saving = null;
+  let retrying = false;
+
+  // The state and its changes
+
+  function volume(id) {
+    return app.run.volumes.find((entry) => entry.id === id);
+  }
+
+  function place() {
+    return { volume: state.volume, index: state.index };
+  }
+
+  function change(changes) {
+    Object.assign(state, changes);
+    schedule();
+    save();
+  }
+
+  function setLam(lam, event, slot = state.active) {
+    state.lam[slot] = source.snap(lam);
+    const since = event ? event.timeStamp : performance.now();
+    marks.push({ kind: "cached", since, slot });
+    ask(slot, since);
+    change({});
+  }
+
+  function ask(slot, since = null) {
+    if (cache.has(place(), state.lam[slot])) requests.settle(slot);
+    else requests.want(slot, place(), state.lam[slot], since);
+  }
+
+  function swap() {
+    state.lam = { A: state.lam.B, B: state.lam.A };
+    ask("A");
+    ask("B");
+    change({});
+  }
+
+  function setMode(mode) {
+    change({ mode, flicker: "A" });
+  }
+
+  function moveSlice(by) {
+    const indices = app.indices();
+    const position = indices.indexOf(state.index) + by;
+    goTo(state.volume, indices[Math.min(indices.length - 1, Math.max(0, position))]);
+  }
+
+  function showVolume({ id }) {
+    state.needsWindow = true;
+    const indices = source.indices(volume(id));
+    goTo(id, indices[Math.floor(indices.length / 2)]);
+  }
+
+  function goTo(id, index) {
+    const isNew = state.volume !== id || state.index !== index;
+    change({ volume: id, index });
+    if (isNew) load();
+  }
+
+  // Data
+
+  function load() {
+    if (!slices.has(Store.sliceKey(place()))) {
+      sliceAbort.abort();
+      sliceQueue.ask(place());
+    }
+    const [first, second] = state.active === "A" ? ["A", "B"] : ["B", "A"];
+    ask(first);
+    ask(second);
+    if (source.live) {
+      const set = Store.coarse(app.run.lams.length, state.lam[first]);
+      requests.fill(place(), set.map((lam) => source.snap(lam)));
+    }
+  }
+
+  async function loadSlice(wanted) {
+    sliceAbort = new AbortController();
+    try {
+      const slice = await source.slice(wanted, sliceAbort.signal);
+      slices.set(Store.sliceKey(wanted), slice);
+      if (slices.size > SLICES) slices.delete(slices.keys().next().value);
+      schedule();
+    } catch (error) {
+      if (Source.isAbort(error)) return;
+      report(error);
+      if (!(error instanceof Source.ConnectionLost)) await checkVolume();
+    }
+  }
+
+  /** A server makes room for new files by letting old ones go: then the page goes back to the first volume. */
+  async function checkVolume() {
+    try {
+      app.run.volumes = (await source.run()).volumes;
+    } catch (error) {
+      report(error);
+      return;
+    }
+    if (!volume(state.volume)) fallBack();
+  }
+
+  function arrived(entry, job) {
+    const isWanted =
+      job.since !== null &&
+      job.slot &&
+      Store.lamKey(state.lam[job.slot]) === Store.lamKey(job.lam) &&
+      Store.sliceKey(place()) === Store.sliceKey(job.place);
+    if (isWanted) marks.push({ kind: "exact", since: job.since, slot: job.slot });
+    schedule();
+  }
+
+  // The connection
+
+  function report(error) {
+    if (error instanceof Source.ConnectionLost) lost();
+    else Messages.error(error);
+  }
+
+  function lost() {
+    document.body.dataset.connection = "down";
+    const folder = app.run ? app.run.folder : "RUN";
+    Messages.banner(
+      `The server does not answer; start it again with  python -m bin.explore --run ${folder}  and this page goes on.`,
+    );
+    requests.pause();
+    if (!retrying) retry();
+  }
+
+  async function retry() {
+    retrying = true;
+    while (document.body.dataset.connection === "down") {
+      await new Promise((resolve) => setTimeout(resolve, RETRY));
+      try {
+        found(await source.run());
+      } catch (error) {
+        if (!(error instanceof Source.ConnectionLost)) Messages.error(error);
+      }
+    }
+    retrying = false;
+  }
+
+  function found(run) {
+    document.body.dataset.connection = "up";
+    Messages.banner(null);
+    if (!app.run) {
+      start(run);
+      return;
+    }
+    app.run.volumes = run.volumes;
+    requests.resume();
+    if (volume(state.volume)) load();
+    else fallBack();
+    schedule();
+  }
+
+  function fallBack() {
+    sayUnknown();
+    showVolume(app.run.volumes[0]);
+  }
+
+  function sayUnknown() {
+    const instead = app.run.volumes[0].name;
+    Messages.toast(`That volume is not known here (any more); this is ${instead} instead.`, "error");
+  }
+
+  // The address
+
+  function save() {
+    if (saving || !app.run) return;
+    saving = setTimeout(() => {
+      saving = null;
+      history.replaceState(null, "", Link.write(state));
+    }, SAVE);
+  }
+
+  async function copyLink() {
+    history.replaceState(null, "", Link.write(state));
+    try {
+      await navigator.clipboard.writeText(location.href);
+      Messages.toast("The link to this view is copied.");
+    } catch {
+      Messages.toast(`This browser does not let the page copy; the link is ${location.href}`);
+    }
+  }
+
+  /** Takes over what the address says; without a window of its own it gets the automatic one. */
+  function restore() {
+    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, app.run.lams.length, MODES);
+    Object.assign(state, { profile: null }, rest);
+    state.needsWindow = !("window" in rest && "level" in rest);
+    if (A) state.lam.A = source.snap(A);
+    if (B) state.lam.B = source.snap(B);
+    if (id && !volume(id)) sayUnknown();
+    const wanted = volume(id) || volume(state.volume) || app.run.volumes[0];
+    const indices = source.indices(wanted);
+    const middle = indices[Math.floor(indices.length / 2)];
+    change({ volume: wanted.id, index: indices.find((known) => known === index) ?? indices.find((known) => known === wanted.start) ?? middle });
+    load();
+  }
+
+  // Drawing
+
+  function schedule() {
+    if (drawing || !app.run || !state.volume) return;
+    drawing = true;
+    requestAnimationFrame(draw);
+  }
+
+  /** A slot's image: the exact one, else that of the nearest λ, else null; never another slice's. */
+  function image(slot) {
+    const lam = state.lam[slot];
+    const exact = cache.get(place(), lam);
+    const entry = exact || cache.nearest(place(), lam);
+    return entry ? { entry, exact: Boolean(exact), plane: entry.plane } : null;
+  }
+
+  function draw() {
+    drawing = false;
+    const images = { A: image("A"), B: image("B") };
+    if (state.needsWindow) pictures.setWindow(images);
+    screen.draw(images);
+    measure(images);
+  }
+
+  function measure(images) {
+    const now = performance.now();
+    for (const { kind, since, slot } of marks) {
+      if (!images[slot]) continue; // nothing of this slice could be shown yet
+      latencies.push({ kind, ms: now - since });
+      performance.measure(`explorer:${kind}`, { start: since, end: now });
+    }
+    marks = [];
+    if (latencies.length > LATENCIES) latencies.splice(0, latencies.length - LATENCIES);
+    if (images.A) document.body.dataset.ready = "true";
+  }
+
+  // Start
+
+  function addViews() {
+    for (const name of ["main", "b", "input", "truth"]) {
+      const view = new View(get(`view-${name}`), schedule);
+      app.views[name] = view;
+      Gestures.attach(view, { state, change, reset: app.reset, hover });
+    }
+  }
+
+  function hover(view, at) {
+    app.cursor = at ? { view, at } : null;
+    schedule();
+  }
+
+  function start(run) {
+    app.run = run;
+    const axes = run.lams.length;
+    state.lam = { A: source.snap(Array(axes).fill(0.5)), B: source.snap(Array(axes).fill(1)) };
+    get("run-name").textContent = run.name;
+    get("run-task").textContent = run.task;
+    document.title = `${run.name} – hyperrecon explorer`;
+    Object.assign(document.body.dataset, { k: axes + 1, source: source.live ? "live" : "static" });
+    document.body.classList.toggle("read-only", !run.writable || !source.live);
+    app.controls = new Lambda.Controls(run, (lam, event) => setLam(lam, event));
+    app.finding = new Finding(app);
+    addViews();
+    Toolbar.attach(app);
+    Volumes.attach(app);
+    Exporting.attach(app);
+    Keyboard.attach(app);
+    window.addEventListener("hashchange", restore);
+    restore();
+  }
+
+  async function open() {
+    try {
+      start(await source.run());
+    } catch (error) {
+      report(error);
+    }
+  }
+
+  window.explorer = { state, latencies, cache, requests, views: app.views };
+  open();
+})();

@@ -1,0 +1,63 @@
+"use strict";
+
+// The state in the address: what is written after the `#`, so that a link opens the same view.
+const Link = (() => {
+  const NUMBER = /^-?\d*\.?\d+(e-?\d+)?$/i;
+  const short = (value) => String(Number(value.toFixed(4)));
+  const list = (values) => values.map(short).join(",");
+
+  function numbers(text, count) {
+    const parts = (text || "").split(",");
+    return parts.length === count && parts.every((part) => NUMBER.test(part)) ? parts.map(Number) : null;
+  }
+
+  function number(text, low, high) {
+    const found = numbers(text, 1);
+    return found && found[0] >= low && found[0] <= high ? found[0] : null;
+  }
+
+  const unit = (values) => (values && values.every((value) => value >= 0 && value <= 1) ? values : null);
+  const pair = (values) => (values ? [values.slice(0, 2), values.slice(2)] : null);
+  const oneOf = (text, choices) => (choices.includes(text) ? text : null);
+
+  function write(state) {
+    const fields = new URLSearchParams({
+      volume: state.volume,
+      slice: state.index,
+      a: list(state.lam.A),
+      b: list(state.lam.B),
+      active: state.active,
+      mode: state.mode,
+      window: short(state.window),
+      level: short(state.level),
+      zoom: short(state.zoom),
+      pan: list(state.pan),
+    });
+    if (state.smooth) fields.set("smooth", 1);
+    if (state.profile) fields.set("profile", list(state.profile.flat()));
+    return `#${fields.toString().replaceAll("%2C", ",")}`;
+  }
+
+  /** The parts of a state that the hash gives and that make sense; the rest stays as it was. */
+  function read(hash, axes, modes) {
+    const fields = new URLSearchParams(hash.replace(/^#/, ""));
+    const get = (name) => fields.get(name);
+    const found = {
+      volume: get("volume"),
+      index: number(get("slice"), 0, 1e6),
+      A: unit(numbers(get("a"), axes)),
+      B: unit(numbers(get("b"), axes)),
+      active: oneOf(get("active"), ["A", "B"]),
+      mode: oneOf(get("mode"), modes),
+      window: number(get("window"), 1e-4, 1e6),
+      level: number(get("level"), -1e6, 1e6),
+      zoom: number(get("zoom"), 1, 40),
+      pan: unit(numbers(get("pan"), 2)),
+      smooth: fields.has("mode") ? get("smooth") === "1" : null,
+      profile: pair(unit(numbers(get("profile"), 4))),
+    };
+    return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== null));
+  }
+
+  return { read, write };
+})();

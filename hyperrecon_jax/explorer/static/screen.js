@@ -1,0 +1,163 @@
+"use strict";
+
+// Brings the state to the screen: views, read-outs, plot, and how the buttons look.
+const Screen = (app, pictures) => {
+  const { state } = app;
+  const memo = Memo();
+  const get = (id) => document.getElementById(id);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+
+  function draw(images) {
+    drawViews(images);
+    drawPanels(images);
+  }
+
+  function drawViews(images) {
+    const { zoom, pan, smooth, profile } = state;
+    const shared = { zoom, pan, smooth, profile, cursor: app.cursor };
+    const loaded = app.slice();
+    const main = pictures.mainContent(images);
+    get("view-b").hidden = state.mode !== "side";
+    get("view-truth").hidden = !app.volume(state.volume).truth;
+    show("main", main, shared);
+    if (state.mode === "side") show("b", pictures.slotContent("B", images.B), shared);
+    show("input", { shows: "input", text: "input", picture: loaded && pictures.gray(loaded.input) }, shared);
+    const truth = loaded && loaded.truth;
+    show("truth", { shows: "truth", text: "truth", picture: truth && pictures.gray(truth) }, shared);
+    get("view-message").hidden = !main.message;
+    get("view-message").textContent = main.message || "";
+    scaleBar(main.picture);
+  }
+
+  function show(name, { picture, shows, text, message, image: found }, shared) {
+    const view = app.views[name];
+    const { figure } = view;
+    // While the next slice is on its way the last one stays, to scroll without flicker; after a moment it goes dim.
+    const isSame = figure.dataset.volume === state.volume && figure.dataset.shows === shows;
+    view.draw(picture || (isSame && !message ? view.picture : null), shared);
+    figure.classList.toggle("loading", !picture && !message);
+    const lam = found ? Store.lamKey(found.entry.lam) : "";
+    const exact = String(found ? found.exact : Boolean(picture));
+    Object.assign(figure.dataset, { shows, lam, exact, ...(picture ? app.place() : {}) });
+    const label = figure.querySelector(".label");
+    if (label.textContent !== text) label.textContent = text;
+    view.canvas.setAttribute("aria-label", text);
+    const approximate = figure.querySelector(".approximate");
+    if (!approximate) return;
+    approximate.hidden = !found || found.exact;
+    approximate.textContent = found ? `approximate λ = ${Lambda.format(found.entry.lam)}` : "";
+  }
+
+  function scaleBar(picture) {
+    const isMap = Boolean(picture) && picture.colours !== "gray";
+    get("scale-bar").hidden = !isMap;
+    if (!isMap) return;
+    const { low, high, colours } = picture;
+    const digits = high < 0.02 ? 4 : 3;
+    const sign = low < 0 ? "±" : "0 to ";
+    get("scale-bar").dataset.range = sign + high.toFixed(digits);
+    get("scale-bar").querySelector(".bar").style.background = Colors.gradient(colours);
+    const numbers = get("scale-bar").querySelectorAll(".numbers span");
+    const texts = low < 0 ? [low.toFixed(digits), "0", `+${high.toFixed(digits)}`] : ["0", "", high.toFixed(digits)];
+    texts.forEach((text, i) => (numbers[i].textContent = text));
+  }
+
+  function drawPanels(images) {
+    app.controls.show(state);
+    Volumes.show(app);
+    app.finding.draw(state.level - state.window / 2, state.level + state.window / 2);
+    drawToolbar();
+    drawReadouts(images);
+    drawProfile(images);
+    drawPixel(images);
+  }
+
+  function pressed(selector, field, value) {
+    for (const button of all(selector)) button.setAttribute("aria-pressed", String(button.dataset[field] === value));
+  }
+
+  // A field that is being typed in is left alone.
+  function fieldValue(id, value) {
+    if (document.activeElement !== get(id)) get(id).value = value;
+  }
+
+  function drawToolbar() {
+    const { mode, tool, active, lam } = state;
+    document.body.dataset.mode = mode;
+    document.body.dataset.tool = tool;
+    pressed("[data-mode]:not(body)", "mode", mode);
+    pressed("[data-tool]:not(body)", "tool", tool);
+    pressed("[data-slot]", "slot", active);
+    get("slot-a").textContent = `A  ${Lambda.format(lam.A)}`;
+    get("slot-b").textContent = `B  ${Lambda.format(lam.B)}`;
+    get("copy-to-b").disabled = active === "B";
+    fieldValue("window", Number(state.window.toFixed(3)));
+    fieldValue("level", Number(state.level.toFixed(3)));
+    get("smooth").checked = state.smooth;
+    get("flicker-options").hidden = mode !== "flicker";
+    get("gain-options").hidden = !(mode in state.gain);
+    if (!(mode in state.gain)) return;
+    const gain = state.gain[mode] || 10;
+    fieldValue("gain", Math.log10(gain));
+    get("gain-value").textContent = `× ${gain.toFixed(gain < 10 ? 1 : 0)}`;
+  }
+
+  function drawReadouts({ A, B }) {
+    const loaded = app.slice();
+    const truth = app.volume(state.volume).truth;
+    memo("readouts", [A && A.entry, B && B.entry, loaded, truth], () => {
+      const columns = { A: A && A.entry.metrics, B: B && B.entry.metrics, input: loaded && loaded.metrics };
+      Readouts.table(get("readouts").tBodies[0], truth ? app.run.metrics : [], columns);
+    });
+    for (const [slot, found] of Object.entries({ A, B })) {
+      const isApproximate = Boolean(found) && !found.exact;
+      get("readouts").classList.toggle(`approximate-${slot}`, isApproximate);
+    }
+    get("no-truth").hidden = truth;
+    get("best").disabled = !truth || get("best").classList.contains("busy");
+    get("best-metric").disabled = !truth;
+  }
+
+  function curves({ A, B }) {
+    const loaded = app.slice();
+    const size = app.size();
+    const usesB = ["side", "flicker", "difference"].includes(state.mode) || state.active === "B";
+    const named = [
+      ["truth", loaded && loaded.truth],
+      ["input", loaded && loaded.input],
+      ["B", usesB && B && B.plane],
+      ["A", A && A.plane],
+    ];
+    return named
+      .filter(([, plane]) => plane)
+      .map(([name, plane]) => ({ name, className: `curve-${name}`, image: { ...size, plane } }));
+  }
+
+  function drawProfile(images) {
+    const { profile, tool } = state;
+    get("profile").hidden = !profile && tool !== "profile";
+    get("profile-hint").hidden = Boolean(profile);
+    get("profile-plot").style.display = profile ? "" : "none";
+    if (get("profile").hidden) return;
+    const drawn = curves(images);
+    const size = [get("profile-plot").clientWidth, get("profile-plot").clientHeight];
+    const planes = ["truth", "input", "B", "A"].map((name) => (drawn.find((curve) => curve.name === name) || {}).image);
+    memo("profile", [profile, ...size, ...planes.map((found) => found && found.plane)], () => {
+      Profile.plot(get("profile-plot"), profile, drawn);
+      Profile.legend(get("profile-legend"), [...drawn].reverse());
+    });
+  }
+
+  function drawPixel(images) {
+    const { width, height } = app.size();
+    const { cursor } = app;
+    const [x, y] = cursor ? [Math.floor(cursor.at[0] * width), Math.floor(cursor.at[1] * height)] : [-1, -1];
+    const inside = x >= 0 && y >= 0 && x < width && y < height;
+    const values = inside
+      ? curves(images).reverse().map(({ name, image: { plane } }) => `${name} ${plane[y * width + x].toFixed(3)}`)
+      : [];
+    get("pixel").textContent = inside ? [`column ${x}, row ${y}`, ...values].join("   ") : "\u00a0";
+  }
+
+  return { draw };
+};

@@ -1,0 +1,58 @@
+"use strict";
+
+// The buttons and fields around the images, and which metric is drawn over λ.
+const Toolbar = (() => {
+  const get = (id) => document.getElementById(id);
+  const all = (selector) => [...document.querySelectorAll(selector)];
+
+  function onNumber(app, id, use) {
+    get(id).addEventListener("input", ({ target }) => {
+      if (target.value !== "" && Number.isFinite(target.valueAsNumber)) use(target.valueAsNumber);
+    });
+    get(id).addEventListener("blur", app.schedule);
+  }
+
+  function flickerTimer(app) {
+    let timer = null;
+    const restart = () => {
+      clearInterval(timer);
+      if (get("flicker-timer").checked) timer = setInterval(turn, 1000 * get("flicker-seconds").value);
+    };
+    const turn = () => app.state.mode === "flicker" && app.changeOver();
+    get("flicker-timer").onchange = restart;
+    get("flicker-seconds").onchange = restart;
+    get("flicker-swap").onclick = app.changeOver;
+  }
+
+  function attach(app) {
+    const { state } = app;
+    for (const button of all("button[data-mode]")) button.onclick = () => app.setMode(button.dataset.mode);
+    for (const button of all("button[data-tool]")) button.onclick = () => app.change({ tool: button.dataset.tool });
+    for (const button of all("button[data-slot]")) button.onclick = () => app.change({ active: button.dataset.slot });
+    get("copy-to-b").onclick = app.copyToB;
+    get("swap").onclick = app.swap;
+    get("auto-window").onclick = app.autoWindow;
+    get("reset").onclick = app.reset;
+    get("smooth").onchange = ({ target }) => app.change({ smooth: target.checked });
+    get("profile-close").onclick = app.closeProfile;
+    get("copy-link").onclick = app.copyLink;
+    get("help-button").onclick = app.help;
+    get("auto-gain").onclick = () => app.change({ gain: { ...state.gain, [state.mode]: null } });
+    onNumber(app, "gain", (power) => app.change({ gain: { ...state.gain, [state.mode]: 10 ** power } }));
+    onNumber(app, "window", (width) => width > 0 && app.change({ window: width }));
+    onNumber(app, "level", (level) => app.change({ level }));
+    flickerTimer(app);
+    addLandscapeChoice(app);
+  }
+
+  function addLandscapeChoice(app) {
+    const { evaluation } = app.run;
+    const names = evaluation ? Object.keys(evaluation.values) : [];
+    get("landscape-choice").hidden = !names.length;
+    get("landscape-metric").replaceChildren(...names.map((name) => new Option(Readouts.describe(name).label, name)));
+    get("landscape-metric").onchange = ({ target }) => app.change({ metric: target.value });
+    app.state.metric = names[0] || null;
+  }
+
+  return { attach };
+})();

@@ -1,0 +1,197 @@
+"""What the explorer computes, against the functions it is made of and NumPy."""
+
+import gzip
+import io
+import json
+import zipfile
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helper import explorable
+
+from hyperrecon_jax import evaluate, model, report, run
+from hyperrecon_jax.config import complete
+from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.experiment import load
+from hyperrecon_jax.explorer import engine as module
+from hyperrecon_jax.explorer.engine import Engine
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return explorable(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    return Engine(folder / "run")
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def test_a_reconstruction_is_that_of_the_model_and_its_scores_are_right(folder, engine):
+    experiment, state = load(folder / "run")
+    setup = experiment.setup
+    x = experiment.dataset.test.images[1]
+    (y,) = evaluate.measure(setup.observe, experiment.key_test, jnp.asarray(x)[None], jnp.array([1]))
+    expected = model.reconstruct(setup.model, report.variables(state), jnp.array([0.3]), setup.operator.lift(y))
+    image, known = engine.reconstruct("test", 1, [0.3])
+    np.testing.assert_allclose(image, expected[..., 0], atol=1e-5)
+    difference = image - x[..., 0]
+    np.testing.assert_allclose(known["metrics"]["mae"], np.abs(difference).mean(), rtol=1e-4)
+    np.testing.assert_allclose(known["metrics"]["psnr"], -10 * np.log10(np.square(difference).mean()), rtol=1e-4)
+    residual = np.asarray(setup.operator.measure(jnp.asarray(image)[..., None]) - y)
+    np.testing.assert_allclose(known["metrics"]["data_consistency"], (np.abs(residual) ** 2).sum(), rtol=1e-3)
+
+    planes, known = engine.slice("test", 1)
+    np.testing.assert_allclose(planes[1], x[..., 0])
+    np.testing.assert_allclose(planes[0], np.abs(np.fft.ifft2(np.asarray(y)[..., 0], norm="ortho")), atol=1e-5)
+    np.testing.assert_allclose(known["metrics"]["mae"], np.abs(planes[0] - planes[1]).mean(), rtol=1e-4)
+
+
+def test_measured_k_space_gives_what_its_image_gives(engine):
+    """The run has no noise: all of k-space, centred as in files, is under-sampled as the image is."""
+    image = np.random.default_rng(1).random((2, 24, 16)).astype(np.float32)
+    image /= image.max()
+    centred = np.fft.fft2(np.fft.ifftshift(image, axes=(1, 2)), norm="ortho")
+    kspace = np.fft.fftshift(centred, axes=(1, 2)).astype(np.complex64)
+    one, other = engine.add("image.npy", npy(image)), engine.add("k.npy", npy(kspace), "kspace")
+    assert engine.volume(other)["truth"]
+    for index in (0, 1):
+        a, b = (engine.reconstruct(volume, index, [0.6]) for volume in (one, other))
+        np.testing.assert_allclose(a[0], b[0], atol=2e-4)
+        np.testing.assert_allclose(a[1]["metrics"]["data_consistency"], b[1]["metrics"]["data_consistency"], rtol=1e-2)
+    np.testing.assert_allclose(engine.slice(other, 1)[0][1], image[1], atol=1e-5)
+    assert "24 x 16" in engine.volume(one)["note"]
+
+    kspace[:, :, ::3] = 0  # now what is there is all that was measured
+    partly = engine.add("k.npy", npy(kspace), "kspace")
+    planes, known = engine.slice(partly, 0)
+    assert (len(planes), known) == (1, {"truth": False, "metrics": {}})
+    zero_filled = np.abs(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace[0]), norm="ortho")))
+    np.testing.assert_allclose(planes[0] / planes[0].max(), zero_filled / zero_filled.max(), atol=1e-5)
+    assert set(engine.reconstruct(partly, 0, [0.2])[1]["metrics"]) == {"data_consistency"}
+    lams, criterion = engine.diverse(partly, 0, 3)
+    assert len(lams) == 3
+    assert "nearest the measurement" in criterion
+    with pytest.raises(InputError, match="needs the truth"):
+        engine.best(partly, 0, "psnr")
+
+
+def test_good_ones_that_differ_and_the_best(engine):
+    """Against every lambda of the dense set, one at a time."""
+    lams = np.linspace(0, 1, 101)
+    found = [engine.reconstruct("test", 2, [lam]) for lam in lams]
+    psnr = np.array([known["metrics"]["psnr"] for _, known in found])
+    chosen, _ = engine.diverse("test", 2, 4)
+    index = [round(100 * lam) for (lam,) in chosen]
+    assert len({*index}) == 4
+    bar = min(np.percentile(psnr, 90), psnr.max() - module.NEAR)
+    assert (psnr[index] >= bar - 1e-3).all()
+    images = np.stack([image.ravel() for image, _ in found])[psnr >= bar - 1e-3]
+    furthest = np.linalg.norm(images[:, None] - images[None], axis=-1).max()
+    np.testing.assert_allclose(np.linalg.norm(found[index[0]][0] - found[index[1]][0]), furthest, rtol=1e-3)
+    for metric, sign in (("psnr", 1), ("mae", -1)):
+        lam, value = engine.best("test", 2, metric)
+        assert sign * value >= max(sign * known["metrics"][metric] for _, known in found[::10]) - 1e-4
+        np.testing.assert_allclose(engine.reconstruct("test", 2, lam)[1]["metrics"][metric], value, rtol=1e-3)
+
+
+def test_what_the_page_is_told(engine):
+    about = engine.about()
+    assert about["lams"] == [{"low": "MAE", "high": "SSIM", "low_hint": "smoother", "high_hint": "sharper"}]
+    assert (about["size"], about["evaluation"], about["task"]) == ([16, 16], None, "2-fold under-sampled MRI")
+    assert about["volumes"][0] | {"start": 0} == {
+        "start": 0,
+        "id": "test",
+        "name": "test images",
+        "slices": 3,
+        "height": 16,
+        "width": 16,
+        "truth": True,
+        "note": "",
+    }
+    images = np.random.default_rng(0).random((3, 16, 16)) * np.array([0.1, 1, 0.5])[:, None, None]
+    assert engine.volume(engine.add("three.npy", npy(images)))["start"] == 1
+    json.dumps(about, allow_nan=False)
+
+
+def test_exports_hold_what_is_shown_and_say_what_it_is(engine):
+    import nibabel
+    from PIL import Image
+
+    image, known = engine.reconstruct("test", 0, [0.25])
+    name, content = engine.export("test", 0, [[0.25]], "npy")
+    with np.load(io.BytesIO(content)) as archive:
+        np.testing.assert_allclose(archive["image"].squeeze(), image, atol=1e-6)
+        metadata = json.loads(str(archive["metadata"]))
+    assert name == "test_images_0_lambda_0.25.npz"
+    assert (metadata["run"], metadata["lambda"], metadata["slice"]) == ("run", "0.25", "0")
+    assert float(metadata["psnr"]) == pytest.approx(known["metrics"]["psnr"], rel=1e-4)
+    picture = Image.open(io.BytesIO(engine.export("test", 0, [[0.25]], "png", window=0.5, level=0.25)[1]))
+    np.testing.assert_allclose(np.asarray(picture), np.clip(image / 0.5, 0, 1) * 255, atol=0.51)
+    assert picture.text["lambda"] == "0.25"
+    nifti = nibabel.Nifti1Image.from_bytes(gzip.decompress(engine.export("test", 0, [[0.25]], "nii")[1]))
+    np.testing.assert_allclose(np.sort(np.asarray(nifti.dataobj).ravel()), np.sort(image.ravel()), atol=1e-6)
+    name, content = engine.export("test", 0, [[0.25], [1.0]], "png")
+    assert name == "test_images_0.zip"
+    assert zipfile.ZipFile(io.BytesIO(content)).namelist() == [
+        "test_images_0_lambda_0.25.png",
+        "test_images_0_lambda_1.png",
+    ]
+
+
+def test_the_oldest_files_go_when_there_are_too_many(engine, monkeypatch):
+    ids = []
+    monkeypatch.setattr(module, "UPLOADS", 3 * 16 * 16 * 4 + 2 * 16 * 16 * 4)  # the test images and two slices
+    for seed in range(3):
+        ids.append(engine.add("one.npy", npy(np.random.default_rng(seed).random((16, 16), np.float32))))
+    with pytest.raises(InputError, match="no volume .* any more"):
+        engine.slice(ids[0], 0)
+    engine.slice(ids[1], 0)
+    assert engine.add("again.npy", npy(np.random.default_rng(2).random((16, 16), np.float32))) == ids[2]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda e: e.slice("none", 0), "no volume 'none'"),
+        (lambda e: e.slice("test", 3), r"must be in \[0, 2\], got 3"),
+        (lambda e: e.reconstruct("test", 0, [1.5]), r"must be in \[0, 1\], got 1.5"),
+        (lambda e: e.reconstruct("test", 0, [float("nan")]), "got nan"),
+        (lambda e: e.reconstruct("test", 0, [0.1, 0.2]), "1 for 2 loss terms"),
+        (lambda e: e.diverse("test", 0, 1), r"must be in \[2, 24\], got 1"),
+        (lambda e: e.best("test", 0, "beauty"), "must be one of psnr, .* got 'beauty'"),
+        (lambda e: e.export("test", 0, [[0.1]], "jpg"), "must be one of png, npy, nii, got 'jpg'"),
+        (lambda e: e.export("test", 0, [], "png"), "a lambda to export, got none"),
+        (lambda e: e.add("x.npy", b"nonsense"), "x.npy"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(engine, call, message):
+    with pytest.raises(InputError, match=message):
+        call(engine)
+
+
+def test_three_losses_and_runs_with_nothing_to_move(folder):
+    settings = json.loads((folder / "run" / "config.json").read_text())
+    three = {
+        **settings,
+        "loss": {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)},
+        "train": {"steps": 1, "batch": 4},
+    }
+    run.run(complete(three), folder / "three", say=lambda _: None)
+    engine = Engine(folder / "three")
+    assert [(lam["low"], lam["high"]) for lam in engine.about()["lams"]] == [
+        ("total variation + MAE", "J"),
+        ("MAE", "total variation"),
+    ]
+    assert engine.reconstruct("test", 0, [0.5, 0.5])[0].shape == (16, 16)
+    fixed = {**settings, "model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "constant", "value": (0.5,)}}
+    run.run(complete(fixed), folder / "fixed", say=lambda _: None)
+    with pytest.raises(InputError, match="nothing to move"):
+        Engine(folder / "fixed")

@@ -1,0 +1,181 @@
+"""The explorer over HTTP: what it answers, what it refuses, and that nothing brings it down."""
+
+import http.client
+import io
+import json
+import urllib.parse
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from helper import explorable
+
+from hyperrecon_jax.explorer import server, widget
+
+
+class Answer(NamedTuple):
+    status_code: int
+    headers: http.client.HTTPMessage
+    content: bytes
+
+    def json(self):
+        return json.loads(self.content)
+
+
+class Client:
+    """Requests as they are written, to a server in a thread, which a notebook's widget starts."""
+
+    def __init__(self, run):
+        self.widget = widget(run)
+        self.host = urllib.parse.urlsplit(self.widget.address).netloc
+
+    def get(self, path, params=(), **options):
+        return self._ask("GET", path, params, **options)
+
+    def post(self, path, params=(), **options):
+        return self._ask("POST", path, params, **options)
+
+    def _ask(self, method, path, params, content=None, headers=None):
+        connection = http.client.HTTPConnection(self.host, timeout=120)
+        query = "?" + urllib.parse.urlencode(dict(params), doseq=True) if params else ""
+        connection.request(method, path + query, content, headers or {})
+        answer = connection.getresponse()
+        found = Answer(answer.status, answer.headers, answer.read())
+        connection.close()
+        return found
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    client = Client(explorable(tmp_path_factory.mktemp("runs")) / "run")
+    yield client
+    client.widget.close()
+
+
+@pytest.fixture
+def engine(client):
+    return client.widget.engine
+
+
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def test_planes_come_as_float32_with_what_is_known_of_them(engine, client):
+    answer = client.get("/api/reconstruct", params={"volume": "test", "index": 1, "lam": "0.4"})
+    assert answer.status_code == 200
+    image, known = engine.reconstruct("test", 1, [0.4])
+    np.testing.assert_array_equal(np.frombuffer(answer.content, "<f4").reshape(16, 16), image)
+    info = json.loads(answer.headers["x-info"])
+    assert (info["height"], info["width"], info["lam"]) == (16, 16, [0.4])
+    assert info["metrics"] == pytest.approx(known["metrics"])
+    answer = client.get("/api/slice", params={"volume": "test", "index": 1})
+    assert np.frombuffer(answer.content, "<f4").shape == (2 * 16 * 16,)
+
+
+def test_the_rest_of_what_it_answers(client):
+    assert client.get("/api/run").json()["volumes"][0]["id"] == "test"
+    found = client.get("/api/diverse", params={"volume": "test", "index": 0, "count": 3}).json()
+    assert len(found["lams"]) == 3
+    assert 0 <= client.get("/api/best", params={"volume": "test", "index": 0, "metric": "ssim"}).json()["lam"][0] <= 1
+    answer = client.get("/api/export", params={"volume": "test", "index": 0, "lam": ["0", "1"], "format": "png"})
+    assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''test_images_0.zip"
+    added = client.post("/api/volumes", params={"name": "mine.npy"}, content=npy(np.ones((2, 16, 16), np.float32))).json()
+    assert (added["name"], added["slices"]) == ("mine.npy", 2)
+    assert client.get("/api/slice", params={"volume": added["id"], "index": 1}).status_code == 200
+    page = client.get("/")
+    assert "text/html" in page.headers["content-type"]
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    ("path", "params", "sentence"),
+    [
+        ("reconstruct", {"volume": "test", "index": "0"}, "must have a lam"),
+        ("reconstruct", {"volume": "test", "index": "0", "lam": "x"}, "must be numbers"),
+        ("reconstruct", {"volume": "test", "index": "0", "lam": "2"}, "in [0, 1]"),
+        ("reconstruct", {"volume": "test", "index": "-1", "lam": "1"}, "whole number"),
+        ("slice", {"volume": "test", "index": "9" * 30}, "whole number"),
+        ("slice", {"volume": "../../config.json", "index": "0"}, "no volume"),
+        ("diverse", {"volume": "test", "index": "0", "count": "1000"}, "in [2, 24]"),
+        ("best", {"volume": "test", "index": "0", "metric": ""}, "must be one of"),
+        ("export", {"volume": "test", "index": "0", "lam": "1", "format": "exe"}, "must be one of"),
+        (
+            "export",
+            {"volume": "test", "index": "0", "lam": "1", "format": "png", "window": "wide"},
+            "window must be a number",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(client, path, params, sentence):
+    answer = client.get(f"/api/{path}", params=params)
+    assert answer.status_code == 400
+    assert sentence in answer.json()["error"]
+
+
+def test_files_that_are_too_large_or_malformed(client, monkeypatch):
+    for content in (
+        b"",
+        b"\x93NUMPY broken",
+        b"\x1f\x8b\x08 broken",
+        b"\x89PNG\r\n\x1a\n broken",
+        b"\x89HDF\r\n\x1a\n broken",
+    ):
+        answer = client.post("/api/volumes", params={"name": "broken"}, content=content)
+        assert answer.status_code == 400, content
+        assert len(answer.json()["error"]) > 20
+    monkeypatch.setattr(server, "LARGEST", 1000)
+    assert client.post("/api/volumes", params={"name": "large"}, content=b"x" * 1001).status_code == 413
+    assert client.get("/api/run").status_code == 200
+
+
+def test_nothing_but_the_page_is_served_and_to_its_own_page_alone(client):
+    for path in (
+        "/engine.py",
+        "/../engine.py",
+        "/%2e%2e/engine.py",
+        "/..%2fengine.py",
+        "//etc/passwd",
+        "/static/index.html",
+    ):
+        assert client.get(path).status_code == 404, path
+    assert client.get("/api/run", headers={"host": "evil.example"}).status_code == 400
+    content = npy(np.ones((16, 16), np.float32))
+    refused = client.post("/api/volumes", params={"name": "a"}, content=content, headers={"origin": "http://evil.example"})
+    assert refused.status_code == 403
+    own = {"origin": f"http://{client.host}"}
+    assert client.post("/api/volumes", params={"name": "a.npy"}, content=content, headers=own).status_code == 200
+
+
+def test_a_defect_of_ours_is_told_and_the_server_goes_on(engine, client, monkeypatch, caplog):
+    def broken(*args):
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(engine, "slice", broken)
+    answer = client.get("/api/slice", params={"volume": "test", "index": 0})
+    assert (answer.status_code, "on purpose" in answer.json()["error"]) == (500, True)
+    assert "RuntimeError: on purpose" in caplog.text
+    assert client.get("/api/run").status_code == 200
+
+
+def test_many_at_once_get_each_their_own(engine, client):
+    lams = np.linspace(0, 1, 16).round(4)
+
+    def ask(lam):
+        answer = client.get("/api/reconstruct", params={"volume": "test", "index": 0, "lam": str(lam)})
+        return np.frombuffer(answer.content, "<f4").reshape(16, 16)
+
+    with ThreadPoolExecutor(8) as pool:
+        for lam, image in zip(lams, pool.map(ask, lams), strict=True):
+            np.testing.assert_array_equal(image, engine.reconstruct("test", 0, [lam])[0])
+
+
+def test_an_address_that_is_taken():
+    taken = server.listen("127.0.0.1", 0)
+    with taken, pytest.raises(server.InputError, match="cannot listen at 127.0.0.1, port"):
+        server.listen("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(server.InputError, match="port 99999"):
+        server.listen("127.0.0.1", 99999)
