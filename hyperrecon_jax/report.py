@@ -188,10 +188,12 @@ def hint(config: ConfigDict, workdir: Path) -> str:
     larger = "csmri_supervised_4x" if config.loss.ground_truth else "csmri_ao_8x"
     if config.task.name == "segmentation":
         larger = "segment"
+    movable = config.model.hyper_width and config.task.name != "segmentation"
+    explore = f"python -m bin.explore --run {workdir} to move lambda and look; " if movable else ""
     return (
         f"Look at {workdir / checkpoint.PICTURE}; the figures are in {workdir / checkpoint.SUMMARY}.\n"
-        f"Next: tensorboard --logdir {workdir / checkpoint.TENSORBOARD} (pip install tensorboard), or the paper's size with"
-        f" python -m bin.train --config configs/{larger}.py --dry-run"
+        f"Next: {explore}tensorboard --logdir {workdir / checkpoint.TENSORBOARD} (pip install tensorboard); or the paper's"
+        f" size with python -m bin.train --config configs/{larger}.py --dry-run"
     )
 
 

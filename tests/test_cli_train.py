@@ -95,7 +95,7 @@ def test_it_succeeds_and_says_what_is_what(finished):
         "4 steps of 4 images",
         "    lambda      psnr      ssim       mae      hfen     rpsnr",
         f"Look at {workdir}/reconstructions.png; the figures are in {workdir}/summary.json.",
-        f"Next: tensorboard --logdir {workdir}/tensorboard",
+        f"Next: python -m bin.explore --run {workdir} to move lambda and look; tensorboard --logdir {workdir}/tensorboard",
     ):
         assert part in result.stdout
 
