@@ -2,7 +2,7 @@
 
     python -m bin.evaluate --run runs/quickstart
     python -m bin.evaluate --run runs/quickstart --data mine.npy --metrics psnr,ssim,mae --lams 20 --out mine
-    python -m bin.evaluate --run runs/quickstart --config configs/quickstart.py --config.data.seed=7
+    python -m bin.evaluate --run runs/quickstart --config configs/quickstart.py --config.data.seed=7 --out other
     python -m bin.evaluate --run runs/quickstart --segmenter runs/segment_quickstart
     python -m bin.evaluate --compare runs/quickstart runs/baselines
 
@@ -43,6 +43,8 @@ def evaluate(folders: list[str]) -> int:
         raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
     if DATA.value and CONFIG.value:
         raise InputError("--data and --config both name images: give one of them.")
+    if (DATA.value or CONFIG.value) and not OUT.value:
+        raise InputError("Say where the scores of images that are not the run's own go: --out DIR.")
     data = CONFIG.value.to_dict()["data"] if CONFIG.value else None
     if DATA.value:
         data = {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}

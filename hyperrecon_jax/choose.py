@@ -4,12 +4,13 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from hyperrecon_jax.errors import InputError
 
 
 def best_lambda(
-    value: Callable[[jax.Array], jax.Array], starts: jax.Array, *, steps: int = 40
+    value: Callable[[jax.Array], jax.Array], starts: jax.Array | np.ndarray, *, steps: int = 40
 ) -> tuple[jax.Array, jax.Array]:
     """The lambda in [0, 1]^(K-1) with the largest value that gradient ascent finds from the best of some starts.
 
@@ -31,7 +32,7 @@ def best_lambda(
     if starts.ndim != 2 or not len(starts):
         raise InputError(f"`starts` must have shape (s, K-1) with s of at least 1, got {starts.shape}.")
     first = jax.lax.map(value, starts)
-    lam = starts[jnp.argmax(first)]
+    lam = jnp.asarray(starts)[jnp.argmax(jnp.where(jnp.isnan(first), -jnp.inf, first))]
     climb = jax.value_and_grad(value)
 
     def step(_, state):

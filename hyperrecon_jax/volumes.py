@@ -285,7 +285,7 @@ def _kspace(where: str, stack: _Stack) -> Volume:
 
     with np.errstate(over="ignore", invalid="ignore"):
         peak = max(float(np.abs(np.fft.ifft2(corner(k), norm="ortho")).max()) for k in range(n))
-    if not (math.isfinite(peak) and peak > 0):
+    if not (math.isfinite(peak) and peak >= np.finfo(np.float32).tiny):
         raise InputError(f"{where} must hold k-space of an image, but the largest value of the image is {peak:g}.")
     slices = np.empty((n, rows, columns), np.complex64)
     for k in range(n):

@@ -41,6 +41,13 @@ def test_without_a_gradient_it_is_the_best_start():
     assert (float(lam[0]), float(value)) == (pytest.approx(0.8), 2)
 
 
+def test_a_start_without_a_value_is_passed_over():
+    lam, value = choose.best_lambda(
+        lambda lam: jnp.where(lam[0] < 0.2, jnp.nan, 1 - lam[0] ** 2), jnp.array([[0.0], [0.5]])
+    )
+    np.testing.assert_allclose([lam[0], value], [0.2, 0.96], atol=0.02)
+
+
 @pytest.mark.parametrize("shape", [(3,), (0, 1)])
 def test_starts_of_another_shape(shape):
     with pytest.raises(InputError, match="`starts` must have shape"):

@@ -106,6 +106,13 @@ def test_images_that_the_run_has_never_seen(folder):
     assert ds["mse"].sizes == {"lam_1": 3, "image": 2}
 
 
+def test_scores_of_other_images_are_not_taken_for_the_runs_own(folder):
+    before = sorted(path.name for path in (folder / "hyper").iterdir())
+    result = command(folder, "--run", "hyper", "--data", "wider.npy")
+    assert (result.returncode, "that are not the run's own go: --out DIR" in result.stderr) == (2, True)
+    assert sorted(path.name for path in (folder / "hyper").iterdir()) == before
+
+
 def test_members_are_told_apart(folder):
     """An ensemble's score at a member's lambda is that member's, evaluated as a plain network."""
     prepared = evaluate_run.prepare(folder / "unets")

@@ -13,6 +13,7 @@ from helper import explorable
 from hyperrecon_jax import evaluate, model, report, run
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.evaluate_run import evaluate_run
 from hyperrecon_jax.experiment import load
 from hyperrecon_jax.explorer import engine as module
 from hyperrecon_jax.explorer.engine import Engine
@@ -105,7 +106,7 @@ def test_good_ones_that_differ_and_the_best(engine):
 def test_what_the_page_is_told(engine):
     about = engine.about()
     assert about["lams"] == [{"low": "MAE", "high": "SSIM", "low_hint": "smoother", "high_hint": "sharper"}]
-    assert (about["size"], about["evaluation"], about["task"]) == ([16, 16], None, "2-fold under-sampled MRI")
+    assert (about["steps"], about["evaluation"], about["task"]) == (2, None, "2-fold under-sampled MRI")
     assert about["volumes"][0] | {"start": 0} == {
         "start": 0,
         "id": "test",
@@ -119,6 +120,15 @@ def test_what_the_page_is_told(engine):
     images = np.random.default_rng(0).random((3, 16, 16)) * np.array([0.1, 1, 0.5])[:, None, None]
     assert engine.volume(engine.add("three.npy", npy(images)))["start"] == 1
     json.dumps(about, allow_nan=False)
+
+
+def test_the_landscape_is_shown_if_it_is_of_this_run_and_its_images(folder, engine):
+    ds = evaluate_run(folder / "run", folder / "run" / "evaluation", points=3, say=lambda _: None)
+    found = engine.about()["evaluation"]
+    np.testing.assert_allclose(found["axes"], [[0, 0.5, 1]])
+    np.testing.assert_allclose(found["values"]["ssim"], ds["ssim"].mean("image"))
+    evaluate_run(folder / "run", folder / "run" / "evaluation", points=3, count=2, say=lambda _: None)
+    assert engine.about()["evaluation"] is None
 
 
 def test_exports_hold_what_is_shown_and_say_what_it_is(engine):
@@ -148,11 +158,17 @@ def test_exports_hold_what_is_shown_and_say_what_it_is(engine):
 
 def test_the_oldest_files_go_when_there_are_too_many(engine, monkeypatch):
     ids = []
-    monkeypatch.setattr(module, "UPLOADS", 3 * 16 * 16 * 4 + 2 * 16 * 16 * 4)  # the test images and two slices
+    monkeypatch.setattr(module, "UPLOADS", 2 * 16 * 16 * 4)  # two slices
     for seed in range(3):
         ids.append(engine.add("one.npy", npy(np.random.default_rng(seed).random((16, 16), np.float32))))
-    with pytest.raises(InputError, match="no volume .* any more"):
-        engine.slice(ids[0], 0)
+        engine.slice(ids[-1], 0)
+    for call in (
+        engine.slice,
+        lambda *place: engine.reconstruct(*place, [0.5]),
+        lambda *place: engine.best(*place, "psnr"),
+    ):
+        with pytest.raises(InputError, match="no volume .* any more"):
+            call(ids[0], 0)
     engine.slice(ids[1], 0)
     assert engine.add("again.npy", npy(np.random.default_rng(2).random((16, 16), np.float32))) == ids[2]
 
@@ -191,6 +207,12 @@ def test_three_losses_and_runs_with_nothing_to_move(folder):
         ("MAE", "total variation"),
     ]
     assert engine.reconstruct("test", 0, [0.5, 0.5])[0].shape == (16, 16)
+    members = {**settings, "model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "ensemble", "axes": ((0.1, 0.7),)}}
+    run.run(complete(members), folder / "members", say=lambda _: None)
+    engine = Engine(folder / "members")
+    assert sorted(engine.diverse("test", 0, 6)[0]) == [[0.1], [0.7]]
+    both = [engine.reconstruct("test", 0, [lam])[1]["metrics"]["ssim"] for lam in (0.1, 0.7)]
+    np.testing.assert_allclose(engine.best("test", 0, "ssim")[1], max(both), rtol=1e-5)
     fixed = {**settings, "model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "constant", "value": (0.5,)}}
     run.run(complete(fixed), folder / "fixed", say=lambda _: None)
     with pytest.raises(InputError, match="nothing to move"):

@@ -16,7 +16,10 @@ import numpy as np
 import pytest
 from helper import ROOT, explorable, python
 
+from hyperrecon_jax import run
+from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.evaluate_run import evaluate_run
 from hyperrecon_jax.explorer import export
 from hyperrecon_jax.explorer.engine import Engine
 
@@ -218,6 +221,49 @@ def drops(page, tmp_path):
 
 
 @pytest.fixture(scope="module")
+def landscape(folder):
+    """A run of three losses that was evaluated, as the page that opens from disk."""
+    settings = json.loads((folder / "run" / "config.json").read_text())
+    settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
+    run.run(complete(settings), folder / "three", say=lambda _: None)
+    evaluate_run(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
+    return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
+
+
+@needs_chromium
+def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
+    with opened(browser, landscape.as_uri()) as page:
+        assert page.get_attribute("body", "data-k") == "3"
+        box = page.locator("#lambda-pad").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.99 * box["width"], box["y"] + 0.99 * box["height"], steps=5)
+        page.mouse.up()
+        page.wait_for_selector(f"{EXACT}[data-lam='1.000,0.000']")  # lambda_1 to the right, lambda_2 to the top
+
+        view = page.locator("#view-main").bounding_box()
+        x, y = view["x"] + view["width"] / 2, view["y"] + view["height"] / 2
+        window, input = page.input_value("#window"), drawn(page, "view-input")
+        page.mouse.move(x, y)
+        page.mouse.down(button="right")
+        page.mouse.move(x + 80, y + 10, steps=4)
+        page.mouse.up(button="right")
+        assert page.input_value("#window") != window
+        leveled = drawn(page, "view-input")
+        page.mouse.wheel(0, -600)
+        page.wait_for_function("() => explorer.state.zoom > 1")
+        page.wait_for_timeout(200)
+        assert len({input, leveled, drawn(page, "view-input")}) == 3
+
+        page.click("#tool-profile")
+        page.mouse.move(x - 60, y)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + 20, steps=4)
+        page.mouse.up()
+        page.wait_for_selector("#profile-plot polyline[data-curve=truth]", state="attached")
+
+
+@pytest.fixture(scope="module")
 def talk(folder):
     """The page that opens from disk."""
     return export(Engine(folder / "run"), folder / "talk", slices=2, points=5)
@@ -230,6 +276,7 @@ def test_the_page_on_disk_holds_what_the_run_makes(folder, talk):
     assert exported["grid"] == [[0], [0.25], [0.5], [0.75], [1]]
     assert [one["index"] for one in exported["slices"]] == [0, 2]
     one = exported["slices"][1]
+    assert all(lam in exported["grid"] for lam in one["diverse"])
     low, high = one["scale"]
     image, known = Engine(folder / "run").reconstruct("test", 2, [0.75])
     stored = np.frombuffer(base64.b64decode(one["reconstructions"][3]["data"]), "<u2").reshape(16, 16)

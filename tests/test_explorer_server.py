@@ -3,6 +3,7 @@
 import http.client
 import io
 import json
+import socket
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -171,6 +172,23 @@ def test_many_at_once_get_each_their_own(engine, client):
     with ThreadPoolExecutor(8) as pool:
         for lam, image in zip(lams, pool.map(ask, lams), strict=True):
             np.testing.assert_array_equal(image, engine.reconstruct("test", 0, [lam])[0])
+
+
+def test_a_notebook_shows_the_page_in_a_frame(client):
+    assert f'<iframe src="{client.widget.address}"' in client.widget._repr_html_()
+
+
+def test_a_file_that_breaks_off_and_an_origin_that_is_none(client, caplog):
+    with socket.create_connection(client.host.split(":")) as broken:
+        broken.sendall(
+            b"POST /api/volumes?name=a HTTP/1.1\r\nHost: " + client.host.encode() + b"\r\nContent-Length: 999\r\n\r\nab"
+        )
+    assert client.get("/api/run").status_code == 200
+    assert caplog.text == ""
+    for origin in ("http://[::1", "null", "https://" + client.host):
+        assert (
+            client.post("/api/volumes", params={"name": "a"}, content=b"x", headers={"origin": origin}).status_code == 403
+        )
 
 
 def test_an_address_that_is_taken():

@@ -39,9 +39,11 @@ HINTS = {
     "data_consistency": "closer to the measurement",
 }
 NETWORKS = 256  # lambdas whose weights are kept
-MEASURED = 64  # slices whose measurements are kept
+MEASURED = 16  # slices whose measurements are kept
 DENSE = 441  # lambdas at most from which the diverse and the best ones are chosen: 101 of one, 21 x 21 of two
 NEAR = 0.5  # dB from the best PSNR, within which a reconstruction is good
+AT_ONCE = 16  # lambdas in one call
+BYTES = 2**29  # of the reconstructions among which the diverse ones are chosen
 UPLOADS = 2**30  # bytes of volumes that are kept beside the test images; the oldest go
 FORMATS = ("png", "npy", "nii")
 
@@ -61,11 +63,7 @@ class Shown(NamedTuple):
     file: volumes.Volume  # of which slices are measured as the run does, unless it is k-space
     task: Task
     truth: np.ndarray | None  # (n, h, w)
-
-    @property
-    def start(self) -> int:
-        """The slice to show first: that with the most in it."""
-        return int(np.abs(self.file.slices).mean((1, 2)).argmax())
+    start: int  # the slice to show first: that with the most in it
 
 
 class Measured(NamedTuple):
@@ -88,41 +86,44 @@ class Engine:
 
     def __init__(self, run: Path):
         self.run = run
-        self.experiment, state = load(run)
-        self.model, self.variables = self.experiment.setup.model, report.variables(state)
+        experiment, state = load(run)
+        config = self.config = experiment.config
+        self.model, self.variables = experiment.setup.model, report.variables(state)
+        self.key = experiment.key_test  # of the noise
         self.steps = int(state.step)
-        config = self.experiment.config
         if config.task.name == "segmentation" or not (self.model.hyper or self.model.members):
             raise InputError(
                 f"{run} must hold a run that reconstructs for more than one lambda; this one has nothing to move."
             )
         self.terms = tuple(config.loss.terms)
-        images = self.experiment.dataset.test.images[..., 0]
+        images = experiment.dataset.test.images[..., 0]
         file = volumes.Volume(images, "image", None, (0.0, 1.0), "")
-        setup = self.experiment.setup
-        own = Shown("test images", "", file, Task(setup.operator, setup.observe), images)
+        task = Task(experiment.setup.operator, experiment.setup.observe)
+        own = Shown("test images", "", file, task, images, _fullest(images))
+        self._test_images = evaluate.digest(images)
         self._lock = threading.RLock()
         self._shown: OrderedDict[str, Shown] = OrderedDict(test=own)
         self._tasks: dict[tuple[int, ...], Task] = {images.shape[1:]: own.task}
         self._network = functools.lru_cache(NETWORKS)(self._generate)
         self._measured = functools.lru_cache(MEASURED)(self._measure)
         self._at = jax.jit(functools.partial(network_at, self.model))
-        self._climb = jax.jit(functools.partial(_climb, self.model, len(self.terms)))
+        self._climb = jax.jit(functools.partial(_climb, self.model))
 
     # What there is.
 
     def about(self) -> dict[str, Any]:
         """The run, for the page: names, the ends of each lambda, the volumes, the landscape if it was evaluated."""
-        h, w = self._shown["test"].file.slices.shape[1:]
+        with self._lock:
+            known = [self.volume(name) for name in self._shown]
         return {
             "name": self.run.resolve().name,
             "folder": str(self.run),
+            "steps": self.steps,
             "task": self._sentence(),
             "lams": [self._ends(k) for k in range(len(self.terms) - 1)],
             "metrics": METRICS,
             "best_metrics": METRICS,
-            "size": [h, w],
-            "volumes": [self.volume(name) for name in list(self._shown)],
+            "volumes": known,
             "evaluation": self._evaluation(),
             "writable": True,
         }
@@ -143,7 +144,7 @@ class Engine:
         }
 
     def _sentence(self) -> str:
-        task = self.experiment.config.task
+        task = self.config.task
         noise = f", noise {task.sigma:g}" if task.sigma else ""
         return {
             "csmri": f"{task.acceleration:g}-fold under-sampled MRI{noise}",
@@ -163,19 +164,17 @@ class Engine:
         }
 
     def _evaluation(self) -> dict[str, Any] | None:
-        """The mean over the test images at each lambda of the grid, if `bin.evaluate` was run on this state."""
+        """The mean over the test images at each lambda of the grid, if `bin.evaluate` was run on this state and on them."""
         try:
             ds = scores.load(self.run / "evaluation" / SCORES)
         except InputError:
             return None
-        if ds.attrs.get("steps") != self.steps:
+        if (ds.attrs.get("steps"), ds.attrs.get("test_images")) != (self.steps, self._test_images):
             return None
         lams = [f"lam_{k}" for k in range(1, len(self.terms))]
         means = {name: ds[name].mean("image").transpose(*lams).values.ravel() for name in METRICS if name in ds}
-        return {
-            "axes": [ds[lam].values.tolist() for lam in lams],
-            "values": {name: mean.astype(float).tolist() for name, mean in means.items() if np.isfinite(mean).all()},
-        }
+        values = {name: mean.astype(float).tolist() for name, mean in means.items() if np.isfinite(mean).all()}
+        return {"axes": [ds[lam].values.tolist() for lam in lams], "values": values} if values else None
 
     def warm(self) -> None:
         """Compile what the page asks for first; the rest without holding up who asks meanwhile."""
@@ -183,8 +182,8 @@ class Engine:
         measured, task = self._measured("test", 0), self._shown["test"].task
 
         def rest() -> None:
-            self._many(task)(self.variables, self._dense(), measured)
-            self._climb(self.variables, 0, measured.lifted, measured.x)
+            self._many(task)(self.variables, self._starts()[:1].repeat(AT_ONCE, 0), measured)
+            self._climb(self.variables, self._starts(), 0, measured.lifted, measured.x)
 
         threading.Thread(target=rest, daemon=True).start()
 
@@ -201,19 +200,20 @@ class Engine:
         Raises:
             InputError: if it cannot be read, or k-space means nothing to the run's task.
         """
-        if kind == "kspace" and self.experiment.config.task.name != "csmri":
+        if kind == "kspace" and self.config.task.name != "csmri":
             raise InputError(f"Measured k-space means nothing to this run, whose task is {self._sentence()}.")
         volume = hashlib.sha256(kind.encode() + content).hexdigest()[:20]
         file = volumes.read(name, content, kind=kind)
+        shown = self._show(name, file)
         with self._lock:
-            shown = self._show(name, file)
             self._shown.pop(volume, None)
             self._shown[volume] = shown
-            size = sum(known.file.slices.nbytes for known in self._shown.values())
-            for old in [known for known in self._shown if known not in ("test", volume)]:
-                if size <= UPLOADS:
+            size = {known: _bytes(shown) for known, shown in self._shown.items() if known != "test"}
+            for old in [known for known in size if known != volume]:
+                if sum(size.values()) <= UPLOADS:
                     break
-                size -= self._shown.pop(old).file.slices.nbytes
+                del self._shown[old], size[old]
+                self._measured.cache_clear()
         return volume
 
     def _show(self, name: str, file: volumes.Volume) -> Shown:
@@ -222,20 +222,21 @@ class Engine:
         notes = [file.note]
         if shape != trained:
             notes.append(f"The network was trained on {trained[0]} x {trained[1]} pixels, this is {shape[0]} x {shape[1]}.")
+        start = _fullest(file.slices)
         if file.kind == "image":
-            return Shown(name, _sentences(notes), file, self._task(shape), file.slices)
+            return Shown(name, _sentences(notes), file, self._task(shape), file.slices, start)
         sampled = (np.abs(file.slices) > 0).any(0)
         if sampled.mean() > 0.99:  # all of k-space: its image is the truth, and the run's mask is applied
             notes.append("All of k-space is there: it is under-sampled as the run does, and its own image is the truth.")
             truth = np.abs(np.fft.ifft2(file.slices, norm="ortho")).astype(np.float32)
-            return Shown(name, _sentences(notes), file, self._task(shape), truth)
+            return Shown(name, _sentences(notes), file, self._task(shape), truth, start)
         notes.append(f"{sampled.mean():.0%} of k-space was measured.")
         operator = operators.csmri(jnp.asarray(sampled, jnp.float32))
-        return Shown(name, _sentences(notes), file, Task(operator, lambda key, x: operator.measure(x)), None)
+        return Shown(name, _sentences(notes), file, Task(operator, lambda key, x: operator.measure(x)), None, start)
 
     def _task(self, shape: tuple[int, ...]) -> Task:
         if shape not in self._tasks:
-            self._tasks[shape] = Task(*make_task(self.experiment.config, (shape[0], shape[1])))
+            self._tasks[shape] = Task(*make_task(self.config, (shape[0], shape[1])))
         return self._tasks[shape]
 
     def _find(self, volume: str, index: int = 0) -> Shown:
@@ -254,71 +255,75 @@ class Engine:
             y = shown.task.operator.measure(image)  # the mask on the k-space that was measured
             return Measured(y, shown.task.operator.lift(y), x)
         assert x is not None
-        y = evaluate.measure(shown.task.observe, self.experiment.key_test, x[None], jnp.asarray([index]))[0]
+        y = evaluate.measure(shown.task.observe, self.key, x[None], jnp.asarray([index]))[0]
         return Measured(y, shown.task.operator.lift(y), x)
 
-    # What a slice becomes.
+    def _look(self, volume: str, index: int) -> tuple[Shown, Measured]:
+        with self._lock:
+            return self._find(volume, index), self._measured(volume, index)
+
+    # What a slice becomes. Only the quick ones exclude each other: a long one does not stop a hand that drags.
 
     def slice(self, volume: str, index: int) -> tuple[np.ndarray, dict[str, Any]]:
         """The magnitude of the network's input and, if it is known, the truth, `(1 or 2, h, w)`; the input's scores."""
-        with self._lock:
-            measured = self._measured(volume, index)
-            image = operators.magnitude(measured.lifted)
-            planes = [image] if measured.x is None else [image, measured.x]
-            found = {} if measured.x is None else _compare(image, measured.x)
-            known = {"truth": measured.x is not None, "metrics": _numbers(found)}
-            return np.stack([np.asarray(plane)[..., 0] for plane in planes]), known
+        _, measured = self._look(volume, index)
+        image = operators.magnitude(measured.lifted)
+        planes = [image] if measured.x is None else [image, measured.x]
+        found = {} if measured.x is None else _compare(image, measured.x)
+        known = {"truth": measured.x is not None, "metrics": _numbers(found)}
+        return np.stack([np.asarray(plane)[..., 0] for plane in planes]), known
 
     def reconstruct(self, volume: str, index: int, lam: Sequence[float]) -> tuple[np.ndarray, dict[str, Any]]:
         """The reconstruction `(h, w)`, its scores (J always, the others if the truth is known), the time it took."""
         lam = self._lambda(lam)
         start = time.perf_counter()
         with self._lock:
-            shown, measured = self._find(volume, index), self._measured(volume, index)
+            shown, measured = self._look(volume, index)
             x_hat, found = self._one(shown.task)(*self._network(lam), measured)
             image = np.asarray(x_hat)[..., 0]
         known = {"lam": lam, "metrics": _numbers(found), "milliseconds": 1000 * (time.perf_counter() - start)}
         return image, known
 
-    def diverse(self, volume: str, index: int, count: int) -> tuple[list[list[float]], str]:
+    def diverse(self, volume: str, index: int, count: int, lams: np.ndarray | None = None) -> tuple[list[list[float]], str]:
         """Lambdas of good reconstructions of a slice that differ most (Sec. V-H), and what good means.
 
         Good are, among a dense set of lambdas, those above the 90th percentile of PSNR, and those within half a dB of the
         best, since with two losses the best tenth is one short stretch of lambda. Where the truth is not known, it is the
-        half that is nearest the measurement.
+        half that is nearest the measurement. `lams`, `(l, K-1)`, are chosen among; none given: a dense set.
         """
         if not 2 <= count <= 24:
             raise InputError(f"The number of reconstructions must be in [2, 24], got {count}.")
-        lams = self._dense()
-        with self._lock:
-            shown, measured = self._find(volume, index), self._measured(volume, index)
-            x_hat, found = self._many(shown.task)(self.variables, lams, measured)
-            known = measured.x is not None
-            if known:
-                quality = np.asarray(found["psnr"])
-                good = np.union1d(diverse.good(quality), np.flatnonzero(quality >= quality.max() - NEAR))
-            else:
-                good = diverse.good(-np.asarray(found["data_consistency"]), percentile=50)
-            chosen = good[diverse.diverse_set(np.asarray(x_hat)[good], min(count, len(good)))]
-        criterion = (
+        shown, measured = self._look(volume, index)
+        lams = self._dense(measured.lifted.size // 2 * 4) if lams is None else np.asarray(lams, np.float32)
+        many, parts = self._many(shown.task), []
+        for start in range(0, len(lams), AT_ONCE):  # of one size, so that it is compiled once
+            here = lams[np.minimum(np.arange(start, start + AT_ONCE), len(lams) - 1)]
+            parts.append(jax.device_get(many(self.variables, here, measured)))
+        x_hat = np.concatenate([part for part, _ in parts])[: len(lams)]
+        known = measured.x is not None
+        quality = np.concatenate([part["psnr" if known else "data_consistency"] for _, part in parts])[: len(lams)]
+        if known:
+            good = np.union1d(diverse.good(quality), np.flatnonzero(quality >= quality.max() - NEAR))
+        else:
+            good = diverse.good(-quality, percentile=50)
+        chosen = good[diverse.diverse_set(x_hat[good], min(count, len(good)))]
+        among = (
             f"PSNR among the best tenth, or within {NEAR:g} dB of the best,"
             if known
             else "The half nearest the measurement"
         )
-        return [
-            _plain(lam) for lam in lams[chosen]
-        ], f"{criterion} of {len(lams)} lambdas; of these, the {len(chosen)} that differ most."
+        criterion = f"{among} of {len(lams)} lambdas; of these, the {len(chosen)} that differ most."
+        return [_plain(lam) for lam in lams[chosen]], criterion
 
     def best(self, volume: str, index: int, metric: str) -> tuple[list[float], float]:
         """The lambda with the best score of a slice whose truth is known, by gradient through the hypernetwork."""
         if metric not in METRICS:
             raise InputError(f"The metric must be one of {', '.join(METRICS)}, got {metric!r}.")
-        with self._lock:
-            measured = self._measured(volume, index)
-            if measured.x is None:
-                raise InputError("The best lambda needs the truth, which is not known of this volume.")
-            lam, value = self._climb(self.variables, METRICS.index(metric), measured.lifted, measured.x)
-            return _plain(lam), SIGN[metric] * float(value)
+        _, measured = self._look(volume, index)
+        if measured.x is None:
+            raise InputError("The best lambda needs the truth, which is not known of this volume.")
+        lam, value = self._climb(self.variables, self._starts(), METRICS.index(metric), measured.lifted, measured.x)
+        return _plain(lam), SIGN[metric] * float(value)
 
     def export(
         self,
@@ -342,7 +347,8 @@ class Engine:
             raise InputError(f"The format must be one of {', '.join(FORMATS)}, got {format!r}.")
         if not lams:
             raise InputError("There must be a lambda to export, got none.")
-        files = [self._file(volume, index, lam, format, window, level) for lam in lams]
+        different = dict.fromkeys(self._lambda(lam) for lam in lams)
+        files = [self._file(volume, index, lam, format, window, level) for lam in different]
         if len(files) == 1:
             return files[0]
         content = io.BytesIO()
@@ -377,9 +383,20 @@ class Engine:
     def _lambda(self, lam: Sequence[float]) -> tuple[float, ...]:
         return tuple(_plain(hyperparams.check(np.asarray(lam), len(self.terms))))
 
-    def _dense(self) -> np.ndarray:
+    def _dense(self, size: int) -> np.ndarray:
+        """Lambdas to choose among, `(l, K-1)`, so many that reconstructions of `size` bytes fit in `BYTES`."""
+        if self.model.members:
+            return np.array(self.model.members, np.float32)
         count = len(self.terms) - 1
-        return hyperparams.product([np.linspace(0, 1, 101 if count == 1 else max(2, int(DENSE ** (1 / count))))] * count)
+        most = min(101 if count == 1 else DENSE, BYTES // size)
+        return hyperparams.product([np.linspace(0, 1, max(2, int(most ** (1 / count) + 1e-9)))] * count)
+
+    def _starts(self) -> np.ndarray:
+        """Lambdas from which to climb to the best, `(s, K-1)`."""
+        if self.model.members:
+            return np.array(self.model.members, np.float32)
+        count = len(self.terms) - 1
+        return hyperparams.product([np.linspace(0, 1, {1: 11, 2: 5}.get(count, 2))] * count)
 
     def _generate(self, lam: tuple[float, ...]):
         return self._at(self.variables, jnp.asarray(lam))
@@ -410,7 +427,7 @@ class Engine:
         return many
 
 
-def _climb(model, num_terms, variables, metric, lifted, x):
+def _climb(model, variables, starts, metric, lifted, x):
     """The best lambda by the metric of a number, all in one program, since compiling takes longer than climbing."""
 
     def value(lam):
@@ -418,7 +435,7 @@ def _climb(model, num_terms, variables, metric, lifted, x):
         of = [lambda x_hat, name=name: SIGN[name] * evaluate.WITH_TRUTH[name](x_hat, x) for name in METRICS]
         return jax.lax.switch(metric, of, x_hat)
 
-    return choose.best_lambda(value, hyperparams.grid(11 if num_terms == 2 else 5, num_terms - 1))
+    return choose.best_lambda(value, starts)
 
 
 def _scores(consistency, x_hat, measured):
@@ -437,6 +454,14 @@ _compare = jax.jit(_values)
 def _plain(lam: Any) -> list[float]:
     """To four digits: what no eye can tell apart is one lambda."""
     return [round(float(v), 4) for v in lam]
+
+
+def _fullest(slices: np.ndarray) -> int:
+    return int(np.argmax([np.abs(image).mean() for image in slices]))
+
+
+def _bytes(shown: Shown) -> int:
+    return shown.file.slices.nbytes + (0 if shown.truth is None or shown.truth is shown.file.slices else shown.truth.nbytes)
 
 
 def _sentences(parts: Sequence[str]) -> str:

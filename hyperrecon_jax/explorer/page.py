@@ -50,7 +50,6 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
             f"The page takes 2 points along lambda or more and {LARGEST} reconstructions at most, got {points} points, "
             f"{slices * points**count} reconstructions of {slices} slices."
         )
-    folder.mkdir(parents=True, exist_ok=True)
     grid = np.round(hyperparams.product([np.linspace(0, 1, points)] * count).astype(float), 4).tolist()
     index = spread(available, slices).tolist()
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
@@ -61,8 +60,12 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
         "slices": made,
     }
     file = folder / "index.html"
-    with files.whole(file) as partial:
-        partial.write_text(inlined(known), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.whole(file) as partial:
+            partial.write_text(inlined(known), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
     return file
 
 
@@ -108,7 +111,7 @@ def _slice(engine: Engine, index: int, grid: list[list[float]], bar: Any) -> dic
         "truth": packed(planes[1]) if known["truth"] else None,
         "metrics": known["metrics"],
         "reconstructions": [{"data": packed(image), "metrics": each["metrics"]} for image, each in found],
-        "diverse": engine.diverse("test", index, DIVERSE)[0],
+        "diverse": engine.diverse("test", index, DIVERSE, np.array(grid))[0],
         "best": {metric: engine.best("test", index, metric)[0] for metric in METRICS} if known["truth"] else {},
     }
 
@@ -125,9 +128,10 @@ class Widget:
         import uvicorn
 
         self.height = height
+        self.engine = Engine(Path(run))
+        self.engine.warm()
         listening = server.listen("127.0.0.1", 0)
         self.address = server.address_of(listening)
-        self.engine = Engine(Path(run))
         self._server = uvicorn.Server(
             uvicorn.Config(server.app(self.engine), log_level="error", timeout_graceful_shutdown=1)
         )

@@ -12,19 +12,21 @@
 What is wrong with a request is told in one sentence, {"error": ...}, and the server goes on.
 """
 
+import asyncio
 import json
 import logging
+import math
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -51,6 +53,8 @@ def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
         hosts: the names under which a browser may reach it; a page of another name (DNS rebinding) gets nothing.
     """
 
+    one_at_a_time = asyncio.Semaphore(1)
+
     async def about(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(engine.about))
 
@@ -66,7 +70,7 @@ def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
 
     async def best(request: Request) -> Response:
         lam, value = await run_in_threadpool(engine.best, *_place(request), _given(request, "metric"))
-        return JSONResponse({"lam": lam, "value": value})
+        return JSONResponse({"lam": lam, "value": value if math.isfinite(value) else None})
 
     async def export(request: Request) -> Response:
         lams = [_lambda(text) for text in request.query_params.getlist("lam")]
@@ -82,16 +86,16 @@ def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
         return Response(content, media_type="application/octet-stream", headers=told)
 
     async def add(request: Request) -> Response:
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers["host"]:
+        if request.headers.get("origin") not in (None, f"{request.url.scheme}://{request.headers['host']}"):
             return _error("A file can be dropped on the explorer's own page alone.", 403)
-        content = bytearray()
-        async for part in request.stream():
-            content += part
-            if len(content) > LARGEST:
-                return _error(f"The file is larger than {LARGEST // 2**20} MiB, the most that the explorer takes.", 413)
-        kind = request.query_params.get("kind", "image")
-        volume = await run_in_threadpool(engine.add, _given(request, "name"), bytes(content), kind)
+        name, kind = _given(request, "name"), _given(request, "kind", "image")
+        async with one_at_a_time:  # a few large ones would fill the memory
+            content = bytearray()
+            async for part in request.stream():
+                content += part
+                if len(content) > LARGEST:
+                    return _error(f"The file is larger than {LARGEST // 2**20} MiB, the most that the explorer takes.", 413)
+            volume = await run_in_threadpool(engine.add, name, bytes(content), kind)
         return JSONResponse(engine.volume(volume))
 
     async def page(request: Request) -> Response:
@@ -173,6 +177,8 @@ def _told(answer: Answer) -> Answer:
             return await answer(request)
         except InputError as error:
             return _error(str(error), 400)
+        except ClientDisconnect:
+            return _error("The file did not arrive whole.", 400)  # to nobody
         except Exception as error:
             logging.getLogger("hyperrecon_jax.explorer").exception("while answering %s", request.url.path)
             return _error(f"The explorer failed ({type(error).__name__}: {error}); this is a defect of it.", 500)

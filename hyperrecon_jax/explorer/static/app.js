@@ -24,7 +24,7 @@
 //                    browser's performance timeline.
 (() => {
   const MODES = ["single", "side", "flicker", "difference", "error"];
-  const SLICES = 64; // slices whose input and truth are kept
+  const SLICES = 16; // slices whose input and truth are kept
   const LATENCIES = 5000;
   const RETRY = 2000; // milliseconds
   const SAVE = 300; // milliseconds between two changes of the address; browsers limit them
@@ -243,6 +243,10 @@
     Messages.banner(null);
     if (!app.run) {
       start(run);
+      return;
+    }
+    if (run.folder !== app.run.folder || run.steps !== app.run.steps) {
+      location.reload(); // another run answers, or this one was trained further: nothing that is kept holds
       return;
     }
     app.run.volumes = run.volumes;
