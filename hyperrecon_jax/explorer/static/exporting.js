@@ -35,14 +35,14 @@ const Exporting = (() => {
     }
   }
 
-  /** The main view, with B beside it where it is shown, each under its caption. */
+  /** The main view, with B beside it where it is shown, each under its caption, and under both what they are of. */
   function asSeen(app) {
     const figures = [...document.querySelectorAll("#views figure:not([hidden])")];
     const canvases = figures.map((figure) => figure.querySelector("canvas"));
     const line = 22 * (window.devicePixelRatio || 1);
     const page = document.createElement("canvas");
     page.width = canvases.reduce((sum, canvas) => sum + canvas.width, 0);
-    page.height = Math.max(...canvases.map((canvas) => canvas.height)) + line;
+    page.height = Math.max(...canvases.map((canvas) => canvas.height)) + 2 * line;
     const context = page.getContext("2d");
     context.fillStyle = "#000";
     context.fillRect(0, 0, page.width, page.height);
@@ -55,7 +55,11 @@ const Exporting = (() => {
       context.fillText(figures[i].querySelector(".label").textContent + scale, left + line / 4, line * 0.7);
       left += canvas.width;
     });
-    page.toBlob((blob) => save(blob, `${app.state.volume}_${app.state.index}_${app.state.mode}.png`));
+    const { name } = app.volume(app.state.volume);
+    const scores = document.querySelector("#readouts td[data-metric=psnr][data-of=A]");
+    const psnr = scores && scores.textContent !== "–" ? `, PSNR of A ${scores.textContent} dB` : "";
+    context.fillText(`${app.run.name}: ${name}, slice ${app.state.index}${psnr}`, line / 4, page.height - line * 0.3);
+    page.toBlob((blob) => save(blob, `${name.replace(/\W+/g, "_")}_${app.state.index}_${app.state.mode}.png`));
   }
 
   function attach(app) {

@@ -38,7 +38,7 @@ class Finding {
     if (!found) return;
     const { label, unit } = Readouts.describe(metric);
     this.result.textContent = `${label} ${Readouts.format(metric, found.value)} ${unit}`.trim();
-    this.app.setLam(found.lam, event);
+    this.app.setLam(found.lam); // no event: what it took to find is no latency of the picture
   }
 
   async diverse() {

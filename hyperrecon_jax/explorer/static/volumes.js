@@ -33,7 +33,7 @@ const Volumes = (() => {
       if (!hasFiles(event)) return;
       event.preventDefault();
       overlay.hidden = false;
-      const over = event.target.closest("[data-kind]");
+      const over = event.target.closest && event.target.closest("[data-kind]");
       const chosen = over ? over.dataset.kind : kind();
       for (const zone of overlay.children) zone.classList.toggle("over", zone.dataset.kind === chosen);
     });
