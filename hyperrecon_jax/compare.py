@@ -14,7 +14,6 @@ from hyperrecon_jax.evaluation_pictures import curve_of, ends
 from hyperrecon_jax.report import Say
 
 METRICS = ("psnr", "ssim", "mae", "hfen", "dice")  # those of them that all runs have
-WHAT = ("at_lambdas", "low", "high")
 
 
 def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[str, Any]]:
@@ -95,7 +94,7 @@ def _gaps(ours: xr.Dataset, theirs: xr.Dataset, metrics: Sequence[str]) -> dict[
 
 
 def draw_gaps(path: Path, gaps: Sequence[Mapping[str, Any]], names: Sequence[str], **options: Any) -> None:
-    """The picture of some gaps that `compare` returned, of one lambda and at the same lambdas.
+    """The picture of some gaps that `compare` returned, of one lambda, each at lambdas of its own.
 
     Args:
         path: of the PNG.
@@ -105,13 +104,21 @@ def draw_gaps(path: Path, gaps: Sequence[Mapping[str, Any]], names: Sequence[str
             with an "n" before them.
     """
     upward = {name: name if name in scores.HIGHER else f"n{name}" for name in METRICS if name in gaps[0]}
-    of = {shown: [[row[name][what] for row in gaps] for what in WHAT] for name, shown in upward.items()}
+    places = [np.array(row["lambdas"])[:, 0] for row in gaps]
+    lams = np.unique(np.concatenate(places))
+
+    def at_all(name: str, what: str) -> np.ndarray:
+        values = np.full((len(gaps), len(lams)), np.nan)
+        for row, gap, place in zip(values, gaps, places, strict=True):
+            row[np.searchsorted(lams, place)] = gap[name][what]
+        return values
+
     figures.comparison(
         path,
-        lams=np.array(gaps[0]["lambdas"])[:, 0],
+        lams=lams,
         names=names,
-        gaps={shown: np.array(values[0]) for shown, values in of.items()},
-        intervals={shown: (np.array(values[1]), np.array(values[2])) for shown, values in of.items()},
+        gaps={shown: at_all(name, "at_lambdas") for name, shown in upward.items()},
+        intervals={shown: (at_all(name, "low"), at_all(name, "high")) for name, shown in upward.items()},
         **options,
     )
 
@@ -149,7 +156,10 @@ def _draw(names, known, metrics, gaps, out):
         curves = [curve_of(one, name, metrics) for name, one in zip(names, known, strict=True)]
         figures.metric_curves(out / "comparison.png", curves=curves, metrics=metrics, ends=both)
         if gaps:
-            draw_gaps(out / "gaps.png", gaps, [row["of"] for row in gaps], ends=both)
+            several = len({row["to"] for row in gaps}) > 1
+            draw_gaps(
+                out / "gaps.png", gaps, [f"{row['of']} − {row['to']}" if several else row["of"] for row in gaps], ends=both
+            )
     elif len(lams) == 2:
         axes = [(one[lams[0]].values, one[lams[1]].values) for one in means]
         values = [

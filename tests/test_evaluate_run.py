@@ -82,6 +82,19 @@ def test_evaluate_then_compare(folder):
     assert "hyper against unets at 2 lambdas" in compared.stdout
 
 
+def test_gaps_to_networks_at_different_lambdas_are_drawn_each_at_its_own(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(compare.figures, "comparison", lambda path, **given: drawn.update(given))
+    rows = [
+        {"lambdas": [[lam] for lam in lams], "mae": {what: [*values] for what in ("at_lambdas", "low", "high")}}
+        for lams, values in (((0.0, 0.5, 1.0), (1, 2, 3)), ((0.5, 0.7), (4, 5)))
+    ]
+    compare.draw_gaps(tmp_path / "gaps.png", rows, ["a", "b"])
+    np.testing.assert_array_equal(drawn["lams"], [0, 0.5, 0.7, 1])
+    nan = np.nan
+    np.testing.assert_array_equal(drawn["gaps"]["nmae"], [[1, 2, nan, 3], [nan, 4, 5, nan]])
+
+
 def test_images_that_the_run_has_never_seen(folder):
     """Of another shape, and fewer than a batch; the run's task is done to them."""
     out = folder / "other"
