@@ -11,12 +11,12 @@ PACKAGE = ROOT / "hyperrecon_jax"
 # From the ground up. A module imports from the floors below its own.
 FLOORS = [
     ["errors", "memory", "files"],
-    ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes"],
-    ["metrics", "unet", "hypernet"],
-    ["model"],
-    ["objective"],
-    ["data.dataset", "data.template", "data.mni152", "data.feed"],
-    ["data.population", "data.mni152.remake"],
+    ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack"],
+    ["metrics", "unet", "hypernet", "volumes.dicom", "volumes.fastmri"],
+    ["model", "volumes.formats"],
+    ["objective", "volumes.reading"],
+    ["volumes.writing", "data.dataset", "data.template", "data.mni152", "data.feed"],
+    ["volumes", "data.population", "data.mni152.remake"],
     ["data.builder"],
     ["data.prepared", "data.array_files"],
     ["data"],
