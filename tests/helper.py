@@ -1,5 +1,6 @@
 """What several tests share: the reference networks (PyTorch names and layouts) as our variables, and a small network."""
 
+import io
 import os
 import pathlib
 import re
@@ -39,6 +40,13 @@ def python(*args, cwd, timeout=300):
         text=True,
         timeout=timeout,
     )
+
+
+def npy(array):
+    """The content of an array's .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
 
 
 def fixture(name):

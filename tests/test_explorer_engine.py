@@ -8,7 +8,7 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import explorable
+from helper import explorable, npy
 
 from hyperrecon_jax import evaluate, model, report, run
 from hyperrecon_jax.config import complete
@@ -16,6 +16,7 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate_run import evaluate_run
 from hyperrecon_jax.experiment import load
 from hyperrecon_jax.explorer import engine as module
+from hyperrecon_jax.explorer import shelf
 from hyperrecon_jax.explorer.engine import Engine
 
 
@@ -27,12 +28,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(folder):
     return Engine(folder / "run")
-
-
-def npy(array):
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
 
 
 def test_a_reconstruction_is_that_of_the_model_and_its_scores_are_right(folder, engine):
@@ -61,17 +56,17 @@ def test_measured_k_space_gives_what_its_image_gives(engine):
     image /= image.max()
     centred = np.fft.fft2(np.fft.ifftshift(image, axes=(1, 2)), norm="ortho")
     kspace = np.fft.fftshift(centred, axes=(1, 2)).astype(np.complex64)
-    one, other = engine.add("image.npy", npy(image)), engine.add("k.npy", npy(kspace), "kspace")
-    assert engine.volume(other)["truth"]
+    one, other = engine.shelf.add("image.npy", npy(image)), engine.shelf.add("k.npy", npy(kspace), "kspace")
+    assert engine.shelf.volume(other)["truth"]
     for index in (0, 1):
         a, b = (engine.reconstruct(volume, index, [0.6]) for volume in (one, other))
         np.testing.assert_allclose(a[0], b[0], atol=2e-4)
         np.testing.assert_allclose(a[1]["metrics"]["data_consistency"], b[1]["metrics"]["data_consistency"], rtol=1e-2)
     np.testing.assert_allclose(engine.slice(other, 1)[0][1], image[1], atol=1e-5)
-    assert "24 x 16" in engine.volume(one)["note"]
+    assert "24 x 16" in engine.shelf.volume(one)["note"]
 
     kspace[:, :, ::3] = 0  # now what is there is all that was measured
-    partly = engine.add("k.npy", npy(kspace), "kspace")
+    partly = engine.shelf.add("k.npy", npy(kspace), "kspace")
     planes, known = engine.slice(partly, 0)
     assert (len(planes), known) == (1, {"truth": False, "metrics": {}})
     zero_filled = np.abs(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace[0]), norm="ortho")))
@@ -118,7 +113,7 @@ def test_what_the_page_is_told(engine):
         "note": "",
     }
     images = np.random.default_rng(0).random((3, 16, 16)) * np.array([0.1, 1, 0.5])[:, None, None]
-    assert engine.volume(engine.add("three.npy", npy(images)))["start"] == 1
+    assert engine.shelf.volume(engine.shelf.add("three.npy", npy(images)))["start"] == 1
     json.dumps(about, allow_nan=False)
 
 
@@ -158,9 +153,9 @@ def test_exports_hold_what_is_shown_and_say_what_it_is(engine):
 
 def test_the_oldest_files_go_when_there_are_too_many(engine, monkeypatch):
     ids = []
-    monkeypatch.setattr(module, "UPLOADS", 2 * 16 * 16 * 4)  # two slices
+    monkeypatch.setattr(shelf, "UPLOADS", 2 * 16 * 16 * 4)  # two slices
     for seed in range(3):
-        ids.append(engine.add("one.npy", npy(np.random.default_rng(seed).random((16, 16), np.float32))))
+        ids.append(engine.shelf.add("one.npy", npy(np.random.default_rng(seed).random((16, 16), np.float32))))
         engine.slice(ids[-1], 0)
     for call in (
         engine.slice,
@@ -170,7 +165,7 @@ def test_the_oldest_files_go_when_there_are_too_many(engine, monkeypatch):
         with pytest.raises(InputError, match="no volume .* any more"):
             call(ids[0], 0)
     engine.slice(ids[1], 0)
-    assert engine.add("again.npy", npy(np.random.default_rng(2).random((16, 16), np.float32))) == ids[2]
+    assert engine.shelf.add("again.npy", npy(np.random.default_rng(2).random((16, 16), np.float32))) == ids[2]
 
 
 @pytest.mark.parametrize(
@@ -185,7 +180,7 @@ def test_the_oldest_files_go_when_there_are_too_many(engine, monkeypatch):
         (lambda e: e.best("test", 0, "beauty"), "must be one of psnr, .* got 'beauty'"),
         (lambda e: e.export("test", 0, [[0.1]], "jpg"), "must be one of png, npy, nii, got 'jpg'"),
         (lambda e: e.export("test", 0, [], "png"), "a lambda to export, got none"),
-        (lambda e: e.add("x.npy", b"nonsense"), "x.npy"),
+        (lambda e: e.shelf.add("x.npy", b"nonsense"), "x.npy"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(engine, call, message):

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import io
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import sys
 
 import numpy as np
 import pytest
-from helper import ROOT, explorable, python
+from helper import ROOT, explorable, npy, python
 
 from hyperrecon_jax import run
 from hyperrecon_jax.config import complete
@@ -201,8 +200,6 @@ def drops(page, tmp_path):
     page.set_input_files("#file", tmp_path / "broken.nii.gz")
     page.wait_for_selector("#toasts li.error")
     assert "broken.nii.gz" in page.inner_text("#toasts li.error")
-    stream = io.BytesIO()
-    np.save(stream, np.random.default_rng(3).random((2, 24, 24), np.float32))
     page.evaluate(
         """text => {
             const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
@@ -212,7 +209,7 @@ def drops(page, tmp_path):
                 document.querySelector("#view-main").dispatchEvent(
                     new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
         }""",
-        base64.b64encode(stream.getvalue()).decode(),
+        base64.b64encode(npy(np.random.default_rng(3).random((2, 24, 24), np.float32))).decode(),
     )
     page.wait_for_selector(f"{EXACT}:not([data-volume=test])")
     assert "24 x 24" in page.inner_text("#volume-note")

@@ -1,7 +1,6 @@
 """The explorer over HTTP: what it answers, what it refuses, and that nothing brings it down."""
 
 import http.client
-import io
 import json
 import socket
 import urllib.parse
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helper import explorable
+from helper import explorable, npy
 
 from hyperrecon_jax.explorer import server, widget
 
@@ -57,12 +56,6 @@ def client(tmp_path_factory):
 @pytest.fixture
 def engine(client):
     return client.widget.engine
-
-
-def npy(array):
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
 
 
 def test_planes_come_as_float32_with_what_is_known_of_them(engine, client):

@@ -5,8 +5,9 @@ import json
 import re
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -41,7 +42,7 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     count = len(engine.terms) - 1
     points = POINTS.get(count, 4) if points is None else points
     about = engine.about()
-    available = engine.volume("test")["slices"]
+    available = engine.shelf.volume("test")["slices"]
     if slices < 1:
         raise InputError(f"The number of slices must be at least 1, got {slices}.")
     slices = min(slices, available)
@@ -55,7 +56,7 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
         made = [_slice(engine, i, grid, bar) for i in index]
     known = {
-        "run": about | {"writable": False, "folder": "", "volumes": [engine.volume("test")]},
+        "run": about | {"writable": False, "folder": "", "volumes": [engine.shelf.volume("test")]},
         "grid": grid,
         "slices": made,
     }
@@ -116,37 +117,33 @@ def _slice(engine: Engine, index: int, grid: list[list[float]], bar: Any) -> dic
     }
 
 
-class Widget:
-    """The explorer of a run in a notebook: the last line of a cell shows it. `close()` ends its server.
+class Widget(NamedTuple):
+    """The explorer of a run in a notebook: the last line of a cell shows it."""
+
+    engine: Engine
+    address: str
+    height: int  # of the frame, in pixels
+    close: Callable[[], None]  # ends the server
+
+    def _repr_html_(self) -> str:
+        return f'<iframe src="{self.address}" width="100%" height="{self.height}" style="border: 0"></iframe>'
+
+
+def widget(run: str | Path, *, height: int = 900) -> Widget:
+    """Start the explorer of a run in this process, and show it in a frame.
 
     Args:
         run: the folder of a run.
         height: of the frame, in pixels.
     """
+    engine = Engine(Path(run))
+    engine.warm()
+    listening, made = server.listen("127.0.0.1", 0), server.make(engine)
+    thread = threading.Thread(target=made.run, args=([listening],), daemon=True)
+    thread.start()
 
-    def __init__(self, run: str | Path, *, height: int = 900):
-        import uvicorn
+    def close() -> None:
+        made.should_exit = True
+        thread.join()
 
-        self.height = height
-        self.engine = Engine(Path(run))
-        self.engine.warm()
-        listening = server.listen("127.0.0.1", 0)
-        self.address = server.address_of(listening)
-        self._server = uvicorn.Server(
-            uvicorn.Config(server.app(self.engine), log_level="error", timeout_graceful_shutdown=1)
-        )
-        self._thread = threading.Thread(target=self._server.run, args=([listening],), daemon=True)
-        self._thread.start()
-
-    def _repr_html_(self) -> str:
-        return f'<iframe src="{self.address}" width="100%" height="{self.height}" style="border: 0"></iframe>'
-
-    def close(self) -> None:
-        """End the server."""
-        self._server.should_exit = True
-        self._thread.join()
-
-
-def widget(run: str | Path, *, height: int = 900) -> Widget:
-    """See `Widget`."""
-    return Widget(run, height=height)
+    return Widget(engine, server.address_of(listening), height, close)

@@ -21,6 +21,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from urllib.parse import quote
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
@@ -95,8 +96,8 @@ def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
                 content += part
                 if len(content) > LARGEST:
                     return _error(f"The file is larger than {LARGEST // 2**20} MiB, the most that the explorer takes.", 413)
-            volume = await run_in_threadpool(engine.add, name, bytes(content), kind)
-        return JSONResponse(engine.volume(volume))
+            volume = await run_in_threadpool(engine.shelf.add, name, bytes(content), kind)
+        return JSONResponse(engine.shelf.volume(volume))
 
     async def page(request: Request) -> Response:
         return FileResponse(STATIC / "index.html")
@@ -129,25 +130,21 @@ def serve(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, ready: Call
         engine: what answers.
         host: the address to listen at; anything but the loopback opens the run to the network.
         port: 0: a free one.
-        ready: gets the page's address when it answers.
+        ready: gets the page's address when it can be opened.
 
     Raises:
         InputError: if the address cannot be had.
     """
-    import uvicorn
-
     listening = listen(host, port)
     engine.warm()
-    address = address_of(listening)
+    ready(address_of(listening))  # who connects before the next line waits in the socket's queue
     hosts = LOOPBACK if host in ("127.0.0.1", "localhost", "::1") else ("*",)
+    make(engine, hosts=hosts).run([listening])
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            ready(address)
 
-    config = uvicorn.Config(app(engine, hosts=hosts), log_level="error", timeout_graceful_shutdown=1)
-    Server(config).run([listening])
+def make(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> uvicorn.Server:
+    """The server of `app`, to run on a socket."""
+    return uvicorn.Server(uvicorn.Config(app(engine, hosts=hosts), log_level="error", timeout_graceful_shutdown=1))
 
 
 def listen(host: str, port: int) -> socket.socket:
