@@ -10,10 +10,10 @@ PACKAGE = ROOT / "hyperrecon_jax"
 
 # From the ground up. A module imports from the floors below its own.
 FLOORS = [
-    ["errors", "memory", "files"],
+    ["errors", "memory", "files", "sample"],
     ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack"],
     ["metrics", "unet", "hypernet", "volumes.dicom", "volumes.fastmri"],
-    ["model", "volumes.formats"],
+    ["model", "volumes.formats", "data.grid", "data.subject"],
     ["objective", "volumes.reading"],
     ["volumes.writing", "data.dataset", "data.template", "data.mni152", "data.feed"],
     ["volumes", "data.population", "data.mni152.remake"],

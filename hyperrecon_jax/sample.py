@@ -1,0 +1,38 @@
+"""What is known of one image. `Sample` is a tree of arrays; of many the leaves have a leading axis, and what is not known is None."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+Array = Any  # of NumPy or JAX, or a jax.ShapeDtypeStruct
+
+
+class Coils(NamedTuple):
+    """K-space as the coils of a scanner measured it, in units in which the image lies in [0, 1]."""
+
+    kspace: Array  # (c, h, w) complex64, zero frequency in the corner, orthonormal; zero where nothing was measured
+    maps: Array  # (c, h, w) complex64, sensitivities: sum |maps|^2 is 1 where there is signal and 0 elsewhere
+
+
+class Sample(NamedTuple):
+    """One image, `(h, w, 1)`, and what else its source knows."""
+
+    image: Array  # (h, w, 1) float32 in [0, 1], the truth
+    label: Array | None = None  # (h, w) uint8, indices into `data.LABELS`
+    coils: Coils | None = None
+
+
+def take(samples: Sample, index: Any) -> Sample:
+    """Some of many samples: the rows `index` of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[index], samples)
+
+
+def example(samples: Sample) -> Sample:
+    """The shapes of one of many samples."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), samples)
+
+
+def num_bytes(samples: Sample) -> int:
+    """Of all leaves, which may be shapes."""
+    return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(samples))
