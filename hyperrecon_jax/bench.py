@@ -15,8 +15,11 @@ import optax
 from jax.sharding import Mesh
 
 from hyperrecon_jax import evaluate, hyperparams, masks, operators
+from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.model import apply_main, generate_weights, init
 from hyperrecon_jax.objective import Objective, make_terms
+from hyperrecon_jax.problem import simulated
+from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.train import REPLICATED, SPREAD, Setup, TrainState, device_mesh, initial_state, make_step, place
 from hyperrecon_jax.unet import UNet
 
@@ -72,11 +75,11 @@ def dhs(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Cand
             network = UNet(width=width, norm=norm)
             mesh = device_mesh(batch, batch // 2, batch // 4)  # the same for all
             setup, state = _amortized(network, mesh, size=size, batch=batch, hyper_width=hyper_width, keep=keep)
-            images = place(mesh, np.random.default_rng(0).random((batch, size, size, 1), np.float32))
-            step = jax.jit(make_step(setup, mesh, resident=True), donate_argnums=0).lower(state, images).compile()
+            samples = place(mesh, Sample(np.random.default_rng(0).random((batch, size, size, 1), np.float32)))
+            step = jax.jit(make_step(setup, mesh, resident=True), donate_argnums=0).lower(state, samples).compile()
             memory: Any = step.memory_analysis()
             name = "UHS" if keep == batch else f"DHS {keep} of {batch}, {path}"
-            yield Candidate(f"{norm} norm", name, _stepper(step, state, images), int(memory.temp_size_in_bytes))
+            yield Candidate(f"{norm} norm", name, _stepper(step, state, samples), int(memory.temp_size_in_bytes))
 
 
 def landscape(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Candidate]:
@@ -89,10 +92,11 @@ def landscape(*, size: int, batch: int, width: int, hyper_width: int) -> Iterato
     mesh = device_mesh(0)
     setup, state = _amortized(network, mesh, size=size, batch=batch, hyper_width=hyper_width, keep=batch)
     lams = np.asarray(hyperparams.uniform(jax.random.key(2), (4 * mesh.devices.size, 2)))
-    images = np.random.default_rng(0).random((batch, size, size, 1), np.float32)
-    model, operator = setup.model, setup.operator
+    samples = Sample(np.random.default_rng(0).random((batch, size, size, 1), np.float32))
+    model = setup.model
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    lifted = place(mesh, np.asarray(operator.lift(operator.measure(jax.numpy.asarray(images)))))
+    y = evaluate.measure(setup.problem, jax.random.key(0), samples, jax.numpy.arange(batch))
+    lifted = place(mesh, np.asarray(jax.vmap(setup.problem.lift)(y)))
     theta = jax.jit(partial(generate_weights, model))(state.params, lams[0])
 
     def bare(theta, lams, lifted):
@@ -113,8 +117,10 @@ def landscape(*, size: int, batch: int, width: int, hyper_width: int) -> Iterato
         case, "forward pass", lambda: jax.block_until_ready(compiled(theta, spread, lifted)), int(memory.temp_size_in_bytes)
     )
     for name, metrics in (("J alone", ("data_consistency",)), ("all that is reported", evaluate.REPORTED)):
-        score = evaluate.make_score(model, setup.objective, operator, setup.observe, names=metrics, chunk=batch)
-        yield Candidate(case, f"scored: {name}", partial(score.run, variables, images, lams, jax.random.key(3)), 0)
+        score = evaluate.make_score(model, setup.objective, setup.problem, names=metrics, chunk=batch)
+        yield Candidate(
+            case, f"scored: {name}", partial(score.run, variables, in_memory(samples), lams, jax.random.key(3)), 0
+        )
 
 
 SUITES = {"dhs": dhs, "landscape": landscape}
@@ -124,16 +130,15 @@ def _amortized(
     network: UNet, mesh: Mesh, *, size: int, batch: int, hyper_width: int, keep: int
 ) -> tuple[Setup, TrainState]:
     mask = jax.numpy.asarray(masks.make("poisson_disc", (size, size), acceleration=8.0))
-    operator = operators.csmri(mask)
-    objective = Objective(make_terms(("data_consistency", "weight_l1", "total_variation"), operator), (0.1, 3e-4, 4e-3))
+    problem = simulated(operators.csmri(mask))
+    objective = Objective(make_terms(("data_consistency", "weight_l1", "total_variation"), problem), (0.1, 3e-4, 4e-3))
     example = jax.numpy.zeros((size, size, 2))
     model, variables = init(jax.random.key(0), network, example, num_terms=3, hyper_width=hyper_width)
     optimizer = optax.adam(1e-3)
     setup = Setup(
         model,
         objective,
-        operator,
-        lambda key, x: operator.measure(x),
+        problem,
         hyperparams.uniform,
         optimizer,
         batch,
@@ -143,12 +148,12 @@ def _amortized(
     return setup, place(mesh, initial_state(model, variables, optimizer))
 
 
-def _stepper(step, state, images):
+def _stepper(step, state, samples):
     """Successive steps; each takes the buffers of the state before."""
     carried = [state]
 
     def run():
-        carried[0], *told = step(carried[0], images)
+        carried[0], *told = step(carried[0], samples)
         jax.block_until_ready(told)
 
     return run

@@ -20,8 +20,9 @@ from hyperrecon_jax.unet import NORMS
 HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
 TASKS = ("csmri", "denoising", "super_resolution", "segmentation")
 NOISES = ("gaussian", "rician")
-SOURCES = ("mni", "arrays")
-PLACEMENTS = ("auto", "device", "host")
+FILES = ("fastmri", "abide", "folder")  # sources that prepare files of yours
+SOURCES = ("mni", "arrays", *FILES)
+PLACEMENTS = ("auto", "device", "host", "disk")
 SAMPLINGS = ("uniform", "endpoints", "constant", "ensemble")
 SCHEDULES = ("constant", "cosine")
 AUTO = ("auto",)
@@ -33,14 +34,20 @@ def default_config() -> ConfigDict:
     config.seed = 0  # of the initial weights, the order, the lambdas and the noise
 
     config.data = ConfigDict()
-    config.data.source = "mni"  # "mni": brains made from the carried template; "arrays": your own .npy files
-    config.data.placement = "auto"  # training images live on the "device" or on the "host"; "auto": device if they fit
-    # source "mni"
+    config.data.source = "mni"  # brains made from the carried template; or "fastmri", "abide", "folder", "arrays": yours
+    config.data.placement = "auto"  # training samples live on the "device", the "host", the "disk"; "auto": where they fit
+    config.data.workers = 0  # processes that read samples from the host or the disk; 0: threads of this one
+    # all sources but "arrays": prepared once, and kept in the cache
     config.data.size = 256  # pixels along a side
     config.data.subjects = (100, 25, 50)  # for training, validation, test (Sec. V-A)
-    config.data.slices = 114  # a subject
-    config.data.seed = 0  # of the population
-    config.data.root = ""  # the cache; "": $HYPERRECON_JAX_CACHE or the user's cache folder
+    config.data.slices = 114  # a subject; of "fastmri", "abide" and "folder" at most
+    config.data.seed = 0  # of the population, or of the split by subject
+    config.data.cache = ""  # "": $HYPERRECON_JAX_CACHE or the user's cache folder
+    # sources "fastmri", "abide", "folder"
+    config.data.root = ""  # the folder with the files
+    config.data.acquisition = ""  # of "fastmri", such as "CORPD_FBK" (PD) or "CORPDFS_FBK" (PDFS); "": all
+    config.data.coils = 0  # of "fastmri": measured k-space of so many (virtual) coils; 0: magnitude images
+    config.data.whiten = False  # make the noise of these coils white and of one strength
     # source "arrays": paths of .npy files of shape (n, h, w), (n, 1, h, w) or (n, h, w, 1), values in [0, 1]
     config.data.train = ""
     config.data.val = ""
@@ -107,7 +114,7 @@ def paper_config(variant: str) -> ConfigDict:
 
 
 # What a run may change when it goes on: nothing here alters what is computed.
-FREE = ("data.root", "data.placement", "train.log_every", "train.save_every", "train.keep")
+FREE = ("data.cache", "data.placement", "data.workers", "train.log_every", "train.save_every", "train.keep")
 
 
 def complete(settings: Mapping[str, Any]) -> ConfigDict:
@@ -240,7 +247,7 @@ def _check(config: ConfigDict) -> None:
     if config.task.name == "segmentation":
         where = 'where config.task.name is "segmentation"'
         need(terms == ("soft_dice",), "loss.terms", f'("soft_dice",) {where}')
-        need(config.data.source == "mni", "data.source", f'"mni", which has labels, {where}')
+        need(config.data.source in ("mni", "abide"), "data.source", f'"mni" or "abide", which have labels, {where}')
         need(config.task.sigma == 0, "task.sigma", f"0 {where}")
         need(config.model.hyper_width == 0, "model.hyper_width", f"0 {where}")
         need(config.model.residual is False, "model.residual", f"False {where}")
@@ -274,13 +281,20 @@ def _check(config: ConfigDict) -> None:
             "loss.scales",
             "the numbers in scales.json of the run to compare with",
         )
-    if config.data.source == "mni":
+    need(config.data.workers >= 0, "data.workers", "at least 0")
+    need(config.data.coils >= 0, "data.coils", "at least 0")
+    if config.data.coils:
+        need(config.data.source == "fastmri", "data.source", '"fastmri" where config.data.coils is above 0')
+        need(config.task.name == "csmri", "task.name", '"csmri" where config.data.coils is above 0')
+    if config.data.source != "arrays":
         size, subjects = config.data.size, config.data.subjects
         need(size >= 8 and size % 8 == 0, "data.size", "a positive multiple of 8 (the U-Net halves it three times)")
         need(len(subjects) == 3 and all(map(_counts, subjects)), "data.subjects", "three numbers of at least 1")
         need(config.data.slices >= 1, "data.slices", "at least 1")
         count = subjects[0] * config.data.slices
         need(config.train.batch <= count, "train.batch", f"at most the {count} training images")
+        if config.data.source in FILES:
+            need(config.data.root, "data.root", f'a folder where config.data.source is "{config.data.source}"')
     else:
         for split in ("train", "val", "test"):
             need(config.data[split], f"data.{split}", 'the path of a .npy file where config.data.source is "arrays"')

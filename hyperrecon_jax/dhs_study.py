@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax import checkpoint, evaluate, figures, files, report, run
 from hyperrecon_jax.config import complete
-from hyperrecon_jax.data import spread
+from hyperrecon_jax.data import some, spread
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import load
 
@@ -99,11 +99,11 @@ def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
                 return kept["rpsnr"]
     say(f"Evaluating {points} x {points} lambdas ...")
     experiment, state = load(folder)
-    images = experiment.dataset.test.images
-    images = images[spread(len(images), MAPPED)]
+    samples = experiment.dataset.test.samples
+    samples = some(samples, spread(samples.size, MAPPED))
     axis = np.linspace(0, 1, points)
     scores, _ = evaluate.landscape(
-        experiment.score, report.variables(state), images, [axis, axis], experiment.key_test, progress=True
+        experiment.score, report.variables(state), samples, [axis, axis], experiment.key_test, progress=True
     )
     values = scores["rpsnr"]
     with checkpoint.writing(folder), files.whole(file) as partial, partial.open("wb") as opened:

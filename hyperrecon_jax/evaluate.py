@@ -19,15 +19,17 @@ import numpy as np
 from tqdm import tqdm
 
 from hyperrecon_jax import files, hyperparams, losses, memory, metrics
+from hyperrecon_jax.data.dataset import Samples
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.model import Model, apply_main, network_at
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
-from hyperrecon_jax.operators import Operator, magnitude
+from hyperrecon_jax.operators import magnitude
+from hyperrecon_jax.problem import Measurement, Problem
+from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.train import REPLICATED, SPREAD, device_mesh, place
 
 Tree = Any
-Observe = Callable[[jax.Array, jax.Array], jax.Array]
 Values = dict[str, np.ndarray]
 
 WITH_TRUTH: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -49,25 +51,29 @@ SAVE_EVERY = 10.0  # seconds
 class Score(NamedTuple):
     """A compiled scorer.
 
-    `run(variables, images, lams, key)`, with truths `(n, h, w, 1)`, lambdas `(l, K-1)` and the key of the noise, gives
+    `run(variables, samples, lams, key)`, with n samples, lambdas `(l, K-1)` and the key of the noise, gives
     `{name: (l, n)}` and, for the magnitude of the network's input, `{name: (n,)}` of those that need no weights. For Dice
-    the images are `(n, h, w, 2)`, with their labels (`data.with_labels`).
+    the samples need labels.
     """
 
     names: tuple[str, ...]
-    run: Callable[[Tree, np.ndarray, np.ndarray, jax.Array], tuple[Values, Values]]
+    run: Callable[[Tree, Samples, np.ndarray, jax.Array], tuple[Values, Values]]
 
 
-def measure(observe: Observe, key: jax.Array, images: jax.Array, index: jax.Array) -> jax.Array:
-    """Noisy measurements `(n, ...)` of `images`; the noise is that of `fold_in(key, index)`, however a set is chunked."""
-    return jax.vmap(lambda i, x: observe(jax.random.fold_in(key, i), x))(index, images)
+def measure(problem: Problem, key: jax.Array, samples: Sample, index: jax.Array) -> Measurement:
+    """Noisy measurements of n samples; the noise is that of `fold_in(key, index)`, however a set is chunked."""
+    return jax.vmap(lambda i, sample: problem.observe(jax.random.fold_in(key, i), sample))(index, samples)
+
+
+def inputs(problem: Problem, key: jax.Array, samples: Sample, index: Any) -> jax.Array:
+    """What a network gets of `measure`'s measurements, `(n, h, w, 2)`."""
+    return jax.jit(lambda *of: jax.vmap(problem.lift)(measure(problem, *of)))(key, samples, index)
 
 
 def make_score(
     model: Model,
     objective: Objective,
-    operator: Operator,
-    observe: Observe,
+    problem: Problem,
     *,
     names: Sequence[str] = REPORTED,
     chunk: int | None = None,
@@ -76,7 +82,7 @@ def make_score(
     """A compiled scorer; make it once.
 
     Args:
-        model, objective, operator, observe: as in training.
+        model, objective, problem: as in training.
         names: what to compute for each image, of `METRICS` and `DICE`. "rpsnr" is the gain in PSNR over the magnitude of
             the network's input, of PSNRs bounded by 100 dB; "data_consistency" is J = ||A x_hat - y||^2; "dice" is the hard
             Dice score of `segment`, the mean over the regions in either map, and "dice_cortex" that of one, NaN where it is
@@ -93,7 +99,7 @@ def make_score(
             raise InputError(f"A metric must be one of {', '.join(METRICS)}; got {name!r}.")
         if name in DICE and segment is None:
             raise InputError(f"`segment` must be a function where {name!r} is among the metrics, got None.")
-    terms = make_terms([name for name in names if name in WITHOUT_TRUTH], operator)
+    terms = make_terms([name for name in names if name in WITHOUT_TRUTH], problem)
     # what a network that segments makes is no image, and so its input has no counterpart of it
     without_input = ("rpsnr", "weight_l1", "loss", *(DICE if "soft_dice" in objective.terms else ()))
     of_image = [name for name in names if name not in without_input]
@@ -113,11 +119,11 @@ def make_score(
             found |= {name: dice[name] for name in wanted if name in DICE}
         return found
 
-    def at_lambda(lam, theta, batch_stats, x, y, lifted, before):
+    def at_lambda(lam, theta, batch_stats, samples, y, lifted, before):
         x_hat = jax.vmap(lambda lifted: apply_main(model, theta, batch_stats, lifted))(lifted)
 
-        def of_sample(x_hat, x, y, before):
-            outcome = Outcome(x_hat, x, y, theta)
+        def of_sample(x_hat, sample, y, before):
+            outcome = Outcome(x_hat, sample, y, theta)
             found = values(names, outcome)
             if "rpsnr" in names:  # a black image can be matched exactly, and its PSNR is infinite
                 found["rpsnr"] = jnp.minimum(metrics.psnr(x_hat, outcome.image), 100.0) - jnp.minimum(before, 100.0)
@@ -125,16 +131,16 @@ def make_score(
                 found["loss"] = weighted_loss(objective, lam, term_values(objective, outcome))
             return found
 
-        return jax.vmap(of_sample)(x_hat, x, y, before)
+        return jax.vmap(of_sample)(x_hat, samples, y, before)
 
-    def local(variables, lams, key, x, index):
-        y = measure(observe, key, x[..., :1], index)
+    def local(variables, lams, key, samples, index):
+        y = measure(problem, key, samples, index)
         networks = jax.vmap(partial(network_at, model, variables))(lams)
-        lifted = operator.lift(y)
+        lifted = jax.vmap(problem.lift)(y)
         inputs = magnitude(lifted)
-        before = metrics.psnr(inputs, x[..., :1])
-        scores = jax.lax.map(lambda given: at_lambda(*given, x, y, lifted, before), (lams, *networks))
-        of_input = jax.vmap(lambda image, x, y: values(of_image, Outcome(image, x, y, {})))(inputs, x, y)
+        before = metrics.psnr(inputs, samples.image)
+        scores = jax.lax.map(lambda given: at_lambda(*given, samples, y, lifted, before), (lams, *networks))
+        of_input = jax.vmap(lambda image, *of: values(of_image, Outcome(image, *of, {})))(inputs, samples, y)
         return scores, of_input
 
     spread = jax.jit(
@@ -147,27 +153,26 @@ def make_score(
         )
     )
 
-    def run(variables, images, lams, key):
-        if not len(images) or not len(lams):
-            raise InputError(f"There must be images and lambdas to score, got {len(images)} and {len(lams)}.")
-        if images.shape not in chunks:
-            x = images[0, ..., :1]
-            chunks[images.shape] = chunk or min(
-                len(images), images_at_once(model, operator, observe, variables, x, lams[0])
-            )
-        size = chunks[images.shape]
+    def run(variables, samples, lams, key):
+        count = samples.size
+        if not count or not len(lams):
+            raise InputError(f"There must be images and lambdas to score, got {count} and {len(lams)}.")
+        shape = (count, *samples.example.image.shape)
+        if shape not in chunks:
+            chunks[shape] = chunk or min(count, images_at_once(model, problem, variables, samples.example, lams[0]))
+        size = chunks[shape]
         variables = place(mesh, variables)
         devices = mesh.devices.size
         padded = np.concatenate([lams, np.repeat(lams[-1:], -len(lams) % devices, 0)])
         rows = []
-        for start in range(0, len(images), size):
+        for start in range(0, count, size):
             index = np.arange(start, start + size)  # the last chunk is filled up with images that are dropped again
-            x = jnp.asarray(images[index % len(images)])
-            rows.append(jax.device_get(spread(variables, place(mesh, padded, SPREAD), key, x, index)))
+            here = jax.tree.map(jnp.asarray, samples.take(index % count))
+            rows.append(jax.device_get(spread(variables, place(mesh, padded, SPREAD), key, here, index)))
         scores, of_input = zip(*rows, strict=True)
         return (
-            {k: np.concatenate([row[k] for row in scores], 1)[: len(lams), : len(images)] for k in names},
-            {k: np.concatenate([row[k] for row in of_input])[: len(images)] for k in of_image},
+            {k: np.concatenate([row[k] for row in scores], 1)[: len(lams), :count] for k in names},
+            {k: np.concatenate([row[k] for row in of_input])[:count] for k in of_image},
         )
 
     return Score(tuple(names), run)
@@ -176,7 +181,7 @@ def make_score(
 def curve(
     score: Score,
     variables: Tree,
-    images: np.ndarray,
+    samples: Samples,
     lams: np.ndarray,
     key: jax.Array,
     *,
@@ -188,7 +193,7 @@ def curve(
     Args:
         score: from `make_score`.
         variables: of the model.
-        images: truths `(n, h, w, 1)`, or with labels, as for `Score`.
+        samples: n of them.
         lams: `(l, K-1)`, such as `hyperparams.grid(100, 1)`.
         key: of the noise.
         kept: a file for what is done so far, so that the same call goes on after an interruption; removed at the end.
@@ -199,17 +204,17 @@ def curve(
     """
     mesh = device_mesh(0)
     block = min(len(lams), BLOCK * mesh.devices.size)
-    identity = digest(score.names, images, lams, jax.random.key_data(key), variables) if kept else ""
+    identity = digest(score.names, samples.identity, lams, jax.random.key_data(key), variables) if kept else ""
     done, scores, of_input = _resume(kept, identity)
     variables = place(mesh, variables)
     saved = time.monotonic()
     every = 0.2 if sys.stderr.isatty() else 30  # seconds: in a log file each update is a line
-    shown: dict[str, Any] = {"unit": " reconstructions", "unit_scale": len(images), "desc": "evaluating"}
+    shown: dict[str, Any] = {"unit": " reconstructions", "unit_scale": samples.size, "desc": "evaluating"}
     with tqdm(total=len(lams), initial=done, disable=not progress, file=sys.stderr, mininterval=every, **shown) as bar:
         try:
             while done < len(lams):
                 here = lams[np.minimum(np.arange(done, done + block), len(lams) - 1)]  # of one size: compiled once
-                found, of_input = score.run(variables, images, here, key)
+                found, of_input = score.run(variables, samples, here, key)
                 count = min(block, len(lams) - done)
                 scores = {k: np.concatenate([*([scores[k]] if done else []), v[:count]]) for k, v in found.items()}
                 done += count
@@ -227,27 +232,27 @@ def curve(
 
 
 def landscape(
-    score: Score, variables: Tree, images: np.ndarray, axes: Sequence[np.ndarray], key: jax.Array, **options: Any
+    score: Score, variables: Tree, samples: Samples, axes: Sequence[np.ndarray], key: jax.Array, **options: Any
 ) -> tuple[Values, Values]:
     """As `curve`, over the product of K-1 axes: `{name: (len(axes[0]), ..., n)}`; two of 100 values give Fig. 4."""
-    scores, of_input = curve(score, variables, images, hyperparams.product(axes), key, **options)
+    scores, of_input = curve(score, variables, samples, hyperparams.product(axes), key, **options)
     shape = tuple(len(axis) for axis in axes)
-    return {name: values.reshape(*shape, len(images)) for name, values in scores.items()}, of_input
+    return {name: values.reshape(*shape, samples.size) for name, values in scores.items()}, of_input
 
 
-def reconstructions(model: Model, operator: Operator, variables: Tree, y: jax.Array, lams: np.ndarray) -> jax.Array:
-    """Reconstructions of a few measurements at each lambda, `(l, n, h, w, 1)`."""
+def reconstructions(model: Model, variables: Tree, lifted: jax.Array, lams: np.ndarray) -> jax.Array:
+    """Reconstructions of a few network inputs `(n, h, w, 2)` at each lambda, `(l, n, h, w, 1)`."""
 
     @jax.jit
-    def at(variables, lam, y):
+    def at(variables, lam, lifted):
         network = network_at(model, variables, lam)
-        return jax.vmap(lambda y: apply_main(model, *network, operator.lift(y)))(y)
+        return jax.vmap(lambda lifted: apply_main(model, *network, lifted))(lifted)
 
-    return jnp.stack([at(variables, jnp.asarray(lam), y) for lam in lams])
+    return jnp.stack([at(variables, jnp.asarray(lam), lifted) for lam in lams])
 
 
-def images_at_once(model: Model, operator: Operator, observe: Observe, variables: Tree, x: Any, lam: Any) -> int:
-    """How many images like `x` a quarter of the free memory has room for.
+def images_at_once(model: Model, problem: Problem, variables: Tree, one: Sample, lam: Any) -> int:
+    """How many samples like `one`, which may be shapes, a quarter of the free memory has room for.
 
     For one image, what a backward pass would keep is taken: every activation, and so more than is alive at a time.
     """
@@ -255,7 +260,7 @@ def images_at_once(model: Model, operator: Operator, observe: Observe, variables
     def forward(lifted):
         return apply_main(model, *network_at(model, variables, lam), lifted)
 
-    lifted = jax.eval_shape(lambda key, x: operator.lift(observe(key, x)), jax.random.key(0), jnp.asarray(x))
+    lifted = jax.eval_shape(lambda key, one: problem.lift(problem.observe(key, one)), jax.random.key(0), one)
     return max(1, min(AT_ONCE, memory.free() // (4 * memory.of_backward(forward, lifted))))
 
 

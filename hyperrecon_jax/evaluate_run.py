@@ -22,13 +22,14 @@ import numpy as np
 import xarray as xr
 
 from hyperrecon_jax import checkpoint, evaluate, logs, report, scores
-from hyperrecon_jax.data import spread, with_labels
+from hyperrecon_jax.data import need_labels, some, spread
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluation_pictures import Evaluated, draw, title
 from hyperrecon_jax.experiment import load
 from hyperrecon_jax.experiment import segmenter as segmentation
-from hyperrecon_jax.model import apply_main, network_at
+from hyperrecon_jax.model import reconstruct
 from hyperrecon_jax.report import Say
+from hyperrecon_jax.sample import take
 
 SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")
@@ -71,16 +72,16 @@ def evaluate_run(
     setup = experiment.setup
     if segmenter is not None:
         metrics = tuple(dict.fromkeys((*metrics, "dice")))
-    score = evaluate.make_score(setup.model, setup.objective, setup.operator, setup.observe, names=metrics, segment=segment)
+    score = evaluate.make_score(setup.model, setup.objective, setup.problem, names=metrics, segment=segment)
     size = int(np.prod([len(axis) for axis in prepared.axes]))
-    say(f"Scoring {len(prepared.images)} images at {size} lambdas ...")
+    say(f"Scoring {prepared.samples.size} images at {size} lambdas ...")
     with checkpoint.writing(out):
         out.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         values, of_input = evaluate.landscape(
             score,
             variables,
-            prepared.images,
+            prepared.samples,
             prepared.axes,
             experiment.key_test,
             kept=out / UNFINISHED,
@@ -105,7 +106,7 @@ def evaluate_run(
             out / RESULTS,
             {
                 "run": str(run),
-                "images": len(prepared.images),
+                "images": prepared.samples.size,
                 "lambdas": size,
                 "seconds": seconds,
                 "best": {name: {"lambda": list(lam), "mean": value} for name, (lam, value) in best.items()},
@@ -113,7 +114,7 @@ def evaluate_run(
                 "table": rows,
             },
         )
-    say(f"{len(prepared.images) * size / seconds:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
+    say(f"{prepared.samples.size * size / seconds:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
     say(table(known, best))
     say(f"Look at {', '.join(sorted(str(path) for path in out.glob('*.png')))}; the scores are in {out / SCORES}.")
     return ds
@@ -131,7 +132,7 @@ def prepare(
 
     Args:
         run, data, points, count: those of `evaluate_run`.
-        labels: whether the images come with their labels.
+        labels: whether the images must have labels.
     """
     experiment, state = load(run, data=data)
     config = experiment.config
@@ -139,12 +140,15 @@ def prepare(
         raise InputError(
             f"{run} must hold a run that reconstructs, got one that segments; its Dice is in its summary.json."
         )
-    split = with_labels(experiment.dataset.test) if labels else experiment.dataset.test
+    split = experiment.dataset.test
+    if labels:
+        need_labels(split)
     if points is not None and points < 2:
         raise InputError(f"A grid of lambdas needs at least 2 points, got {points}.")
-    if count is not None and not 1 <= count <= len(split.images):
-        raise InputError(f"The number of images must be in [1, {len(split.images)}], got {count}.")
-    index = spread(len(split.images), count or len(split.images))
+    if count is not None and not 1 <= count <= split.samples.size:
+        raise InputError(f"The number of images must be in [1, {split.samples.size}], got {count}.")
+    size = split.samples.size
+    index = spread(size, count or size)
     num_lams = len(config.loss.terms) - 1
     if config.lam.sampling == "ensemble":
         axes = [np.asarray(axis, np.float32) for axis in config.lam.axes]
@@ -152,7 +156,7 @@ def prepare(
         axes = [np.asarray([value], np.float32) for value in config.lam.value]
     else:
         axes = [np.linspace(0, 1, points or POINTS.get(num_lams, 5), dtype=np.float32)] * num_lams
-    return Evaluated(experiment, state, split.images[index], index, split.subjects[index], axes)
+    return Evaluated(experiment, state, some(split.samples, index), index, split.subjects[index], axes)
 
 
 def table(known: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...], float]]) -> str:
@@ -177,7 +181,7 @@ def _about(run: Path, prepared: Evaluated) -> dict[str, Any]:
         "terms": ",".join(config.loss.terms),
         "scales": list(prepared.experiment.setup.objective.scales),
         "steps": int(prepared.state.step),
-        "test_images": evaluate.digest(prepared.images[..., 0]),
+        "test_images": evaluate.digest(prepared.samples.identity),
         "parameters": report.parameter_counts(prepared.experiment)["trained"],
         "training_seconds": checkpoint.read_json(summary)["seconds"] if summary.exists() else None,
         "inference_seconds": _inference_seconds(prepared),
@@ -190,10 +194,11 @@ def _inference_seconds(prepared: Evaluated, *, repeats: int = 5) -> float:
 
     @jax.jit
     def one(variables, lam, y):
-        return apply_main(setup.model, *network_at(setup.model, variables, lam), setup.operator.lift(y))
+        return reconstruct(setup.model, variables, lam, setup.problem.lift(y))
 
     lam = jnp.asarray([axis[0] for axis in prepared.axes])
-    y = setup.observe(prepared.experiment.key_test, jnp.asarray(prepared.images[0, ..., :1]))
+    first = take(prepared.samples.take(np.arange(1)), 0)
+    y = setup.problem.observe(prepared.experiment.key_test, jax.tree.map(jnp.asarray, first))
     took = []
     for _ in range(repeats + 1):
         start = time.perf_counter()

@@ -1,16 +1,15 @@
 """The pictures of an evaluated run, from its scores and its network: all but `scores.py`'s numbers, drawn by `figures`."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
 from hyperrecon_jax import diverse, evaluate, figures, hyperparams, report
+from hyperrecon_jax.data import Samples
 from hyperrecon_jax.experiment import Experiment, term_name
 from hyperrecon_jax.operators import magnitude
 from hyperrecon_jax.train import TrainState
@@ -21,7 +20,7 @@ class Evaluated(NamedTuple):
 
     experiment: Experiment
     state: TrainState
-    images: np.ndarray  # (n, h, w, 1), or (n, h, w, 2) with labels
+    samples: Samples
     places: np.ndarray  # (n,), their places in the split
     subjects: np.ndarray  # (n,)
     axes: list[np.ndarray]  # of the K-1 lambdas
@@ -65,12 +64,11 @@ def draw(prepared: Evaluated, ds: xr.Dataset, known: xr.Dataset, out: Path) -> l
                 axes=axes,
             )
     chosen = report.pictured(prepared.subjects)
-    truth = jnp.asarray(prepared.images[chosen, ..., :1])
-    y = jax.jit(partial(evaluate.measure, experiment.setup.observe))(experiment.key_test, truth, chosen)
-    inputs = np.asarray(magnitude(experiment.setup.operator.lift(y)))[..., 0]
+    samples = prepared.samples.take(chosen)
+    lifted = evaluate.inputs(experiment.setup.problem, experiment.key_test, samples, chosen)
     middle = len(chosen) // 2
-    _slices(prepared, ds, out, chosen[middle], truth[middle], y[middle], inputs[middle])
-    return _pairs(prepared, ds, out, chosen, truth, y, inputs)
+    _slices(prepared, ds, out, chosen[middle], samples.image[middle], lifted[middle])
+    return _pairs(prepared, ds, out, chosen, samples.image, lifted)
 
 
 def curve_of(known: xr.Dataset, name: str, metrics: Sequence[str]) -> figures.Curve:
@@ -92,16 +90,14 @@ def ends(terms: Sequence[str]) -> tuple[str, str]:
     return term_name(terms[0]), term_name(terms[1])
 
 
-def _slices(prepared: Evaluated, ds: xr.Dataset, out: Path, place: int, truth: Any, y: Any, input: np.ndarray) -> None:
-    experiment = prepared.experiment
-    setup = experiment.setup
-    lams = experiment.lams
-    x_hat = evaluate.reconstructions(setup.model, setup.operator, report.variables(prepared.state), y[None], lams)[:, 0]
+def _slices(prepared: Evaluated, ds: xr.Dataset, out: Path, place: int, truth: Any, lifted: Any) -> None:
+    model, lams = prepared.experiment.setup.model, prepared.experiment.lams
+    x_hat = evaluate.reconstructions(model, report.variables(prepared.state), lifted[None], lams)[:, 0]
     of = jax.vmap(evaluate.WITH_TRUTH["psnr"], (0, None))
     figures.slices(
         out / "slices.png",
-        truth=np.asarray(truth)[..., 0],
-        input=input,
+        truth=truth[..., 0],
+        input=np.asarray(magnitude(lifted))[..., 0],
         x_hat=np.asarray(x_hat)[None, ..., 0],
         titles=[title(lam) for lam in lams],
         psnr=np.asarray(of(x_hat, truth))[None],
@@ -111,10 +107,10 @@ def _slices(prepared: Evaluated, ds: xr.Dataset, out: Path, place: int, truth: A
 
 
 def _pairs(
-    prepared: Evaluated, ds: xr.Dataset, out: Path, chosen: np.ndarray, truth: Any, y: Any, inputs: np.ndarray
+    prepared: Evaluated, ds: xr.Dataset, out: Path, chosen: np.ndarray, truth: np.ndarray, lifted: jax.Array
 ) -> list[dict[str, Any]]:
     """Of some slices the two good reconstructions that differ most (Sec. V-H): only the good ones are made again."""
-    setup, variables = prepared.experiment.setup, report.variables(prepared.state)
+    model, variables = prepared.experiment.setup.model, report.variables(prepared.state)
     lams = hyperparams.product(prepared.axes)
     if len(lams) < 3:
         return []
@@ -122,7 +118,7 @@ def _pairs(
     for i, place in enumerate(chosen):
         psnr = ds["psnr"].values.reshape(len(lams), -1)[:, place]
         good = diverse.good(psnr)
-        x_hat = evaluate.reconstructions(setup.model, setup.operator, variables, y[i : i + 1], lams[good])[:, 0]
+        x_hat = evaluate.reconstructions(model, variables, lifted[i : i + 1], lams[good])[:, 0]
         first, second, distance = diverse.furthest_pair(np.asarray(x_hat))
         both = [first, second]
         images.append(np.asarray(x_hat)[both, ..., 0])
@@ -138,8 +134,8 @@ def _pairs(
         )
     figures.pair(
         out / "pairs.png",
-        truth=np.asarray(truth)[..., 0],
-        input=inputs,
+        truth=truth[..., 0],
+        input=np.asarray(magnitude(lifted))[..., 0],
         x_hat=np.stack(images),
         titles=titles,
         psnr=np.stack(psnrs),

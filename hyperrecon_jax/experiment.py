@@ -18,9 +18,11 @@ from hyperrecon_jax import checkpoint, data, hyperparams, masks, operators
 from hyperrecon_jax.config import AUTO, complete
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Observe, Score, make_score
+from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Score, make_score
 from hyperrecon_jax.model import Model, apply_main, init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
+from hyperrecon_jax.problem import Problem, measured, simulated
+from hyperrecon_jax.sample import Coils, Sample
 from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, members_together
 from hyperrecon_jax.unet import UNet
 
@@ -50,23 +52,22 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
         InputError: for settings that do not fit one another or the data.
     """
     config = complete(config)
-    if config.data.source == "mni":  # their size is known: what cannot be is told before they are made
-        operator, observe, objective = _make_problem(config, (config.data.size, config.data.size))
+    if config.data.source != "arrays":  # their size is known: what cannot be is told before they are made
+        objective, problem = _make_objective(config, (config.data.size, config.data.size))
     dataset = load_data(config)
-    images = dataset.train.images
-    if len(images) < config.train.batch:
-        raise InputError(f"config.train.batch must be at most the {len(images)} training images, got {config.train.batch}.")
-    if config.data.source != "mni":
-        operator, observe, objective = _make_problem(config, images.shape[1:3])
+    count, shape = dataset.train.samples.size, dataset.train.samples.example.image.shape[:2]
+    if count < config.train.batch:
+        raise InputError(f"config.train.batch must be at most the {count} training images, got {config.train.batch}.")
+    if config.data.source == "arrays":
+        objective, problem = _make_objective(config, shape)
 
     key_model, key_train, key_validation, key_test = jax.random.split(jax.random.key(config.seed), 4)
-    model, variables = make_model(key_model, config, images.shape[1:3])
+    model, variables = make_model(key_model, config, shape)
     optimizer = make_optimizer(config)
     setup = Setup(
         model,
         objective,
-        operator,
-        observe,
+        problem,
         make_sampler(config),
         optimizer,
         config.train.batch,
@@ -76,7 +77,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     )
     if model.members:
         size = config.train.batch // device_mesh(config.train.batch).size
-        share = jax.ShapeDtypeStruct((size, *images.shape[1:3], 2), jnp.float32)
+        share = jax.ShapeDtypeStruct((size, *shape, 2), jnp.float32)
         setup = setup._replace(together=members_together(model, share, variables))
     score = _make_score(config, setup)
     state = initial_state(model, variables, optimizer)
@@ -118,12 +119,12 @@ def segmenter(folder: Path) -> Callable[[jax.Array], jax.Array]:
     model, variables = make_model(jax.random.key(0), config, shape)
     state = _latest(folder, config, initial_state(model, variables, make_optimizer(config)))
     theta, batch_stats = jax.device_get((state.params["main"], state.batch_stats))  # of no device: for any program
-    operator, _ = make_task(config, shape)
+    problem = make_problem(config, shape)
 
     def segment(x_hat):
         if x_hat.shape != (*shape, 1):
             raise InputError(f"`x_hat` must have the shape {(*shape, 1)} that {folder} was trained on, got {x_hat.shape}.")
-        return regions(apply_main(model, theta, batch_stats, operator.lift(x_hat)))
+        return regions(apply_main(model, theta, batch_stats, problem.lift(x_hat)))
 
     return segment
 
@@ -158,35 +159,58 @@ def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment
 def _make_score(config, setup):
     if config.task.name == "segmentation":
         names, segment = (*DICE, "loss"), regions
-        return make_score(setup.model, setup.objective, setup.operator, setup.observe, names=names, segment=segment)
-    return make_score(setup.model, setup.objective, setup.operator, setup.observe)
+        return make_score(setup.model, setup.objective, setup.problem, names=names, segment=segment)
+    return make_score(setup.model, setup.objective, setup.problem)
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
-    """The images of `config.data`, with labels if the task needs them."""
+    """The samples of `config.data`. Labels that training does not see stay with the test samples alone."""
     c = config.data
     if c.source == "arrays":
         return data.arrays(train=c.train, val=c.val, test=c.test)
-    made = data.mni(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, root=c.root or None)
-    return data.Dataset(*map(data.with_labels, made)) if config.task.name == "segmentation" else made
+    made = data.read(prepared_folder(config), disk=None if c.placement == "auto" else c.placement == "disk")
+    if config.task.name == "segmentation":
+        return made
+    return made._replace(train=data.without_labels(made.train), val=data.without_labels(made.val))
 
 
-def _make_problem(config, shape):
-    """What is asked of images of a shape `(h, w)`: the forward model and the objective, tried out without computing."""
-    operator, observe = make_task(config, shape)
+def prepared_folder(config: ConfigDict) -> Path:
+    """Where the prepared data of `config.data` are, of any source but "arrays"; they are prepared if they are not there."""
+    c = config.data
+    cache = c.cache or None
+    if c.source == "mni":
+        return data.mni_folder(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, cache=cache)
+    return data.files_folder(
+        c.source,
+        root=c.root,
+        settings=data.Settings(c.size, c.slices, c.coils, c.acquisition, c.whiten),
+        subjects=c.subjects,
+        seed=c.seed,
+        cache=cache,
+        workers=max(c.workers, 1),
+    )
+
+
+def _make_objective(config, shape):
+    """What is asked of images of a shape `(h, w)`: the objective and the problem, tried out without computing."""
+    problem = make_problem(config, shape)
     scales = (1.0,) * len(config.loss.terms) if config.loss.scales == AUTO else config.loss.scales
-    objective = Objective(make_terms(config.loss.terms, operator), scales)
+    objective = Objective(make_terms(config.loss.terms, problem), scales)
     segments = config.task.name == "segmentation"
 
-    def scores(key, x_hat, x):
-        outcome = Outcome(x_hat, x, observe(key, x), theta={})
-        return term_values(objective, outcome), [] if segments else [f(x_hat, x) for f in WITH_TRUTH.values()]
+    def scores(key, x_hat, sample):
+        outcome = Outcome(x_hat, sample, problem.observe(key, sample), theta={})
+        return term_values(objective, outcome), [] if segments else [f(x_hat, sample.image) for f in WITH_TRUTH.values()]
 
-    x_hat, x = (
-        jax.ShapeDtypeStruct((*shape, channels), jnp.float32) for channels in ((len(LABELS), 2) if segments else (1, 1))
-    )
-    jax.eval_shape(scores, jax.random.key(0), x_hat, x)
-    return operator, observe, objective
+    sample = Sample(jax.ShapeDtypeStruct((*shape, 1), jnp.float32))
+    if segments:
+        sample = sample._replace(label=jax.ShapeDtypeStruct(shape, jnp.uint8))
+    if config.data.coils:
+        kspace = jax.ShapeDtypeStruct((config.data.coils, *shape), jnp.complex64)
+        sample = sample._replace(coils=Coils(kspace, kspace))
+    x_hat = jax.ShapeDtypeStruct((*shape, len(LABELS) if segments else 1), jnp.float32)
+    jax.eval_shape(scores, jax.random.key(0), x_hat, sample)
+    return objective, problem
 
 
 def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tuple[Model, dict[str, Any]]:
@@ -199,18 +223,21 @@ def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tu
     return init(key, network, example, num_terms=len(config.loss.terms), hyper_width=c.hyper_width or None, members=members)
 
 
-def make_task(config: ConfigDict, shape: tuple[int, int]) -> tuple[operators.Operator, Observe]:
-    """The forward model of `config.task` for images of a shape, and the function (key, image) -> noisy measurement."""
+def make_problem(config: ConfigDict, shape: tuple[int, int], *, coils: int | None = None) -> Problem:
+    """The problem of `config.task` for samples of a shape `(h, w)`; of measured k-space of so many coils, 0: of images.
+
+    None given: as `config.data` has them.
+    """
     task = config.task
     if task.name == "csmri":
         if task.noise != "gaussian":
             raise InputError(f'config.task.noise must be "gaussian" for k-space, got {task.noise!r}.')
-        mask = jnp.asarray(masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed))
-        operator = operators.csmri(mask)
-        return operator, lambda key, x: operators.complex_noise(key, operator.measure(x), mask, sigma=task.sigma)
-    if task.name == "segmentation":
-        operator = operators.denoising()
-        return operator, lambda key, x: operator.measure(x[..., :1])  # of an image and its labels the clean image
+        mask = make_mask(config, shape)
+        if config.data.coils if coils is None else coils:
+            return measured(mask, sigma=task.sigma)
+        return simulated(operators.csmri(mask), lambda key, y: operators.complex_noise(key, y, mask, sigma=task.sigma))
+    if task.name == "segmentation":  # of clean images (Sec. V-E.1)
+        return simulated(operators.denoising())
     if task.name == "denoising":
         operator = operators.denoising()
     else:
@@ -220,7 +247,13 @@ def make_task(config: ConfigDict, shape: tuple[int, int]) -> tuple[operators.Ope
             )
         operator = operators.super_resolution(factor=task.factor)
     noise = operators.awgn if task.noise == "gaussian" else operators.rician
-    return operator, lambda key, x: noise(key, operator.measure(x), sigma=task.sigma)
+    return simulated(operator, partial(noise, sigma=task.sigma))
+
+
+def make_mask(config: ConfigDict, shape: tuple[int, int]) -> jax.Array:
+    """Where `config.task` samples k-space, `(h, w)`, zero frequency in the corner."""
+    task = config.task
+    return jnp.asarray(masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed))
 
 
 def make_sampler(config: ConfigDict) -> Callable[[jax.Array, tuple[int, int]], jax.Array]:

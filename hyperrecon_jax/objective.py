@@ -17,7 +17,8 @@ from hyperrecon_jax import losses, metrics
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.hyperparams import coefficients
 from hyperrecon_jax.model import Model, generate_weights, train_main, without_norms
-from hyperrecon_jax.operators import Operator
+from hyperrecon_jax.problem import Measurement, Problem
+from hyperrecon_jax.sample import Sample
 
 Tree = Any
 SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded", "soft_dice")  # the terms that compare with the truth
@@ -29,21 +30,21 @@ class Outcome(NamedTuple):
     """One sample after the forward pass: all that a loss term may look at."""
 
     x_hat: jax.Array  # (h, w, 1); of a segmentation network (h, w, classes), before the softmax
-    x: jax.Array  # (h, w, 1), the truth, for supervised terms alone; or (h, w, 2), with its labels as numbers
-    y: jax.Array  # the measurement
+    sample: Sample  # the truth, for supervised terms alone
+    y: Measurement
     theta: Tree  # the main network's weights
 
     @property
     def image(self) -> jax.Array:
         """The true image, `(h, w, 1)`."""
-        return self.x[..., :1]
+        return self.sample.image
 
     @property
     def labels(self) -> jax.Array:
-        """The true labels, integers `(h, w)`; raises `InputError` if `x` has none."""
-        if self.x.shape[-1] != 2:
-            raise InputError(f"`x` must have shape (h, w, 2), an image and its labels, got {self.x.shape}.")
-        return self.x[..., 1].astype(jnp.int32)
+        """The true labels, integers `(h, w)`; raises `InputError` if there are none."""
+        if self.sample.label is None:
+            raise InputError("The samples must have labels, got images alone.")
+        return self.sample.label.astype(jnp.int32)
 
 
 Term = Callable[[Outcome], jax.Array]
@@ -56,14 +57,14 @@ class Objective(NamedTuple):
     scales: tuple[float, ...]
 
 
-def make_terms(names: Sequence[str], operator: Operator) -> dict[str, Term]:
+def make_terms(names: Sequence[str], problem: Problem) -> dict[str, Term]:
     """Loss terms by name.
 
     Args:
         names: of "mae", "mse", "ssim" (1 - SSIM, scikit-image's), "ssim_zero_padded" (1 - SSIM, the authors'),
             "soft_dice" (of a segmentation network), "data_consistency", "total_variation", "wavelet_l1", "weight_l1"
             (kernels and biases, no norm's scale or bias).
-        operator: the forward model.
+        problem: for J.
 
     Raises:
         InputError: for an unknown name.
@@ -74,7 +75,7 @@ def make_terms(names: Sequence[str], operator: Operator) -> dict[str, Term]:
         "ssim": lambda o: losses.ssim_loss(o.x_hat, o.image),
         "ssim_zero_padded": lambda o: losses.ssim_loss(o.x_hat, o.image, zero_padded=True),
         "soft_dice": lambda o: losses.soft_dice(o.x_hat, o.labels),
-        "data_consistency": lambda o: losses.data_consistency(o.x_hat, o.y, measure=operator.measure),
+        "data_consistency": lambda o: problem.data_consistency(o.x_hat, o.y),
         "total_variation": lambda o: losses.total_variation(o.x_hat),
         "wavelet_l1": lambda o: losses.wavelet_l1(o.x_hat),
         "weight_l1": lambda o: losses.weight_l1(without_norms(o.theta)),
@@ -98,12 +99,12 @@ def weighted_loss(objective: Objective, lam: jax.Array, values: jax.Array) -> ja
 def value_and_grad(
     model: Model,
     objective: Objective,
-    operator: Operator,
+    problem: Problem,
     params: Tree,
     batch_stats: Tree,
     lam: jax.Array,
-    x: jax.Array,
-    y: jax.Array,
+    samples: Sample,
+    y: Measurement,
     *,
     keep: int | None = None,
     rank: str = "absolute",
@@ -117,11 +118,11 @@ def value_and_grad(
     of 3; the gradient is that of the masked batch.
 
     Args:
-        model, objective, operator: static.
+        model, objective, problem: static.
         params, batch_stats: the variables.
         lam: `(n, K-1)`.
-        x: `(n, h, w, 1)`, or `(n, h, w, 2)`, as in `Outcome`.
-        y: `(n, ...)`, measurements.
+        samples: n of them.
+        y: their measurements, `(n, ...)`.
         keep: b, how many of the n count; None: all.
         rank: by what DHS ranks, of `RANKS`: "absolute" (J) or "relative" (J / ||y||^2).
         device_axis: the mapped axis over which a larger batch is spread, if it is. Value, gradient and statistics are those
@@ -135,14 +136,14 @@ def value_and_grad(
     keep = size if keep is None else keep
     per_sample = None if model.hyper is None else 0  # a network without lambda has one theta for all
 
-    def of_sample(theta, lam, x, y, *, batch_axes):
-        x_hat, stats = train_main(model, theta, batch_stats, operator.lift(y), batch_axes=batch_axes)
-        values = term_values(objective, Outcome(x_hat, x, y, theta))
+    def of_sample(theta, lam, sample, y, *, batch_axes):
+        x_hat, stats = train_main(model, theta, batch_stats, problem.lift(y), batch_axes=batch_axes)
+        values = term_values(objective, Outcome(x_hat, sample, y, theta))
         loss = weighted_loss(objective, lam, values)
         logs = {"loss": loss}
-        if x_hat.shape == x.shape:
-            logs["psnr"] = jnp.minimum(metrics.psnr(x_hat, x), 100.0)  # a black image can be matched exactly
-        cost = misfit(operator, x_hat, y, rank=rank) if keep < size else jnp.zeros(())
+        if x_hat.shape == sample.image.shape:
+            logs["psnr"] = jnp.minimum(metrics.psnr(x_hat, sample.image), 100.0)  # a black image can be matched exactly
+        cost = misfit(problem, x_hat, y, rank=rank) if keep < size else jnp.zeros(())
         return loss, (stats, logs | dict(zip(objective.terms, values, strict=True)), cost)
 
     def generate(params):
@@ -153,10 +154,10 @@ def value_and_grad(
 
     if keep < size and separable(model, batch_stats):
 
-        def differentiated(theta, lam, x, y):
-            return jax.vjp(lambda theta: of_sample(theta, lam, x, y, batch_axes=()), theta, has_aux=True)
+        def differentiated(theta, lam, sample, y):
+            return jax.vjp(lambda theta: of_sample(theta, lam, sample, y, batch_axes=()), theta, has_aux=True)
 
-        _, pull_backs, (stats, logs, cost) = jax.vmap(differentiated, out_axes=(0, 0, (None, 0, 0)))(theta, lam, x, y)
+        _, pull_backs, (stats, logs, cost) = jax.vmap(differentiated, out_axes=(0, 0, (None, 0, 0)))(theta, lam, samples, y)
         counted = lowest(cost, keep)
         (grad_counted,) = jax.vmap(lambda pull_back: pull_back(jnp.ones(())))(_rows(pull_backs, counted))
         grad_theta = jax.tree.map(lambda leaf, rows: jnp.zeros_like(leaf).at[counted].set(rows), theta, grad_counted)
@@ -165,7 +166,7 @@ def value_and_grad(
 
         def of_batch(theta):
             of_one = partial(of_sample, batch_axes=axes)
-            return jax.vmap(of_one, (per_sample, 0, 0, 0), (0, (None, 0, 0)), axis_name="sample")(theta, lam, x, y)
+            return jax.vmap(of_one, (per_sample, 0, 0, 0), (0, (None, 0, 0)), axis_name="sample")(theta, lam, samples, y)
 
         loss, pull_back, (stats, logs, cost) = jax.vjp(of_batch, theta, has_aux=True)
         counted = lowest(cost, keep) if keep < size else jnp.arange(size)
@@ -178,18 +179,18 @@ def value_and_grad(
     return (stats, logs, counted), grad
 
 
-def misfit(operator: Operator, x_hat: jax.Array, y: jax.Array, *, rank: str = "absolute") -> jax.Array:
+def misfit(problem: Problem, x_hat: jax.Array, y: Measurement, *, rank: str = "absolute") -> jax.Array:
     """By what DHS ranks one sample: J = ||A x_hat - y||^2 (Sec. IV-C), or "relative" to ||y||^2.
 
     J grows with the brightness of the image, so that ranking by it prefers dark slices, whatever their lambda; the ratio
     does not.
     """
-    cost = losses.data_consistency(x_hat, y, measure=operator.measure)
+    cost = problem.data_consistency(x_hat, y)
     if rank not in RANKS:
         raise InputError(f"`rank` must be one of {', '.join(RANKS)}, got {rank!r}.")
     if rank == "absolute":
         return cost
-    return cost / jnp.maximum(jnp.sum(jnp.square(y.real) + jnp.square(y.imag)), jnp.finfo(cost.dtype).tiny)
+    return cost / jnp.maximum(problem.data_consistency(jnp.zeros_like(x_hat), y), jnp.finfo(cost.dtype).tiny)
 
 
 def lowest(cost: jax.Array, keep: int) -> jax.Array:

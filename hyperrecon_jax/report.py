@@ -48,8 +48,8 @@ def variables(state: TrainState) -> Tree:
 def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
     """What will run, in a few lines."""
     config = experiment.config
-    sizes = [len(split.images) for split in experiment.dataset]
-    h, w = experiment.dataset.train.images.shape[1:3]
+    sizes = [split.samples.size for split in experiment.dataset]
+    h, w = experiment.dataset.train.samples.example.image.shape[:2]
     epochs = config.train.steps * config.train.batch / sizes[0]
     count = parameter_counts(experiment)
     where = "on each device" if resident else "streamed from the host"
@@ -116,8 +116,8 @@ def parameter_counts(experiment: Experiment) -> dict[str, int]:
 def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say) -> None:
     """Score the test set, write `summary.json` and the picture, tell the user."""
     say("Scoring the test set ...")
-    images = experiment.dataset.test.images
-    scores, of_input = experiment.score.run(variables(state), images, experiment.lams, experiment.key_test)
+    samples = experiment.dataset.test.samples
+    scores, of_input = experiment.score.run(variables(state), samples, experiment.lams, experiment.key_test)
     del scores["loss"]
     rows = {
         lam_name(lam): {
@@ -134,7 +134,7 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
         histogram(experiment, kept, workdir)
     summary = {
         "test": rows,
-        "test_images": len(images),
+        "test_images": samples.size,
         "parameters": parameter_counts(experiment),
         "steps": int(state.step),
         "seconds": seconds,
@@ -155,7 +155,7 @@ def histogram(experiment: Experiment, rows: list[dict[str, Any]], workdir: Path)
     first; `edges`, `(bins + 1,)`. An epoch is as many samples as there are training images; the last may be cut short.
     """
     setup = experiment.setup
-    epoch = np.array([(row["step"] - 1) * setup.batch // len(experiment.dataset.train.images) for row in rows])
+    epoch = np.array([(row["step"] - 1) * setup.batch // experiment.dataset.train.samples.size for row in rows])
     lams = np.array([row["lams"] for row in rows])[..., :2]  # (steps, keep, 1 or 2)
     edges = np.linspace(0, 1, BINS + 1)
     counts = np.stack(
@@ -201,14 +201,14 @@ def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree
     """The picture of a run."""
     setup, split = experiment.setup, experiment.dataset.test
     chosen = pictured(split.subjects)
-    truth = jnp.asarray(split.images[chosen])
-    y = jax.jit(partial(evaluate.measure, setup.observe))(experiment.key_test, truth, chosen)
-    x_hat = evaluate.reconstructions(setup.model, setup.operator, variables(state), y, experiment.lams)
+    truth = split.samples.take(chosen)
+    lifted = evaluate.inputs(setup.problem, experiment.key_test, truth, chosen)
+    x_hat = evaluate.reconstructions(setup.model, variables(state), lifted, experiment.lams)
     if experiment.config.task.name == "segmentation":
         figures.segmentations(
             path,
-            images=np.asarray(truth)[..., 0],
-            truth=np.asarray(truth)[..., 1].astype(int),
+            images=truth.image[..., 0],
+            truth=np.asarray(truth.label),
             predicted=np.asarray(regions(x_hat[0])),
             names=LABELS,
             dice=scores["dice"][0, chosen],
@@ -217,8 +217,8 @@ def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree
     terms = experiment.config.loss.terms
     figures.reconstructions(
         path,
-        truth=np.asarray(truth)[..., 0],
-        inputs=np.asarray(magnitude(setup.operator.lift(y)))[..., 0],
+        truth=truth.image[..., 0],
+        inputs=np.asarray(magnitude(lifted))[..., 0],
         x_hat=np.asarray(x_hat)[..., 0],
         titles=[lam_title(lam, terms) for lam in experiment.lams],
         input_scores=[(of_input["psnr"][i], of_input["ssim"][i]) for i in chosen],

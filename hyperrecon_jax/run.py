@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -26,8 +27,11 @@ from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.experiment import Experiment, build, load, with_scales
 from hyperrecon_jax.report import Say
+from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
 from hyperrecon_jax.train import SPREAD, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
+
+TRIED = 4  # steps of a dry run
 
 
 def use_all_cores() -> None:
@@ -122,7 +126,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                 state = fit(
                     step,
                     state,
-                    _images(experiment, mesh, resident, first),
+                    _samples(experiment, mesh, resident, first, config.train.steps),
                     steps=config.train.steps,
                     log_every=config.train.log_every,
                     save_every=config.train.save_every,
@@ -151,8 +155,8 @@ def _pilot(experiment: Experiment, mesh: Mesh, resident: bool, *, say: Say) -> d
     """The magnitudes of the loss terms, from a pilot."""
     steps = experiment.config.loss.pilot_steps
     say(f"Finding the loss scales: a pilot of {steps} steps on data consistency alone ...")
-    images = _images(experiment, mesh, resident, 0)
-    found = pilot(experiment.setup, experiment.state, images, mesh, steps=steps, resident=resident)
+    samples = _samples(experiment, mesh, resident, 0, steps)
+    found = pilot(experiment.setup, experiment.state, samples, mesh, steps=steps, resident=resident)
     say(f"scales    {', '.join(f'{name} {1 / value:.3g}' for name, value in found.items())}")
     return found
 
@@ -173,8 +177,8 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
     lams = hyperparams.product(alone.lam.axes)
     lams = np.stack([lams[np.argmax((np.asarray(hyperparams.coefficients(lams)) == corner).all(-1))] for corner in corners])
     settings = {key: value for key, value in flatten(alone).items() if key not in FREE}
-    images = [experiment.dataset.train.images, experiment.dataset.val.images]
-    known = data.cache_folder(config.data.root or None) / "scales" / evaluate.digest(json.dumps(settings), images)
+    images = [experiment.dataset.train.samples.identity, experiment.dataset.val.samples.identity]
+    known = data.cache_folder(config.data.cache or None) / "scales" / evaluate.digest(json.dumps(settings), images)
     found = checkpoint.read_scales(known, config.loss.terms)
     if found is None:
         say(f"Finding the loss scales: {len(lams)} losses alone, each with a U-Net of its own ...")
@@ -198,7 +202,9 @@ def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
     placement = experiment.config.data.placement
     if placement != "auto":
         return placement == "device"
-    size = experiment.dataset.train.images.nbytes
+    if experiment.dataset.train.samples.arrays is None:
+        return False
+    size = experiment.dataset.train.samples.nbytes
     device = mesh.devices.flat[0]
     if device.platform == "cpu":  # devices share the host's memory, and each has its copy
         return size * mesh.devices.size <= psutil.virtual_memory().available / 4
@@ -206,15 +212,17 @@ def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
     return size <= limit / 4
 
 
-def _images(experiment: Experiment, mesh: Mesh, resident: bool, first: int) -> Iterator[jax.Array]:
-    images = experiment.dataset.train.images
+def _samples(experiment: Experiment, mesh: Mesh, resident: bool, first: int, last: int) -> Iterator[Sample]:
+    """What the steps from `first` up to `last` take."""
+    samples, config = experiment.dataset.train.samples, experiment.config
     if resident:
-        everywhere = place(mesh, images)
+        everywhere = place(mesh, data.loaded(samples).arrays)
         while True:
             yield everywhere
     key_order, _ = keys(experiment.setup)
-    batch = experiment.setup.batch
-    yield from stream(images, key_order, first_step=first, batch=batch, put=partial(place, mesh, spec=SPREAD))
+    put = partial(place, mesh, spec=SPREAD)
+    workers = config.data.workers
+    yield from stream(samples, key_order, first=first, last=last, batch=experiment.setup.batch, put=put, workers=workers)
 
 
 def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
@@ -225,8 +233,8 @@ def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
 
 def _score_validation(experiment: Experiment, state: TrainState, lams: np.ndarray) -> tuple[Any, Any]:
     """The scores of the validation images at some lambdas."""
-    images = experiment.dataset.val.images
-    chosen = images[data.spread(len(images), experiment.config.train.validation_images)]
+    samples = experiment.dataset.val.samples
+    chosen = data.some(samples, data.spread(samples.size, experiment.config.train.validation_images))
     return experiment.score.run(report.variables(state), chosen, lams, experiment.key_validation)
 
 
@@ -263,11 +271,10 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
     state = place(mesh, experiment.state)
-    images = _images(experiment, mesh, resident, 0)
+    samples = _samples(experiment, mesh, resident, 0, TRIED)
     step = make_step(setup, mesh, resident=resident)
     took = []
-    for _ in range(4):
-        batch = next(images)
+    for batch in itertools.islice(samples, TRIED):
         start = time.monotonic()
         state, *told = step(state, batch)
         jax.block_until_ready(told)

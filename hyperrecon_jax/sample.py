@@ -1,11 +1,11 @@
-"""What is known of one image. `Sample` is a tree of arrays; of many the leaves have a leading axis, and what is not known is None."""
+"""What is known of one image. A `Sample` is a tree of arrays; of many the leaves have a leading axis; None is not known."""
 
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 Array = Any  # of NumPy or JAX, or a jax.ShapeDtypeStruct
+Tree = Any
 
 
 class Coils(NamedTuple):
@@ -23,16 +23,11 @@ class Sample(NamedTuple):
     coils: Coils | None = None
 
 
-def take(samples: Sample, index: Any) -> Sample:
-    """Some of many samples: the rows `index` of every leaf."""
+def take(samples: Tree, index: Any) -> Tree:
+    """Some of many samples, or of their measurements: the rows `index` of every leaf."""
     return jax.tree.map(lambda leaf: leaf[index], samples)
 
 
 def example(samples: Sample) -> Sample:
     """The shapes of one of many samples."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), samples)
-
-
-def num_bytes(samples: Sample) -> int:
-    """Of all leaves, which may be shapes."""
-    return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(samples))

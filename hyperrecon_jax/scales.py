@@ -19,18 +19,19 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hyperrecon_jax.errors import Diverged, InputError
+from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.train import Setup, TrainState, make_step, place
 
 
 def pilot(
-    setup: Setup, state: TrainState, images: Iterable[jax.Array], mesh: Mesh, *, steps: int, resident: bool
+    setup: Setup, state: TrainState, samples: Iterable[Sample], mesh: Mesh, *, steps: int, resident: bool
 ) -> dict[str, float]:
     """The magnitudes of the terms, by name: their means over the last quarter of a pilot.
 
     Args:
         setup: of the training to come; its scales are not used, nor is its DHS.
         state: the initial state; it is left as it is.
-        images, mesh, resident: as for `make_step`.
+        samples, mesh, resident: as for `make_step`.
         steps: of the pilot, at least 1.
 
     Raises:
@@ -43,7 +44,7 @@ def pilot(
     )
     state = place(mesh, jax.tree.map(jnp.copy, state))  # the step takes its buffers
     rows = []
-    for _, batch in zip(range(steps), images, strict=False):
+    for _, batch in zip(range(steps), samples, strict=False):
         state, logs, _ = jax.block_until_ready(step(state, batch))
         rows.append({name: logs[name] for name in setup.objective.terms})
     last = jax.device_get(rows[-max(1, steps // 4) :])

@@ -27,7 +27,8 @@ from hyperrecon_jax.data.feed import batch_indices
 from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.model import Model, train_main
 from hyperrecon_jax.objective import Objective, value_and_grad
-from hyperrecon_jax.operators import Operator
+from hyperrecon_jax.problem import Problem
+from hyperrecon_jax.sample import Sample, take
 
 Tree = Any
 DEVICE = "device"
@@ -48,8 +49,7 @@ class Setup(NamedTuple):
 
     model: Model
     objective: Objective
-    operator: Operator
-    observe: Callable[[jax.Array, jax.Array], jax.Array]  # key, one image -> its noisy measurement
+    problem: Problem
     sample_lam: Callable[[jax.Array, tuple[int, int]], jax.Array]  # key, (n, K-1) -> lambdas
     optimizer: optax.GradientTransformation
     batch: int
@@ -59,7 +59,7 @@ class Setup(NamedTuple):
     together: int = 1  # members of an ensemble that are trained at once, a divisor of their number
 
 
-Step = Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array], jax.Array]]
+Step = Callable[[TrainState, Sample], tuple[TrainState, dict[str, jax.Array], jax.Array]]
 
 
 def initial_state(model: Model, variables: Tree, optimizer: optax.GradientTransformation) -> TrainState:
@@ -122,11 +122,11 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
     Args:
         setup: what to train.
         mesh: the devices; their number divides `setup.batch` and `setup.keep`. DHS takes the same number from each.
-        resident: the step's images are the whole data set, `(n, h, w, 1)` on every device, and the batch is drawn inside;
-            otherwise they are the batch itself, `(batch, h, w, 1)`, `SPREAD` over the mesh.
+        resident: the step's samples are the whole data set, on every device, and the batch is drawn inside; otherwise they
+            are the batch itself, `SPREAD` over the mesh.
 
     Returns:
-        `(state, images) -> (state, logs, used)`. The state is donated: its buffers are reused. Logs: those of
+        `(state, samples) -> (state, logs, used)`. The state is donated: its buffers are reused. Logs: those of
         `objective.value_and_grad` and "grad_norm", means over the members of an ensemble. Used are the lambdas that count,
         `(keep, K-1)`, for an ensemble `(keep * members, K-1)`.
     """
@@ -138,22 +138,23 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
         size = setup.batch // devices
         return jax.lax.dynamic_slice_in_dim(of_batch, jax.lax.axis_index(DEVICE) * size, size)
 
-    def local_step(state: TrainState, images: jax.Array):
+    def local_step(state: TrainState, samples: Sample):
         key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, state.step))
         if resident:
-            images = images[mine(batch_indices(key_order, state.step, count=len(images), batch=setup.batch))]
+            count = len(samples.image)
+            samples = take(samples, mine(batch_indices(key_order, state.step, count=count, batch=setup.batch)))
         shape = setup.batch, len(setup.objective.terms) - 1
-        y = jax.vmap(setup.observe)(mine(jax.random.split(key_noise, setup.batch)), images)
+        y = jax.vmap(setup.problem.observe)(mine(jax.random.split(key_noise, setup.batch)), samples)
 
         def advance(state, lam):
             (stats, logs, counted), grad = value_and_grad(
                 network,
                 setup.objective,
-                setup.operator,
+                setup.problem,
                 state.params,
                 state.batch_stats,
                 lam,
-                images,
+                samples,
                 y,
                 keep=setup.keep // devices,
                 rank=setup.rank,
@@ -169,7 +170,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
 
         def member(given):
             (*trees, lam) = given
-            return advance(TrainState(state.step, *trees), jnp.broadcast_to(lam[None], (len(images), *lam.shape)))
+            return advance(TrainState(state.step, *trees), jnp.broadcast_to(lam[None], (len(samples.image), *lam.shape)))
 
         lams = jnp.asarray(setup.model.members, jnp.float32)
         states, logs, used = jax.lax.map(member, (*state[1:], lams), batch_size=setup.together)
@@ -190,7 +191,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
 def fit(
     step: Step,
     state: TrainState,
-    images: Iterable[jax.Array],
+    samples: Iterable[Sample],
     *,
     steps: int,
     log_every: int,
@@ -204,7 +205,7 @@ def fit(
     Args:
         step: from `make_step`.
         state: where to go on; its step counts.
-        images: what `step` takes, one item a step.
+        samples: what `step` takes, one item a step.
         steps: when to end.
         log_every: steps between calls of `on_log(step, means, used)`, with the means of the logs and the lambdas that
             counted in the m steps since the last call, `(m, keep, K-1)`; it is called after the first step, too.
@@ -232,7 +233,7 @@ def fit(
             since.clear()
 
     saved = done
-    supply = iter(images)
+    supply = iter(samples)
     while done < steps and not stop():
         state, logs, used = step(state, next(supply))
         if since:

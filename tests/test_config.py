@@ -193,7 +193,7 @@ SEGMENTATION = {
         ("model.hyper_width", 4, "0"),
         ("model.residual", True, "False"),
         ("lam.sampling", "ensemble", '"constant"'),
-        ("data.source", "arrays", '"mni", which has labels,'),
+        ("data.source", "arrays", '"mni" or "abide", which have labels,'),
     ],
 )
 def test_segmentation_is_of_clean_images_with_labels_by_a_plain_network(key, value, expected):
@@ -217,7 +217,7 @@ def test_arrays_need_their_files():
 def test_differences_name_what_is_computed_otherwise():
     a = config.default_config().to_dict()
     assert config.differences(a, a) == []
-    b = set_to("train.batch", 16, train__keep=5, train__log_every=1, data__root="elsewhere", data__placement="host")
+    b = set_to("train.batch", 16, train__keep=5, train__log_every=1, data__cache="elsewhere", data__placement="host")
     assert config.differences(a, b.to_dict()) == ["train.batch (32 there, 16 here)"]
     c = set_to("task.acceleration", 8.0, model__norm="none")
     assert sorted(config.differences(a, c.to_dict())) == [

@@ -23,27 +23,22 @@ def read(folder, images):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_layouts_and_precisions(tmp_path, shape, dtype):
     dataset = read(tmp_path, IMAGES.reshape(shape).astype(dtype))
-    np.testing.assert_array_equal(dataset.train.images, IMAGES[..., None].astype(dtype).astype(np.float32))
-    assert dataset.train.images.dtype == np.float32
-    assert dataset.train.labels is None
-    assert [s.images.shape for s in dataset] == [(5, 16, 24, 1), (2, 16, 24, 1), (1, 16, 24, 1)]
+    np.testing.assert_array_equal(dataset.train.samples.arrays.image, IMAGES[..., None].astype(dtype).astype(np.float32))
+    assert dataset.train.samples.arrays.image.dtype == np.float32
+    assert dataset.train.samples.arrays.label is None
+    assert [s.samples.arrays.image.shape for s in dataset] == [(5, 16, 24, 1), (2, 16, 24, 1), (1, 16, 24, 1)]
     np.testing.assert_array_equal(np.concatenate([s.subjects for s in dataset]), np.arange(8))
 
 
-def test_labels_stand_beside_the_images(tmp_path):
-    dataset = read(tmp_path, IMAGES)
+def test_they_have_no_labels(tmp_path):
     with pytest.raises(InputError, match="images must have labels"):
-        data.with_labels(dataset.train)
-    labels = np.random.default_rng(1).integers(0, 5, (5, 16, 24)).astype(np.uint8)
-    both = data.with_labels(dataset.train._replace(labels=labels)).images
-    assert both.dtype == np.float32
-    np.testing.assert_array_equal(both, np.stack([IMAGES, labels], -1))
+        data.need_labels(read(tmp_path, IMAGES).train)
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (bool, 1)])
 def test_integers_are_scaled_by_the_largest_of_their_type(tmp_path, dtype, top):
     stored = (IMAGES * top).round().astype(dtype)
-    np.testing.assert_allclose(read(tmp_path, stored).train.images[..., 0], stored / top, atol=1e-7)
+    np.testing.assert_allclose(read(tmp_path, stored).train.samples.arrays.image[..., 0], stored / top, atol=1e-7)
 
 
 def spoilt(value):

@@ -17,7 +17,7 @@ SETTINGS = {"size": 32, "subjects": (2, 1, 1), "slices": 3}
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     root = tmp_path_factory.mktemp("cache")
-    data.mni(**SETTINGS, root=root)
+    data.mni(**SETTINGS, cache=root)
     return root
 
 
@@ -35,18 +35,20 @@ def files(root):
 
 def test_what_is_read_is_what_was_made(cache, no_making, monkeypatch):
     before = files(cache)
-    dataset = data.mni(**SETTINGS, root=cache)
+    dataset = data.mni(**SETTINGS, cache=cache)
     assert files(cache) == before
     monkeypatch.undo()
     seeds = population.split_seeds(0, SETTINGS["subjects"])
     start = 0
     for split, split_seeds in zip(dataset, seeds, strict=True):
         made = [population.subject(s, size=32, slices=3) for s in split_seeds]
-        np.testing.assert_allclose(split.images, np.concatenate([m.images for m in made]), atol=0.5001 / 65535)
-        np.testing.assert_array_equal(split.labels, np.concatenate([m.labels for m in made]))
+        np.testing.assert_allclose(
+            split.samples.arrays.image, np.concatenate([m.images for m in made]), atol=0.5001 / 65535
+        )
+        np.testing.assert_array_equal(split.samples.arrays.label, np.concatenate([m.labels for m in made]))
         np.testing.assert_array_equal(split.subjects, np.repeat(np.arange(len(made)) + start, 3))
-        assert split.images.dtype == np.float32
-        assert split.labels.dtype == np.uint8
+        assert split.samples.arrays.image.dtype == np.float32
+        assert split.samples.arrays.label.dtype == np.uint8
         assert split.subjects.dtype == np.int32
         start += len(made)
 
@@ -54,7 +56,7 @@ def test_what_is_read_is_what_was_made(cache, no_making, monkeypatch):
 @pytest.mark.parametrize("change", [{"size": 40}, {"slices": 4}, {"seed": 1}, {"subjects": (1, 2, 1)}])
 def test_other_settings_are_cached_apart(cache, no_making, change):
     with pytest.raises(AssertionError, match="a subject was made"):
-        data.mni(**(SETTINGS | change), root=cache)
+        data.mni(**(SETTINGS | change), cache=cache)
 
 
 def test_another_recipe_is_cached_apart(cache, no_making, monkeypatch):
@@ -65,7 +67,7 @@ def test_another_recipe_is_cached_apart(cache, no_making, monkeypatch):
     monkeypatch.setattr(builder, "RECIPE", "9.0.0")
     monkeypatch.setattr(builder.MniPopulation, "VERSION", tfds.core.Version("9.0.0"))
     with pytest.raises(AssertionError, match="a subject was made"):
-        data.mni(**SETTINGS, root=cache)
+        data.mni(**SETTINGS, cache=cache)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
@@ -81,10 +83,10 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_complete(tmp_path,
 
     monkeypatch.setattr(population, "subject", interrupted)
     with pytest.raises(stop):
-        data.mni(**SETTINGS, root=tmp_path)
+        data.mni(**SETTINGS, cache=tmp_path)
     assert not files(tmp_path)
     monkeypatch.undo()
-    assert len(data.mni(**SETTINGS, root=tmp_path).test.images) == 3
+    assert data.mni(**SETTINGS, cache=tmp_path).test.samples.size == 3
 
 
 def test_two_processes_may_prepare_the_same_data_at_once(cache, tmp_path, monkeypatch):
@@ -99,9 +101,9 @@ def test_two_processes_may_prepare_the_same_data_at_once(cache, tmp_path, monkey
         return make(*args, **kwargs)
 
     monkeypatch.setattr(population, "subject", overtaken)
-    dataset = data.mni(**SETTINGS, root=tmp_path)
+    dataset = data.mni(**SETTINGS, cache=tmp_path)
     assert len(calls) == 4
-    assert [len(split.images) for split in dataset] == [6, 3, 3]
+    assert [split.samples.size for split in dataset] == [6, 3, 3]
     assert not list(tmp_path.rglob("*incomplete*"))
 
 
@@ -115,7 +117,7 @@ def test_damage_names_the_folder_to_delete(cache, tmp_path, name, damage):
     else:
         file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(InputError) as caught:
-        data.mni(**SETTINGS, root=tmp_path)
+        data.mni(**SETTINGS, cache=tmp_path)
     assert f"{file.parent} cannot be read" in str(caught.value)
     assert "delete that folder" in str(caught.value)
 
@@ -123,14 +125,14 @@ def test_damage_names_the_folder_to_delete(cache, tmp_path, name, damage):
 def test_a_root_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"`root` .*file.* cannot be written"):
-        data.mni(**SETTINGS, root=tmp_path / "file" / "cache")
+        data.mni(**SETTINGS, cache=tmp_path / "file" / "cache")
 
 
 def test_a_full_disk_is_named_before_work_begins(tmp_path, monkeypatch, no_making):
     usage = namedtuple("usage", "total used free")(10, 9, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"`root` .* has 0\.0 GB left"):
-        data.mni(**SETTINGS, root=tmp_path)
+        data.mni(**SETTINGS, cache=tmp_path)
 
 
 def test_the_default_root_follows_the_environment(monkeypatch, tmp_path):
@@ -144,7 +146,7 @@ def test_the_default_root_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_stdout_stays_clean(tmp_path, capsys):
-    data.mni(size=16, subjects=(1, 1, 1), slices=1, root=tmp_path)
+    data.mni(size=16, subjects=(1, 1, 1), slices=1, cache=tmp_path)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "preparing data" in captured.err
@@ -164,4 +166,4 @@ def test_stdout_stays_clean(tmp_path, capsys):
 )
 def test_wrong_arguments_are_named(tmp_path, wrong, message):
     with pytest.raises(InputError, match=message):
-        data.mni(**(SETTINGS | wrong), root=tmp_path)
+        data.mni(**(SETTINGS | wrong), cache=tmp_path)

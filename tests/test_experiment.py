@@ -45,7 +45,7 @@ def test_scales_may_come_later(tmp_path):
     variables = {"params": experiment.state.params, "batch_stats": experiment.state.batch_stats}
     ends = np.array([[0.0], [1.0]], np.float32)
     losses, others = (
-        one.score.run(variables, experiment.dataset.test.images, ends, jax.random.key(0))[0]["loss"]
+        one.score.run(variables, experiment.dataset.test.samples, ends, jax.random.key(0))[0]["loss"]
         for one in (experiment, doubled)
     )
     np.testing.assert_allclose(others, losses * np.array([[2.0], [4.0]]), rtol=1e-5)

@@ -1,13 +1,12 @@
 """The order of the images: every image once an epoch, a function of (key, step), the same inside and outside the device."""
 
-import itertools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.data.feed import batch_indices, stream
+from hyperrecon_jax.sample import Sample
 
 KEY = jax.random.key(3)
 INDICES = jax.jit(batch_indices, static_argnames=("count", "batch"))
@@ -42,6 +41,6 @@ def test_the_key_sets_the_order():
 def test_stream_gives_the_same_batches_from_any_step():
     images = np.arange(11, dtype=np.float32).reshape(11, 1, 1, 1)
     expected = [images[np.asarray(INDICES(KEY, step, count=11, batch=4))] for step in range(6)]
-    batches = stream(images, KEY, first_step=2, batch=4, put=jnp.asarray)
-    for ours, theirs in zip(itertools.islice(batches, 4), expected[2:], strict=True):
+    batches = stream(in_memory(Sample(images)), KEY, first=2, last=6, batch=4, put=lambda sample: sample.image)
+    for ours, theirs in zip(batches, expected[2:], strict=True):
         np.testing.assert_array_equal(ours, theirs)

@@ -11,11 +11,11 @@ PACKAGE = ROOT / "hyperrecon_jax"
 # From the ground up. A module imports from the floors below its own.
 FLOORS = [
     ["errors", "memory", "files", "sample"],
-    ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack"],
-    ["metrics", "unet", "hypernet", "volumes.dicom", "volumes.fastmri"],
+    ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack", "data.dataset"],
+    ["metrics", "unet", "hypernet", "problem", "volumes.dicom", "volumes.fastmri"],
     ["model", "volumes.formats", "data.grid", "data.subject"],
     ["objective", "volumes.reading"],
-    ["volumes.writing", "data.dataset", "data.template", "data.mni152", "data.feed"],
+    ["volumes.writing", "data.template", "data.mni152", "data.feed"],
     ["volumes", "data.population", "data.mni152.remake"],
     ["data.builder"],
     ["data.prepared", "data.array_files"],

@@ -22,13 +22,16 @@ from hyperrecon_jax.objective import (
     weighted_loss,
 )
 from hyperrecon_jax.operators import csmri, denoising
+from hyperrecon_jax.problem import simulated
+from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.unet import UNet
 
 OPERATOR = denoising()
+PROBLEM = simulated(OPERATOR)
 X = jnp.asarray(np.random.default_rng(0).random((3, 16, 16, 1)), jnp.float32)
 Y = X + 0.1 * jnp.asarray(np.random.default_rng(1).standard_normal(X.shape), jnp.float32)
 LAM = jnp.array([[0.0], [0.3], [1.0]])
-OBJECTIVE = Objective(make_terms(("mae", "ssim"), OPERATOR), (20.0, 3.0))
+OBJECTIVE = Objective(make_terms(("mae", "ssim"), PROBLEM), (20.0, 3.0))
 
 
 def test_value_gradient_and_logs_equal_a_loop():
@@ -41,7 +44,7 @@ def test_value_gradient_and_logs_equal_a_loop():
             total += (1 - lam[0]) * 20 * losses.mae(x_hat, x) + lam[0] * 3 * (1 - losses.ssim(x_hat, x))
         return total / len(X)
 
-    ours = jax.jit(lambda p: value_and_grad(model, OBJECTIVE, OPERATOR, p, {}, LAM, X, Y))
+    ours = jax.jit(lambda p: value_and_grad(model, OBJECTIVE, PROBLEM, p, {}, LAM, Sample(X), Y))
     (stats, logs, counted), grad = ours(variables["params"])
     expected, expected_grad = jax.jit(jax.value_and_grad(by_hand))(variables["params"])
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
@@ -51,7 +54,7 @@ def test_value_gradient_and_logs_equal_a_loop():
 
 
 def test_the_ends_are_the_single_terms():
-    values = term_values(OBJECTIVE, Outcome(Y[0], X[0], Y[0], {}))
+    values = term_values(OBJECTIVE, Outcome(Y[0], Sample(X[0]), Y[0], {}))
     np.testing.assert_allclose(weighted_loss(OBJECTIVE, jnp.array([0.0]), values), 20 * losses.mae(Y[0], X[0]), rtol=1e-6)
     np.testing.assert_allclose(
         weighted_loss(OBJECTIVE, jnp.array([1.0]), values), 3 * losses.ssim_loss(Y[0], X[0]), rtol=1e-6
@@ -60,7 +63,7 @@ def test_the_ends_are_the_single_terms():
 
 def test_every_term_has_its_function():
     theta = {"kernel": jnp.array([1.0, -2.0])}
-    outcome = Outcome(Y[0], X[0], X[0], theta)
+    outcome = Outcome(Y[0], Sample(X[0]), X[0], theta)
     expected = {
         "mae": losses.mae(Y[0], X[0]),
         "mse": losses.mse(Y[0], X[0]),
@@ -72,9 +75,9 @@ def test_every_term_has_its_function():
         "weight_l1": 3.0,
     }
     for name, value in expected.items():
-        term = make_terms((name,), OPERATOR)[name]
+        term = make_terms((name,), PROBLEM)[name]
         np.testing.assert_allclose(term(outcome), value, rtol=1e-5, err_msg=name)
-        with_labels = outcome._replace(x=jnp.concatenate([X[0], 0 * X[0]], -1))
+        with_labels = outcome._replace(sample=Sample(X[0], jnp.zeros((16, 16), jnp.uint8)))
         np.testing.assert_array_equal(term(with_labels), term(outcome), err_msg=name)
 
 
@@ -82,32 +85,33 @@ def test_soft_dice_sees_the_labels_alone():
     """Of a network that makes logits, which have no PSNR."""
     model, variables = init(jax.random.key(0), Net("instance", 5), jnp.zeros((16, 16, 2)), num_terms=1, hyper_width=None)
     labels = np.random.default_rng(3).integers(0, 5, (3, 16, 16))
-    samples = jnp.concatenate([X, labels[..., None]], -1)
-    objective = Objective(make_terms(("soft_dice",), OPERATOR), (1.0,))
-    step = jax.jit(lambda p: value_and_grad(model, objective, OPERATOR, p, {}, jnp.zeros((3, 0)), samples, X))
+    samples = Sample(X, jnp.asarray(labels, jnp.uint8))
+    objective = Objective(make_terms(("soft_dice",), PROBLEM), (1.0,))
+    step = jax.jit(lambda p: value_and_grad(model, objective, PROBLEM, p, {}, jnp.zeros((3, 0)), samples, X))
     (_, logs, _), _ = step(variables["params"])
     assert logs.keys() == {"loss", "soft_dice"}
     logits = jnp.stack([reconstruct(model, variables, jnp.zeros(0), OPERATOR.lift(x)) for x in X])
     np.testing.assert_allclose(logs["loss"], losses.soft_dice(logits, labels).mean(), rtol=1e-5)
-    with pytest.raises(InputError, match=r"`x` must have shape \(h, w, 2\), an image and its labels, got \(16, 16, 1\)"):
-        objective.terms["soft_dice"](Outcome(logits[0], X[0], X[0], {}))
+    with pytest.raises(InputError, match="must have labels, got images alone"):
+        objective.terms["soft_dice"](Outcome(logits[0], Sample(X[0]), X[0], {}))
 
 
 def test_an_unknown_term_is_named():
     with pytest.raises(InputError, match="among mae, mse, ssim.*got 'l1'"):
-        make_terms(("mae", "l1"), OPERATOR)
+        make_terms(("mae", "l1"), PROBLEM)
 
 
 # Amortized optimization and DHS, on k-space.
 
 MRI = csmri(jnp.asarray(masks.make("poisson_disc", (16, 16), acceleration=4.0)))
+MRI_PROBLEM = simulated(MRI)
 BATCH = 6
 RNG = np.random.default_rng(2)
 IMAGES = jnp.asarray(RNG.random((BATCH, 16, 16, 1)) * np.linspace(0.2, 1, BATCH)[:, None, None, None], jnp.float32)
 KSPACE = MRI.measure(IMAGES) + 0.05 * jnp.asarray(RNG.standard_normal((BATCH, 16, 16, 1)), jnp.complex64)
 LAMS = jnp.asarray(RNG.random((BATCH, 3)), jnp.float32)
 PRIORS = ("data_consistency", "weight_l1", "total_variation", "wavelet_l1")
-AMORTIZED = Objective(make_terms(PRIORS, MRI), (0.5, 1e-3, 0.02, 0.01))
+AMORTIZED = Objective(make_terms(PRIORS, MRI_PROBLEM), (0.5, 1e-3, 0.02, 0.01))
 
 
 @cache
@@ -119,7 +123,9 @@ def amortized(norm="instance", hyper_width=3):
 def compiled(norm, hyper_width, **options):
     model, variables = amortized(norm, hyper_width)
     return jax.jit(
-        lambda p, x: value_and_grad(model, AMORTIZED, MRI, p, variables["batch_stats"], LAMS, x, KSPACE, **options)
+        lambda p, x: value_and_grad(
+            model, AMORTIZED, MRI_PROBLEM, p, variables["batch_stats"], LAMS, Sample(x), KSPACE, **options
+        )
     )
 
 
@@ -214,8 +220,8 @@ def test_with_batch_norm_the_others_shape_the_statistics_but_not_the_loss():
         def one(lam, y):
             theta = generate_weights(model, params, lam)
             x_hat, new = train_main(model, theta, variables["batch_stats"], MRI.lift(y), batch_axes=("sample",))
-            outcome = Outcome(x_hat, x_hat, y, theta)
-            return weighted_loss(AMORTIZED, lam, term_values(AMORTIZED, outcome)), misfit(MRI, x_hat, y), new
+            outcome = Outcome(x_hat, Sample(x_hat), y, theta)
+            return weighted_loss(AMORTIZED, lam, term_values(AMORTIZED, outcome)), misfit(MRI_PROBLEM, x_hat, y), new
 
         return jax.vmap(one, out_axes=(0, 0, None), axis_name="sample")(LAMS, KSPACE)
 
@@ -256,13 +262,13 @@ def test_lowest_come_in_order_and_of_equals_the_first():
 
 def test_an_unknown_rank_is_named():
     with pytest.raises(InputError, match="one of absolute, relative, got 'best'"):
-        misfit(MRI, IMAGES[0], KSPACE[0], rank="best")
+        misfit(MRI_PROBLEM, IMAGES[0], KSPACE[0], rank="best")
 
 
 def test_relative_misfit_ignores_brightness_and_bears_black():
     x_hat, y = IMAGES[0], KSPACE[1]
-    np.testing.assert_allclose(misfit(MRI, 3 * x_hat, 3 * y), 9 * misfit(MRI, x_hat, y), rtol=1e-5)
-    relative = misfit(MRI, x_hat, y, rank="relative")
-    np.testing.assert_allclose(misfit(MRI, 3 * x_hat, 3 * y, rank="relative"), relative, rtol=1e-5)
-    np.testing.assert_allclose(misfit(MRI, jnp.zeros_like(x_hat), y, rank="relative"), 1, rtol=1e-5)
-    assert misfit(MRI, jnp.zeros_like(x_hat), jnp.zeros_like(y), rank="relative") == 0
+    np.testing.assert_allclose(misfit(MRI_PROBLEM, 3 * x_hat, 3 * y), 9 * misfit(MRI_PROBLEM, x_hat, y), rtol=1e-5)
+    relative = misfit(MRI_PROBLEM, x_hat, y, rank="relative")
+    np.testing.assert_allclose(misfit(MRI_PROBLEM, 3 * x_hat, 3 * y, rank="relative"), relative, rtol=1e-5)
+    np.testing.assert_allclose(misfit(MRI_PROBLEM, jnp.zeros_like(x_hat), y, rank="relative"), 1, rtol=1e-5)
+    assert misfit(MRI_PROBLEM, jnp.zeros_like(x_hat), jnp.zeros_like(y), rank="relative") == 0

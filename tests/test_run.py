@@ -18,6 +18,8 @@ from hyperrecon_jax.experiment import build, load, segmenter
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective
 from hyperrecon_jax.operators import denoising
+from hyperrecon_jax.problem import simulated
+from hyperrecon_jax.sample import Sample
 
 
 @pytest.fixture(scope="module")
@@ -207,11 +209,12 @@ def test_one_term_needs_no_histogram(settings, tmp_path):
 
 
 def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monkeypatch):
-    def made(*, size, subjects, slices, seed, root):
+    def made(*, size, subjects, slices, seed, cache):
         rng = np.random.default_rng(seed)
         labels = [rng.integers(0, 3, (count * slices, size, size)).astype(np.uint8) for count in subjects]  # two are absent
         images = [x[..., None] / 4 + 0.5 * rng.random((*x.shape, 1), np.float32) for x in labels]
-        return data.Dataset(*(data.Split(x, t, np.arange(len(x)) // slices) for x, t in zip(images, labels, strict=True)))
+        samples = [data.in_memory(Sample(x, t)) for x, t in zip(images, labels, strict=True)]
+        return data.Dataset(*(data.Split(s, np.arange(s.size) // slices) for s in samples))
 
     monkeypatch.setattr(data, "mni", made)
     monkeypatch.setattr(experiment, "UNet", lambda *, norm, out_channels, **options: Net(norm, out_channels))
@@ -232,10 +235,10 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
     assert "dice_background" in said[-3]  # the table
 
     segment = jax.jit(segmenter(folder))
-    truth = load(folder)[0].dataset.test.images
-    found = np.stack([segment(x) for x in truth[..., :1]])
+    truth = load(folder)[0].dataset.test.samples.arrays
+    found = np.stack([segment(x) for x in truth.image])
     assert found.shape == (6, 16, 16)
-    expected_dice = metrics.dice(found, truth[..., 1].astype(int), num_classes=5)
+    expected_dice = metrics.dice(found, truth.label.astype(int), num_classes=5)
     for name, expected in zip(DICE[1:], expected_dice.T, strict=True):
         if np.isnan(expected).all():
             assert name not in row
@@ -244,11 +247,8 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
 
     # of what another network reconstructs
     other, variables = init(jax.random.key(0), Net("instance"), np.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
-    operator = denoising()
-    score = make_score(
-        other, Objective({}, ()), operator, lambda key, x: x, names=("psnr", "dice"), segment=segmenter(folder)
-    )
-    scores, of_input = score.run(variables, truth, np.array([[0.0], [1.0]], np.float32), jax.random.key(0))
+    score = make_score(other, Objective({}, ()), simulated(denoising()), names=("psnr", "dice"), segment=segmenter(folder))
+    scores, of_input = score.run(variables, data.in_memory(truth), np.array([[0.0], [1.0]], np.float32), jax.random.key(0))
     assert scores["dice"].shape == (2, 6)
     np.testing.assert_allclose(of_input["dice"], np.nanmean(expected_dice, -1), rtol=1e-5)
 

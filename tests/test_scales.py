@@ -14,6 +14,8 @@ from hyperrecon_jax.data.feed import batch_indices
 from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.model import generate_weights, init, reconstruct, without_norms
 from hyperrecon_jax.objective import Objective, make_terms
+from hyperrecon_jax.problem import simulated
+from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
 from hyperrecon_jax.train import Setup, device_mesh, initial_state, keys, place
 
@@ -24,12 +26,11 @@ TERMS = ("weight_l1", "data_consistency", "total_variation")
 
 def found(*, rate, steps, images=IMAGES, terms=TERMS):
     model, variables = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=len(terms), hyper_width=3)
-    objective = Objective(make_terms(terms, OPERATOR), (7.0,) * len(terms))
+    objective = Objective(make_terms(terms, simulated(OPERATOR)), (7.0,) * len(terms))
     setup = Setup(
         model,
         objective,
-        OPERATOR,
-        lambda key, x: OPERATOR.measure(x),
+        simulated(OPERATOR),
         hyperparams.uniform,
         optax.adam(rate),
         batch=4,
@@ -37,7 +38,7 @@ def found(*, rate, steps, images=IMAGES, terms=TERMS):
         keep=2,
     )
     mesh, state = device_mesh(4), initial_state(setup.model, variables, setup.optimizer)
-    supply = itertools.repeat(place(mesh, images))
+    supply = itertools.repeat(place(mesh, Sample(images)))
     return setup, variables, pilot(setup, state, supply, mesh, steps=steps, resident=True)
 
 

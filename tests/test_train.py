@@ -12,15 +12,19 @@ from helper import Net
 from jax.sharding import AxisType
 
 from hyperrecon_jax import hyperparams, train
+from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.data.feed import batch_indices, stream
 from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.model import generate_weights, init, train_main
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.operators import awgn, denoising
+from hyperrecon_jax.problem import simulated
+from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.unet import UNet
 
 IMAGES = np.random.default_rng(0).random((10, 16, 16, 1), np.float32)
 OPERATOR = denoising()
+PROBLEM = simulated(OPERATOR, partial(awgn, sigma=0.1))
 
 
 def setup(norm="instance", keep=4, network=Net):
@@ -28,9 +32,8 @@ def setup(norm="instance", keep=4, network=Net):
     optimizer = optax.sgd(0.1)  # Adam makes full steps of round-off where a gradient is zero, as before batch norm
     made = train.Setup(
         model,
-        Objective(make_terms(("data_consistency", "total_variation"), OPERATOR), (0.01, 0.001)),
-        OPERATOR,
-        lambda key, x: awgn(key, x, sigma=0.1),
+        Objective(make_terms(("data_consistency", "total_variation"), PROBLEM), (0.01, 0.001)),
+        PROBLEM,
         hyperparams.uniform,
         optimizer,
         batch=4,
@@ -58,12 +61,13 @@ def steps(made, state, devices, *, resident=True, count=3):
     on = mesh(devices)
     step = train.make_step(made, on, resident=resident)
     if resident:
-        images = itertools.repeat(train.place(on, IMAGES))
+        samples = itertools.repeat(train.place(on, Sample(IMAGES)))
     else:
         key_order, _ = train.keys(made)
-        images = stream(IMAGES, key_order, first_step=0, batch=4, put=lambda a: train.place(on, a, train.SPREAD))
+        put = partial(train.place, on, spec=train.SPREAD)
+        samples = stream(in_memory(Sample(IMAGES)), key_order, first=0, last=count, batch=4, put=put)
     state, rows = train.place(on, state), []
-    for batch in itertools.islice(images, count):
+    for batch in itertools.islice(samples, count):
         state, logs, used = step(state, batch)
         rows.append({**jax.device_get(logs), "used": np.asarray(used)})
     return jax.device_get(state), rows
@@ -94,7 +98,7 @@ def test_dhs_takes_the_best_of_each_device(norm):
     key_order, key_step = train.keys(made)
     key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, 0))
     x = IMAGES[batch_indices(key_order, 0, count=10, batch=4)]
-    y = jax.vmap(made.observe)(jax.random.split(key_noise, 4), x)
+    y = jax.vmap(made.problem.observe)(jax.random.split(key_noise, 4), Sample(x))
     lam = made.sample_lam(key_lam, (4, 1))
 
     def reconstructed(lam, y):
@@ -121,12 +125,12 @@ def test_no_ground_truth_reaches_an_update(keep):
     """Where the measurement does not come from the truth: a whole step with garbage in its place, bit for bit."""
     made, state = setup(keep=keep)
     y = jnp.asarray(np.random.default_rng(3).random((16, 16, 1)), jnp.float32)
-    blind = made._replace(observe=lambda key, x: awgn(key, y, sigma=0.1))
+    blind = made._replace(problem=PROBLEM._replace(observe=lambda key, sample: awgn(key, y, sigma=0.1)))
     after = []
     for garbage in (0.5, np.nan):
         step = train.make_step(blind, mesh(1), resident=True)
         fresh = train.place(mesh(1), jax.tree.map(jnp.copy, state))
-        after.append(jax.device_get(step(fresh, jnp.full((5, 16, 16, 1), garbage))[0]))
+        after.append(jax.device_get(step(fresh, Sample(jnp.full((5, 16, 16, 1), garbage)))[0]))
     jax.tree.map(np.testing.assert_array_equal, *after)
 
 
@@ -135,7 +139,7 @@ def test_the_compiled_step_gathers_nothing(keep):
     """Devices exchange gradients, never activations or images; not even the ranks."""
     made, state = setup(keep=keep)
     on = mesh(2)
-    text = train.make_step(made, on, resident=False).lower(state, IMAGES[:4]).compile().as_text()
+    text = train.make_step(made, on, resident=False).lower(state, Sample(IMAGES[:4])).compile().as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text
     assert "all-to-all" not in text

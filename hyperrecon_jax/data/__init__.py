@@ -1,10 +1,45 @@
 """Where images come from. Every source is a function that returns a `Dataset`: three splits that share no subject.
 
-`mni` makes a population of synthetic brains, once, and caches it; `arrays` reads your own `.npy` files.
+`mni` makes a population of synthetic brains, `files_folder` slices of fastMRI, of ABIDE or of a folder; both once, and keep
+them in a cache, from where `read` has them. `arrays` reads your own `.npy` files.
 """
 
 from hyperrecon_jax.data.array_files import arrays
-from hyperrecon_jax.data.dataset import Dataset, Split, spread, with_labels
-from hyperrecon_jax.data.prepared import cache_folder, mni
+from hyperrecon_jax.data.dataset import (
+    Dataset,
+    Samples,
+    Split,
+    images,
+    in_memory,
+    loaded,
+    need_labels,
+    on_disk,
+    some,
+    spread,
+    without_labels,
+)
+from hyperrecon_jax.data.from_files import files_folder
+from hyperrecon_jax.data.prepared import cache_folder, metadata, mni, mni_folder, read
+from hyperrecon_jax.data.subject import Settings
 
-__all__ = ["Dataset", "Split", "arrays", "cache_folder", "mni", "spread", "with_labels"]
+__all__ = [
+    "Dataset",
+    "Samples",
+    "Settings",
+    "Split",
+    "arrays",
+    "cache_folder",
+    "files_folder",
+    "images",
+    "in_memory",
+    "loaded",
+    "metadata",
+    "mni",
+    "mni_folder",
+    "need_labels",
+    "on_disk",
+    "read",
+    "some",
+    "spread",
+    "without_labels",
+]

@@ -4,8 +4,9 @@ import os
 
 import numpy as np
 
-from hyperrecon_jax.data.dataset import Dataset, Split
+from hyperrecon_jax.data.dataset import Dataset, Split, in_memory
 from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.sample import Sample
 
 Source = str | os.PathLike[str]
 
@@ -35,7 +36,10 @@ def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
             )
     ends = np.cumsum([len(split) for split in images])
     return Dataset(
-        *(Split(s, None, np.arange(end - len(s), end, dtype=np.int32)) for s, end in zip(images, ends, strict=True))
+        *(
+            Split(in_memory(Sample(s)), np.arange(end - len(s), end, dtype=np.int32))
+            for s, end in zip(images, ends, strict=True)
+        )
     )
 
 

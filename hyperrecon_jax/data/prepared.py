@@ -1,4 +1,4 @@
-"""The synthetic population, prepared once and cached on disk by TensorFlow Datasets (`builder.py`).
+"""Data sets that are prepared once and cached on disk by TensorFlow Datasets (`builder.py`), and how they are read.
 
 A folder of the cache is named after every setting and after the version of the recipe: what is found there is what
 would be made again. TFDS writes into a folder of another name and renames it once all is there, so that an interrupted
@@ -6,18 +6,21 @@ preparation leaves nothing that looks complete.
 """
 
 import contextlib
+import functools
 import io
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 from absl import logging
 
-from hyperrecon_jax.data.dataset import Dataset, Split
+from hyperrecon_jax.data.dataset import Dataset, Samples, Split, loaded, on_disk
 from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.sample import Coils, Sample
 
 
 def mni(
@@ -26,9 +29,25 @@ def mni(
     subjects: tuple[int, int, int] = (100, 25, 50),
     slices: int,
     seed: int = 0,
-    root: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    disk: bool | None = None,
 ) -> Dataset:
     """Synthetic T1-weighted brains with tissue labels: prepared on the first call, read from the cache afterwards.
+
+    Args: those of `mni_folder`, and `disk`, see `read`.
+    """
+    return read(mni_folder(size=size, subjects=subjects, slices=slices, seed=seed, cache=cache), disk=disk)
+
+
+def mni_folder(
+    *,
+    size: int,
+    subjects: tuple[int, int, int],
+    slices: int,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+) -> Path:
+    """The folder of a synthetic population, for `read`; what is not there yet is prepared.
 
     They are one anatomy, the average of 152 people, under random deformation and contrast. A test on them is a test on
     unseen deformation and contrast of that anatomy, not on new people (see `population.py`).
@@ -38,10 +57,10 @@ def mni(
         subjects: how many subjects for training, validation and test. No subject, and no seed, is in two splits.
         slices: axial slices a subject, spread evenly over the brain. Images are in order of subject, then slice.
         seed: of the whole population.
-        root: the cache; by default `$HYPERRECON_JAX_CACHE`, else `hyperrecon_jax` in `$XDG_CACHE_HOME` or `~/.cache`.
+        cache: the folder for them; by default that of `cache_folder`.
 
     Raises:
-        InputError: if an argument is out of range, the cache cannot be written, or what it holds is damaged.
+        InputError: if an argument is out of range or the cache cannot be written.
     """
     if not _whole(size) or size % 8:
         raise InputError(f"`size` must be a positive multiple of 8 (the U-Net halves it three times), got {size!r}.")
@@ -55,41 +74,25 @@ def mni(
 
     train, val, test = (int(n) for n in subjects)
     config = builder.Config.of(size=int(size), subjects=(train, val, test), slices=int(slices), seed=int(seed))
-    cache = cache_folder(root)
-    folder = cache / builder.MniPopulation.name / config.name / builder.RECIPE
+    home = cache_folder(cache)
+    folder = home / builder.MniPopulation.name / config.name / builder.RECIPE
     if not folder.exists():
-        _prepare(config, cache, folder)
-    try:
-        return _read(_open(config, cache))
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged JSON, protocol buffers and records fail in as many ways
-        raise InputError(
-            f"The cached data in {folder} cannot be read ({type(error).__name__}: {error}); delete that folder to have"
-            " it prepared again."
-        ) from error
+        need = sum(subjects) * slices * size**2 * 3  # bytes: two of image and one of label a pixel
+        with preparing(home, folder, need):
+            made = builder.MniPopulation(config=config, data_dir=home, file_format="array_record")
+            made.download_and_prepare()
+    return folder
 
 
-def _open(config: Any, cache: Path) -> Any:
-    from hyperrecon_jax.data import builder
-
-    with _quiet():
-        return builder.MniPopulation(config=config, data_dir=cache, file_format="array_record")
-
-
-def _whole(value: Any, at_least: int = 1) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= at_least
-
-
-def cache_folder(root: str | os.PathLike[str] | None = None) -> Path:
-    """Where what is prepared once is kept: `root`, else `$HYPERRECON_JAX_CACHE`, else in the user's folder of caches."""
-    named = os.environ.get("HYPERRECON_JAX_CACHE") if root is None else root
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Where what is prepared once is kept: `cache`, else `$HYPERRECON_JAX_CACHE`, else in the user's folder of caches."""
+    named = os.environ.get("HYPERRECON_JAX_CACHE") if cache is None else cache
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
     return Path(named or usual).expanduser().absolute()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Ours is the one line of progress: without the bars of TFDS, its announcements on stdout and its warnings."""
     import tensorflow_datasets as tfds
 
@@ -104,42 +107,99 @@ def _quiet() -> Iterator[None]:
         tfds.enable_progress_bar()
 
 
-def _prepare(config: Any, cache: Path, folder: Path) -> None:
-    need = sum(config.subjects) * config.slices * config.size**2 * 3  # bytes: two of image and one of label a pixel
+@contextlib.contextmanager
+def preparing(cache: Path, folder: Path, need: int) -> Iterator[None]:
+    """Around the preparation of `folder` in the cache, which needs so many bytes; what fails there becomes a sentence."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(cache).free
         if free < need:
             raise InputError(
-                f"`root` {cache} has {free / 1e9:.1f} GB left, but the data need up to {need / 1e9:.1f} GB; free some"
-                " or name another folder as `root` or in $HYPERRECON_JAX_CACHE."
+                f"`cache` {cache} has {free / 1e9:.1f} GB left, but the data need up to {need / 1e9:.1f} GB; free some"
+                " or name another folder as `cache` or in $HYPERRECON_JAX_CACHE."
             )
-        made = _open(config, cache)
-        with _quiet():
-            made.download_and_prepare()
+        with quiet():
+            yield
     except OSError as error:
         if folder.exists():
             return  # another process prepared the same data at the same time, and was first to rename its folder
         raise InputError(
-            f"`root` {cache} cannot be written ({error}); name another folder as `root` or in $HYPERRECON_JAX_CACHE."
+            f"`cache` {cache} cannot be written ({error}); name another folder as `cache` or in $HYPERRECON_JAX_CACHE."
         ) from error
 
 
-def _read(made: Any) -> Dataset:
-    """All splits of a prepared builder, in memory. Raises whatever damage makes TFDS raise, or ValueError."""
-    config = made.builder_config
-    splits = []
-    for name, subjects in zip(Dataset._fields, config.subjects, strict=True):
-        source = made.as_data_source(split=name)
-        n, size = subjects * config.slices, config.size
-        if len(source) != n:
-            raise ValueError(f"{len(source)} images in {name} instead of {n}")
-        images = np.empty((n, size, size, 1), np.float32)
-        labels = np.empty((n, size, size), np.uint8)
-        numbers = np.empty(n, np.int32)
-        for i, example in enumerate(source):
-            np.divide(example["image"], np.float32(65535), out=images[i])
-            labels[i] = example["label"]
-            numbers[i] = example["subject"]
-        splits.append(Split(images, labels, numbers))
-    return Dataset(*splits)
+def read(folder: Path, *, disk: bool | None = None) -> Dataset:
+    """A prepared data set.
+
+    Args:
+        folder: of the cache.
+        disk: leave the samples on disk, or read all into memory; none given: into memory if half of it has room.
+
+    Raises:
+        InputError: if what is there is damaged.
+    """
+    try:
+        slices = metadata(folder)["slices"]
+        sets = {name: _samples(folder, name, sum(slices[name])) for name in Dataset._fields}
+        if disk is None:
+            disk = sum(samples.nbytes for samples in sets.values()) > psutil.virtual_memory().available / 2
+        if not disk:
+            sets = {name: loaded(samples) for name, samples in sets.items()}
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged JSON, protocol buffers and records fail in as many ways
+        raise InputError(
+            f"The cached data in {folder} cannot be read ({type(error).__name__}: {error}); delete that folder to have"
+            " it prepared again."
+        ) from error
+    ends = np.cumsum([0, *(len(slices[name]) for name in sets)])
+    return Dataset(
+        *(
+            Split(samples, np.repeat(np.arange(start, start + len(slices[name]), dtype=np.int32), slices[name]))
+            for (name, samples), start in zip(sets.items(), ends, strict=False)
+        )
+    )
+
+
+def metadata(folder: Path) -> dict[str, Any]:
+    """What was written down of a prepared data set."""
+    return dict(_opened(str(folder)).info.metadata)
+
+
+class _Record(NamedTuple):
+    """Reads one sample; a tuple of text, so that it can be sent to another process."""
+
+    folder: str
+    split: str
+
+    def __call__(self, index: int) -> Sample:
+        stored = _source(self.folder, self.split)[index]
+        image = np.divide(stored["image"], np.float32(65535))
+        coils = None
+        if "kspace" in stored:
+            coils = Coils(*(stored[name].view(np.complex64)[..., 0] for name in Coils._fields))
+        return Sample(image, stored.get("label"), coils)
+
+
+def _samples(folder: Path, split: str, count: int) -> Samples:
+    there = len(_source(str(folder), split))
+    if there != count:
+        raise ValueError(f"{there} images in {split} instead of {count}")
+    return on_disk(count, _Record(str(folder), split), f"{split} of {folder}")
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(folder: str) -> Any:
+    import tensorflow_datasets as tfds
+
+    with quiet():
+        return tfds.builder_from_directory(folder)
+
+
+@functools.lru_cache(maxsize=24)
+def _source(folder: str, split: str) -> Any:
+    return _opened(folder).as_data_source(split=split)
+
+
+def _whole(value: Any, at_least: int = 1) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and int(value) >= at_least

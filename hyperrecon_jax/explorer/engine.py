@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax import choose, diverse, evaluate, hyperparams, losses, operators, report, scores, volumes
+from hyperrecon_jax import choose, diverse, evaluate, hyperparams, operators, report, scores, volumes
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate_run import SCORES
 from hyperrecon_jax.experiment import load, term_name
 from hyperrecon_jax.explorer.shelf import Shelf
 from hyperrecon_jax.model import Model, apply_main, network_at, reconstruct
+from hyperrecon_jax.problem import Problem
 
 METRICS = ("psnr", "ssim", "mae", "hfen")
 SIGN = {name: 1 if name in scores.HIGHER else -1 for name in METRICS}
@@ -36,7 +37,7 @@ HINTS = {
     "data_consistency": "closer to the measurement",
 }
 NETWORKS = 256  # lambdas whose weights are kept
-TASKS = 8  # sizes of slices, and masks, whose programs are kept
+PROBLEMS = 8  # sizes of slices, and masks, whose programs are kept
 DENSE = 441  # lambdas at most from which the diverse and the best ones are chosen: 101 of one, 21 x 21 of two
 NEAR = 0.5  # dB from the best PSNR, within which a reconstruction is good
 AT_ONCE = 16  # lambdas in one call
@@ -66,10 +67,10 @@ class Engine:
             )
         self.terms = tuple(config.loss.terms)
         self.shelf = Shelf(experiment)
-        self._test_images = evaluate.digest(experiment.dataset.test.images[..., 0])
+        self._test_images = evaluate.digest(experiment.dataset.test.samples.identity)
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORKS)(self._generate)
-        self._compiled = functools.lru_cache(TASKS)(functools.partial(_compile, self.model))
+        self._compiled = functools.lru_cache(PROBLEMS)(functools.partial(_compile, self.model))
         self._at = jax.jit(functools.partial(network_at, self.model))
         self._climb = jax.jit(functools.partial(_climb, self.model))
 
@@ -118,7 +119,7 @@ class Engine:
         shown, measured = self.shelf.look("test", 0)
 
         def rest() -> None:
-            self._compiled(shown.task.operator).many(self.variables, self._starts()[:1].repeat(AT_ONCE, 0), measured)
+            self._compiled(shown.problem).many(self.variables, self._starts()[:1].repeat(AT_ONCE, 0), measured)
             self._climb(self.variables, self._starts(), 0, measured.lifted, measured.x)
 
         threading.Thread(target=rest, daemon=True).start()
@@ -140,7 +141,7 @@ class Engine:
         start = time.perf_counter()
         with self._lock:
             shown, measured = self.shelf.look(volume, index)
-            x_hat, found = self._compiled(shown.task.operator).one(*self._network(lam), measured)
+            x_hat, found = self._compiled(shown.problem).one(*self._network(lam), measured)
             image = np.asarray(x_hat)[..., 0]
         known = {"lam": lam, "metrics": _numbers(found), "milliseconds": 1000 * (time.perf_counter() - start)}
         return image, known
@@ -156,7 +157,7 @@ class Engine:
             raise InputError(f"The number of reconstructions must be in [2, 24], got {count}.")
         shown, measured = self.shelf.look(volume, index)
         lams = self._dense(measured.lifted.nbytes // 2) if lams is None else np.asarray(lams, np.float32)
-        many, parts = self._compiled(shown.task.operator).many, []
+        many, parts = self._compiled(shown.problem).many, []
         for start in range(0, len(lams), AT_ONCE):  # of one size, so that it is compiled once
             here = lams[np.minimum(np.arange(start, start + AT_ONCE), len(lams) - 1)]
             parts.append(jax.device_get(many(self.variables, here, measured)))
@@ -270,10 +271,10 @@ class Compiled(NamedTuple):
     many: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # variables, lambdas (l, K-1), the slice
 
 
-def _compile(model: Model, operator: operators.Operator) -> Compiled:
+def _compile(model: Model, problem: Problem) -> Compiled:
     def outcome(x_hat, measured):
         """J and, where the truth is known, the metrics."""
-        j = losses.data_consistency(x_hat, measured.y, measure=operator.measure)
+        j = problem.data_consistency(x_hat, measured.y)
         return x_hat, {"data_consistency": j} | ({} if measured.x is None else _values(x_hat, measured.x))
 
     @jax.jit

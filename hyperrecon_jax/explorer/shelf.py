@@ -15,19 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax import evaluate, operators, volumes
+from hyperrecon_jax import data, evaluate, operators, volumes
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.experiment import Experiment, make_task
+from hyperrecon_jax.experiment import Experiment, make_mask, make_problem
+from hyperrecon_jax.problem import Measurement, Problem, simulated
+from hyperrecon_jax.sample import Sample, take
 
 MEASURED = 16  # slices whose measurements are kept
 UPLOADS = 2**30  # bytes of volumes that are kept beside the test images; the oldest go
-
-
-class Task(NamedTuple):
-    """What is asked of slices of one size."""
-
-    operator: operators.Operator
-    observe: evaluate.Observe
 
 
 class Shown(NamedTuple):
@@ -36,7 +31,7 @@ class Shown(NamedTuple):
     name: str
     note: str
     file: volumes.Volume  # of which slices are measured as the run does, unless it is k-space
-    task: Task
+    problem: Problem
     truth: np.ndarray | None  # (n, h, w)
     start: int  # the slice to show first: that with the most in it
 
@@ -44,7 +39,7 @@ class Shown(NamedTuple):
 class Measured(NamedTuple):
     """A slice as the network gets it."""
 
-    y: jax.Array
+    y: Measurement
     lifted: jax.Array  # (h, w, 2)
     x: jax.Array | None  # (h, w, 1), the truth
 
@@ -58,14 +53,15 @@ class Shelf:
 
     def __init__(self, experiment: Experiment):
         self.config, self._key = experiment.config, experiment.key_test  # of the noise
-        images = experiment.dataset.test.images[..., 0]
+        self._test = experiment.dataset.test.samples
+        images = data.images(self._test)
         file = volumes.Volume(images, "image", None, (0.0, 1.0), "")
-        task = Task(experiment.setup.operator, experiment.setup.observe)
+        problem = experiment.setup.problem
         self._lock = threading.RLock()
         self._shown: OrderedDict[str, Shown] = OrderedDict(
-            test=Shown("test images", "", file, task, images, _fullest(images))
+            test=Shown("test images", "", file, problem, images, _fullest(images))
         )
-        self._tasks: dict[tuple[int, ...], Task] = {images.shape[1:]: task}
+        self._problems: dict[tuple[int, ...], Problem] = {}  # of images, by their shape
         self._measured = functools.lru_cache(MEASURED)(self._measure)
 
     def listed(self) -> list[dict[str, Any]]:
@@ -147,31 +143,33 @@ class Shelf:
             notes.append(f"The network was trained on {trained[0]} x {trained[1]} pixels, this is {shape[0]} x {shape[1]}.")
         start = _fullest(file.slices)
         if file.kind == "image":
-            return Shown(name, _sentences(notes), file, self._task(shape), file.slices, start)
+            return Shown(name, _sentences(notes), file, self._problem(shape), file.slices, start)
         sampled = (np.abs(file.slices) > 0).any(0)
         if sampled.mean() > 0.99:  # all of k-space: its image is the truth, and the run's mask is applied
             notes.append("All of k-space is there: it is under-sampled as the run does, and its own image is the truth.")
             truth = np.abs(np.fft.ifft2(file.slices, norm="ortho")).astype(np.float32)
-            return Shown(name, _sentences(notes), file, self._task(shape), truth, start)
+            mask = make_mask(self.config, (shape[0], shape[1]))
+            return Shown(name, _sentences(notes), file, simulated(operators.csmri(mask)), truth, start)
         notes.append(f"{sampled.mean():.0%} of k-space was measured.")
-        operator = operators.csmri(jnp.asarray(sampled, jnp.float32))
-        return Shown(name, _sentences(notes), file, Task(operator, lambda key, x: operator.measure(x)), None, start)
+        problem = simulated(operators.csmri(jnp.asarray(sampled, jnp.float32)))
+        return Shown(name, _sentences(notes), file, problem, None, start)
 
-    def _task(self, shape: tuple[int, ...]) -> Task:
-        if shape not in self._tasks:
-            self._tasks[shape] = Task(*make_task(self.config, (shape[0], shape[1])))
-        return self._tasks[shape]
+    def _problem(self, shape: tuple[int, ...]) -> Problem:
+        if shape not in self._problems:
+            self._problems[shape] = make_problem(self.config, (shape[0], shape[1]), coils=0)
+        return self._problems[shape]
 
     def _measure(self, volume: str, index: int) -> Measured:
         shown = self.find(volume, index)
         x = None if shown.truth is None else jnp.asarray(shown.truth[index])[..., None]
-        if shown.file.kind == "kspace":
-            image = jnp.fft.ifft2(jnp.asarray(shown.file.slices[index]), norm="ortho")[..., None]
-            y = shown.task.operator.measure(image)  # the mask on the k-space that was measured
-            return Measured(y, shown.task.operator.lift(y), x)
-        assert x is not None
-        y = evaluate.measure(shown.task.observe, self._key, x[None], jnp.asarray([index]))[0]
-        return Measured(y, shown.task.operator.lift(y), x)
+        if volume == "test":
+            samples = jax.tree.map(jnp.asarray, self._test.take(np.array([index])))
+        elif shown.file.kind == "kspace":  # the mask on the k-space that was measured, no noise but its own
+            samples = Sample(jnp.fft.ifft2(jnp.asarray(shown.file.slices[index]), norm="ortho")[None, ..., None])
+        else:
+            samples = Sample(jnp.asarray(shown.file.slices[index])[None, ..., None])
+        y = take(evaluate.measure(shown.problem, self._key, samples, jnp.asarray([index])), 0)
+        return Measured(y, shown.problem.lift(y), x)
 
 
 def _fullest(slices: np.ndarray) -> int:

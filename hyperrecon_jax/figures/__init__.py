@@ -2,13 +2,13 @@
 
 Figures for a paper, at its print size, as PNG and as PDF: `metric_curves` (Figs. 3 and 5), `landscapes` and
 `lambda_histogram` (Fig. 4), `slices` (Fig. 6), `pair` (Fig. 7), `comparison` with the U-Nets. `reconstructions`, or
-`segmentations`, is the picture of a run, PNG alone. Figure numbers are those of Wang, Dalca and Sabuncu (2022).
+`segmentations`, is the picture of a run, `splits` that of prepared data, PNG alone. Figure numbers are those of Wang, Dalca and Sabuncu (2022).
 """
 
 from hyperrecon_jax.figures.curves import Curve, comparison, metric_curves, upward
 from hyperrecon_jax.figures.images import pair, slices
 from hyperrecon_jax.figures.maps import interpolate, lambda_histogram, landscapes
-from hyperrecon_jax.figures.overview import reconstructions, segmentations
+from hyperrecon_jax.figures.overview import reconstructions, segmentations, splits
 
 __all__ = [
     "Curve",
@@ -21,5 +21,6 @@ __all__ = [
     "reconstructions",
     "segmentations",
     "slices",
+    "splits",
     "upward",
 ]

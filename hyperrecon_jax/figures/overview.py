@@ -1,6 +1,6 @@
 """The picture of a run: of reconstructions over lambda, or of a segmentation."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,26 @@ from hyperrecon_jax.figures.crops import busiest_part, frame
 
 # Background, then Okabe and Ito's: neighbours in the brain differ in lightness, too, so that they do in gray.
 REGIONS = ("#000000", "#009E73", "#F0E442", "#56B4E9", "#D55E00")
+
+
+def splits(path: Path, groups: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> None:
+    """Some slices of each split, a row each.
+
+    Args:
+        path: of the PNG to write.
+        groups: by the name of the split, images `(n, h, w)` in [0, 1], and a title for each.
+    """
+    columns = max(len(images) for images, _ in groups.values())
+    figure = Figure(figsize=(1.9 * columns + 0.4, 2.15 * len(groups)), layout="constrained")
+    axes = figure.subplots(len(groups), columns, squeeze=False)
+    for row, (name, (images, titles)) in zip(axes, groups.items(), strict=True):
+        for axis in row:
+            axis.set(xticks=[], yticks=[], frame_on=False)
+        row[0].set_ylabel(name, fontsize=11)
+        for axis, image, title in zip(row, images, titles, strict=False):
+            axis.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_title(title, fontsize=8)
+    figure.savefig(path, dpi=120)
 
 
 def reconstructions(
