@@ -46,11 +46,12 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     whose name does not tell, and the header of DICOM files directly in `root`.
 
     Raises:
-        InputError: if `root` is no folder or holds no images, if two subjects have one name, or if two DICOM files
-            directly in it are of one study, thus of one person.
+        InputError: if `root` is no folder or holds no images, if two subjects have one name or are links to
+            the same, or if two DICOM files directly in it are of one study, thus of one person.
     """
     check_folder(root)
     found: dict[str, list[Path]] = {}
+    places: dict[Path, Path] = {}
     studies: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural(path.relative_to(root))):
         if path.is_dir():
@@ -62,6 +63,9 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
         if name in found:
             raise InputError(f"{root} must hold each subject once, but {name} is in {found[name][0]} and in {files[0]}.")
         found[name] = files
+        same = places.setdefault(path.resolve(), path)
+        if same is not path:
+            raise InputError(f"{root} must hold each subject once, but {same.name} and {path.name} lead to the same.")
         study = "" if path.is_dir() else series.study(path)
         if study in studies:
             raise InputError(
@@ -91,7 +95,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
     for members in series.read(files):
         extremes = [_extremes(file) for file in members]
         low, high = min(0.0, min(of.min() for of in extremes)), max(of.max() for of in extremes)
-        if not np.isfinite(high - low):
+        if high / 2 - low / 2 > np.finfo(np.float64).max / 2:
             raise InputError(f"{members[0].where} must be of a series of finite range, got {low:g} to {high:g}.")
         for file, of in zip(members, extremes, strict=True):
             total += len(of)
