@@ -166,6 +166,13 @@ def test_who_there_is(tmp_path):
     assert list(abide.find(mri, SETTINGS)) == ["Pitt_0050004"]
 
 
+def test_links_are_followed_and_name_the_subject(tmp_path):
+    write(tmp_path / "data/x/mri")
+    (tmp_path / "root").mkdir()
+    os.symlink(tmp_path / "data/x", tmp_path / "root/NYU_0050952")
+    assert list(abide.find(tmp_path / "root", SETTINGS)) == ["NYU_0050952"]
+
+
 def test_a_subject_twice_is_refused(tmp_path):
     write(tmp_path / "a/Pitt_0050003/mri")
     write(tmp_path / "b/Pitt_0050003")

@@ -197,11 +197,12 @@ def test_without_positions_the_numbers_count_and_without_them_the_names(tmp_path
 
 
 def test_images_of_one_place_stay_in_the_order_of_their_numbers(tmp_path):
-    """Two times, three places."""
-    for k, name in enumerate("edacfb"):
-        fields = place(4.0 * (k % 3)) | dict(InstanceNumber=k + 1, SeriesInstanceUID="1.2")
-        save(tmp_path / "s" / name, dicom(BRAIN[k], **fields))
-    assert_slices(read(tmp_path), BRAIN[[0, 3, 1, 4, 2, 5]] / BRAIN.max())
+    """Twenty times, two places."""
+    for k in range(40):
+        fields = place(4.0 * (k % 2)) | dict(InstanceNumber=k + 1, SeriesInstanceUID="1.2")
+        save(tmp_path / "s" / f"{k * 7 % 40}", dicom(BRAIN[3] + k, **fields))
+    expected = np.stack([BRAIN[3] + k for k in [*range(0, 40, 2), *range(1, 40, 2)]])
+    assert_slices(read(tmp_path), expected / expected.max())
 
 
 def test_each_series_has_its_own_scale(tmp_path):
