@@ -25,7 +25,7 @@ _NAMES = {
     "dicom": "DICOM",
     "h5": "HDF5",
 }
-_EXTENSIONS = {
+EXTENSIONS = {
     "npy": (".npy",),
     "npz": (".npz",),
     "picture": (".png", ".jpg", ".jpeg", ".tif", ".tiff"),
@@ -45,7 +45,7 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
     Raises:
         InputError: if the file is empty, damaged, of another format, too large or too small.
     """
-    form = _format(name, content)
+    form = format_of(name, content)
     if kind == "kspace" and form not in ("npy", "npz", "h5"):
         raise InputError(
             f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
@@ -54,8 +54,16 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
         return fastmri.read(name, content, kind) if form == "h5" else _READERS[form](name, content)
 
 
-def _format(where: str, content: bytes) -> str:
-    """A key of `_NAMES`."""
+def format_of(where: str, content: bytes) -> str:
+    """Which format a file claims to have: "npy", "npz", "picture", "nifti", "mgh", "dicom" or "h5".
+
+    Args:
+        where: its name, which counts where the first bytes do not tell, and for messages.
+        content: the file, or its first 64 KiB.
+
+    Raises:
+        InputError: if it is empty or of no such format.
+    """
     if not content:
         raise InputError(f"{where} must be an image file, but it is empty.")
     if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
@@ -80,7 +88,7 @@ def _format(where: str, content: bytes) -> str:
         )
     if head.startswith(b"\0\0\0\1"):
         return "mgh"
-    for form, endings in _EXTENSIONS.items():
+    for form, endings in EXTENSIONS.items():
         if where.lower().endswith(endings):
             return form
     raise InputError(f"{where} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file.")

@@ -7,7 +7,7 @@ import numpy as np
 
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.volumes.formats import decode
-from hyperrecon_jax.volumes.stack import Stack, check_finite, check_size, wide
+from hyperrecon_jax.volumes.stack import Stack, check_finite, check_size, magnitude, wide
 
 MULTIPLE = 8  # of which the sides of `Volume.slices` are multiples: the U-Net halves images three times
 
@@ -84,17 +84,9 @@ def _images(where: str, stack: Stack) -> Volume:
     raw = stack.raw
     n, h, w = raw.shape
     check_size(where, n, h, w)
-    slope, intercept = (np.broadcast_to(np.asarray(a, np.float64), n) for a in (stack.slope, stack.intercept))
-
-    def value(k):  # one slice at a time in double precision
-        with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
-            one = wide(raw[k]) * slope[k] + intercept[k]
-            return np.abs(one) if np.iscomplexobj(one) else one
-
     low, high = math.inf, -math.inf
     for k in range(n):
-        one = value(k)
-        check_finite(where, k, one)
+        one = magnitude(where, stack, k)
         low, high = min(low, float(one.min())), max(high, float(one.max()))
     low, least = min(0.0, low), low
     if high <= low or not math.isfinite(high - low):
@@ -104,7 +96,7 @@ def _images(where: str, stack: Stack) -> Volume:
     top, left = (rows - h) // 2, (columns - w) // 2
     slices = np.zeros((n, rows, columns), np.float32)
     for k in range(n):
-        one = (value(k) - low) / (high - low)
+        one = (magnitude(where, stack, k) - low) / (high - low)
         slices[k, top : top + h, left : left + w] = 1 - one if stack.inverted else one
 
     notes = [*stack.notes]

@@ -29,6 +29,20 @@ def wide(values: np.ndarray) -> np.ndarray:
         return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
 
 
+def magnitude(where: str, stack: Stack, index: int) -> np.ndarray:
+    """The values of one slice in the file's units, complex ones as their modulus: `(h, w)` float64.
+
+    Raises:
+        InputError: if some are NaN or infinite.
+    """
+    slope, intercept = (np.broadcast_to(a, len(stack.raw))[index] for a in (stack.slope, stack.intercept))
+    with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
+        values = wide(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
+        values = np.abs(values) if np.iscomplexobj(values) else values
+    check_finite(where, index, values)
+    return values
+
+
 def luminance(pixels: np.ndarray) -> np.ndarray:
     """`(h, w, 3)` -> `(h, w)` float32."""
     with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
