@@ -52,6 +52,41 @@ def csmri(mask: jax.Array) -> Operator:
     return Operator(measure, lift)
 
 
+def sense(mask: jax.Array, maps: jax.Array) -> Operator:
+    """Multi-coil MRI: every coil sees the image through its sensitivity (SENSE, Pruessmann et al., MRM 42:952, 1999).
+
+    Args:
+        mask: `(h, w)`, 1 where k-space is sampled, zero frequency in the corner.
+        maps: `(c, h, w)` complex sensitivities. Where sum |maps|^2 <= 1, as `Coils` promises, no image gets longer.
+
+    Returns:
+        `measure`: `(*b, h, w, 1)` image -> `(*b, c, h, w)` k-space of the coils, zero where not sampled.
+        `lift`: k-space -> `(*b, h, w, 2)`, real and imaginary part of the zero-filled inverse, combined by the conjugate
+            maps. It applies the mask, so it is the adjoint of `measure` for any k-space.
+
+    Raises:
+        InputError: if `mask` is not two-dimensional, or `maps` is not `(c, h, w)` on its grid.
+    """
+    mask = _mask(mask)
+    if jnp.ndim(maps) != 3 or jnp.shape(maps)[1:] != mask.shape:
+        raise InputError(f"`maps` must have shape (c, {_listed(mask.shape)}) as the mask, got {jnp.shape(maps)}.")
+    maps = jnp.asarray(maps, jnp.complex64)
+
+    def measure(x):
+        _on_grid("x", x, mask)
+        shape = (*x.shape[:-3], *maps.shape)
+        seen = jnp.broadcast_to(maps, shape) * jnp.broadcast_to(jnp.expand_dims(x[..., 0], -3), shape)
+        return jnp.broadcast_to(mask, shape) * jnp.fft.fft2(seen, norm="ortho")
+
+    def lift(y):
+        if y.shape[-3:] != maps.shape:
+            raise InputError(f"`y` must have shape (*b, {_listed(maps.shape)}) as the maps, got {y.shape}.")
+        images = jnp.fft.ifft2(jnp.broadcast_to(mask, y.shape) * y, norm="ortho")
+        return _channels(jnp.sum(jnp.broadcast_to(jnp.conj(maps), y.shape) * images, axis=-3)[..., None])
+
+    return Operator(measure, lift)
+
+
 def denoising() -> Operator:
     """Denoising, A = I (Sec. V-F.2).
 
@@ -172,9 +207,12 @@ def _mask(mask):
 def _on_grid(name, array, mask):
     """The mask with the axes of `array`."""
     if _image(name, array).shape[-3:-1] != mask.shape:
-        expected = ", ".join(map(str, mask.shape))
-        raise InputError(f"`{name}` must have shape (*b, {expected}, 1) as the mask, got {array.shape}.")
+        raise InputError(f"`{name}` must have shape (*b, {_listed(mask.shape)}, 1) as the mask, got {array.shape}.")
     return jnp.broadcast_to(mask[..., None], array.shape)
+
+
+def _listed(shape):
+    return ", ".join(map(str, shape))
 
 
 def _scale(sigma):
