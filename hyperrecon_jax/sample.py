@@ -1,4 +1,4 @@
-"""What is known of one image. `Sample` is a tree of arrays; of many the leaves have a leading axis, and what is not known is None."""
+"""What is known of one image. A `Sample` is a tree of arrays; of many the leaves have a leading axis; None is not known."""
 
 from typing import Any, NamedTuple
 
