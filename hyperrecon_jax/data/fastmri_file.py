@@ -60,7 +60,8 @@ def _root_sum_of_squares(path: Path, file: Any) -> np.ndarray:
     n = kspace_shape(path, file)[0]
     images = np.empty((n, stored.CROP, stored.CROP), np.float32)
     for k in range(n):
-        each = np.fft.ifft2(np.fft.ifftshift(kspace_slice(path, file, k), axes=(1, 2)), norm="ortho")
+        kspace = kspace_slice(path, file, k).astype(np.complex128)  # the squares of a scanner's numbers may be tiny
+        each = np.fft.ifft2(np.fft.ifftshift(kspace, axes=(1, 2)), norm="ortho")
         image = np.fft.fftshift(np.linalg.norm(each, axis=0))
         images[k] = grid.centre(image[None], stored.CROP, stored.CROP)[0]
     return images
