@@ -7,7 +7,16 @@ import pytest
 import scipy.stats
 
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.operators import awgn, complex_noise, csmri, denoising, magnitude, rician, super_resolution
+from hyperrecon_jax.operators import (
+    awgn,
+    complex_noise,
+    csmri,
+    denoising,
+    magnitude,
+    rician,
+    sense,
+    super_resolution,
+)
 
 MASK = (np.random.default_rng(0).random((40, 24)) < 0.4).astype(np.float32)
 KEY = jax.random.key(0)
@@ -63,6 +72,53 @@ def test_gradient_of_the_data_term_is_the_adjoint_of_the_residual():
     y = np.asarray(op.measure(image(seed=1)))
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(jnp.abs(op.measure(x) - y) ** 2)))(x)
     np.testing.assert_allclose(gradient, 2 * np.asarray(op.lift(op.measure(x) - y))[..., :1], atol=1e-4)
+
+
+MAPS = image(3, dtype=np.complex64, seed=2)[..., 0]
+MAPS /= np.linalg.norm(MAPS, axis=0)  # sum |maps|^2 = 1
+
+
+@pytest.mark.parametrize("b", [(), (2, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_sense_equals_a_loop_over_coils(b, dtype):
+    x, op = image(*b, dtype=dtype), sense(MASK, MAPS)
+    y = np.stack([MASK * np.fft.fft2(m * x[..., 0], norm="ortho") for m in MAPS], axis=-3)
+    combined = sum(np.conj(m) * np.fft.ifft2(MASK * y[..., k, :, :], norm="ortho") for k, m in enumerate(MAPS))
+    assert op.measure(x).dtype == jnp.complex64
+    np.testing.assert_allclose(op.measure(x), y, atol=1e-5)
+    np.testing.assert_allclose(op.lift(y), np.stack([combined.real, combined.imag], -1), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_sense_lift_is_the_adjoint_of_measure(dtype):
+    """<A u, v> = <u, A^H v>, whatever v holds where nothing is sampled."""
+    u, op = image(dtype=dtype), sense(MASK, MAPS)
+    v = image(3, dtype=np.complex64, seed=1)[..., 0]
+    real, imaginary = np.moveaxis(op.lift(v), -1, 0)
+    np.testing.assert_allclose(inner(op.measure(u), v), inner(u[..., 0], real + 1j * imaginary), rtol=1e-4)
+
+
+def test_sense_of_one_coil_that_sees_everything_is_csmri():
+    x, op, alone = image(2), sense(MASK, np.ones((1, 40, 24))), csmri(MASK)
+    np.testing.assert_allclose(op.measure(x)[:, 0], alone.measure(x)[..., 0], atol=1e-6)
+    np.testing.assert_allclose(op.lift(op.measure(x)), alone.lift(alone.measure(x)), atol=1e-6)
+
+
+def test_sense_makes_nothing_longer_and_keeps_lengths_where_all_is_sampled():
+    x = image(5)
+    for mask, bound in ((MASK, np.less), (np.ones((40, 24)), np.isclose)):
+        lengths = np.sqrt(np.sum(np.abs(sense(mask, MAPS).measure(x)) ** 2, (1, 2, 3)))
+        assert bound(lengths, np.linalg.norm(x[..., 0], axis=(1, 2))).all()
+    whole = sense(np.ones((40, 24)), MAPS)
+    np.testing.assert_allclose(whole.lift(whole.measure(x)), np.concatenate([x, 0 * x], -1), atol=1e-5)
+
+
+def test_sense_with_other_maps_for_every_image():
+    x, maps = image(2), np.stack([MAPS, MAPS[::-1]])
+    y = jax.jit(jax.vmap(lambda x, m: sense(MASK, m).measure(x)))(x, maps)
+    np.testing.assert_allclose(y[1], sense(MASK, maps[1]).measure(x[1]), atol=1e-5)
+    lifted = jax.jit(jax.vmap(lambda y, m: sense(MASK, m).lift(y)))(y, maps)
+    np.testing.assert_allclose(lifted[1], sense(MASK, maps[1]).lift(y[1]), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
@@ -202,6 +258,18 @@ def test_csmri_names_a_wrong_mask_and_a_wrong_image():
         csmri(MASK).measure(image()[..., 0])
     with pytest.raises(InputError, match=r"`y` must have shape \(\*b, 24, 40, 1\) as the mask"):
         complex_noise(KEY, image(dtype=np.complex64), MASK.T, sigma=0.1)
+
+
+def test_sense_names_wrong_maps_and_wrong_kspace():
+    for maps in (MAPS[0], MAPS[None], MAPS.swapaxes(1, 2)):
+        with pytest.raises(InputError, match=r"`maps` must have shape \(c, 40, 24\) as the mask, got \("):
+            sense(MASK, maps)
+    with pytest.raises(InputError, match=r"`mask` must have shape \(h, w\), got \(40, 24, 1\)"):
+        sense(MASK[..., None], MAPS)
+    with pytest.raises(InputError, match=r"`x` must have shape \(\*b, 40, 24, 1\) as the mask, got \(2, 24, 40, 1\)"):
+        sense(MASK, MAPS).measure(image(2).swapaxes(1, 2))
+    with pytest.raises(InputError, match=r"`y` must have shape \(\*b, 3, 40, 24\) as the maps, got \(2, 40, 24\)"):
+        sense(MASK, MAPS).lift(image(2, dtype=np.complex64)[..., 0])
 
 
 def test_super_resolution_names_a_wrong_factor_and_a_wrong_size():

@@ -23,7 +23,7 @@ def read(where: str, content: bytes, kind: str) -> Stack:
             notes.append(f"acquisition {acquisition}")
         reconstruction = next((key for key in ("reconstruction_esc", "reconstruction_rss") if key in file), None)
         if kind == "image" and reconstruction:
-            found = _dataset(where, file, reconstruction)
+            found = dataset(where, file, reconstruction)
             if found.ndim != 3:
                 raise InputError(f"{where} must have `{reconstruction}` of shape (slices, h, w), got {found.shape}.")
             check_size(where, *found.shape)
@@ -33,20 +33,7 @@ def read(where: str, content: bytes, kind: str) -> Stack:
             wanted = "`kspace`" if kind == "kspace" else "`reconstruction_esc`, `reconstruction_rss` or `kspace`"
             listed = ", ".join(sorted(file)[:8]) or "nothing"
             raise InputError(f"{where} must be a fastMRI file with {wanted}, got one with {listed}.")
-        found = _dataset(where, file, "kspace")
-        if found.dtype.kind != "c" or found.ndim not in (3, 4):
-            raise InputError(
-                f"{where} must have complex `kspace` of shape (slices, h, w) or (slices, coils, h, w), got {found.dtype}"
-                f" of shape {found.shape}."
-            )
-        n, *coils, h, w = found.shape
-        c = coils[0] if coils else 1
-        check_size(where, n, h, w)
-        if not 1 <= c <= MAX_COILS or found.size > 4 * MAX_PIXELS:
-            raise InputError(
-                f"{where} must have `kspace` of 1 to {MAX_COILS} coils and at most {4 * MAX_PIXELS} numbers, got"
-                f" {c} coils and {found.size}."
-            )
+        found, (n, c, h, w) = kspace(where, file)
         if kind == "kspace":
             if c > 1:
                 raise InputError(
@@ -55,11 +42,7 @@ def read(where: str, content: bytes, kind: str) -> Stack:
                 )
             return Stack(found[()].reshape(n, h, w), notes)
 
-        # Many coils are read slice by slice, unless a slice cannot be had without decompressing others.
-        whole = found.size <= MAX_PIXELS
-        if not whole and found.chunks and found.chunks[0] > 1:
-            raise InputError(f"{where} must have `kspace` in chunks of one slice as it is large, got {found.chunks}.")
-        stored = found[()] if whole else found
+        stored = found[()] if found.size <= MAX_PIXELS else found
         rows, columns = min(h, CROP), min(w, CROP)
         top, left = (h - rows) // 2, (w - columns) // 2
         images = np.empty((n, rows, columns), np.float64)
@@ -74,7 +57,29 @@ def read(where: str, content: bytes, kind: str) -> Stack:
     return Stack(images, [*notes, f"the magnitude of the inverse transform of its k-space{combined}{cut}"])
 
 
-def _dataset(where: str, file: Any, key: str) -> Any:
+def kspace(where: str, file: Any) -> tuple[Any, tuple[int, int, int, int]]:
+    """The stored k-space, not yet read, and how many slices, coils, rows and columns it has."""
+    found = dataset(where, file, "kspace")
+    if found.dtype.kind != "c" or found.ndim not in (3, 4):
+        raise InputError(
+            f"{where} must have complex `kspace` of shape (slices, h, w) or (slices, coils, h, w), got {found.dtype}"
+            f" of shape {found.shape}."
+        )
+    n, *coils, h, w = found.shape
+    c = coils[0] if coils else 1
+    check_size(where, n, h, w)
+    if not 1 <= c <= MAX_COILS or found.size > 4 * MAX_PIXELS:
+        raise InputError(
+            f"{where} must have `kspace` of 1 to {MAX_COILS} coils and at most {4 * MAX_PIXELS} numbers, got"
+            f" {c} coils and {found.size}."
+        )
+    # It may be read slice by slice, unless a slice cannot be had without decompressing others.
+    if found.size > MAX_PIXELS and found.chunks and found.chunks[0] > 1:
+        raise InputError(f"{where} must have `kspace` in chunks of one slice as it is large, got {found.chunks}.")
+    return found, (n, c, h, w)
+
+
+def dataset(where: str, file: Any, key: str) -> Any:
     """Numbers that are in the file itself: HDF5 can name any other file of this machine as the place of its data."""
     import h5py
 
