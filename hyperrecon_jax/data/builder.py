@@ -66,9 +66,7 @@ class MniPopulation(tfds.core.GeneratorBasedBuilder):
             features=features(config.size, labels=True, coils=0),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
-                slices={
-                    split: [config.slices] * count for split, count in zip(SPLITS, config.subjects, strict=True)
-                }
+                slices={split: [config.slices] * count for split, count in zip(SPLITS, config.subjects, strict=True)}
             ),
         )
 
@@ -96,14 +94,14 @@ class MniPopulation(tfds.core.GeneratorBasedBuilder):
 class FilesConfig(tfds.core.BuilderConfig):
     """What is asked of somebody's files. `from_files` gives the name."""
 
-    settings: Settings = Settings(size=0, slices=0, coils=0, acquisition="", whiten=False)
+    settings: Settings | None = None
     subjects: tuple[int, int, int] = (0, 0, 0)
     seed: int = 0
     unfinished: Path = Path()  # where subjects that are read wait until all are
     workers: int = 1  # processes that read
 
 
-class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Slices of the subjects below `manual_dir`, by the source of the class's name."""
 
     VERSION = tfds.core.Version(RECIPE)
@@ -171,7 +169,7 @@ class Abide(_Files):
 class Folder(_Files):
     """A folder of NIfTI, DICOM, pictures, HDF5 or NumPy files (`folder.py`)."""
 
-    MANUAL_DOWNLOAD_INSTRUCTIONS = folder.INSTRUCTIONS
+    MANUAL_DOWNLOAD_INSTRUCTIONS = folder.__doc__
 
 
 OF_FILES = {"fastmri": Fastmri, "abide": Abide, "folder": Folder}

@@ -6,7 +6,8 @@ batch may hold the end of one and the start of the next.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def stream(
     part, parts = share
     size = batch // parts
     indices = order(key, first, last, count=samples.size, batch=batch)[:, part * size : (part + 1) * size]
-    batches = grain.MapDataset.range(len(indices)).map(_Load(samples.take, indices))
+    batches = grain.MapDataset.range(len(indices)).map(partial(_load, samples.take, indices))
     feed = batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
     if workers:
         from absl import flags
@@ -99,11 +100,5 @@ def _permutation(key: jax.Array, epoch: jax.Array | int, count: int) -> jax.Arra
     return jax.random.permutation(jax.random.fold_in(key, epoch), count)
 
 
-class _Load(NamedTuple):
-    """Reads one batch; a tuple, so that it can be sent to another process."""
-
-    take: Callable[[np.ndarray], Sample]
-    indices: np.ndarray  # (steps, batch)
-
-    def __call__(self, step: int) -> Sample:
-        return self.take(self.indices[step])
+def _load(take: Callable[[np.ndarray], Sample], indices: np.ndarray, step: int) -> Sample:
+    return take(indices[step])

@@ -1,6 +1,5 @@
 """The prepared data sets of somebody's files: fastMRI, ABIDE, a folder. Prepared once, kept in the cache."""
 
-
 import hashlib
 import os
 from pathlib import Path
@@ -57,7 +56,7 @@ def files_folder(
             builder.prepare_files(config, source, raw, home)
     elif raw.is_dir() and fingerprint(raw) != prepared.metadata(folder)["files"]:
         raise InputError(
-            f"`root` {raw} must hold the files that were prepared, but they have changed since; delete {folder} to have them"
-            " prepared again, or name another folder."
+            f"`root` {raw} must hold the files that were prepared, but they have changed since; delete {folder} to have"
+            " them prepared again, or name another folder."
         )
     return folder

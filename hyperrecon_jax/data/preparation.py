@@ -41,17 +41,11 @@ def find(source: str, root: Path, settings: Settings, *, subjects: tuple[int, in
     """The subjects below a folder, with their files.
 
     Raises:
-        InputError: if there is no such folder, or not as many subjects as are asked for.
+        InputError: if there is no such folder, no such files, or not as many subjects as are asked for.
     """
-    module = import_module(f"hyperrecon_jax.data.{source}")
-    if not root.is_dir():
-        raise InputError(f"`root` must be a folder with files of {source}, but there is no folder {root}. {module.INSTRUCTIONS}")
-    found = module.find(root, settings)
+    found = import_module(f"hyperrecon_jax.data.{source}").find(root, settings)
     if len(found) < sum(subjects):
-        raise InputError(
-            f"`subjects` must be at most the {len(found)} subjects in {root} together, got {subjects}."
-            + ("" if found else f" {module.INSTRUCTIONS}")
-        )
+        raise InputError(f"`subjects` must be at most {len(found)} together, as many as {root} holds, got {subjects}.")
     return found
 
 
@@ -119,7 +113,7 @@ def slices(part: Part) -> Slices:
     assert part.file is not None
     with np.load(part.file) as stored:
         coils = Coils(stored["kspace"], stored["maps"]) if "kspace" in stored else None
-        label = stored["label"] if "label" in stored else None
+        label = stored.get("label")
         return Slices(stored["image"], label, coils, part.known["dropped"])
 
 

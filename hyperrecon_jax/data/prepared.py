@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import psutil
@@ -166,26 +166,21 @@ def metadata(folder: Path) -> dict[str, Any]:
     return dict(_opened(str(folder)).info.metadata)
 
 
-class _Record(NamedTuple):
-    """Reads one sample; a tuple of text, so that it can be sent to another process."""
-
-    folder: str
-    split: str
-
-    def __call__(self, index: int) -> Sample:
-        stored = _source(self.folder, self.split)[index]
-        image = np.divide(stored["image"], np.float32(65535))
-        coils = None
-        if "kspace" in stored:
-            coils = Coils(*(stored[name].view(np.complex64)[..., 0] for name in Coils._fields))
-        return Sample(image, stored.get("label"), coils)
+def _record(folder: str, split: str, index: int) -> Sample:
+    """Reads one sample; with its first arguments set it can be sent to another process."""
+    stored = _source(folder, split)[index]
+    image = np.divide(stored["image"], np.float32(65535))
+    coils = None
+    if "kspace" in stored:
+        coils = Coils(*(stored[name].view(np.complex64)[..., 0] for name in Coils._fields))
+    return Sample(image, stored.get("label"), coils)
 
 
 def _samples(folder: Path, split: str, count: int) -> Samples:
     there = len(_source(str(folder), split))
     if there != count:
         raise ValueError(f"{there} images in {split} instead of {count}")
-    return on_disk(count, _Record(str(folder), split), f"{split} of {folder}")
+    return on_disk(count, functools.partial(_record, str(folder), split), f"{split} of {folder}")
 
 
 @functools.lru_cache(maxsize=8)
