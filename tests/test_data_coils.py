@@ -53,9 +53,16 @@ def test_noise_covariance_and_whitening_on_known_noise():
     signal = np.zeros_like(noise)
     signal[..., :12, :12] = 1e3 * normal(4, 3, 12, 12, seed=1)
     kspace = (noise + signal) * (np.abs(np.fft.fftfreq(80)) < 0.45)
-    covariance = coils.noise_covariance(kspace)
+    covariance = coils.noise_covariance(kspace)  # by the frequencies: this signal fills the field of view
     np.testing.assert_allclose(covariance, MIXING @ MIXING.conj().T, atol=0.15)
     assert covariance.dtype == np.complex128
+    # by the corners: an object in the middle whose edges reach to the highest frequencies
+    image = np.zeros((96, 80))
+    image[30:60, 20:60] = 1e3 * np.random.default_rng(2).random((30, 40))
+    np.testing.assert_allclose(coils.noise_covariance(noise + fft(image)), MIXING @ MIXING.conj().T, atol=0.15)
+    # lines of zeros make neither estimate smaller
+    half = noise * (np.abs(np.fft.fftfreq(80)) < 0.25)
+    np.testing.assert_allclose(coils.noise_covariance(half), MIXING @ MIXING.conj().T, atol=0.15)
     white = coils.whiten(noise, coils.noise_covariance(kspace))
     flat = white.swapaxes(0, 1).reshape(3, -1)
     np.testing.assert_allclose(flat @ flat.conj().T / flat.shape[1], np.eye(3), atol=0.1)

@@ -13,31 +13,41 @@ import numpy as np
 from hyperrecon_jax.errors import InputError
 
 CROP = 0.95  # of ESPIRiT's eigenvalue, which is 1 where the coils' data are consistent with one image
-OUTERMOST = 0.05  # share of the measured frequencies that is taken for noise
+OUTERMOST = 0.05  # share of the measured frequencies that may be noise
+CORNER = 8  # side of the field of view, in sides of a corner of it that may be noise
 
 
 def noise_covariance(kspace: np.ndarray) -> np.ndarray:
-    """Covariance E n n^H of the noise of a volume, `(n, c, h, w) -> (c, c)` complex128, from its highest frequencies.
+    """Covariance E n n^H of the noise of a volume, `(n, c, h, w) -> (c, c)` complex128, from where there is no signal.
 
-    These are the 5 % of the measured frequencies (those not zero in all coils and slices: scanners fill up with zeros)
-    that are farthest from the centre, in all slices. An image always decays there, whereas corners of the field of view
-    are free of signal in some anatomies only, and attenuated by the receiver's filter in all.
+    There are two such places: the highest 5 % of the measured frequencies (those not zero in all coils and slices, as
+    scanners fill up with zeros), and the corners of the field of view, an eighth of its sides each. Whatever signal they
+    hold adds to the noise, so of both estimates the one of the smaller trace is returned: that of the corners for a head,
+    that of the frequencies where anatomy or aliasing fills the field of view.
 
-    Bias: what signal reaches so far counts as noise, so the estimate is too large, by little where pixels are fine or
-    the signal is weak. Whitening with it is a change of coils all the same, and any such change keeps A x = y solvable;
-    only the weights of the coils are then not the best ones.
+    Bias: too large, by the signal that is left. Whitening is a change of coils all the same, and any such change keeps
+    A x = y solvable; only the weights of the coils are then not the best ones. Too small, but in all coils alike, by what
+    a receiver's filter takes from the rim of the field of view.
 
     Raises:
         InputError: if nothing was measured.
     """
-    c, h, w = kspace.shape[1:]
+    h, w = kspace.shape[2:]
     measured = (kspace != 0).any((0, 1))
     if not measured.any():
         raise InputError(f"`kspace` must have measured samples, got zeros of shape {kspace.shape}.")
     radius = np.hypot(2 * np.fft.fftfreq(h)[:, None], 2 * np.fft.fftfreq(w)[None, :])
     outermost = measured & (radius >= np.quantile(radius[measured], 1 - OUTERMOST))
-    noise = kspace[:, :, outermost].astype(np.complex128).swapaxes(0, 1).reshape(c, -1)
-    return noise @ noise.conj().T / noise.shape[1]
+    far = [np.minimum(np.arange(side), np.arange(side)[::-1]) < -(-side // CORNER) for side in (h, w)]
+    corners = np.logical_and.outer(*far)
+    images = np.stack([np.fft.ifft2(one, norm="ortho")[:, corners] for one in kspace]) / np.sqrt(measured.mean())
+    return min(map(_covariance, (kspace[:, :, outermost], images)), key=lambda covariance: np.trace(covariance).real)
+
+
+def _covariance(noise: np.ndarray) -> np.ndarray:
+    """Of samples `(n, c, samples)` of zero mean."""
+    samples = noise.astype(np.complex128).swapaxes(0, 1).reshape(noise.shape[1], -1)
+    return samples @ samples.conj().T / samples.shape[1]
 
 
 def whiten(kspace: np.ndarray, covariance: np.ndarray) -> np.ndarray:

@@ -74,7 +74,9 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
         raise InputError(
             f"`acquisition` must be one of those below {root}, {', '.join(sorted(others))}, got {settings.acquisition!r}."
         )
-    return dict(sorted({**closed, **subjects}.items()))
+    for name, files in closed.items():
+        subjects[name] = subjects.get(name, []) + files
+    return dict(sorted(subjects.items()))
 
 
 def read(files: list[Path], settings: Settings) -> Slices:

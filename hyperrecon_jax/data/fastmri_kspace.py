@@ -19,8 +19,8 @@ def measurements(path: Path, index: list[int], settings: Settings) -> tuple[np.n
         kspace = np.stack([_field_of_view(kspace_slice(path, file, k)) for k in index])
         maps = _given(path, file, kspace_shape(path, file), index, settings)
     if settings.whiten:
-        kspace = coils.whiten(kspace, coils.noise_covariance(np.fft.ifftshift(kspace, axes=(-2, -1))))
-    kspace = coils.compress(_corner(kspace, settings.size), settings.coils)
+        kspace = coils.whiten(kspace, coils.noise_covariance(_corner(kspace)))
+    kspace = coils.compress(_corner(_cut(kspace, settings.size)), settings.coils)
     if maps is None:
         maps = np.stack([coils.sensitivities(one) for one in kspace])
     maps = coils.absorb_phase(kspace, maps)
@@ -39,16 +39,21 @@ def _field_of_view(kspace: np.ndarray) -> np.ndarray:
     return np.fft.fftshift(np.fft.fft(np.fft.ifftshift(rows, axes=1), axis=1, norm="ortho"), axes=1)
 
 
-def _corner(kspace: np.ndarray, size: int) -> np.ndarray:
-    """Centred k-space `(n, c, h, w)` of a centred image -> `fft2` of that image flipped along both axes, `size` a side.
-
-    Zeros stay zeros: the flip of an even number of pixels is f -> -f and a phase, and its centre half a field of view.
-    """
+def _cut(kspace: np.ndarray, size: int) -> np.ndarray:
+    """The central `size` x `size` frequencies of centred k-space `(n, c, h, w)`, zeros around where there are fewer."""
     n, c, h, w = kspace.shape
-    kspace = grid.centre(kspace.reshape(-1, h, w), size, size).reshape(n, c, size, size)
-    kspace = np.roll(np.fft.ifftshift(kspace, axes=(-2, -1))[..., ::-1, ::-1], 1, (-2, -1))
-    turn = np.exp(1j * np.pi * (2 / size + 1) * np.arange(size))
-    return kspace * np.multiply.outer(turn, turn).astype(np.complex64)
+    return grid.centre(kspace.reshape(-1, h, w), size, size).reshape(n, c, size, size)
+
+
+def _corner(kspace: np.ndarray) -> np.ndarray:
+    """Centred k-space `(n, c, h, w)` of a centred image -> `fft2` of that image flipped along both axes.
+
+    Flipped means frequency f becomes -f; with the centre of the image at pixel `side // 2` that leaves a phase. So zeros
+    stay zeros.
+    """
+    flipped = np.roll(np.fft.ifftshift(kspace, axes=(-2, -1))[..., ::-1, ::-1], 1, (-2, -1))
+    turns = [np.exp(2j * np.pi * np.arange(side) * (side // 2 + 1) / side) for side in kspace.shape[-2:]]
+    return flipped * np.multiply.outer(*turns).astype(np.complex64)
 
 
 def _given(path: Path, file: Any, shape: tuple[int, ...], index: list[int], settings: Settings) -> np.ndarray | None:
