@@ -1,12 +1,12 @@
 """What a source of real data finds of one subject: its slices as they are trained on.
 
-A source is a module with two functions, `fastmri`, `abide` and `folder`:
+A source is a module with two functions; `fastmri`, `abide` and `folder` are:
 
     find(root, settings) -> {subject: [files]}      who there is, in a stable order; opens no more than it must
     read(files, settings) -> Slices                 one subject; raises InputError naming the file that cannot be used
 
 Everything that was done to the values on the way is part of their contract: cropping and resampling (`grid.py`), the
-scale (one number for each subject, its largest value), which slices were dropped and why.
+scale (one number for each volume, its largest value), which slices were dropped and why.
 """
 
 from typing import NamedTuple
