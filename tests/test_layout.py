@@ -12,7 +12,7 @@ PACKAGE = ROOT / "hyperrecon_jax"
 FLOORS = [
     ["errors", "memory", "files", "sample"],
     ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack", "data.dataset"],
-    ["metrics", "unet", "hypernet", "problem", "volumes.dicom", "volumes.fastmri"],
+    ["metrics", "unet", "hypernet", "problem", "volumes.arrays", "volumes.dicom", "volumes.fastmri"],
     ["model", "volumes.formats", "data.grid", "data.subject", "data.coils"],
     ["objective", "volumes.reading"],
     ["volumes.writing", "data.template", "data.mni152", "data.feed", "data.image_files", "data.fastmri_file"],
@@ -34,7 +34,8 @@ FLOORS = [
     ["run", "evaluation_pictures"],
     ["dhs_study", "evaluate_run", "prepare"],
     ["compare"],
-    ["baseline_study", "explorer.shelf"],
+    ["baseline_study", "explorer.measurement"],
+    ["explorer.shelf"],
     ["explorer.engine"],
     ["explorer.server"],
     ["explorer.page"],

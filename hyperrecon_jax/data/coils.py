@@ -15,6 +15,10 @@ from hyperrecon_jax.errors import InputError
 CROP = 0.95  # of ESPIRiT's eigenvalue, which is 1 where the coils' data are consistent with one image
 OUTERMOST = 0.05  # share of the measured frequencies that may be noise
 CORNER = 8  # side of the field of view, in sides of a corner of it that may be noise
+NO_SIGPY = (
+    "Sensitivity maps of several coils must be computed with sigpy, which is not installed:"
+    " pip install hyperrecon_jax[multicoil]."
+)
 
 
 def noise_covariance(kspace: np.ndarray) -> np.ndarray:
@@ -113,10 +117,7 @@ def _espirit(kspace: np.ndarray, calibration: int) -> np.ndarray:
     try:
         from sigpy.mri.app import EspiritCalib
     except ImportError:
-        raise InputError(
-            "Sensitivity maps of several coils must be computed with sigpy, which is not installed:"
-            " pip install hyperrecon_jax[multicoil]."
-        ) from None
+        raise InputError(NO_SIGPY) from None
     centred = np.fft.fftshift(kspace / np.abs(kspace).max(), axes=(1, 2)).astype(np.complex64)
     with np.errstate(divide="ignore", invalid="ignore"):  # where the first coil is blind sigpy divides by its phase
         maps = EspiritCalib(centred, calib_width=calibration, crop=CROP, show_pbar=False).run()

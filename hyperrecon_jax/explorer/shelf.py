@@ -15,10 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax import data, evaluate, operators, volumes
+from hyperrecon_jax import data, evaluate, volumes
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import Experiment, make_mask, make_problem
-from hyperrecon_jax.problem import Measurement, Problem, simulated
+from hyperrecon_jax.explorer.measurement import Acquisition, acquisition, sample
+from hyperrecon_jax.problem import Measurement, Problem, measured
 from hyperrecon_jax.sample import Sample, take
 
 MEASURED = 16  # slices whose measurements are kept
@@ -32,8 +33,9 @@ class Shown(NamedTuple):
     note: str
     file: volumes.Volume  # of which slices are measured as the run does, unless it is k-space
     problem: Problem
-    truth: np.ndarray | None  # (n, h, w)
+    truth: bool  # it is known
     start: int  # the slice to show first: that with the most in it
+    acquired: Acquisition | None = None  # of k-space; `file` has the same
 
 
 class Measured(NamedTuple):
@@ -59,9 +61,9 @@ class Shelf:
         problem = experiment.setup.problem
         self._lock = threading.RLock()
         self._shown: OrderedDict[str, Shown] = OrderedDict(
-            test=Shown("test images", "", file, problem, images, _fullest(images))
+            test=Shown("test images", "", file, problem, True, _fullest(images))
         )
-        self._problems: dict[tuple[int, ...], Problem] = {}  # of images, by their shape
+        self._problems: dict[tuple[Any, ...], Problem] = {}  # by shape and kind: programs are compiled for each
         self._measured = functools.lru_cache(MEASURED)(self._measure)
 
     def listed(self) -> list[dict[str, Any]]:
@@ -72,7 +74,7 @@ class Shelf:
     def volume(self, volume: str) -> dict[str, Any]:
         """A volume's id, name, size, the slice to start at, whether its truth is known, and what was done to its file."""
         shown = self.find(volume)
-        count, h, w = shown.file.slices.shape
+        count, (h, w) = len(shown.file.slices), shown.file.slices.shape[-2:]
         return {
             "id": volume,
             "name": shown.name,
@@ -80,7 +82,7 @@ class Shelf:
             "height": h,
             "width": w,
             "start": shown.start,
-            "truth": shown.truth is not None,
+            "truth": shown.truth,
             "note": shown.note,
         }
 
@@ -103,7 +105,8 @@ class Shelf:
             kind: "image": measure its slices as the run's task does. "kspace": take it as it was measured.
 
         Raises:
-            InputError: if it cannot be read, or k-space means nothing to the run's task.
+            InputError: if it cannot be read, k-space means nothing to the run's task, or no sensitivities of its coils can
+                be had.
         """
         if kind == "kspace" and self.config.task.name != "csmri":
             raise InputError(f"Measured k-space means nothing to this run, whose task is {self.task()}.")
@@ -122,7 +125,10 @@ class Shelf:
         return volume
 
     def look(self, volume: str, index: int) -> tuple[Shown, Measured]:
-        """A volume, and one of its slices as the network gets it; raises `InputError` if there is no such."""
+        """A volume, and one of its slices as the network gets it; raises `InputError` if there is no such.
+
+        The first look at a slice of k-space of several coils takes seconds, for their sensitivities.
+        """
         with self._lock:
             return self.find(volume, index), self._measured(volume, index)
 
@@ -136,40 +142,39 @@ class Shelf:
         return shown
 
     def _show(self, name: str, file: volumes.Volume) -> Shown:
-        shape = file.slices.shape[1:]
-        trained = self._shown["test"].file.slices.shape[1:]
+        h, w = file.slices.shape[-2:]
+        trained = self._shown["test"].file.slices.shape[-2:]
         notes = [file.note]
-        if shape != trained:
-            notes.append(f"The network was trained on {trained[0]} x {trained[1]} pixels, this is {shape[0]} x {shape[1]}.")
+        if (h, w) != trained:
+            notes.append(f"The network was trained on {trained[0]} x {trained[1]} pixels, this is {h} x {w}.")
         start = _fullest(file.slices)
         if file.kind == "image":
-            return Shown(name, _sentences(notes), file, self._problem(shape), file.slices, start)
-        sampled = (np.abs(file.slices) > 0).any(0)
-        if sampled.mean() > 0.99:  # all of k-space: its image is the truth, and the run's mask is applied
-            notes.append("All of k-space is there: it is under-sampled as the run does, and its own image is the truth.")
-            truth = np.abs(np.fft.ifft2(file.slices, norm="ortho")).astype(np.float32)
-            mask = make_mask(self.config, (shape[0], shape[1]))
-            return Shown(name, _sentences(notes), file, simulated(operators.csmri(mask)), truth, start)
-        notes.append(f"{sampled.mean():.0%} of k-space was measured.")
-        problem = simulated(operators.csmri(jnp.asarray(sampled, jnp.float32)))
-        return Shown(name, _sentences(notes), file, problem, None, start)
+            return Shown(name, _sentences(notes), file, self._problem((h, w), "image"), True, start)
+        acquired = acquisition(name, file.slices)
+        file = file._replace(slices=acquired.kspace)
+        problem = self._problem((h, w), "all of k-space" if acquired.full else "part of k-space")
+        return Shown(name, _sentences([*notes, *acquired.notes]), file, problem, acquired.full, start, acquired)
 
-    def _problem(self, shape: tuple[int, ...]) -> Problem:
-        if shape not in self._problems:
-            self._problems[shape] = make_problem(self.config, (shape[0], shape[1]), coils=0)
-        return self._problems[shape]
+    def _problem(self, shape: tuple[int, int], kind: str) -> Problem:
+        if (shape, kind) not in self._problems:
+            if kind == "image":
+                problem = make_problem(self.config, shape, coils=0)
+            else:  # no noise but its own; of a part, J looks where something was measured
+                problem = measured(make_mask(self.config, shape) if kind == "all of k-space" else jnp.ones(shape))
+            self._problems[shape, kind] = problem
+        return self._problems[shape, kind]
 
     def _measure(self, volume: str, index: int) -> Measured:
         shown = self.find(volume, index)
-        x = None if shown.truth is None else jnp.asarray(shown.truth[index])[..., None]
         if volume == "test":
-            samples = jax.tree.map(jnp.asarray, self._test.take(np.array([index])))
-        elif shown.file.kind == "kspace":  # the mask on the k-space that was measured, no noise but its own
-            samples = Sample(jnp.fft.ifft2(jnp.asarray(shown.file.slices[index]), norm="ortho")[None, ..., None])
+            samples = self._test.take(np.array([index]))
+        elif shown.acquired is not None:
+            samples = jax.tree.map(lambda leaf: leaf[None], sample(shown.acquired, index))
         else:
-            samples = Sample(jnp.asarray(shown.file.slices[index])[None, ..., None])
+            samples = Sample(shown.file.slices[index][None, ..., None])
+        samples = jax.tree.map(jnp.asarray, samples)
         y = take(evaluate.measure(shown.problem, self._key, samples, jnp.asarray([index])), 0)
-        return Measured(y, shown.problem.lift(y), x)
+        return Measured(y, shown.problem.lift(y), samples.image[0] if shown.truth else None)
 
 
 def _fullest(slices: np.ndarray) -> int:
@@ -177,7 +182,7 @@ def _fullest(slices: np.ndarray) -> int:
 
 
 def _bytes(shown: Shown) -> int:
-    return shown.file.slices.nbytes + (0 if shown.truth is None or shown.truth is shown.file.slices else shown.truth.nbytes)
+    return shown.file.slices.nbytes
 
 
 def _sentences(parts: Sequence[str]) -> str:

@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes.stack import MAX_PIXELS, Stack, check_finite, check_size, wide
+from hyperrecon_jax.volumes.stack import MAX_COILS, MAX_PIXELS, Stack, check_coils, check_finite, check_size, wide
 
-MAX_COILS = 128
 CROP = 320  # side of fastMRI's images, cut from the middle of the oversampled field of view
 
 
@@ -35,12 +34,8 @@ def read(where: str, content: bytes, kind: str) -> Stack:
             raise InputError(f"{where} must be a fastMRI file with {wanted}, got one with {listed}.")
         found, (n, c, h, w) = kspace(where, file)
         if kind == "kspace":
-            if c > 1:
-                raise InputError(
-                    f'{where} must have `kspace` of a single coil for `kind="kspace"`, but it has {c}, which need'
-                    ' sensitivity maps; use `kind="image"`, the root of the sum of their squares.'
-                )
-            return Stack(found[()].reshape(n, h, w), notes)
+            check_coils(where, n, c, h, w)
+            return Stack(found[()].reshape((n, h, w) if c == 1 else (n, c, h, w)), notes)
 
         stored = found[()] if found.size <= MAX_PIXELS else found
         rows, columns = min(h, CROP), min(w, CROP)

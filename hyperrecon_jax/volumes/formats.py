@@ -4,14 +4,13 @@ import contextlib
 import gzip
 import io
 import math
-import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes import dicom, fastmri
+from hyperrecon_jax.volumes import arrays, dicom, fastmri
 from hyperrecon_jax.volumes.stack import Stack, brief, check_length, check_size, luminance
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
@@ -51,7 +50,11 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
             f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
         )
     with _decoding(name, _NAMES[form]):
-        return fastmri.read(name, content, kind) if form == "h5" else _READERS[form](name, content)
+        if form == "h5":
+            return fastmri.read(name, content, kind)
+        if form in ("npy", "npz"):
+            return arrays.read(name, content, coils=kind == "kspace")
+        return _READERS[form](name, content)
 
 
 def format_of(where: str, content: bytes) -> str:
@@ -103,49 +106,6 @@ def _decoding(where: str, form: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise InputError(f"{where} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
-
-
-def _npy(where: str, content: bytes) -> Stack:
-    return _array(where, io.BytesIO(content))
-
-
-def _npz(where: str, content: bytes) -> Stack:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".npy")]
-        if len(names) != 1 and "image.npy" not in names:
-            listed = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
-            raise InputError(f"{where} must hold one array, or one of the name `image`, got {listed}.")
-        with archive.open(names[0] if len(names) == 1 else "image.npy") as stream:
-            return _array(where, stream)
-
-
-def _array(where: str, stream: Any) -> Stack:
-    """An array of a `.npy` file, of which no more is read than its header says, once that is known to be sensible."""
-    start = io.BytesIO(stream.read(2**16))  # a header may claim any length, but numpy takes none that is longer
-    version = np.lib.format.read_magic(start)
-    if version not in ((1, 0), (2, 0)):  # 3.0 is for fields with names
-        raise InputError(f"{where} must be a .npy file of version 1.0 or 2.0, got {'.'.join(map(str, version))}.")
-    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = header(start)
-    if dtype.kind not in "biufc":
-        raise InputError(f"{where} must hold an array of numbers, got {dtype}.")
-    layout: tuple[int, ...]
-    if len(shape) == 4 and shape[3] == 1:
-        layout = shape[:3]
-    elif len(shape) == 4 and shape[1] == 1:
-        layout = (shape[0], *shape[2:])
-    else:
-        layout = (1, *shape) if len(shape) == 2 else shape
-    if len(layout) != 3:
-        raise InputError(f"{where} must have shape (h, w), (n, h, w), (n, h, w, 1) or (n, 1, h, w), got {shape}.")
-    n, h, w = layout
-    check_size(where, n, h, w)
-    count = n * h * w
-    stream.seek(start.tell())
-    stored = stream.read(count * dtype.itemsize + 1)  # one byte more: at the end an archive's checksum is compared
-    check_length(where, len(stored), count * dtype.itemsize)
-    raw = np.frombuffer(stored, dtype, count).reshape(shape, order="F" if fortran else "C")
-    return Stack(raw.reshape(layout), [])
 
 
 def _picture(where: str, content: bytes) -> Stack:
@@ -237,8 +197,6 @@ def _nibabel(where: str, content: bytes) -> Stack:
 
 
 _READERS: dict[str, Callable[[str, bytes], Stack]] = {
-    "npy": _npy,
-    "npz": _npz,
     "picture": _picture,
     "nifti": _nibabel,
     "mgh": _nibabel,

@@ -1,5 +1,6 @@
 """From a file to a `Volume`: what its values become, and how its slices lie."""
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ MULTIPLE = 8  # of which the sides of `Volume.slices` are multiples: the U-Net h
 class Volume(NamedTuple):
     """Slices of one file, and what is needed to write one of them back to where it came from."""
 
-    slices: np.ndarray  # (n, h, w), multiples of 8: float32 images in [0, 1], or complex64 k-space, see `read`
+    slices: np.ndarray  # (n, h, w), multiples of 8: float32 images in [0, 1], or complex64 k-space; (n, c, h, w) of coils
     kind: str  # "image" or "kspace"
     affine: np.ndarray | None  # (4, 4) float64: (row, column, slice, 1) of `slices` -> mm to the right, front and top
     scale: tuple[float, float]  # (low, high): value in the file = low + x * (high - low); low > high if it was inverted
@@ -44,15 +45,16 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, of which
     the middle 320 x 320 pixels are kept where it is larger.
 
-    K-space (`kind="kspace"`) is complex, of one coil, in a `.npy`, `.npz` or fastMRI file, where its zero frequency is
-    CENTERED at `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). It is returned as
-    `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has zeros, and
-    divided by the largest magnitude of its zero-filled image over the whole volume. Where sides are no multiples of 8,
-    the highest frequencies are cut off, at most 7: the field of view stays and pixels get a little larger.
+    K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file, where its zero frequency is CENTERED at
+    `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). Of several coils it is `(n, c, h, w)`. It
+    is returned as `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has
+    zeros, and divided by the largest value over the whole volume of the magnitude of its zero-filled image: of several
+    coils the root of the sum of their squares. Where sides are no multiples of 8, the highest frequencies are cut off, at
+    most 7: the field of view stays and pixels get a little larger.
 
     Args:
         name: of the file, for its extension and for messages.
-        content: the file, at most 2**27 pixels in slices of 8 to 2048 pixels a side.
+        content: the file, at most 2**27 pixels, of all coils together, in slices of 8 to 2048 pixels a side.
         kind: "image" or "kspace".
 
     Raises:
@@ -68,8 +70,8 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
 def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
     """What is left of `(*b, h, w)`, an image of the size of `volume.slices`, without the padding: the file's pixels."""
     image = np.asarray(image)
-    if image.shape[-2:] != volume.slices.shape[1:]:
-        raise InputError(f"`image` must have shape (*b, h, w) with h, w = {volume.slices.shape[1:]}, got {image.shape}.")
+    if image.shape[-2:] != volume.slices.shape[-2:]:
+        raise InputError(f"`image` must have shape (*b, h, w) with h, w = {volume.slices.shape[-2:]}, got {image.shape}.")
     (row, column), (h, w) = volume.corner, volume.size or image.shape[-2:]
     return image[..., row : row + h, column : column + w]
 
@@ -126,7 +128,7 @@ def _kspace(where: str, stack: Stack) -> Volume:
     raw = stack.raw
     if not np.iscomplexobj(raw):
         raise InputError(f"{where} must hold complex numbers to be k-space, got {raw.dtype}.")
-    n, h, w = raw.shape
+    n, *several, h, w = raw.shape
     check_size(where, n, h, w)
     # Cut rather than padded, so that k-space that was sampled everywhere stays so.
     rows, columns = h // MULTIPLE * MULTIPLE, w // MULTIPLE * MULTIPLE
@@ -134,23 +136,28 @@ def _kspace(where: str, stack: Stack) -> Volume:
     # Half a field of view between the image's own corner and its middle; exact, as sides are even.
     sign = (-1.0) ** np.add.outer(np.arange(rows), np.arange(columns))
 
-    def corner(k):
-        one = wide(raw[k])
+    def corner(k, *coil):
+        one = wide(raw[(k, *coil)])
         check_finite(where, k, one)
         return sign * np.fft.ifftshift(one[top : top + rows, left : left + columns])
 
     with np.errstate(over="ignore", invalid="ignore"):
-        peak = max(float(np.abs(np.fft.ifft2(corner(k), norm="ortho")).max()) for k in range(n))
+        peak = 0.0
+        for k in range(n):
+            each = (np.abs(np.fft.ifft2(corner(k, *coil), norm="ortho")) for coil in np.ndindex(*several))
+            peak = max(peak, float(functools.reduce(np.hypot, each).max()))
     if not (math.isfinite(peak) and peak >= np.finfo(np.float32).tiny):
         raise InputError(f"{where} must hold k-space of an image, but the largest value of the image is {peak:g}.")
-    slices = np.empty((n, rows, columns), np.complex64)
-    for k in range(n):
-        slices[k] = corner(k) / peak
+    slices = np.empty((n, *several, rows, columns), np.complex64)
+    for place in np.ndindex(n, *several):
+        slices[place] = corner(*place) / peak
 
+    of = f"k-space of {several[0]} coils " if several else "k-space "
+    squares = ", the root of the sum of squares of their coils" if several else ""
     notes = [
         *stack.notes,
         "zero frequency moved to the corner",
-        f"divided by {peak:g}, the maximum of the zero-filled images",
+        f"divided by {peak:g}, the maximum of the zero-filled images{squares}",
     ]
     if (rows, columns) != (h, w):
         notes.append(f"the highest frequencies cut off to {rows} x {columns}, which makes pixels larger")
@@ -159,7 +166,7 @@ def _kspace(where: str, stack: Stack) -> Volume:
         kind="kspace",
         affine=None,
         scale=(0.0, peak),
-        note=_sentence([_count(n, h, w, "of k-space "), *notes]),
+        note=_sentence([_count(n, h, w, f"of {of}"), *notes]),
     )
 
 

@@ -8,13 +8,14 @@ from hyperrecon_jax.errors import InputError
 
 MAX_PIXELS = 2**27  # of a volume: 512 slices of 512 x 512, 512 MiB as float32 and up to four times that while it is read
 MIN_SIDE, MAX_SIDE = 8, 2048  # of a slice in the file, in pixels
+MAX_COILS = 128
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
 
 
 class Stack(NamedTuple):
     """What a reader of a format finds: values are `slope * raw + intercept`, the other fields as in `Volume`."""
 
-    raw: np.ndarray  # (n, h, w), real or complex
+    raw: np.ndarray  # (n, h, w), real or complex; k-space of several coils (n, c, h, w)
     notes: list[str]
     slope: float | np.ndarray = 1.0  # a number, or one for each slice
     intercept: float | np.ndarray = 0.0
@@ -56,6 +57,17 @@ def check_size(where: str, n: int, h: int, w: int, *, what: str = "slices") -> N
         raise InputError(f"{where} must hold {what} of {MIN_SIDE} to {MAX_SIDE} pixels a side, got {n} of {h} x {w}.")
     if n * h * w > MAX_PIXELS:
         raise InputError(f"{where} must hold at most {MAX_PIXELS} pixels, got {n} {what} of {h} x {w}.")
+
+
+def check_coils(where: str, n: int, c: int, h: int, w: int) -> None:
+    """For k-space of which all coils are read; to be asked after `check_size`."""
+    if not 1 <= c <= MAX_COILS:
+        raise InputError(f"{where} must have k-space of 1 to {MAX_COILS} coils, got {c} of {h} x {w}.")
+    if n * c * h * w > MAX_PIXELS:
+        raise InputError(
+            f"{where} must hold k-space of at most {MAX_PIXELS} samples, got {n} slices of {c} coils of {h} x {w}; drop a"
+            " part of its slices."
+        )
 
 
 def check_length(where: str, got: int, expected: int) -> None:

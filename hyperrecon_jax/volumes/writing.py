@@ -87,7 +87,7 @@ def nifti(volume: Volume, index: int | None, image: np.ndarray, text: Mapping[st
     if index is not None and not (isinstance(index, numbers.Integral) and 0 <= index < n):
         raise InputError(f"`index` must be None or a whole number from 0 to {n - 1}, got {index!r}.")
     image = _real("image", image)
-    expected = volume.slices.shape[0 if index is None else 1 :]
+    expected = (*([n] if index is None else []), *volume.slices.shape[-2:])
     if image.shape != expected:
         raise InputError(f"`image` must have shape {expected}, got {image.shape}.")
 
