@@ -60,7 +60,7 @@ def measured(mask: jax.Array, *, sigma: float = 0.0) -> Problem:
             raise InputError("Samples must have the k-space of coils to be measured ones; their source gives images alone.")
         kspace, maps = sample.coils
         there = mask * jnp.any(kspace != 0, axis=0)
-        return Coils(operators.complex_noise(key, (there * kspace)[..., None], there, sigma=sigma)[..., 0], maps)
+        return Coils(operators.complex_noise(key, (there[None] * kspace)[..., None], there, sigma=sigma)[..., 0], maps)
 
     def data_consistency(x_hat: jax.Array, y: Coils) -> jax.Array:
         return losses.data_consistency(x_hat, y.kspace, measure=of(y).measure)
