@@ -24,7 +24,7 @@ from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.train import REPLICATED, SPREAD, Setup, TrainState, device_mesh, initial_state, make_step, place
 from hyperrecon_jax.unet import UNet
 
-BATCHES = 8  # in a call of the feed alone
+BATCHES = 48  # in a call of the feed alone: many more than are read ahead
 
 
 class Row(NamedTuple):

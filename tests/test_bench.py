@@ -62,7 +62,7 @@ def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
     rows = bench.measure("feed", candidates, rounds=1, say=len)
     ways = ["memory", "disk, threads"]
     assert [row.implementation for row in rows] == [*ways, "on the device", *ways]
-    assert [row.case for row in rows] == ["32 images"] * 2 + ["a step"] * 3
+    assert [row.case for row in rows] == ["192 images"] * 2 + ["a step"] * 3
 
 
 def test_the_command_knows_every_suite():
