@@ -4,7 +4,8 @@
     python -m bin.bench --suite dhs --size 256 --batch 32 --json dhs.json
 
 `dhs` is a training step of amortized optimization with uniform sampling against DHS that keeps a half and a quarter;
-`landscape` scores images at many lambdas against the bare forward passes.
+`landscape` scores images at many lambdas against the bare forward passes; `feed` brings batches from memory and from disk,
+alone and beside a step.
 """
 
 import pathlib
@@ -13,7 +14,7 @@ from absl import flags
 
 from bin import _cli
 
-SUITE = flags.DEFINE_enum("suite", "dhs", ["dhs", "landscape"], "What to time.")
+SUITE = flags.DEFINE_enum("suite", "dhs", ["dhs", "landscape", "feed"], "What to time.")
 SIZE = flags.DEFINE_integer("size", 128, "Pixels along a side.", lower_bound=8)
 BATCH = flags.DEFINE_integer("batch", 16, "Samples in a batch.", lower_bound=4)
 WIDTH = flags.DEFINE_integer("width", 32, "Channels of the U-Net.", lower_bound=1)

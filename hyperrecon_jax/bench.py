@@ -3,6 +3,7 @@
 A machine that is shared or throttled slows all cases alike, so that the ratios hold where the seconds do not.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -14,14 +15,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from hyperrecon_jax import evaluate, hyperparams, masks, operators
-from hyperrecon_jax.data import in_memory
+from hyperrecon_jax import data, evaluate, hyperparams, masks, operators
+from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.model import apply_main, generate_weights, init
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.problem import simulated
 from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.train import REPLICATED, SPREAD, Setup, TrainState, device_mesh, initial_state, make_step, place
 from hyperrecon_jax.unet import UNet
+
+BATCHES = 48  # in a call of the feed alone: many more than are read ahead
 
 
 class Row(NamedTuple):
@@ -79,7 +82,9 @@ def dhs(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Cand
             step = jax.jit(make_step(setup, mesh, resident=True), donate_argnums=0).lower(state, samples).compile()
             memory: Any = step.memory_analysis()
             name = "UHS" if keep == batch else f"DHS {keep} of {batch}, {path}"
-            yield Candidate(f"{norm} norm", name, _stepper(step, state, samples), int(memory.temp_size_in_bytes))
+            yield Candidate(
+                f"{norm} norm", name, _stepper(step, state, itertools.repeat(samples)), int(memory.temp_size_in_bytes)
+            )
 
 
 def landscape(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Candidate]:
@@ -119,11 +124,46 @@ def landscape(*, size: int, batch: int, width: int, hyper_width: int) -> Iterato
     for name, metrics in (("J alone", ("data_consistency",)), ("all that is reported", evaluate.REPORTED)):
         score = evaluate.make_score(model, setup.objective, setup.problem, names=metrics, chunk=batch)
         yield Candidate(
-            case, f"scored: {name}", partial(score.run, variables, in_memory(samples), lams, jax.random.key(3)), 0
+            case, f"scored: {name}", partial(score.run, variables, data.in_memory(samples), lams, jax.random.key(3)), 0
         )
 
 
-SUITES = {"dhs": dhs, "landscape": landscape}
+def feed(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Candidate]:
+    """Batches from memory and from disk, alone and beside a training step; the step has its images on the device otherwise.
+
+    The images are slices of the synthetic population, prepared as all are; what is read from disk may still be in the
+    system's cache.
+    """
+    folder = data.mni_folder(size=size, subjects=(4, 1, 1), slices=64)
+    stored, held = (data.without_labels(data.read(folder, disk=disk).train).samples for disk in (True, False))
+    mesh = device_mesh(batch)
+    put = partial(place, mesh, spec=SPREAD)
+    ways: dict[str, tuple[data.Samples, int]] = {
+        "memory": (held, 0),
+        "disk, threads": (stored, 0),
+        "disk, 2 processes": (stored, 2),
+    }
+
+    def supply(samples, workers):
+        options: Any = {"first": 0, "last": 10**5, "batch": batch, "put": put, "workers": workers}
+        return stream(samples, jax.random.key(0), **options)
+
+    for name, way in ways.items():
+        batches = supply(*way)
+
+        def pull(batches=batches):
+            for _ in range(BATCHES):
+                jax.block_until_ready(next(batches))
+
+        yield Candidate(f"{BATCHES * batch} images", name, pull, 0)
+    for name in ("on the device", *ways):
+        setup, state = _amortized(UNet(width=width), mesh, size=size, batch=batch, hyper_width=hyper_width, keep=batch)
+        batches = supply(*ways[name]) if name in ways else itertools.repeat(place(mesh, held.arrays))
+        step = make_step(setup, mesh, resident=name not in ways)
+        yield Candidate("a step", name, _stepper(step, state, batches), 0)
+
+
+SUITES = {"dhs": dhs, "landscape": landscape, "feed": feed}
 
 
 def _amortized(
@@ -148,12 +188,12 @@ def _amortized(
     return setup, place(mesh, initial_state(model, variables, optimizer))
 
 
-def _stepper(step, state, samples):
+def _stepper(step, state, supply):
     """Successive steps; each takes the buffers of the state before."""
     carried = [state]
 
     def run():
-        carried[0], *told = step(carried[0], samples)
+        carried[0], *told = step(carried[0], next(supply))
         jax.block_until_ready(told)
 
     return run

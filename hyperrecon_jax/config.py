@@ -281,6 +281,12 @@ def _check(config: ConfigDict) -> None:
             "loss.scales",
             "the numbers in scales.json of the run to compare with",
         )
+    if config.data.source == "arrays":
+        need(
+            config.data.placement != "disk",
+            "data.placement",
+            '"auto", "device" or "host" where config.data.source is "arrays"',
+        )
     need(config.data.workers >= 0, "data.workers", "at least 0")
     need(config.data.coils >= 0, "data.coils", "at least 0")
     if config.data.coils:

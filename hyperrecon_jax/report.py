@@ -52,7 +52,8 @@ def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
     h, w = experiment.dataset.train.samples.example.image.shape[:2]
     epochs = config.train.steps * config.train.batch / sizes[0]
     count = parameter_counts(experiment)
-    where = "on each device" if resident else "streamed from the host"
+    stored = experiment.dataset.train.samples.arrays is None
+    where = "on each device" if resident else f"streamed from {'disk' if stored else 'the host'}"
     origin = "found first, by a U-Net for each loss alone" if config.loss.ground_truth else "from a pilot"
     scales = origin if config.loss.scales == AUTO else config.loss.scales
     return "\n".join(

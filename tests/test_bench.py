@@ -7,7 +7,8 @@ import jax
 import pytest
 from helper import python
 
-from hyperrecon_jax import bench
+from hyperrecon_jax import bench, data
+from hyperrecon_jax.data import prepared
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +53,16 @@ def test_landscapes_are_timed_against_forward_passes():
     rows = bench.measure("landscape", list(bench.landscape(size=16, batch=4, width=2, hyper_width=2)), rounds=1, say=len)
     assert [row.implementation for row in rows] == ["forward pass", "scored: J alone", "scored: all that is reported"]
     assert {row.case for row in rows} == {f"{4 * len(jax.devices())} x 4 images"}
+
+
+def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(data, "mni_folder", lambda **options: prepared.mni_folder(**{**options, "slices": 2}))
+    candidates = [c for c in bench.feed(size=16, batch=4, width=2, hyper_width=2) if "processes" not in c.implementation]
+    rows = bench.measure("feed", candidates, rounds=1, say=len)
+    ways = ["memory", "disk, threads"]
+    assert [row.implementation for row in rows] == [*ways, "on the device", *ways]
+    assert [row.case for row in rows] == ["192 images"] * 2 + ["a step"] * 3
 
 
 def test_the_command_knows_every_suite():

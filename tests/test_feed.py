@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from hyperrecon_jax.data import in_memory
-from hyperrecon_jax.data.feed import batch_indices, stream
+from hyperrecon_jax.data import loaded, on_disk
+from hyperrecon_jax.data.feed import batch_indices, order, stream
 from hyperrecon_jax.sample import Sample
 
 KEY = jax.random.key(3)
@@ -38,9 +38,47 @@ def test_the_key_sets_the_order():
     assert (np.asarray(one) != np.asarray(other)).any()
 
 
-def test_stream_gives_the_same_batches_from_any_step():
-    images = np.arange(11, dtype=np.float32).reshape(11, 1, 1, 1)
-    expected = [images[np.asarray(INDICES(KEY, step, count=11, batch=4))] for step in range(6)]
-    batches = stream(in_memory(Sample(images)), KEY, first=2, last=6, batch=4, put=lambda sample: sample.image)
-    for ours, theirs in zip(batches, expected[2:], strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+def record(index):
+    """As what is on disk; of this module, so that another process finds it."""
+    return Sample(np.full((1, 1, 1), index, np.float32), np.full((1, 1), index, np.uint8))
+
+
+def places(batches):
+    return np.stack([batch.image.ravel() for batch in batches])
+
+
+EXPECTED = np.stack([INDICES(KEY, step, count=11, batch=4) for step in range(9)])
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 9), (2, 3), (5, 9)])
+def test_the_order_on_the_host_is_that_inside_the_step(first, last):
+    np.testing.assert_array_equal(order(KEY, first, last, count=11, batch=4), EXPECTED[first:last])
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_stream_gives_the_same_batches_from_any_step(where):
+    samples = on_disk(11, record, "these")
+    samples = loaded(samples) if where == "memory" else samples
+    batches = list(stream(samples, KEY, first=2, last=9, batch=4, put=lambda sample: sample))
+    np.testing.assert_array_equal(places(batches), EXPECTED[2:])
+    np.testing.assert_array_equal(batches[0].label.ravel(), EXPECTED[2])
+    assert batches[0].coils is None
+
+
+def test_processes_of_their_own_read_the_same():
+    batches = stream(on_disk(11, record, "these"), KEY, first=2, last=9, batch=4, put=lambda sample: sample, workers=2)
+    np.testing.assert_array_equal(places(batches), EXPECTED[2:])
+
+
+def test_hosts_share_each_batch():
+    samples = on_disk(11, record, "these")
+    shares = [
+        places(stream(samples, KEY, first=0, last=9, batch=4, put=lambda sample: sample, share=(i, 2))) for i in range(2)
+    ]
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1), EXPECTED)
+
+
+def test_a_stream_that_is_left_early_ends():
+    batches = stream(on_disk(11, record, "these"), KEY, first=0, last=10**5, batch=4, put=lambda sample: sample)
+    np.testing.assert_array_equal(next(batches).image.ravel(), EXPECTED[0])
+    batches.close()

@@ -349,6 +349,19 @@ def below(a, b):
     return abs(a.x0 - b.x0) < 1e-9 and 0 < b.y0 - a.y1 < 0.5 * style.GAP
 
 
+def test_splits(tmp_path, drawn):
+    """A row for each split; where there are fewer slices, the rest stays empty."""
+    images = np.random.default_rng(0).random((3, 16, 16))
+    figures.splits(tmp_path / "a.png", {"training": (images, ["a", "b", "c"]), "test": (images[:1], ["d"])})
+    axes = drawn[0].axes
+    assert [axis.get_title() for axis in axes] == ["a", "b", "c", "d", "", ""]
+    assert [axis.get_ylabel() for axis in axes] == ["training", "", "", "test", "", ""]
+    for axis, image in zip(axes, images, strict=False):
+        np.testing.assert_array_equal(axis.images[0].get_array(), image)
+        assert axis.images[0].get_clim() == (0, 1)
+    assert not axes[4].images
+
+
 @pytest.mark.parametrize(("count", "equal"), [(2, False), (1, True)])
 def test_pair(tmp_path, drawn, count, equal):
     """Second minus first, on a scale about zero that all slices share."""
