@@ -3,12 +3,14 @@
 import gzip
 import io
 import json
+import sys
 import zipfile
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import explorable, npy
+from test_data_coils import IMAGE, relative, slow_phase, smooth_coils
 
 from hyperrecon_jax import evaluate, model, report, run
 from hyperrecon_jax.config import complete
@@ -16,7 +18,7 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate_run import evaluate_run
 from hyperrecon_jax.experiment import load
 from hyperrecon_jax.explorer import engine as module
-from hyperrecon_jax.explorer import shelf
+from hyperrecon_jax.explorer import measurement, shelf
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.sample import Sample
 
@@ -78,6 +80,100 @@ def test_measured_k_space_gives_what_its_image_gives(engine):
     assert "nearest the measurement" in criterion
     with pytest.raises(InputError, match="needs the truth"):
         engine.best(partly, 0, "psnr")
+
+
+def centred(images):
+    """K-space as it is in files."""
+    axes = (-2, -1)
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes=axes), norm="ortho"), axes=axes).astype(np.complex64)
+
+
+def residual(x, y):
+    """J in NumPy, coil by coil, where something was measured."""
+    found = [np.fft.fft2(x * maps, norm="ortho") - one for one, maps in zip(*map(np.asarray, y), strict=True)]
+    return sum((np.abs(one[np.asarray(y.kspace).any(0)]) ** 2).sum() for one in found)
+
+
+def test_k_space_of_coils(engine):
+    """Ten coils with known sensitivities, and the slow phase of an image, are explained by the image."""
+    maps, phase = smooth_coils(10, 64, 64), slow_phase(64, 64)
+    kspace = centred(np.stack([maps * phase * image for image in (IMAGE, IMAGE.T)]))
+    volume = engine.shelf.add("coils.npy", npy(kspace), "kspace")
+    known = engine.shelf.volume(volume)
+    assert (known["slices"], known["height"], known["width"], known["truth"]) == (2, 64, 64, True)
+    for words in ("10 coils were compressed to 8", "from the central 24 x 24 frequencies", "its own image is the truth"):
+        assert words in known["note"]
+    programs = engine._compiled.cache_info().misses
+    for index, image in enumerate((IMAGE, IMAGE.T)):
+        shown, measured = engine.shelf.look(volume, index)
+        assert measured.y.kspace.shape == measured.y.maps.shape == (8, 64, 64)
+        np.testing.assert_allclose((np.asarray(measured.y.kspace) != 0).any(0).mean(), 0.5, atol=0.01)  # the run's mask
+        inside = (image > 0.1) & (np.asarray(measured.x)[..., 0] > 0)
+        assert inside.sum() > 0.98 * (image > 0.1).sum()
+        np.testing.assert_allclose(np.asarray(measured.x)[inside, 0], image[inside] / image.max(), atol=0.02)
+        assert residual(np.asarray(measured.x)[..., 0], measured.y) < 2e-3 * np.square(np.abs(measured.y.kspace)).sum()
+        x_hat, told = engine.reconstruct(volume, index, [0.4])
+        np.testing.assert_allclose(told["metrics"]["data_consistency"], residual(x_hat, measured.y), rtol=1e-3)
+    assert engine._compiled.cache_info().misses == programs + 1
+    other = engine.shelf.add("other.npy", npy(kspace[:1]), "kspace")
+    assert engine.shelf.find(other).problem is shown.problem
+    for format in module.FORMATS:
+        assert engine.export(volume, 1, [[0.4]], format)[1]
+
+
+def test_some_columns_of_coils(engine):
+    """Every third, and 14 in the middle. No truth is known, and J does not look elsewhere."""
+    columns = np.arange(64) % 3 == 1
+    columns[25:39] = True
+    kspace = centred(smooth_coils(3, 64, 64) * slow_phase(64, 64) * IMAGE)[None] * columns
+    volume = engine.shelf.add("part.npy", npy(kspace), "kspace")
+    assert "the central 14 x 14 frequencies. 47% of k-space was measured" in engine.shelf.volume(volume)["note"]
+    planes, known = engine.slice(volume, 0)
+    assert (planes.shape, known) == ((1, 64, 64), {"truth": False, "metrics": {}})
+    shown, measured = engine.shelf.look(volume, 0)
+    np.testing.assert_array_equal(np.asarray(measured.y.kspace).any((0, 1)), np.fft.ifftshift(columns))
+    x_hat, known = engine.reconstruct(volume, 0, [0.4])
+    assert set(known["metrics"]) == {"data_consistency"}
+    np.testing.assert_allclose(known["metrics"]["data_consistency"], residual(x_hat, measured.y), rtol=1e-3)
+    image = IMAGE / shown.file.scale[1]
+    assert residual(image, measured.y) < 5e-3 * np.square(np.abs(measured.y.kspace)).sum()
+
+
+def test_the_phase_of_one_coil_is_taken_out(engine):
+    """Low frequencies, which do not alias: the network gets nearly what it gets of the image without phase."""
+    low = np.hypot(*np.mgrid[-32:32, -32:32]) < 24
+    phases = (1, np.exp(0.7j), slow_phase(64, 64))
+    plain, constant, slow = (engine.shelf.add("one.npy", npy(centred(IMAGE * phase) * low), "kspace") for phase in phases)
+    assert "The slow phase, that of the central 24 x 24 frequencies, was taken out" in engine.shelf.volume(slow)["note"]
+    (a, of_a), (b, of_b) = (engine.reconstruct(volume, 0, [0.6]) for volume in (plain, constant))
+    np.testing.assert_allclose(a, b, atol=2e-3)
+    np.testing.assert_allclose(of_a["metrics"]["data_consistency"], of_b["metrics"]["data_consistency"], rtol=1e-2)
+    of_plain, of_slow = (engine.shelf.look(volume, 0)[1] for volume in (plain, slow))
+    assert relative(of_slow.lifted, of_plain.lifted) < 0.05
+    # without the map no real image explains what was measured, with it the zero-filled one does
+    x, energy = np.asarray(of_slow.lifted)[..., 0], np.square(np.abs(of_slow.y.kspace)).sum()
+    assert residual(x, of_slow.y) < 5e-3 * energy
+    assert residual(x, of_slow.y._replace(maps=np.ones((1, 64, 64)))) > 0.1 * energy
+
+
+def test_too_little_for_sensitivities_is_told(engine, monkeypatch):
+    kspace = centred(smooth_coils(3, 64, 64) * IMAGE)[None]
+    columns = np.arange(64) % 2 == 0
+    columns[28:38] = True
+    with pytest.raises(InputError, match="x.npy must be fully sampled in its central 12 x 12 .* 3 coils .* got 9 x 9"):
+        engine.shelf.add("x.npy", npy(kspace * columns), "kspace")
+    one = engine.shelf.add("x.npy", npy(kspace[:, 0] * (np.arange(64) % 2 == 1)), "kspace")
+    assert "so its phase stays" in engine.shelf.volume(one)["note"]
+    np.testing.assert_array_equal(engine.shelf.look(one, 0)[1].y.maps, 1)
+    empty = engine.shelf.add("x.npy", npy(kspace * np.array([1, 0])[:, None, None, None]), "kspace")
+    assert not engine.slice(empty, 1)[0].any()
+    with monkeypatch.context() as patched:
+        patched.setattr(measurement.coils, "sensitivities", lambda kspace, calibration: 0 * kspace)
+        with pytest.raises(InputError, match="Slice 0 must show what several coils saw"):
+            engine.slice(empty, 0)
+    monkeypatch.setitem(sys.modules, "sigpy", None)
+    with pytest.raises(InputError, match=r"x.npy has 3 coils. .* pip install hyperrecon_jax\[multicoil\]"):
+        engine.shelf.add("x.npy", npy(kspace), "kspace")
 
 
 def test_good_ones_that_differ_and_the_best(engine):

@@ -7,13 +7,14 @@ import h5py
 import jax
 import numpy as np
 import pytest
-from helper import Net
+from helper import Net, npy
 
 from hyperrecon_jax import checkpoint, experiment, run
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate_run import evaluate_run
 from hyperrecon_jax.experiment import build, load
+from hyperrecon_jax.explorer.engine import Engine
 
 RNG = np.random.default_rng(0)
 SMALL = {
@@ -109,6 +110,12 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     ds = evaluate_run(tmp_path / "run", tmp_path / "run" / "evaluation", points=3, say=lambda _: None)
     assert np.isfinite(ds["psnr"]).all()
     assert int(state.step) == 6
+    # the explorer asks the same of it; a file of images is measured as if by one coil
+    engine = Engine(tmp_path / "run")
+    _, known = engine.reconstruct("test", 0, [0.5])
+    np.testing.assert_allclose(known["metrics"]["psnr"], ds["psnr"].sel(lam_1=0.5)[0], rtol=1e-4)
+    np.testing.assert_allclose(known["metrics"]["data_consistency"], ds["data_consistency"].sel(lam_1=0.5)[0], rtol=1e-4)
+    assert engine.slice(engine.shelf.add("x.npy", npy(RNG.random((16, 16)))), 0)[0].shape == (2, 16, 16)
 
 
 @pytest.mark.parametrize(

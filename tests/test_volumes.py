@@ -495,6 +495,24 @@ def test_kspace_moves_to_the_corner(save):
     np.testing.assert_allclose(made.get_fdata()[:, ::-1, 0].T, np.abs(zero_filled[0]), atol=1e-3)
 
 
+@pytest.mark.parametrize("save", [saved, lambda kspace: saved(kspace, np.savez), lambda kspace: hdf5(kspace=kspace)])
+def test_kspace_of_coils(save):
+    """Sides that are no multiples of 8; one scale for all coils and slices, of the root of the sum of squares."""
+    seen = RNG.normal(size=(2, 3, 17, 24)) + 1j * RNG.normal(size=(2, 3, 17, 24))
+    mask = np.arange(24) % 3 == 0
+    volume = volumes.read("x", save(fft(seen) * mask), kind="kspace")
+    assert (volume.slices.shape, volume.slices.dtype) == ((2, 3, 16, 24), np.complex64)
+    images = np.fft.ifft2(volume.slices, norm="ortho")
+    np.testing.assert_allclose(np.linalg.norm(images, axis=1).max(), 1, atol=1e-5)
+    np.testing.assert_array_equal((volume.slices != 0).any((0, 1, 2)), np.fft.ifftshift(mask))
+    # each coil is what a file of it alone gives, but for the scale
+    alone = volumes.read("x", saved(fft(seen[:, 1]) * mask), kind="kspace")
+    np.testing.assert_allclose(volume.slices[:, 1] * volume.scale[1], alone.slices * alone.scale[1], atol=1e-5)
+    assert "2 slices of k-space of 3 coils of 17 x 24" in volume.note
+    made = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 1, np.abs(images[1, 0]), {})))
+    np.testing.assert_allclose(made.get_fdata()[:, ::-1, 0].T, np.abs(images[1, 0]) * volume.scale[1], atol=1e-4)
+
+
 def test_kspace_loses_its_highest_frequencies():
     """A band-limited image on 21 x 27 pixels, sampled on 16 x 24 of the same field of view."""
     waves = [(0, 0, 3), (2, -3, 1), (-5, 7, 0.5j)]
@@ -709,7 +727,18 @@ def test_wrong_files_are_named(name, content, message):
         (saved(np.zeros((16, 16), complex)), "must hold k-space of an image, but the largest value of the image is 0"),
         (saved(spoilt(np.nan) + 0j), "must hold finite numbers, but slice 2 has NaN or infinity"),
         (saved(IMAGES[:, :5] + 0j), "must hold slices of 8 to 2048 pixels a side, got 3 of 5 x 24"),
-        (hdf5(kspace=MULTI), 'of a single coil for `kind="kspace"`, but it has 2, which need sensitivity maps; use'),
+        (saved(np.zeros((1, 129, 8, 8), complex)), "must have k-space of 1 to 128 coils, got 129 of 8 x 8"),
+        (
+            declared((16, 100, 512, 512), dtype="<c8"),
+            "must hold k-space of at most 134217728 samples, got 16 slices of 100 coils",
+        ),
+        (declared((2, 3, 16, 16), dtype="<c8"), "must be a whole file of 12288 bytes, but it ends after 0"),
+        (
+            saved(np.zeros((1, 2, 3, 16, 16), complex)),
+            r"\(n, 1, h, w\) or, of coils, \(n, c, h, w\), got \(1, 2, 3, 16, 16\)",
+        ),
+        (saved(spoilt(np.nan)[:, None].repeat(2, 1) + 0j), "must hold finite numbers, but slice 2 has NaN or infinity"),
+        (sparse("kspace", (40, 16, 640, 640), "c8", (1, 1, 640, 640)), "of at most 134217728 samples, got 40 slices of 16"),
         (hdf5(reconstruction_rss=IMAGES), "must be a fastMRI file with `kspace`, got one with reconstruction_rss"),
     ],
     ids=readable,

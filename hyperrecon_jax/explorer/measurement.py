@@ -75,7 +75,7 @@ def sample(acquired: Acquisition, index: int) -> Sample:
     """One slice: the image is the magnitude of what was measured, zero-filled and combined; seconds of work.
 
     Raises:
-        InputError: if nothing in the slice looks as if several coils saw it.
+        InputError: if there is something in the slice, but nothing that looks as if several coils saw it.
     """
     kspace, centre = acquired.kspace[index], acquired.centre
     if len(kspace) == 1:
@@ -84,8 +84,8 @@ def sample(acquired: Acquisition, index: int) -> Sample:
         maps = coils.sensitivities(kspace, calibration=centre)
         if kspace.any() and not maps.any():
             raise InputError(
-                f"Slice {index} must show something, but no sensitivities of its coils can be estimated: it is noise, or"
-                f" the {centre} x {centre} frequencies of its centre are too few."
+                f"Slice {index} must show what several coils saw of one image, but no sensitivities can be estimated from"
+                f" the {centre} x {centre} frequencies of its centre."
             )
     if centre:
         maps = coils.absorb_phase(kspace, maps, calibration=centre)
