@@ -171,7 +171,7 @@ def _part(job: tuple[str, str, list[Path], Settings, Path]) -> Part:
     source, subject, paths, settings, folder = job
     known: dict[str, Any] = {"files": stamps(paths)}
     file = folder / f"{hashlib.sha256(json.dumps([subject, known]).encode()).hexdigest()[:32]}.npz"
-    with contextlib.suppress(Exception), np.load(file) as stored:  # none, or a damaged one, is made
+    with contextlib.suppress(Exception), file.open("rb") as opened, np.load(opened) as stored:  # else it is made
         return Part(subject, file, json.loads(str(stored["known"])))
     try:
         found = import_module(f"hyperrecon_jax.data.{source}").read(paths, settings)
