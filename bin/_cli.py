@@ -56,8 +56,10 @@ def _quieten() -> None:
 
 def _help() -> None:
     print((sys.modules["__main__"].__doc__ or "").strip() + "\n\nFlags:")
-    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
-        print(f"  --{flag.name:<10}{flag.help}")
+    ours = flags.FLAGS.get_key_flags_for_module(sys.argv[0])
+    width = max(10, *(len(flag.name) + 2 for flag in ours))
+    for flag in ours:
+        print(f"  --{flag.name:<{width}}{flag.help}")
 
 
 def _fail(message: object, status: int) -> None:

@@ -8,6 +8,8 @@ The same command again goes on where it was stopped. Training with the same sett
 here; without this command it prepares first. The summary ends with the training command.
 """
 
+import re
+
 from absl import flags
 
 from bin import _cli
@@ -27,7 +29,6 @@ WORKERS = flags.DEFINE_integer("workers", None, "Processes that read (default: 1
 
 def prepare() -> int:
     from hyperrecon_jax import prepare  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.config import complete
     from hyperrecon_jax.errors import InputError
 
     if SOURCE.value is None:
@@ -35,8 +36,13 @@ def prepare() -> int:
     given = (SOURCE, ROOT, SIZE, SLICES, ACQUISITION, COILS, WHITEN, SEED, CACHE, WORKERS)
     settings = {flag.name: flag.value for flag in given if flag.value is not None}
     if SUBJECTS.value is not None:
-        settings["subjects"] = tuple(int(value) for value in _cli.numbers("subjects", SUBJECTS.value))
-    prepare.prepare(complete({"data": settings, "train": {"batch": 1}}))
+        if not all(value.strip().isdecimal() for value in SUBJECTS.value):
+            raise InputError(f"--subjects must be whole numbers, got {','.join(SUBJECTS.value)}.")
+        settings["subjects"] = tuple(map(int, SUBJECTS.value))
+    try:
+        prepare.prepare({"data": settings, "train": {"batch": 1}})
+    except InputError as error:  # settings are flags here
+        raise InputError(re.sub(r"config\.data\.(\w+)", r"--\1", str(error))) from error
     return 0
 
 

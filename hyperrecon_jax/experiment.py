@@ -3,6 +3,7 @@
 `build` finds what does not fit before any long work begins.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -178,17 +179,20 @@ def prepared_folder(config: ConfigDict) -> Path:
     """Where the prepared data of `config.data` are, of any source but "arrays"; they are prepared if they are not there."""
     c = config.data
     cache = c.cache or None
-    if c.source == "mni":
-        return data.mni_folder(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, cache=cache)
-    return data.files_folder(
-        c.source,
-        root=c.root,
-        settings=data.Settings(c.size, c.slices, c.coils, c.acquisition, c.whiten),
-        subjects=c.subjects,
-        seed=c.seed,
-        cache=cache,
-        workers=max(c.workers, 1),
-    )
+    try:
+        if c.source == "mni":
+            return data.mni_folder(size=c.size, subjects=c.subjects, slices=c.slices, seed=c.seed, cache=cache)
+        return data.files_folder(
+            c.source,
+            root=c.root,
+            settings=data.Settings(c.size, c.slices, c.coils, c.acquisition, c.whiten),
+            subjects=c.subjects,
+            seed=c.seed,
+            cache=cache,
+            workers=max(c.workers, 1),
+        )
+    except InputError as error:  # arguments are settings here
+        raise InputError(re.sub(rf"`({'|'.join(c)})`", r"config.data.\1", str(error))) from error
 
 
 def _make_objective(config, shape):

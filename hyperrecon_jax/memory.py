@@ -29,3 +29,11 @@ def of_backward(f: Callable[..., Any], *args: Any) -> int:
     Of a forward pass alone it is an upper bound.
     """
     return num_bytes(jax.eval_shape(lambda *args: jax.vjp(f, *args)[1], *args))
+
+
+def shown(size: int) -> str:
+    """Bytes as people read them, such as "2.2 GB"."""
+    for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
+        if size >= 10**power:
+            return f"{size / 10**power:.1f} {unit}"
+    return f"{size} bytes"

@@ -1,5 +1,7 @@
 """Prepare a data set before it is trained on, and show what became of it: subjects, slices, what was dropped and why."""
 
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import data, figures
+from hyperrecon_jax import data, figures, memory
 from hyperrecon_jax.config import FREE, complete, default_config
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import prepared_folder
@@ -18,11 +20,11 @@ SHOWN = 6  # slices of each split in the picture
 NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
-def prepare(config: ConfigDict, *, say: Say = print) -> Path:
+def prepare(config: ConfigDict | Mapping[str, Any], *, say: Say = print) -> Path:
     """Prepare `config.data`, unless it is there already, and tell of it. The same call goes on after an interruption.
 
     Args:
-        config: settings, of which only those of the data matter.
+        config: settings, of which only those of the data matter; missing ones take their default.
         say: gets the lines to show.
 
     Returns:
@@ -31,9 +33,9 @@ def prepare(config: ConfigDict, *, say: Say = print) -> Path:
     Raises:
         InputError: for a source that has nothing to prepare, or as `experiment.load_data` does.
     """
-    config = complete(config)
-    if config.data.source == "arrays":
+    if config.get("data", {}).get("source") == "arrays":
         raise InputError('config.data.source must be one that is prepared, got "arrays", whose files are read as they are.')
+    config = complete(config)
     folder = prepared_folder(config)
     dataset = data.read(folder, disk=True)
     known = data.metadata(folder)
@@ -44,9 +46,12 @@ def prepare(config: ConfigDict, *, say: Say = print) -> Path:
         first = np.searchsorted(subjects, subjects[chosen])  # of the same subject
         of = zip(subjects[chosen] - subjects[0] + 1, chosen - first + 1, strict=True)
         groups[NAMES[split]] = samples.take(chosen).image[..., 0], [f"subject {a}, slice {b}" for a, b in of]
-    figures.splits(folder / PICTURE, groups)
     say(describe(known, dataset))
-    say(f"Look at {folder / PICTURE}.")
+    try:
+        figures.splits(folder / PICTURE, groups)
+        say(f"Look at {folder / PICTURE}.")
+    except OSError as error:  # somebody else's cache
+        say(f"There is no picture: {error}.")
     say(f"Train on it: {command(config)}")
     return folder
 
@@ -71,7 +76,7 @@ def describe(known: Mapping[str, Any], dataset: data.Dataset) -> str:
     labels = ", with labels" if one.label is not None else ""
     coils = f", with k-space of {one.coils.kspace.shape[0]} coils" if one.coils is not None else ""
     h, w = one.image.shape[:2]
-    lines.append(f"Slices are {h} x {w}{labels}{coils}; all of them take {size / 1e9:.2g} GB of memory.")
+    lines.append(f"Slices are {h} x {w}{labels}{coils}; all of them take {memory.shown(size)} of memory.")
     return "\n".join(lines)
 
 
@@ -80,6 +85,8 @@ def command(config: ConfigDict) -> str:
     defaults, flags = default_config().data, []
     for key, value in config.data.items():
         if value != defaults[key] and (f"data.{key}" not in FREE or key == "cache"):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            flags.append(f"--config.data.{key}={text}")
+            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            if key in ("root", "cache"):  # wherever the command is given
+                text = os.path.abspath(os.path.expanduser(text))
+            flags.append(shlex.quote(f"--config.data.{key}={text}"))
     return " ".join(["python -m bin.train --config configs/csmri_supervised_4x.py", *flags])

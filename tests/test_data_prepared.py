@@ -124,14 +124,14 @@ def test_damage_names_the_folder_to_delete(cache, tmp_path, name, damage):
 
 def test_a_root_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"`root` .*file.* cannot be written"):
+    with pytest.raises(InputError, match=r"`cache` .*file.* must be a folder that can be written to"):
         data.mni(**SETTINGS, cache=tmp_path / "file" / "cache")
 
 
 def test_a_full_disk_is_named_before_work_begins(tmp_path, monkeypatch, no_making):
     usage = namedtuple("usage", "total used free")(10, 9, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(InputError, match=r"`root` .* has 0\.0 GB left"):
+    with pytest.raises(InputError, match=r"`cache` .* 1 bytes are left and the data need up to 36\.9 kB"):
         data.mni(**SETTINGS, cache=tmp_path)
 
 

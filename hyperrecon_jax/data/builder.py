@@ -7,24 +7,32 @@ An example is a slice: "image" `(size, size, 1)` uint16, intensity in [0, 1] x 6
 `(size, size)` uint8, indices into `population.LABELS`; where there are coils "kspace" and "maps" `(coils, size, size, 2)`
 float32, real and imaginary part. Splits are in order of subject, then slice. The metadata tell "slices", of each subject of
 each split, and where they came from.
+
+They are written shard by shard, whole subjects each. TFDS's `GeneratorBasedBuilder` would want TensorFlow for a split of
+more than 1 GB, to sort it, and hold the whole of it in memory where the order is to stay.
 """
 
 import dataclasses
+import itertools
 import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
+from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
 from hyperrecon_jax.data import abide, fastmri, folder, population, preparation
 from hyperrecon_jax.data.preparation import SPLITS
 from hyperrecon_jax.data.subject import Settings
 
 RECIPE = "2.0.0"  # raise it whenever the same settings and files give other pixels, or examples another form
+SHARD = 2**28  # bytes that a file should have, and more of them in memory while it is written
+MOST_SHARDS = 128  # of a split: each is a file that stays open
+
+Shards = dict[str, list[Callable[[], Iterator[Any]]]]  # of each split, generators of (key, example)
 
 
 def features(size: int, *, labels: bool, coils: int) -> tfds.features.FeaturesDict:
@@ -53,7 +61,7 @@ class Config(tfds.core.BuilderConfig):
         return cls(name=name, size=size, subjects=subjects, slices=slices, seed=seed)
 
 
-class MniPopulation(tfds.core.GeneratorBasedBuilder):
+class MniPopulation(ShardBasedBuilder):
     """The synthetic population (`population.py`)."""
 
     VERSION = tfds.core.Version(RECIPE)
@@ -70,39 +78,41 @@ class MniPopulation(tfds.core.GeneratorBasedBuilder):
             ),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Shards:
         del dl_manager  # nothing is downloaded
         config = self.builder_config
         # The one line of progress goes on over the splits, which are generated in this order.
-        every = 0.1 if sys.stderr.isatty() else 10  # seconds: in a log file each update is a line
-        bar = tqdm(total=sum(config.subjects), desc="preparing data", unit=" subjects", file=sys.stderr, mininterval=every)
+        bar = preparation.progress(sum(config.subjects), "preparing data")
+        size = config.slices * config.size**2 * 3
         seeds = population.split_seeds(config.seed, config.subjects)
-        return {name: self._generate_examples(split, bar) for name, split in zip(SPLITS, seeds, strict=True)}
+        return {
+            name: [partial(self._examples, shard, bar) for shard in _shards(list(enumerate(split)), size)]
+            for name, split in zip(SPLITS, seeds, strict=True)
+        }
 
-    def _generate_examples(self, seeds: list[np.random.SeedSequence], bar: Any) -> Iterator[Any]:
+    def _examples(self, subjects: list[tuple[int, np.random.SeedSequence]], bar: Any) -> Iterator[Any]:
         config = self.builder_config
-        for subject, seed in enumerate(seeds):
+        for subject, seed in subjects:
             images, labels = population.subject(seed, size=config.size, slices=config.slices)
             for i, (image, label) in enumerate(zip(_stored(images), labels, strict=True)):
                 yield subject * config.slices + i, {"image": image, "label": label}
-            bar.update()
-        if bar.n == bar.total:
-            bar.close()
+            _advance(bar)
 
 
 @dataclasses.dataclass
 class FilesConfig(tfds.core.BuilderConfig):
-    """What is asked of somebody's files. `from_files` gives the name."""
+    """What is asked of somebody's files. `from_files` gives the name, which must be another for other settings."""
 
     settings: Settings | None = None
     subjects: tuple[int, int, int] = (0, 0, 0)
     seed: int = 0
-    unfinished: Path = Path()  # where subjects that are read wait until all are
+    root: Path | None = None  # the folder with the files; none given: TFDS's `manual_dir`
+    unfinished: Path | None = None  # where subjects that are read wait until all are; none given: a folder in the cache
     workers: int = 1  # processes that read
 
 
-class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Slices of the subjects below `manual_dir`, by the source of the class's name."""
+class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Slices of somebody's files, by the source of the class's name."""
 
     VERSION = tfds.core.Version(RECIPE)
     LABELS = False
@@ -117,8 +127,22 @@ class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        config, root = self.builder_config, Path(dl_manager.manual_dir)
+    def download_and_prepare(self, **options: Any) -> None:
+        """As TFDS does, and clear away what was kept for an interruption."""
+        try:
+            super().download_and_prepare(**options)
+        finally:
+            if self.data_path.exists():
+                shutil.rmtree(self._unfinished, ignore_errors=True)
+
+    @property
+    def _unfinished(self) -> Path:
+        config = self.builder_config
+        return config.unfinished or Path(self.data_dir_root, "unfinished", self.name, config.name)
+
+    def _shard_iterators_per_split(self, dl_manager: Any) -> Shards:
+        config = self.builder_config
+        root = config.root or Path(dl_manager.manual_dir).absolute()
         found = preparation.find(self.name, root, config.settings, subjects=config.subjects)
         splits, failed = preparation.read(
             self.name,
@@ -126,21 +150,25 @@ class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
             config.settings,
             subjects=config.subjects,
             seed=config.seed,
-            unfinished=config.unfinished,
+            unfinished=self._unfinished,
             workers=config.workers,
         )
+        parts = [part for split in splits.values() for part in split]
         self.info.metadata.update(
             root=str(root),
-            files=preparation.fingerprint(root),
+            files={path: stamp for part in parts + failed for path, stamp in part.known["files"].items()},
             subjects={split: [part.subject for part in parts] for split, parts in splits.items()},
             slices={split: [part.known["slices"] for part in parts] for split, parts in splits.items()},
-            dropped={part.subject: part.known["dropped"] for parts in splits.values() for part in parts},
+            dropped={part.subject: part.known["dropped"] for part in parts},
             unusable={part.subject: part.known["error"] for part in failed},
         )
-        return {split: self._generate_examples(parts) for split, parts in splits.items()}
+        bar = preparation.progress(len(parts), "packing data")
+        size = max(part.file.stat().st_size for part in parts if part.file)
+        return {
+            name: [partial(self._examples, shard, bar) for shard in _shards(split, size)] for name, split in splits.items()
+        }
 
-    def _generate_examples(self, parts: list[preparation.Part]) -> Iterator[Any]:
-        key = 0
+    def _examples(self, parts: list[preparation.Part], bar: Any) -> Iterator[Any]:
         for part in parts:
             image, label, coils, _ = preparation.slices(part)
             for i, stored in enumerate(_stored(image[..., None])):
@@ -149,8 +177,8 @@ class _Files(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
                     example["label"] = label[i]
                 if coils is not None:
                     example |= {name: np.stack([c[i].real, c[i].imag], -1) for name, c in coils._asdict().items()}
-                yield key, example
-                key += 1
+                yield f"{part.subject}/{i}", example
+            _advance(bar)
 
 
 class Fastmri(_Files):
@@ -175,11 +203,17 @@ class Folder(_Files):
 OF_FILES = {"fastmri": Fastmri, "abide": Abide, "folder": Folder}
 
 
-def prepare_files(config: FilesConfig, source: str, root: Path, cache: Path) -> None:
-    """Prepare a set of somebody's files, and clear away what was kept for an interruption."""
-    made = OF_FILES[source](config=config, data_dir=cache, file_format="array_record")
-    made.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(root)))
-    shutil.rmtree(config.unfinished)
+def _shards(subjects: list[Any], size: int) -> list[list[Any]]:
+    """Subjects, of so many bytes each, that share a file."""
+    count = min(len(subjects), MOST_SHARDS, max(1, len(subjects) * size // SHARD))
+    ends = np.linspace(0, len(subjects), count + 1).astype(int)
+    return [subjects[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _advance(bar: Any) -> None:
+    bar.update()
+    if bar.n == bar.total:
+        bar.close()
 
 
 def _stored(images: np.ndarray) -> np.ndarray:

@@ -4,8 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from hyperrecon_jax.data import prepared
-from hyperrecon_jax.data.preparation import fingerprint
+from hyperrecon_jax.data import preparation, prepared
 from hyperrecon_jax.data.subject import Settings
 from hyperrecon_jax.errors import InputError
 
@@ -22,7 +21,8 @@ def files_folder(
 ) -> Path:
     """The folder of the prepared slices of the subjects in `root`, split by subject (Sec. V-A), for `prepared.read`.
 
-    What is not there yet is prepared. Afterwards the files themselves are not needed any more.
+    What is not there yet is prepared. Afterwards the files themselves are not needed any more; those that are still there
+    must be as they were. Files that came later are not looked at.
 
     Args:
         source: of `preparation.SOURCES`.
@@ -34,29 +34,41 @@ def files_folder(
         workers: processes that prepare.
 
     Raises:
-        InputError: if there are no such files or too few that can be used, if they have changed since they were prepared,
-            or the cache cannot be written.
+        InputError: if an argument is out of range, there are no such files or too few that can be used, one has changed
+            since it was prepared, or the cache cannot be written.
     """
+    if source not in preparation.SOURCES:
+        raise InputError(f"`source` must be one of {', '.join(preparation.SOURCES)}, got {source!r}.")
+    prepared.check(size=settings.size, subjects=subjects, slices=settings.slices, seed=seed)
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 
-    home, raw = prepared.cache_folder(cache), Path(root).expanduser().absolute()
-    which = hashlib.sha256(repr((str(raw), settings, seed)).encode()).hexdigest()[:8]
-    name = f"size{settings.size}-subjects{'x'.join(map(str, subjects))}-{which}"
+    home, raw = prepared.cache_folder(cache), Path(os.path.abspath(Path(root).expanduser()))
+    if home.is_relative_to(raw) and not any(part.startswith(".") for part in home.relative_to(raw).parts):
+        raise InputError(f"`cache` {home} must lie outside of `root` {raw}, or it would be taken for a part of it.")
+    train, val, test = subjects
+    name = f"size{settings.size}-subjects{'x'.join(map(str, subjects))}-{_digest(str(raw), settings, seed)}"
     folder = home / source / name / builder.RECIPE
     if not folder.exists():
         config = builder.FilesConfig(
             name=name,
             settings=settings,
-            subjects=subjects,
+            subjects=(train, val, test),
             seed=seed,
-            unfinished=home / "unfinished" / source / name,
+            root=raw,
+            # The same for other splits, so that who was read for too many subjects is there for fewer.
+            unfinished=home / "unfinished" / f"{source}-{_digest(str(raw), settings, builder.RECIPE)}",
             workers=workers,
         )
         with prepared.preparing(home, folder, 0):
-            builder.prepare_files(config, source, raw, home)
-    elif raw.is_dir() and fingerprint(raw) != prepared.metadata(folder)["files"]:
+            made = builder.OF_FILES[source](config=config, data_dir=home, file_format="array_record")
+            made.download_and_prepare(download_dir=config.unfinished)
+    elif file := preparation.changed(prepared.metadata(folder).get("files", {})):
         raise InputError(
-            f"`root` {raw} must hold the files that were prepared, but they have changed since; delete {folder} to have"
-            " them prepared again, or name another folder."
+            f"`root` {raw} must hold the files that were prepared, but {file} has changed since; delete {folder} to have"
+            " them prepared again."
         )
     return folder
+
+
+def _digest(*what: object) -> str:
+    return hashlib.sha256(repr(what).encode()).hexdigest()[:8]

@@ -7,7 +7,9 @@ preparation leaves nothing that looks complete.
 
 import contextlib
 import functools
+import hashlib
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ import numpy as np
 import psutil
 from absl import logging
 
+from hyperrecon_jax import memory
 from hyperrecon_jax.data.dataset import Dataset, Samples, Split, loaded, on_disk
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils, Sample
@@ -62,14 +65,7 @@ def mni_folder(
     Raises:
         InputError: if an argument is out of range or the cache cannot be written.
     """
-    if not _whole(size) or size % 8:
-        raise InputError(f"`size` must be a positive multiple of 8 (the U-Net halves it three times), got {size!r}.")
-    if not _whole(slices):
-        raise InputError(f"`slices` must be a positive whole number, got {slices!r}.")
-    if not isinstance(subjects, (tuple, list)) or len(subjects) != 3 or not all(map(_whole, subjects)):
-        raise InputError(f"`subjects` must be three positive whole numbers (train, val, test), got {subjects!r}.")
-    if not _whole(seed, at_least=0):
-        raise InputError(f"`seed` must be a whole number of at least 0, got {seed!r}.")
+    check(size=size, subjects=subjects, slices=slices, seed=seed)
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 
     train, val, test = (int(n) for n in subjects)
@@ -82,6 +78,18 @@ def mni_folder(
             made = builder.MniPopulation(config=config, data_dir=home, file_format="array_record")
             made.download_and_prepare()
     return folder
+
+
+def check(*, size: int, subjects: tuple[int, int, int], slices: int, seed: int) -> None:
+    """Raises `InputError` if one is out of range."""
+    if not _whole(size) or size % 8:
+        raise InputError(f"`size` must be a positive multiple of 8 (the U-Net halves it three times), got {size!r}.")
+    if not _whole(slices):
+        raise InputError(f"`slices` must be a positive whole number, got {slices!r}.")
+    if not isinstance(subjects, (tuple, list)) or len(subjects) != 3 or not all(map(_whole, subjects)):
+        raise InputError(f"`subjects` must be three positive whole numbers (train, val, test), got {subjects!r}.")
+    if not _whole(seed, at_least=0):
+        raise InputError(f"`seed` must be a whole number of at least 0, got {seed!r}.")
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
@@ -115,16 +123,21 @@ def preparing(cache: Path, folder: Path, need: int) -> Iterator[None]:
         free = shutil.disk_usage(cache).free
         if free < need:
             raise InputError(
-                f"`cache` {cache} has {free / 1e9:.1f} GB left, but the data need up to {need / 1e9:.1f} GB; free some"
-                " or name another folder as `cache` or in $HYPERRECON_JAX_CACHE."
+                f"`cache` {cache} must have room, but {memory.shown(free)} are left and the data need up to"
+                f" {memory.shown(need)}; free some or name another folder as `cache` or in $HYPERRECON_JAX_CACHE."
             )
+        _opened.cache_clear()  # of a folder of that name that was deleted
+        _source.cache_clear()
         with quiet():
             yield
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "; writing " not in str(error):  # so array_record tells of a full disk
+            raise
         if folder.exists():
             return  # another process prepared the same data at the same time, and was first to rename its folder
         raise InputError(
-            f"`cache` {cache} cannot be written ({error}); name another folder as `cache` or in $HYPERRECON_JAX_CACHE."
+            f"`cache` {cache} must be a folder that can be written to ({error}); name another as `cache` or in"
+            " $HYPERRECON_JAX_CACHE."
         ) from error
 
 
@@ -138,20 +151,13 @@ def read(folder: Path, *, disk: bool | None = None) -> Dataset:
     Raises:
         InputError: if what is there is damaged.
     """
-    try:
+    with _sound(folder):
         slices = metadata(folder)["slices"]
         sets = {name: _samples(folder, name, sum(slices[name])) for name in Dataset._fields}
         if disk is None:
             disk = sum(samples.nbytes for samples in sets.values()) > psutil.virtual_memory().available / 2
         if not disk:
             sets = {name: loaded(samples) for name, samples in sets.items()}
-    except MemoryError:
-        raise
-    except Exception as error:  # damaged JSON, protocol buffers and records fail in as many ways
-        raise InputError(
-            f"The cached data in {folder} cannot be read ({type(error).__name__}: {error}); delete that folder to have"
-            " it prepared again."
-        ) from error
     ends = np.cumsum([0, *(len(slices[name]) for name in sets)])
     return Dataset(
         *(
@@ -162,8 +168,23 @@ def read(folder: Path, *, disk: bool | None = None) -> Dataset:
 
 
 def metadata(folder: Path) -> dict[str, Any]:
-    """What was written down of a prepared data set."""
-    return dict(_opened(str(folder)).info.metadata)
+    """What was written down of a prepared data set; raises `InputError` if it is damaged."""
+    with _sound(folder):
+        return dict(_opened(str(folder)).info.metadata)
+
+
+@contextlib.contextmanager
+def _sound(folder: Path) -> Iterator[None]:
+    """Around reading: damaged JSON, protocol buffers and records fail in as many ways."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(
+            f"The cached data in {folder} cannot be read ({type(error).__name__}: {error}); delete that folder to have"
+            " it prepared again."
+        ) from error
 
 
 def _record(folder: str, split: str, index: int) -> Sample:
@@ -180,7 +201,9 @@ def _samples(folder: Path, split: str, count: int) -> Samples:
     there = len(_source(str(folder), split))
     if there != count:
         raise ValueError(f"{there} images in {split} instead of {count}")
-    return on_disk(count, functools.partial(_record, str(folder), split), f"{split} of {folder}")
+    made_of = hashlib.sha256(json.dumps(metadata(folder), sort_keys=True).encode()).hexdigest()[:16]
+    name = f"{split} of {'/'.join(folder.parts[-3:])}, {made_of}"
+    return on_disk(count, functools.partial(_record, str(folder), split), name)
 
 
 @functools.lru_cache(maxsize=8)
