@@ -209,14 +209,15 @@ def test_one_term_needs_no_histogram(settings, tmp_path):
 
 
 def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monkeypatch):
-    def made(*, size, subjects, slices, seed, cache):
-        rng = np.random.default_rng(seed)
-        labels = [rng.integers(0, 3, (count * slices, size, size)).astype(np.uint8) for count in subjects]  # two are absent
+    def made(config):
+        rng, size, slices = np.random.default_rng(0), config.data.size, config.data.slices
+        counts = [subjects * slices for subjects in config.data.subjects]
+        labels = [rng.integers(0, 3, (count, size, size)).astype(np.uint8) for count in counts]  # two are absent
         images = [x[..., None] / 4 + 0.5 * rng.random((*x.shape, 1), np.float32) for x in labels]
         samples = [data.in_memory(Sample(x, t)) for x, t in zip(images, labels, strict=True)]
         return data.Dataset(*(data.Split(s, np.arange(s.size) // slices) for s in samples))
 
-    monkeypatch.setattr(data, "mni", made)
+    monkeypatch.setattr(experiment, "load_data", made)
     monkeypatch.setattr(experiment, "UNet", lambda *, norm, out_channels, **options: Net(norm, out_channels))
     config = default_config()
     config.data.update(size=16, subjects=(4, 1, 2), slices=3)
