@@ -10,6 +10,7 @@ import tempfile
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import jax
+import pytest
 
 CACHE = tempfile.mkdtemp(prefix="hyperrecon-jax-tests-")
 atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
@@ -22,3 +23,12 @@ for name, value in {
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)  # for the commands that tests start
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    """`helper.small_networks` for the tests of a module."""
+    from helper import small_networks
+
+    with small_networks():
+        yield

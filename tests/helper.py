@@ -1,5 +1,6 @@
 """What several tests share: the reference networks (PyTorch names and layouts) as our variables, and a small network."""
 
+import contextlib
 import io
 import os
 import pathlib
@@ -9,6 +10,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
@@ -28,6 +30,20 @@ class Net(nn.Module):
     def __call__(self, y, *, batch_axes=None):
         x = nn.relu(Norm(self.norm, name="norm")(Conv(3, name="conv")(y), batch_axes=batch_axes))
         return Conv(self.out_channels, (1, 1), name="head")(x)
+
+
+@contextlib.contextmanager
+def small_networks():
+    """Inside, `Net` is where settings ask for a U-Net, which takes ten times as long to compile, and a run's picture, which
+    takes seconds to draw, is empty; in this process alone.
+    """
+    from hyperrecon_jax import bench, experiment, figures
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(experiment, "UNet", lambda *, norm, out_channels, **options: Net(norm, out_channels))
+        patched.setattr(bench, "UNet", lambda *, norm="instance", **options: Net(norm))
+        patched.setattr(figures, "reconstructions", lambda path, **options: path.touch())
+        yield
 
 
 def python(*args, cwd, timeout=300):

@@ -12,6 +12,8 @@ from hyperrecon_jax.data import prepared
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 def test_medians_and_ratios_to_the_first_of_a_case(monkeypatch):
     """On a clock of our own, in alternation, without the first call."""

@@ -22,6 +22,8 @@ from hyperrecon_jax.explorer import measurement, shelf
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.sample import Sample
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 import pytest
-from helper import ROOT, explorable, npy, python
+from helper import ROOT, explorable, npy, python, small_networks
 
 from hyperrecon_jax import run
 from hyperrecon_jax.config import complete
@@ -222,9 +222,10 @@ def landscape(folder):
     """A run of three losses that was evaluated, as the page that opens from disk."""
     settings = json.loads((folder / "run" / "config.json").read_text())
     settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
-    run.run(complete(settings), folder / "three", say=lambda _: None)
-    evaluate_run(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
-    return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
+    with small_networks():
+        run.run(complete(settings), folder / "three", say=lambda _: None)
+        evaluate_run(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
+        return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
 
 
 @needs_chromium

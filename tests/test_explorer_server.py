@@ -13,6 +13,8 @@ from helper import explorable, npy
 
 from hyperrecon_jax.explorer import server, widget
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 class Answer(NamedTuple):
     status_code: int

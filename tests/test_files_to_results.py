@@ -7,9 +7,9 @@ import h5py
 import jax
 import numpy as np
 import pytest
-from helper import Net, npy
+from helper import npy
 
-from hyperrecon_jax import checkpoint, experiment, run
+from hyperrecon_jax import checkpoint, run
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate_run import evaluate_run
@@ -17,6 +17,7 @@ from hyperrecon_jax.experiment import build, load
 from hyperrecon_jax.explorer.engine import Engine
 
 RNG = np.random.default_rng(0)
+pytestmark = pytest.mark.usefixtures("small_network")
 SMALL = {
     "model": {"width": 2, "hyper_width": 3},
     "train": {"steps": 6, "batch": 4, "log_every": 2, "save_every": 3},
@@ -28,7 +29,6 @@ SMALL = {
 def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.getbasetemp() / "cache"  # one for all: what is prepared once stays
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(folder))
-    monkeypatch.setattr(experiment, "UNet", lambda *, norm, out_channels, **options: Net(norm, out_channels))
 
 
 @pytest.fixture(scope="module")

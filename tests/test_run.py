@@ -21,6 +21,8 @@ from hyperrecon_jax.operators import denoising
 from hyperrecon_jax.problem import simulated
 from hyperrecon_jax.sample import Sample
 
+pytestmark = pytest.mark.usefixtures("small_network")
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
@@ -218,7 +220,6 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
         return data.Dataset(*(data.Split(s, np.arange(s.size) // slices) for s in samples))
 
     monkeypatch.setattr(experiment, "load_data", made)
-    monkeypatch.setattr(experiment, "UNet", lambda *, norm, out_channels, **options: Net(norm, out_channels))
     config = default_config()
     config.data.update(size=16, subjects=(4, 1, 2), slices=3)
     config.task.name = "segmentation"

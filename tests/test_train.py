@@ -73,11 +73,11 @@ def steps(made, state, devices, *, resident=True, count=3):
     return jax.device_get(state), rows
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
-def test_two_devices_equal_one(norm):
+@pytest.mark.parametrize(("norm", "network"), [("instance", Net), ("batch", partial(UNet, width=2))])
+def test_two_devices_equal_one(norm, network):
     """Also with batch norm, whose statistics are those of the whole batch."""
-    one, logs_one = steps(*setup(norm, network=partial(UNet, width=2)), 1)
-    two, logs_two = steps(*setup(norm, network=partial(UNet, width=2)), 2)
+    one, logs_one = steps(*setup(norm, network=network), 1)
+    two, logs_two = steps(*setup(norm, network=network), 2)
     for a, b in zip(logs_one, logs_two, strict=True):
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
