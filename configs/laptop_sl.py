@@ -3,7 +3,7 @@
     python -m bin.baseline_study --config configs/laptop_sl.py:csmri --rate 1e-2
 
 `csmri` is 8-fold under-sampling, `denoising` and `superres` are the paper's other tasks; slices are 64 x 64, the U-Net is
-8 wide. On two CPU cores HyperRecon takes 2 minutes, the five U-Nets 8; docs/baselines.md tells what comes of it.
+8 wide. On two CPU cores HyperRecon takes 5 minutes, the five U-Nets 16; docs/baselines.md tells what comes of it.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,7 @@ def get_config(variant: str = "csmri") -> ConfigDict:
     config.model.width = 8
     config.model.residual = False  # a black background is easier to make than to cancel
 
-    config.train.steps = 3000
+    config.train.steps = 6000
     config.train.batch = 8
     config.train.learning_rate = 2e-3
     config.train.schedule = "cosine"
