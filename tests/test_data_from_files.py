@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import shuffle
-from test_data_abide import write as write_abide
+from test_sources_abide import write as write_abide
 
 from hyperrecon_jax import data
-from hyperrecon_jax.data import abide, builder, fastmri, folder, preparation, prepared
-from hyperrecon_jax.data.subject import EMPTY, Slices
+from hyperrecon_jax.data import builder, preparation, prepared
+from hyperrecon_jax.data.sources import abide, fastmri, folder
+from hyperrecon_jax.data.sources.subject import EMPTY, Slices
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hyperrecon_jax.data import folder, preparation
-from hyperrecon_jax.data.subject import EMPTY, Settings, Slices
+from hyperrecon_jax.data import preparation
+from hyperrecon_jax.data.sources import folder
+from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import explorable, npy
-from test_data_coils import IMAGE, relative, slow_phase, smooth_coils
+from test_sources_coils import IMAGE, relative, slow_phase, smooth_coils
 
 from hyperrecon_jax import evaluate, model, report, run
 from hyperrecon_jax.config import complete

@@ -20,7 +20,7 @@ from hyperrecon_jax.data.dataset import (
 )
 from hyperrecon_jax.data.from_files import files_folder
 from hyperrecon_jax.data.prepared import cache_folder, metadata, mni, mni_folder, read
-from hyperrecon_jax.data.subject import Settings
+from hyperrecon_jax.data.sources.subject import Settings
 
 __all__ = [
     "Dataset",

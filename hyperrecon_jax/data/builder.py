@@ -24,9 +24,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
-from hyperrecon_jax.data import abide, fastmri, folder, population, preparation
+from hyperrecon_jax.data import population, preparation
 from hyperrecon_jax.data.preparation import SPLITS
-from hyperrecon_jax.data.subject import Settings
+from hyperrecon_jax.data.sources import abide, fastmri, folder
+from hyperrecon_jax.data.sources.subject import Settings
 
 RECIPE = "2.0.0"  # raise it whenever the same settings and files give other pixels, or examples another form
 SHARD = 2**28  # bytes that a file should have, and more of them in memory while it is written

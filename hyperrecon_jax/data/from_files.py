@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from hyperrecon_jax.data import preparation, prepared
-from hyperrecon_jax.data.subject import Settings
+from hyperrecon_jax.data.sources.subject import Settings
 from hyperrecon_jax.errors import InputError
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hyperrecon_jax.data import coils
+from hyperrecon_jax.data.sources import coils
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils, Sample
 

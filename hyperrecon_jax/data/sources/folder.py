@@ -28,10 +28,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperrecon_jax.data import series
 from hyperrecon_jax.data.dataset import spread
-from hyperrecon_jax.data.image_files import check_folder, content, natural, on_grid
-from hyperrecon_jax.data.subject import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources import series
+from hyperrecon_jax.data.sources.image_files import check_folder, content, natural, on_grid
+from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.volumes import formats
 from hyperrecon_jax.volumes.stack import magnitude

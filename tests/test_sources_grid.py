@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hyperrecon_jax.data import grid
-from hyperrecon_jax.data.image_files import natural, on_grid
+from hyperrecon_jax.data.sources import grid
+from hyperrecon_jax.data.sources.image_files import natural, on_grid
 
 RNG = np.random.default_rng(0)
 

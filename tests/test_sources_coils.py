@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from hyperrecon_jax.data import coils, population
+from hyperrecon_jax.data import population
+from hyperrecon_jax.data.sources import coils
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.operators import sense
 

@@ -27,11 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import spread
-from hyperrecon_jax.data.fastmri_file import content, magnitudes, opened, text
-from hyperrecon_jax.data.fastmri_kspace import measurements
-from hyperrecon_jax.data.subject import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources import grid
+from hyperrecon_jax.data.sources.fastmri_file import content, magnitudes, opened, text
+from hyperrecon_jax.data.sources.fastmri_kspace import measurements
+from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils
 

@@ -3,10 +3,11 @@
 import h5py
 import numpy as np
 import pytest
-from test_data_coils import normal, relative, slow_phase, smooth_coils
+from test_sources_coils import normal, relative, slow_phase, smooth_coils
 
-from hyperrecon_jax.data import fastmri, population
-from hyperrecon_jax.data.subject import EMPTY, Settings
+from hyperrecon_jax.data import population
+from hyperrecon_jax.data.sources import fastmri
+from hyperrecon_jax.data.sources.subject import EMPTY, Settings
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.operators import sense
 

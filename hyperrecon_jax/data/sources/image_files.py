@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data import grid
+from hyperrecon_jax.data.sources import grid
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.volumes import formats
 from hyperrecon_jax.volumes.stack import Stack, brief

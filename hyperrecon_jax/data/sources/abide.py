@@ -27,11 +27,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import spread
-from hyperrecon_jax.data.image_files import check_folder, on_grid, stack
 from hyperrecon_jax.data.population import LABELS
-from hyperrecon_jax.data.subject import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources import grid
+from hyperrecon_jax.data.sources.image_files import check_folder, on_grid, stack
+from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.volumes.stack import Stack, magnitude
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from hyperrecon_jax.data import folder, population
-from hyperrecon_jax.data.subject import EMPTY, Settings
+from hyperrecon_jax.data import population
+from hyperrecon_jax.data.sources import folder
+from hyperrecon_jax.data.sources.subject import EMPTY, Settings
 from hyperrecon_jax.errors import InputError
 
 SIZE = 32

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data import coils, grid
-from hyperrecon_jax.data.fastmri_file import kspace_shape, kspace_slice, opened, peak
-from hyperrecon_jax.data.subject import Settings
+from hyperrecon_jax.data.sources import coils, grid
+from hyperrecon_jax.data.sources.fastmri_file import kspace_shape, kspace_slice, opened, peak
+from hyperrecon_jax.data.sources.subject import Settings
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.volumes import fastmri as stored
 from hyperrecon_jax.volumes.stack import check_finite

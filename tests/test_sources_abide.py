@@ -7,8 +7,9 @@ import nibabel
 import numpy as np
 import pytest
 
-from hyperrecon_jax.data import abide, population
-from hyperrecon_jax.data.subject import EMPTY, Settings
+from hyperrecon_jax.data import population
+from hyperrecon_jax.data.sources import abide
+from hyperrecon_jax.data.sources.subject import EMPTY, Settings
 from hyperrecon_jax.errors import InputError
 
 SIZE = 32
