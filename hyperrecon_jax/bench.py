@@ -145,8 +145,7 @@ def feed(*, size: int, batch: int, width: int, hyper_width: int) -> Iterator[Can
     }
 
     def supply(samples, workers):
-        options: Any = {"first": 0, "last": 10**5, "batch": batch, "put": put, "workers": workers}
-        return stream(samples, jax.random.key(0), **options)
+        return stream(samples, jax.random.key(0), first=0, last=10**5, batch=batch, put=put, workers=workers)
 
     for name, way in ways.items():
         batches = supply(*way)
