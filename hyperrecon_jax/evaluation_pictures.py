@@ -10,7 +10,8 @@ import xarray as xr
 
 from hyperrecon_jax import diverse, evaluate, figures, hyperparams, report
 from hyperrecon_jax.data import Samples
-from hyperrecon_jax.experiment import Experiment, term_name
+from hyperrecon_jax.experiment import Experiment
+from hyperrecon_jax.names import term_name
 from hyperrecon_jax.operators import magnitude
 from hyperrecon_jax.train import TrainState
 

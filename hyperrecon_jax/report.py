@@ -17,8 +17,9 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import checkpoint, evaluate, figures, logs
 from hyperrecon_jax.config import AUTO
 from hyperrecon_jax.data.population import LABELS
-from hyperrecon_jax.experiment import Experiment, lam_name, lam_title, regions
+from hyperrecon_jax.experiment import Experiment, regions
 from hyperrecon_jax.model import count_parameters, network_at
+from hyperrecon_jax.names import lam_name, lam_title
 from hyperrecon_jax.objective import separable
 from hyperrecon_jax.operators import magnitude
 from hyperrecon_jax.train import TrainState, leaves_out

@@ -216,13 +216,13 @@ def _samples(experiment: Experiment, mesh: Mesh, resident: bool, first: int, las
     """What the steps from `first` up to `last` take."""
     samples, config = experiment.dataset.train.samples, experiment.config
     if resident:
-        everywhere = place(mesh, data.loaded(samples).arrays)
+        everywhere = place(mesh, samples.arrays)
         while True:
             yield everywhere
     key_order, _ = keys(experiment.setup)
     put = partial(place, mesh, spec=SPREAD)
-    workers = config.data.workers
-    yield from stream(samples, key_order, first=first, last=last, batch=experiment.setup.batch, put=put, workers=workers)
+    batch, workers = config.train.batch, config.data.workers
+    yield from stream(samples, key_order, first=first, last=last, batch=batch, put=put, workers=workers)
 
 
 def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:

@@ -25,7 +25,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
 from hyperrecon_jax.data import population, preparation
-from hyperrecon_jax.data.preparation import SPLITS
+from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources import abide, fastmri, folder
 from hyperrecon_jax.data.sources.subject import Settings
 
@@ -75,7 +75,9 @@ class MniPopulation(ShardBasedBuilder):
             features=features(config.size, labels=True, coils=0),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
-                slices={split: [config.slices] * count for split, count in zip(SPLITS, config.subjects, strict=True)}
+                slices={
+                    split: [config.slices] * count for split, count in zip(Dataset._fields, config.subjects, strict=True)
+                }
             ),
         )
 
@@ -88,7 +90,7 @@ class MniPopulation(ShardBasedBuilder):
         seeds = population.split_seeds(config.seed, config.subjects)
         return {
             name: [partial(self._examples, shard, bar) for shard in _shards(list(enumerate(split)), size)]
-            for name, split in zip(SPLITS, seeds, strict=True)
+            for name, split in zip(Dataset._fields, seeds, strict=True)
         }
 
     def _examples(self, subjects: list[tuple[int, np.random.SeedSequence]], bar: Any) -> Iterator[Any]:

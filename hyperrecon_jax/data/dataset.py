@@ -52,7 +52,7 @@ def on_disk(size: int, record: Callable[[int], Sample], name: str) -> Samples:
         name: tells this set from any other.
     """
     one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), record(0))
-    return Samples(size, one, partial(_read, record), None, name)
+    return Samples(size, one, partial(_read, record, one), None, name)
 
 
 def loaded(samples: Samples) -> Samples:
@@ -68,8 +68,13 @@ def some(samples: Samples, index: np.ndarray) -> Samples:
     return samples._replace(size=len(index), take=partial(_chosen, samples.take, index), identity=name)
 
 
-def _read(record, index):
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *[record(int(i)) for i in index])
+def _read(record, one, index):
+    """One sample after the other into arrays that are there already: they are not in memory twice."""
+    found = jax.tree.map(lambda leaf: np.empty((len(index), *leaf.shape), leaf.dtype), one)
+    for place, i in enumerate(index):
+        for whole, leaf in zip(jax.tree.leaves(found), jax.tree.leaves(record(int(i))), strict=True):
+            whole[place] = leaf
+    return found
 
 
 def _unlabelled(take, index):

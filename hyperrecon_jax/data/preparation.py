@@ -31,7 +31,6 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils
 
 SOURCES = ("fastmri", "abide", "folder")  # modules of `sources`
-SPLITS = ("train", "val", "test")
 
 
 class Part(NamedTuple):

@@ -20,9 +20,10 @@ import numpy as np
 from hyperrecon_jax import choose, diverse, evaluate, hyperparams, operators, report, scores, volumes
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate_run import SCORES
-from hyperrecon_jax.experiment import load, term_name
+from hyperrecon_jax.experiment import load
 from hyperrecon_jax.explorer.shelf import Shelf
 from hyperrecon_jax.model import Model, apply_main, network_at, reconstruct
+from hyperrecon_jax.names import term_name
 from hyperrecon_jax.problem import Problem
 
 METRICS = ("psnr", "ssim", "mae", "hfen")
