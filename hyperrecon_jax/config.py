@@ -64,6 +64,7 @@ def default_config() -> ConfigDict:
         int
     )  # b: the samples of a batch that train, those of lowest J; none given: all
     config.dhs.rank = "absolute"  # by J; or "relative": by J / ||y||^2, which does not prefer dark images
+    config.dhs.rank_over = "device"  # each device keeps as many of its own samples; or "batch": the best of all, wherever
 
     config.lam = ConfigDict()
     config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints", "constant", "ensemble": a U-Net of its own at each
@@ -74,12 +75,16 @@ def default_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.width = 32  # channels of the U-Net
     config.model.norm = "instance"  # or "batch" (the paper's), "none"
+    config.model.norm_over = "batch"  # batch norm's statistics: of the whole batch; or "device": each device has its own
+    config.model.precision = "float32"  # of what is computed; or "tf32", "bfloat16"; parameters stay float32
     config.model.residual = True  # add the magnitude of the input to the result
     config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, plain U-Nets: "constant" or "ensemble"
 
     config.train = ConfigDict()
     config.train.steps = 35_625  # 100 epochs of 11,400 slices
     config.train.batch = 32
+    config.train.microbatch = 0  # samples that a device puts through the network at a time; 0: what suits the machine
+    config.train.remat = False  # compute activations again in the backward pass instead of keeping them: less memory
     config.train.learning_rate = 1e-3
     config.train.schedule = "constant"  # or "cosine", to 0 over all steps
     config.train.warmup = 0  # steps over which the learning rate rises from 0
@@ -103,7 +108,15 @@ def paper_config(variant: str) -> ConfigDict:
 
 
 # What a run may change when it goes on: nothing here alters what is computed.
-FREE = ("data.cache", "data.placement", "data.workers", "train.log_every", "train.save_every", "train.keep")
+FREE = (
+    "data.cache",
+    "data.placement",
+    "data.workers",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "train.remat",
+)
 
 
 def complete(settings: Mapping[str, Any]) -> ConfigDict:
@@ -136,7 +149,11 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     for flat in (a, b):
         if flat["dhs.keep"] == flat["train.batch"]:
             flat["dhs.keep"] = None  # all of them, given or not
-    free = {*FREE, "train.steps"} if b["train.schedule"] != "cosine" else {*FREE}
+    free = {*FREE}
+    if b["train.schedule"] != "cosine":
+        free.add("train.steps")
+    if b["model.norm"] != "batch":  # no statistics that depend on it
+        free |= {"train.microbatch", "model.norm_over"}
     return [f"{key} ({a[key]!r} there, {b[key]!r} here)" for key in a if key not in free and a[key] != b[key]]
 
 

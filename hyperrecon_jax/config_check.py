@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import masks
 from hyperrecon_jax.data.preparation import SOURCES as FILES
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.objective import RANKS, SUPERVISED, TERMS
-from hyperrecon_jax.unet import NORMS
+from hyperrecon_jax.gradient import RANKS, SCOPES
+from hyperrecon_jax.objective import SUPERVISED, TERMS
+from hyperrecon_jax.unet import NORMS, PRECISIONS
 
 TASKS = ("csmri", "denoising", "super_resolution", "segmentation")
 NOISES = ("gaussian", "rician")
@@ -43,6 +44,9 @@ def check(config: ConfigDict) -> None:
     one_of("task.mask", tuple(masks.MASKS))
     one_of("lam.sampling", SAMPLINGS)
     one_of("model.norm", NORMS)
+    one_of("model.norm_over", SCOPES)
+    one_of("model.precision", tuple(PRECISIONS))
+    one_of("dhs.rank_over", SCOPES)
     one_of("train.schedule", SCHEDULES)
     for key, value in (("seed", config.seed), ("data.seed", config.data.seed), ("task.mask_seed", config.task.mask_seed)):
         need(0 <= value < 2**31, key, "at least 0 and below 2^31")
@@ -51,6 +55,7 @@ def check(config: ConfigDict) -> None:
     for key in ("steps", "batch", "log_every", "save_every", "keep", "validation_images"):
         need(config.train[key] >= 1, f"train.{key}", "at least 1")
     need(0 <= config.train.warmup < config.train.steps, "train.warmup", "at least 0 and below config.train.steps")
+    need(config.train.microbatch >= 0, "train.microbatch", "at least 0")
     need(config.train.clip >= 0, "train.clip", "at least 0")
     need(config.train.learning_rate > 0, "train.learning_rate", "above 0")
     need(config.model.width >= 1, "model.width", "at least 1")
@@ -98,6 +103,12 @@ def check(config: ConfigDict) -> None:
         need(1 <= keep <= batch, "dhs.keep", f"at least 1 and at most config.train.batch, {batch}")
         ranks = keep == batch or "data_consistency" in terms
         need(ranks, "dhs.keep", f"config.train.batch, {batch}, without data_consistency in config.loss.terms {terms!r}")
+        masked = config.model.norm == "batch" or config.model.hyper_width == 0
+        need(
+            not config.train.microbatch or keep == batch or not masked,
+            "train.microbatch",
+            "0 where DHS masks samples, as it does with batch norm or without a hypernetwork",
+        )
     value, count = config.lam.value, len(terms) - 1
     if config.lam.sampling == "constant" or value:
         inside = all(_number(v) and 0 <= v <= 1 for v in value)

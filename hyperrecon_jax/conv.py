@@ -15,7 +15,12 @@ convolution, whose gradients XLA runs very slowly on a CPU; there each backend t
 
 Convolution is bilinear, so its derivatives are convolutions again: reverse mode works to any order (forward mode does
 not, as always with `custom_vjp`).
+
+The image may have less precision than the kernel, such as bfloat16 beside float32: the products are those of the image's
+type, sums are float32, and so is the kernel's gradient, of which nothing is rounded off.
 """
+
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -27,15 +32,17 @@ from hyperrecon_jax.errors import InputError
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
 
-def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv2d(x: jax.Array, kernel: jax.Array, *, precision: lax.Precision | None = None) -> jax.Array:
     """Cross-correlate one image with one kernel: stride 1, zero padding, same size (PyTorch's and Flax's "convolution").
 
     Args:
         x: `(h, w, c_in)`.
         kernel: `(kh, kw, c_in, c_out)`, kh and kw odd.
+        precision: of float32 products where the backend offers less than that (tf32 on a GPU, bfloat16 on a TPU); None: the
+            backend's default.
 
     Returns:
-        `(h, w, c_out)`.
+        `(h, w, c_out)`, of the type of x.
 
     Raises:
         InputError: if the ranks or the channels do not fit, or the kernel's sides are even.
@@ -48,35 +55,36 @@ def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     if kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
         raise InputError(f"`kernel` must have odd sides, got {tuple(kernel.shape[:2])}.")
     if kernel.shape[:2] == (1, 1):  # a matrix product, which every backend batches well
-        return jnp.einsum("hwc,cd->hwd", x, kernel[0, 0])
-    return _conv2d(x[None, None], kernel[None])[0, 0]
+        return jnp.einsum("hwc,cd->hwd", x, kernel[0, 0].astype(x.dtype), precision=precision)
+    return _conv2d(precision, x[None, None], kernel[None])[0, 0]
 
 
 # Derivatives, on the canonical form with g = n = 1 (what is mapped is not visible here).
 
 
-@jax.custom_vjp
-def _conv2d(x, kernel):
-    return _conv(x, kernel)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _conv2d(precision, x, kernel):
+    return _mapped(precision)[0](x, kernel.astype(x.dtype))
 
 
-@jax.custom_vjp
-def _kernel_cotangent(padded, ct):
-    """The transpose of `_conv2d` in its kernel, for an x that is padded already and a cotangent of the result."""
-    return _correlate(padded, ct)
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _kernel_cotangent(precision, padded, ct):
+    """The transpose of `_conv2d` in its kernel, for an x that is padded already and a cotangent of the result; float32."""
+    return _mapped(precision)[1](padded, ct)
 
 
-def _conv2d_bwd(residuals, ct):
+def _conv2d_bwd(precision, residuals, ct):
     x, kernel = residuals
-    return _conv2d(ct, _transpose(kernel)), _kernel_cotangent(_pad(x, kernel), ct)
+    found = _kernel_cotangent(precision, _pad(x, kernel), ct)
+    return _conv2d(precision, ct, _transpose(kernel)), found.astype(kernel.dtype)
 
 
-def _kernel_cotangent_bwd(residuals, kernel):
+def _kernel_cotangent_bwd(precision, residuals, kernel):
     padded, ct = residuals
     h, w = ct.shape[2:4]
     top, left = kernel.shape[1] // 2, kernel.shape[2] // 2
-    inside = _conv2d(padded, kernel)[:, :, top : top + h, left : left + w]
-    return _conv2d(_pad(ct, kernel), _transpose(kernel)), inside
+    inside = _conv2d(precision, padded, kernel)[:, :, top : top + h, left : left + w]
+    return _conv2d(precision, _pad(ct, kernel), _transpose(kernel)), inside
 
 
 def _transpose(kernel):
@@ -87,42 +95,53 @@ def _pad(x, kernel):
     return jnp.pad(x, [(0, 0), (0, 0), *((k // 2, k // 2) for k in kernel.shape[1:3]), (0, 0)])
 
 
-_conv2d.defvjp(lambda x, kernel: (_conv2d(x, kernel), (x, kernel)), _conv2d_bwd)
-_kernel_cotangent.defvjp(lambda padded, ct: (_kernel_cotangent(padded, ct), (padded, ct)), _kernel_cotangent_bwd)
+_conv2d.defvjp(lambda precision, x, kernel: (_conv2d(precision, x, kernel), (x, kernel)), _conv2d_bwd)
+_kernel_cotangent.defvjp(
+    lambda precision, padded, ct: (_kernel_cotangent(precision, padded, ct), (padded, ct)), _kernel_cotangent_bwd
+)
 
 
 # The canonical form: what each backend runs, and how one more mapped axis is folded into it.
 
 
-@custom_vmap
-def _conv(x, kernel):
-    """`(g, n, h, w, c_in), (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out)`."""
-    if len(kernel) == 1:
-        return _dense(x[0], kernel[0])[None]
-    return lax.platform_dependent(x, kernel, cpu=_conv_by_loop, default=_conv_by_groups)
+@cache
+def _mapped(precision):
+    """The convolution and its transpose in the kernel, on the canonical form.
 
+    conv: `(g, n, h, w, c_in), (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out)`
+    correlate: `(g, n, h + kh - 1, w + kw - 1, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`, float32
+    """
 
-@_conv.def_vmap
-def _conv_vmap(size, batched, x, kernel):
-    x_batched, kernel_batched = batched
-    if not kernel_batched:  # more images for each kernel: (b, g, n, ...) -> (g, b n, ...)
-        y = _conv(_merge(jnp.moveaxis(x, 0, 1), 1), kernel)
-        return jnp.moveaxis(_split(y, 1, size), 1, 0), True
-    if not x_batched:
-        x = jnp.broadcast_to(x, (size, *x.shape))
-    return _split(_conv(_merge(x, 0), _merge(kernel, 0)), 0, size), True
+    def by_platform(cpu, default, *arrays):
+        paths = partial(cpu, precision=precision), partial(default, precision=precision)
+        return lax.platform_dependent(*arrays, cpu=paths[0], default=paths[1])
 
+    @custom_vmap
+    def conv(x, kernel):
+        if len(kernel) == 1:
+            return _dense(x[0], kernel[0], precision=precision)[None]
+        return by_platform(_conv_by_loop, _conv_by_groups, x, kernel)
 
-@custom_vmap
-def _correlate(padded, g):
-    """`(g, n, h + kh - 1, w + kw - 1, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`."""
-    return lax.platform_dependent(padded, g, cpu=_correlate_by_loop, default=_correlate_by_taps)
+    @conv.def_vmap
+    def _(size, batched, x, kernel):
+        x_batched, kernel_batched = batched
+        if not kernel_batched:  # more images for each kernel: (b, g, n, ...) -> (g, b n, ...)
+            y = conv(_merge(jnp.moveaxis(x, 0, 1), 1), kernel)
+            return jnp.moveaxis(_split(y, 1, size), 1, 0), True
+        if not x_batched:
+            x = jnp.broadcast_to(x, (size, *x.shape))
+        return _split(conv(_merge(x, 0), _merge(kernel, 0)), 0, size), True
 
+    @custom_vmap
+    def correlate(padded, g):
+        return by_platform(_correlate_by_loop, _correlate_by_taps, padded, g)
 
-@_correlate.def_vmap
-def _correlate_vmap(size, batched, padded, g):
-    arrays = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip((padded, g), batched, strict=True)]
-    return _split(_correlate(*(_merge(a, 0) for a in arrays)), 0, size), True
+    @correlate.def_vmap
+    def _(size, batched, padded, g):
+        arrays = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip((padded, g), batched, strict=True)]
+        return _split(correlate(*(_merge(a, 0) for a in arrays)), 0, size), True
+
+    return conv, correlate
 
 
 def _merge(a, axis):
@@ -133,36 +152,35 @@ def _split(a, axis, size):
     return a.reshape(*a.shape[:axis], size, a.shape[axis] // size, *a.shape[axis + 1 :])
 
 
-def _dense(x, kernel, padding="SAME"):
-    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC)
+def _dense(x, kernel, padding="SAME", **options):
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC, **options)
 
 
-def _conv_by_loop(x, kernel):
-    return lax.map(lambda pair: _dense(*pair), (x, kernel))
+def _conv_by_loop(x, kernel, *, precision=None):
+    return lax.map(lambda pair: _dense(*pair, precision=precision), (x, kernel))
 
 
-def _conv_by_groups(x, kernel):
+def _conv_by_groups(x, kernel, *, precision=None):
     groups, n, h, w, c_in = x.shape
     wide = x.transpose(1, 2, 3, 0, 4).reshape(n, h, w, groups * c_in)
     stacked = kernel.transpose(1, 2, 3, 0, 4).reshape(*kernel.shape[1:4], -1)
-    y = lax.conv_general_dilated(wide, stacked, (1, 1), "SAME", dimension_numbers=_NHWC, feature_group_count=groups)
+    y = _dense(wide, stacked, feature_group_count=groups, precision=precision)
     return y.reshape(n, h, w, groups, -1).transpose(3, 0, 1, 2, 4)
 
 
-def _correlate_by_loop(padded, g):
+def _correlate_by_loop(padded, g, *, precision=None):
     def one(pair):  # channels of x are the batch, the images of the group the contracted channels
         padded, g = pair
-        return _dense(padded.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), "VALID").transpose(1, 2, 0, 3)
+        turned = padded.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
+        found = _dense(*turned, "VALID", precision=precision, preferred_element_type=jnp.float32)
+        return found.transpose(1, 2, 0, 3)
 
     return lax.map(one, (padded, g))
 
 
-def _correlate_by_taps(padded, g):
+def _correlate_by_taps(padded, g, *, precision=None):
     h, w = g.shape[2:4]
     sides = padded.shape[2] - h + 1, padded.shape[3] - w + 1
-    taps = [
-        jnp.einsum("gnhwc,gnhwd->gcd", padded[:, :, i : i + h, j : j + w], g)
-        for i in range(sides[0])
-        for j in range(sides[1])
-    ]
+    product = partial(jnp.einsum, "gnhwc,gnhwd->gcd", precision=precision, preferred_element_type=jnp.float32)
+    taps = [product(padded[:, :, i : i + h, j : j + w], g) for i in range(sides[0]) for j in range(sides[1])]
     return jnp.stack(taps, axis=1).reshape(g.shape[0], *sides, padded.shape[-1], g.shape[-1])

@@ -20,11 +20,12 @@ from hyperrecon_jax.config import AUTO, complete
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Score, make_score
+from hyperrecon_jax.gradient import Plan, separable
 from hyperrecon_jax.model import Model, apply_main, init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.problem import Problem, measured, simulated
 from hyperrecon_jax.sample import Coils, Sample
-from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, members_together
+from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, members_together, mesh_of, microbatch
 from hyperrecon_jax.unet import UNet
 
 FEW = 9  # networks of an ensemble that a table can hold
@@ -75,7 +76,15 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
         key_train,
         keep=config.dhs.keep or config.train.batch,
         rank=config.dhs.rank,
+        plan=Plan(config.train.microbatch or None, config.model.norm_over, config.dhs.rank_over),
     )
+    mesh = mesh_of(setup)
+    share = config.train.batch // mesh.devices.size
+    if not separable(model, variables["batch_stats"]) and share % microbatch(setup, variables["batch_stats"], mesh):
+        raise InputError(
+            f"config.train.microbatch must divide the {share} samples of each device where samples share statistics or"
+            f" weights, got {config.train.microbatch}."
+        )
     if model.members:
         size = config.train.batch // device_mesh(config.train.batch).size
         share = jax.ShapeDtypeStruct((size, *shape, 2), jnp.float32)
@@ -221,7 +230,8 @@ def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tu
     """The networks of `config.model` for images of a shape `(h, w)`, and their initial variables."""
     c = config.model
     channels = len(LABELS) if config.task.name == "segmentation" else 1
-    network = UNet(width=c.width, out_channels=channels, norm=c.norm, residual=c.residual)
+    options = {name: c[name] for name in ("norm", "residual", "precision")}
+    network = UNet(c.width, channels, remat=config.train.remat, **options)
     members = hyperparams.product(config.lam.axes) if config.lam.sampling == "ensemble" else None
     example = jnp.zeros((*shape, 2))
     return init(key, network, example, num_terms=len(config.loss.terms), hyper_width=c.hyper_width or None, members=members)

@@ -102,6 +102,24 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
     return unflatten_dict(flatten_dict(params["main"]) | leaves)
 
 
+def generate_weights_spread(model: Model, params: Tree, lam: jax.Array, axis: str) -> Tree:
+    """As `generate_weights`, for the samples of one of several devices, each of which has a part of the hypernetwork.
+
+    Args:
+        model: with a hypernetwork.
+        params: this device's part of them (`hypernet.generate_spread`).
+        lam: `(B, K-1)`, of the whole batch.
+        axis: the mapped axis of the n devices.
+
+    Returns:
+        The weights of B/n samples, with a leading axis.
+    """
+    leaves: Any = hypernet.generate_spread(model.hyper, params["hyper"], coefficients(lam), axis)
+    size = len(lam) // jax.lax.axis_size(axis)
+    learned = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), flatten_dict(params["main"]))
+    return unflatten_dict(learned | leaves)
+
+
 def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tree]:
     """The main network for one lambda, whatever the model is: its weights theta and its running statistics.
 

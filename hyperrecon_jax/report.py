@@ -18,9 +18,9 @@ from hyperrecon_jax import checkpoint, evaluate, figures, logs
 from hyperrecon_jax.config import AUTO
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.experiment import Experiment, regions
+from hyperrecon_jax.gradient import separable
 from hyperrecon_jax.model import count_parameters, network_at
 from hyperrecon_jax.names import lam_name, lam_title
-from hyperrecon_jax.objective import separable
 from hyperrecon_jax.operators import magnitude
 from hyperrecon_jax.train import TrainState, leaves_out
 
@@ -85,7 +85,7 @@ def _devices(mesh: Mesh) -> str:
     text = f"{used} {mesh.devices.flat[0].platform} device{'s' * (used > 1)}"
     if used == there:
         return text
-    return f"{text} of {there}, since config.train.batch and config.dhs.keep must be multiples of their number"
+    return f"{text} of {there}, since config.train.batch (and what DHS keeps, of each) must be a multiple of their number"
 
 
 def _sampling(experiment: Experiment, mesh: Mesh) -> str:
@@ -99,8 +99,11 @@ def _sampling(experiment: Experiment, mesh: Mesh) -> str:
         how = "they alone are pulled back"
     else:
         how = "the others are masked in a full backward pass, since the norm or shared weights couple the samples"
-    of = f"{setup.batch // devices} samples" + (f" on each of {devices} devices" if devices > 1 else "")
-    return f"{drawn}, of {of} the {setup.keep // devices} of lowest {by} train (DHS); {how}"
+    if setup.plan.rank_over == "device" and devices > 1:
+        of, keep = f"{setup.batch // devices} samples on each of {devices} devices", setup.keep // devices
+    else:
+        of, keep = f"{setup.batch} samples", setup.keep
+    return f"{drawn}, of {of} the {keep} of lowest {by} train (DHS); {how}"
 
 
 def parameter_counts(experiment: Experiment) -> dict[str, int]:

@@ -29,7 +29,7 @@ from hyperrecon_jax.experiment import Experiment, build, load, with_scales
 from hyperrecon_jax.report import Say
 from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
-from hyperrecon_jax.train import SPREAD, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
+from hyperrecon_jax.train import SPREAD, TrainState, fit, keys, leaves_out, make_step, mesh_of, place, place_state
 
 TRIED = 4  # steps of a dry run
 
@@ -68,7 +68,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     experiment = build(config)
     setup = experiment.setup
     lambdas = workdir / checkpoint.LAMBDAS
-    mesh = device_mesh(setup.batch, setup.keep)
+    mesh = mesh_of(setup)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
     size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
@@ -91,7 +91,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         experiment = with_scales(experiment, tuple(1 / found[name] for name in config.loss.terms))
         setup = experiment.setup
     step = make_step(setup, mesh, resident=resident)
-    state = place(mesh, experiment.state)
+    state = place_state(mesh, experiment.state)
     with (
         checkpoint.writing(workdir),
         checkpoint.manager(workdir, keep=config.train.keep) as checkpoints,
@@ -267,10 +267,10 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     experiment = build(config)
     setup, steps = experiment.setup, experiment.config.train.steps
     pilot_steps = experiment.config.loss.pilot_steps if experiment.config.loss.scales == AUTO else 0
-    mesh = device_mesh(setup.batch, setup.keep)
+    mesh = mesh_of(setup)
     resident = lives_on_device(experiment, mesh)
     say(report.describe(experiment, mesh, resident))
-    state = place(mesh, experiment.state)
+    state = place_state(mesh, experiment.state)
     samples = _samples(experiment, mesh, resident, 0, TRIED)
     step = make_step(setup, mesh, resident=resident)
     took = []

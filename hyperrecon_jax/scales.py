@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.sample import Sample
-from hyperrecon_jax.train import Setup, TrainState, make_step, place
+from hyperrecon_jax.train import Setup, TrainState, make_step, place_state
 
 
 def pilot(
@@ -42,7 +42,7 @@ def pilot(
     step = make_step(
         setup._replace(objective=setup.objective._replace(scales=alone), keep=setup.batch), mesh, resident=resident
     )
-    state = place(mesh, jax.tree.map(jnp.copy, state))  # the step takes its buffers
+    state = place_state(mesh, jax.tree.map(jnp.copy, state))  # the step takes its buffers
     rows = []
     for _, batch in zip(range(steps), samples, strict=False):
         state, logs, _ = jax.block_until_ready(step(state, batch))

@@ -4,9 +4,14 @@ A step is a pure function of the state and the images. All that is random in ste
 noise) comes from `fold_in(key, i)`, drawn for the whole batch and then cut, so that neither an interruption nor the
 number of devices changes what is drawn.
 
-The batch is spread over the devices of a mesh by `shard_map`; each holds the whole model, and what they exchange is the
-gradient (and, with batch norm, the statistics of each layer). DHS ranks the samples of each device and takes as many from
-each, so that it, alone, depends on the number of devices.
+The batch is spread over the devices of a mesh by `shard_map`. The hypernetwork's heads, nearly all of the parameters, and
+the optimizer's state of them are cut into as many parts (`hypernet.generate_spread`); all else is on every device. What the
+devices exchange is the weights of their samples and the gradient of these, the gradient of what all have, and, with batch
+norm, the statistics of each layer; never activations. By default DHS ranks the samples of each device and takes as many
+from each, so that it depends on the number of devices; `Plan` has the other choice.
+
+On a CPU a device puts one sample at a time through the network, forward and backward, where samples are not coupled: what
+one sample needs stays in the cache, and a step takes three quarters of the time.
 
 The members of an ensemble (`model.Model`) all see the same images and noise, each takes a step of its own, and as many are
 trained at once as memory has room for: each becomes what it would have become alone.
@@ -14,6 +19,7 @@ trained at once as memory has room for: each becomes what it would have become a
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -25,8 +31,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from hyperrecon_jax import memory
 from hyperrecon_jax.data.feed import batch_indices
 from hyperrecon_jax.errors import Diverged
-from hyperrecon_jax.model import Model, train_main
-from hyperrecon_jax.objective import Objective, value_and_grad
+from hyperrecon_jax.gradient import Plan, of_weights, separable
+from hyperrecon_jax.hypernet import is_cut
+from hyperrecon_jax.model import Model, generate_weights_spread, train_main
+from hyperrecon_jax.objective import Objective
 from hyperrecon_jax.problem import Problem
 from hyperrecon_jax.sample import Sample, take
 
@@ -57,6 +65,7 @@ class Setup(NamedTuple):
     keep: int  # DHS: how many samples of a batch count; `batch` of them: UHS
     rank: str = "absolute"  # DHS: by what they are ranked (`objective.misfit`)
     together: int = 1  # members of an ensemble that are trained at once, a divisor of their number
+    plan: Plan = Plan()  # how each device works through its part of the batch; `microbatch=None`: what suits the backend
 
 
 Step = Callable[[TrainState, Sample], tuple[TrainState, dict[str, jax.Array], jax.Array]]
@@ -105,10 +114,15 @@ def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
 
 
 def device_mesh(*sizes: int) -> Mesh:
-    """The largest number of local devices that divides the sizes: the batch, and what DHS keeps of it."""
+    """The largest number of local devices that divides the sizes."""
     devices = jax.local_devices()
     count = max(n for n in range(1, len(devices) + 1) if math.gcd(*sizes) % n == 0)
     return jax.make_mesh((count,), (DEVICE,), axis_types=(AxisType.Auto,), devices=devices[:count])
+
+
+def mesh_of(setup: Setup) -> Mesh:
+    """The devices of a training: as many as divide the batch, and what DHS keeps of it if each device keeps as many."""
+    return device_mesh(setup.batch, *([setup.keep] if setup.plan.rank_over == "device" else []))
 
 
 def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
@@ -116,18 +130,46 @@ def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
     return jax.device_put(tree, NamedSharding(mesh, spec))
 
 
+def place_state(mesh: Mesh, state: TrainState) -> TrainState:
+    """The state on the mesh: the hypernetwork's heads and what the optimizer knows of them in parts, all else as copies."""
+    return jax.device_put(state, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, state)))
+
+
+def specs(mesh: Mesh, tree: Tree) -> Tree:
+    """How each leaf of a state, or of a part of it, lies on the mesh."""
+
+    def spec(path, leaf):
+        names = tuple(str(getattr(key, "key", key)) for key in path)
+        cut = is_cut(names, leaf.shape, mesh.devices.size)
+        return PartitionSpec(*[None] * (len(leaf.shape) - 1), DEVICE) if cut else REPLICATED
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def microbatch(setup: Setup, batch_stats: Tree, mesh: Mesh) -> int:
+    """How many samples a device puts through the network at a time, where the plan does not say.
+
+    On a CPU one, unless the samples are coupled or DHS has to hold all of them; elsewhere all.
+    """
+    size = setup.batch // mesh.devices.size
+    if setup.plan.microbatch is not None:
+        return min(setup.plan.microbatch, size)
+    uncoupled = not jax.tree.leaves(batch_stats) and (separable(setup.model, batch_stats) or not leaves_out(setup))
+    return 1 if mesh.devices.flat[0].platform == "cpu" and uncoupled else size
+
+
 def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
     """The compiled step (Algorithm 1).
 
     Args:
         setup: what to train.
-        mesh: the devices; their number divides `setup.batch` and `setup.keep`. DHS takes the same number from each.
+        mesh: the devices, of `mesh_of(setup)` or fewer.
         resident: the step's samples are the whole data set, on every device, and the batch is drawn inside; otherwise they
             are the batch itself, `SPREAD` over the mesh.
 
     Returns:
-        `(state, samples) -> (state, logs, used)`. The state is donated: its buffers are reused. Logs: those of
-        `objective.value_and_grad` and "grad_norm", means over the members of an ensemble. Used are the lambdas that count,
+        `(state, samples) -> (state, logs, used)`. The state, of `place_state`, is donated: its buffers are reused. Logs:
+        those of `gradient.Counted` and "grad_norm", means over the members of an ensemble. Used are the lambdas that count,
         `(keep, K-1)`, for an ensemble `(keep * members, K-1)`.
     """
     devices = mesh.devices.size
@@ -138,54 +180,84 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
         size = setup.batch // devices
         return jax.lax.dynamic_slice_in_dim(of_batch, jax.lax.axis_index(DEVICE) * size, size)
 
-    def local_step(state: TrainState, samples: Sample):
-        key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, state.step))
+    def local_gradient(laid, step, params, batch_stats, samples: Sample):
+        key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, step))
         if resident:
             count = len(samples.image)
-            samples = take(samples, mine(batch_indices(key_order, state.step, count=count, batch=setup.batch)))
+            samples = take(samples, mine(batch_indices(key_order, step, count=count, batch=setup.batch)))
         shape = setup.batch, len(setup.objective.terms) - 1
         y = jax.vmap(setup.problem.observe)(mine(jax.random.split(key_noise, setup.batch)), samples)
 
-        def advance(state, lam):
-            (stats, logs, counted), grad = value_and_grad(
+        def of_network(params, batch_stats, lam):
+            """Of all lambdas of the batch, `(B, K-1)`."""
+
+            def generate(params):
+                return generate_weights_spread(network, params, lam, DEVICE) if network.hyper else params["main"]
+
+            theta, pull_back = jax.vjp(generate, params)
+            counted, grad_theta = of_weights(
                 network,
                 setup.objective,
                 setup.problem,
-                state.params,
-                state.batch_stats,
-                lam,
+                theta,
+                batch_stats,
+                mine(lam),
                 samples,
                 y,
-                keep=setup.keep // devices,
+                keep=setup.keep,
                 rank=setup.rank,
+                plan=setup.plan._replace(microbatch=microbatch(setup, batch_stats, mesh)),
                 device_axis=DEVICE,
             )
-            updates, opt_state = setup.optimizer.update(grad, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-            state = TrainState(state.step + 1, params, stats, opt_state)
-            return state, {**logs, "grad_norm": optax.tree.norm(grad)}, lam[counted]
+            used = lam
+            if leaves_out(setup):
+                size = len(counted.counts)
+                at = jax.lax.axis_index(DEVICE) * size
+                everywhere = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(setup.batch), counted.counts, at, 0)
+                used = lam[jnp.nonzero(jax.lax.psum(everywhere, DEVICE), size=setup.keep)[0]]
+            (grad,) = pull_back(grad_theta)
+            grad = jax.tree.map(lambda leaf, spec: leaf if DEVICE in spec else jax.lax.psum(leaf, DEVICE), grad, laid)
+            return counted.batch_stats, counted.logs, used, grad
 
         if not setup.model.members:
-            return advance(state, mine(setup.sample_lam(key_lam, shape)))
+            return of_network(params, batch_stats, setup.sample_lam(key_lam, shape))
 
         def member(given):
             (*trees, lam) = given
-            return advance(TrainState(state.step, *trees), jnp.broadcast_to(lam[None], (len(samples.image), *lam.shape)))
+            return of_network(*trees, jnp.broadcast_to(lam[None], (setup.batch, *lam.shape)))
 
         lams = jnp.asarray(setup.model.members, jnp.float32)
-        states, logs, used = jax.lax.map(member, (*state[1:], lams), batch_size=setup.together)
-        mean = {name: jnp.mean(values) for name, values in logs.items()}
-        return states._replace(step=state.step + 1), mean, used.reshape(-1, lams.shape[-1])
+        stats, logs, used, grad = jax.lax.map(member, (params, batch_stats, lams), batch_size=setup.together)
+        return stats, logs, used.reshape(-1, lams.shape[-1]), grad
 
-    # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
-    spread = jax.shard_map(
-        local_step,
-        mesh=mesh,
-        in_specs=(REPLICATED, REPLICATED if resident else SPREAD),
-        out_specs=(REPLICATED, REPLICATED, SPREAD),
-        check_vma=False,
-    )
-    return jax.jit(spread, donate_argnums=0)
+    def step(state: TrainState, samples: Sample):
+        laid = specs(mesh, state)
+        # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
+        spread = jax.shard_map(
+            partial(local_gradient, laid.params),
+            mesh=mesh,
+            in_specs=(REPLICATED, laid.params, REPLICATED, REPLICATED if resident else SPREAD),
+            out_specs=(REPLICATED, REPLICATED, REPLICATED, laid.params),
+            check_vma=False,
+        )
+        stats, logs, used, grad = spread(state.step, state.params, state.batch_stats, samples)
+
+        def advance(grad, opt_state, params):
+            # apart: where the two share the squares of the gradient, a CPU stores them, which takes longer than all of Adam
+            norm = optax.tree.norm(jax.lax.optimization_barrier(grad))
+            updates, opt_state = setup.optimizer.update(grad, opt_state, params)
+            return optax.apply_updates(params, updates), opt_state, norm
+
+        every = jax.vmap(advance) if setup.model.members else advance
+        params, opt_state, norm = every(grad, state.opt_state, state.params)
+        logs = {name: jnp.mean(values) for name, values in {**logs, "grad_norm": norm}.items()}
+        state = TrainState(state.step + 1, params, stats, opt_state)
+        lie = jax.tree.map(
+            lambda leaf, spec: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec)), state, laid
+        )
+        return lie, logs, used
+
+    return jax.jit(step, donate_argnums=0)
 
 
 def fit(

@@ -15,6 +15,7 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.operators import magnitude
 
 NORMS = ("batch", "instance", "none")
+PRECISIONS = {"float32": jax.lax.Precision.HIGHEST, "tf32": jax.lax.Precision.DEFAULT, "bfloat16": None}
 LEVELS = 4
 
 
@@ -27,12 +28,18 @@ class UNet(nn.Module):
         norm: "batch" (the paper's; statistics over the images of a batch, and so over their lambdas), "instance" (over the
             pixels of this image alone) or "none".
         residual: add the magnitude of the two-channel input to the result.
+        precision: of what is computed, of `PRECISIONS`: "float32"; "tf32", the backend's own fast products of float32 (on a
+            GPU tf32, on a TPU bfloat16, on a CPU float32); "bfloat16", activations too. Parameters, statistics of norms, the
+            result and all gradients of parameters are float32.
+        remat: in a backward pass, compute what is inside of a block again instead of keeping it: less memory, more time.
     """
 
     width: int = 32
     out_channels: int = 1
     norm: str = "instance"
     residual: bool = True
+    precision: str = "float32"
+    remat: bool = False
 
     @nn.compact
     def __call__(self, y: jax.Array, *, batch_axes: tuple[str, ...] | None = None) -> jax.Array:
@@ -48,21 +55,27 @@ class UNet(nn.Module):
             `(h, w, out_channels)`.
 
         Raises:
-            InputError: for a size not divisible by 8, or an unknown `norm`.
+            InputError: for a size not divisible by 8, or an unknown `norm` or `precision`.
         """
         if y.ndim != 3 or y.shape[0] % 8 or y.shape[1] % 8:
             raise InputError(f"`y` must have shape (h, w, c) with h and w divisible by 8, got {tuple(y.shape)}.")
         if self.norm not in NORMS:
             raise InputError(f"`norm` must be one of {', '.join(NORMS)}, got {self.norm!r}.")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"`precision` must be one of {', '.join(PRECISIONS)}, got {self.precision!r}.")
+        precision = PRECISIONS[self.precision]
 
-        def block(x, name):
+        def two_convolutions(unet, x, name):
             for i in (0, 1):
-                x = Conv(self.width, name=f"{name}_conv{i}")(x)
-                x = nn.relu(Norm(self.norm, name=f"{name}_norm{i}")(x, batch_axes=batch_axes))
+                x = Conv(unet.width, precision=precision, name=f"{name}_conv{i}")(x)
+                x = nn.relu(Norm(unet.norm, name=f"{name}_norm{i}")(x, batch_axes=batch_axes))
             return x
 
+        def block(x, name):
+            return (nn.remat(two_convolutions, static_argnums=2) if self.remat else two_convolutions)(self, x, name)
+
         skips = []
-        x = y
+        x = y.astype(jnp.bfloat16 if self.precision == "bfloat16" else y.dtype)
         for level in range(1, LEVELS):
             x = block(x, f"down{level}")
             skips.append(x)
@@ -70,7 +83,7 @@ class UNet(nn.Module):
         x = block(x, f"down{LEVELS}")
         for level in range(LEVELS - 1, 0, -1):
             x = block(jnp.concatenate([upsample(x), skips.pop()], axis=-1), f"up{level}")
-        x = Conv(self.out_channels, (1, 1), nn.initializers.lecun_normal(), name="head")(x)
+        x = Conv(self.out_channels, (1, 1), nn.initializers.lecun_normal(), precision, name="head")(x.astype(y.dtype))
         return x + magnitude(y) if self.residual else x
 
 
@@ -80,12 +93,13 @@ class Conv(nn.Module):
     features: int
     sides: tuple[int, int] = (3, 3)
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    precision: jax.lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x):
         kernel = self.param("kernel", self.kernel_init, (*self.sides, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv2d(x, kernel) + bias[None, None]
+        return (conv2d(x, kernel, precision=self.precision) + bias[None, None]).astype(x.dtype)
 
 
 class Norm(nn.Module):
@@ -116,11 +130,12 @@ class Norm(nn.Module):
                 running_mean.value = 0.9 * running_mean.value + 0.1 * mean
                 running_var.value = 0.9 * running_var.value + 0.1 * var * (count / (count - 1))
         gain = scale * jax.lax.rsqrt(var + 1e-5)
-        return x * gain[None, None] + (bias - mean * gain)[None, None]
+        return (x * gain[None, None] + (bias - mean * gain)[None, None]).astype(x.dtype)
 
 
 def _moments(x, batch_axes):
     average = (lambda a: jax.lax.pmean(a, batch_axes)) if batch_axes else (lambda a: a)
+    x = x.astype(jnp.float32)
     mean = average(jnp.mean(x, (0, 1)))
     return mean, average(jnp.mean(jnp.square(x - mean[None, None]), (0, 1)))
 
@@ -141,9 +156,9 @@ def upsample(x: jax.Array) -> jax.Array:
 def _upsample_rows(x):
     """Output row o lies at o (h-1)/(2h-1): even ones between i-1 and i, odd ones between i and i+1."""
     h = x.shape[0]
-    i = jnp.arange(h, dtype=x.dtype)[:, None, None]
+    i = jnp.arange(h, dtype=jnp.float32)[:, None, None]
     before = jnp.concatenate([x[:1], x[:-1]])
     after = jnp.concatenate([x[1:], x[-1:]])
-    even = x + (before - x) * (i / (2 * h - 1))
-    odd = x + (after - x) * ((h - 1 - i) / (2 * h - 1))
+    even = x + (before - x) * (i / (2 * h - 1)).astype(x.dtype)
+    odd = x + (after - x) * ((h - 1 - i) / (2 * h - 1)).astype(x.dtype)
     return jnp.stack([even, odd], axis=1).reshape(2 * h, *x.shape[1:])

@@ -40,7 +40,7 @@ def small_networks():
     from hyperrecon_jax import bench, experiment, figures
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(experiment, "UNet", lambda *, norm, out_channels, **options: Net(norm, out_channels))
+        patched.setattr(experiment, "UNet", lambda width, out_channels, *, norm, **options: Net(norm, out_channels))
         patched.setattr(bench, "UNet", lambda *, norm="instance", **options: Net(norm))
         patched.setattr(figures, "reconstructions", lambda path, **options: path.touch())
         yield

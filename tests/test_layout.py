@@ -16,6 +16,7 @@ FLOORS = [
     ["model", "volumes.formats", "data.sources.grid", "data.sources.subject", "data.sources.coils"],
     ["objective", "volumes.reading"],
     [
+        "gradient",
         "volumes.writing",
         "data.template",
         "data.mni152",

@@ -1,6 +1,8 @@
 """The compiled step and the loop: one device equals several, both feeds agree, what is not finite is not kept."""
 
 import itertools
+import math
+import re
 from functools import partial
 
 import jax
@@ -8,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helper import Net
+from helper import ROOT, Net, python
 from jax.sharding import AxisType
 
 from hyperrecon_jax import hyperparams, train
 from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.data.feed import batch_indices, stream
 from hyperrecon_jax.errors import Diverged
+from hyperrecon_jax.gradient import Plan
 from hyperrecon_jax.model import generate_weights, init, train_main
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.operators import awgn, denoising
@@ -66,7 +69,7 @@ def steps(made, state, devices, *, resident=True, count=3):
         key_order, _ = train.keys(made)
         put = partial(train.place, on, spec=train.SPREAD)
         samples = stream(in_memory(Sample(IMAGES)), key_order, first=0, last=count, batch=4, put=put)
-    state, rows = train.place(on, state), []
+    state, rows = train.place_state(on, state), []
     for batch in itertools.islice(samples, count):
         state, logs, used = step(state, batch)
         rows.append({**jax.device_get(logs), "used": np.asarray(used)})
@@ -129,20 +132,98 @@ def test_no_ground_truth_reaches_an_update(keep):
     after = []
     for garbage in (0.5, np.nan):
         step = train.make_step(blind, mesh(1), resident=True)
-        fresh = train.place(mesh(1), jax.tree.map(jnp.copy, state))
+        fresh = train.place_state(mesh(1), jax.tree.map(jnp.copy, state))
         after.append(jax.device_get(step(fresh, Sample(jnp.full((5, 16, 16, 1), garbage)))[0]))
     jax.tree.map(np.testing.assert_array_equal, *after)
 
 
+EXCHANGES = re.compile(r" = (.*?) (all-gather|all-to-all|all-reduce|collective-permute|reduce-scatter)(?:-start)?\(")
+
+
+def exchanged(text):
+    """By kind, how many numbers each exchange of a compiled program brings to a device."""
+    sizes = {}
+    for shapes, kind in EXCHANGES.findall(text):
+        numbers = [math.prod(map(int, filter(None, s.split(",")))) for s in re.findall(r"\w+\[([\d,]*)\]", shapes)]
+        sizes.setdefault(kind, []).append(sum(numbers))
+    return sizes
+
+
 @pytest.mark.parametrize("keep", [4, 2])
-def test_the_compiled_step_gathers_nothing(keep):
-    """Devices exchange gradients, never activations or images; not even the ranks."""
+def test_the_compiled_step_exchanges_weights_and_gradients_but_no_activations(keep):
+    """Once the weights of the samples, once their gradients; not even the ranks."""
     made, state = setup(keep=keep)
     on = mesh(2)
-    text = train.make_step(made, on, resident=False).lower(state, Sample(IMAGES[:4])).compile().as_text()
-    assert "all-reduce" in text
-    assert "all-gather" not in text
-    assert "all-to-all" not in text
+    compiled = train.make_step(made, on, resident=False).lower(train.place_state(on, state), Sample(IMAGES[:4])).compile()
+    found = exchanged(compiled.as_text())
+    assert found.keys() == {"all-reduce", "all-to-all"}
+    heads = sum(math.prod(shape) for _, shape in made.model.hyper.leaves if math.prod(shape) % 2 == 0)
+    assert found["all-to-all"] == [2 * heads] * 2  # of the two samples of a device
+    activation = 16 * 16 * 3
+    assert max(found["all-reduce"]) < activation
+
+
+def test_heads_lie_in_parts_and_so_does_what_the_optimizer_knows_of_them():
+    made, state = setup()
+    made = made._replace(optimizer=optax.adam(1e-3))
+    state = train.place_state(mesh(2), train.initial_state(made.model, variables_of(state), made.optimizer))
+    kernel = state.params["hyper"]["head:conv.kernel"]["kernel"]
+    assert [shard.data.shape for shard in kernel.addressable_shards] == [(3, 27), (3, 27)]
+    moments = state.opt_state[0].mu["hyper"]["head:conv.kernel"]["kernel"]
+    assert moments.sharding == kernel.sharding
+    whole = state.params["hyper"]["head:head.bias"]["bias"]  # one number has no parts
+    assert {shard.data.shape for shard in whole.addressable_shards} == {(1,)}
+    after, _, _ = train.make_step(made, mesh(2), resident=True)(state, train.place(mesh(2), Sample(IMAGES)))
+    assert after.params["hyper"]["head:conv.kernel"]["kernel"].sharding == kernel.sharding
+
+
+def variables_of(state):
+    return {"params": state.params, "batch_stats": state.batch_stats}
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_dhs_over_the_batch_equals_one_device(norm):
+    """Also where one device has all of the best."""
+    made, state = setup(norm, keep=2)
+    made = made._replace(plan=Plan(rank_over="batch"))
+    one, rows_one = steps(made, jax.tree.map(jnp.copy, state), 1)
+    two, rows_two = steps(made, state, 2)
+    for a, b in zip(rows_one, rows_two, strict=True):
+        np.testing.assert_array_equal(np.sort(a["used"], 0), np.sort(b["used"], 0))
+        np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), one.params, two.params)
+    assert train.mesh_of(made._replace(keep=3)).devices.size == 2  # as many from each device is not asked
+    assert train.mesh_of(made._replace(keep=3, plan=Plan())).devices.size == 1
+
+
+def test_batch_norm_may_keep_to_its_device():
+    """The running statistics are the mean of what two devices saw, each of two images alone."""
+    made, state = setup("batch")
+    before = jax.tree.map(np.asarray, state.batch_stats)
+    apart, _ = steps(made._replace(plan=Plan(norm_over="device")), jax.tree.map(jnp.copy, state), 2, count=1)
+    over_all, _ = steps(made, jax.tree.map(jnp.copy, state), 2, count=1)
+    pieces, _ = steps(made._replace(plan=Plan(microbatch=2)), state, 1, count=1)
+    close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+    jax.tree.map(close, apart.batch_stats, pieces.batch_stats)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), apart.params, pieces.params)
+    variances = [tree["norm"]["var"] - 0.9 * before["norm"]["var"] for tree in (apart.batch_stats, over_all.batch_stats)]
+    assert not np.allclose(*variances, rtol=1e-3)
+
+
+def test_microbatches_suit_the_backend():
+    made, state = setup()
+    assert train.microbatch(made, state.batch_stats, mesh(2)) == 1
+    assert train.microbatch(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(1)) == 3
+    assert train.microbatch(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(2)) == 2
+    coupled, coupled_state = setup("batch")
+    assert train.microbatch(coupled, coupled_state.batch_stats, mesh(2)) == 2
+
+
+def test_eight_devices_equal_one():
+    """Eight forced devices in a process of their own: losses, lambdas and parameters, for each way to couple samples."""
+    result = python(ROOT / "tests" / "on_eight_devices.py", cwd=ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["instance", "batch", "dhs", "done"]
 
 
 def test_device_mesh_divides_the_batch():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helper import assert_trees_close, fixture, nhwc, params_only, part, stats_only, unet_tree
 
+from hyperrecon_jax import memory
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.model import count_parameters
 from hyperrecon_jax.unet import UNet, max_pool, upsample
@@ -19,9 +20,9 @@ SMALL = UNet(width=4)
 VARIABLES = jax.jit(SMALL.init)(jax.random.key(0), X[0])
 
 
-def train_forward(params, x):
+def train_forward(params, x, net=NET):
     def one(x):
-        return NET.apply({"params": params, "batch_stats": STATS}, x, batch_axes=("b",), mutable=["batch_stats"])
+        return net.apply({"params": params, "batch_stats": STATS}, x, batch_axes=("b",), mutable=["batch_stats"])
 
     return jax.vmap(one, axis_name="b", out_axes=(0, None))(x)
 
@@ -92,3 +93,58 @@ def test_bad_input_is_named():
         UNet().init(jax.random.key(0), jnp.zeros((12, 16, 2)))
     with pytest.raises(InputError, match="`norm` must be one of batch, instance, none, got 'layer'"):
         UNet(norm="layer").init(jax.random.key(0), jnp.zeros((16, 16, 2)))
+
+
+def gradient(network):
+    """Of a loss of two images, with batch norm's statistics."""
+
+    def loss(params):
+        x_hat, updated = train_forward(params, X, network)
+        return jnp.mean(jnp.abs(x_hat - TARGET)), updated["batch_stats"]
+
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def test_rematerialisation_changes_no_gradient_and_keeps_less():
+    """What the backward pass is given by the forward pass is less; what a CPU's compiler makes of that is its affair."""
+    plain, again = (UNet(width=8, norm="batch", remat=remat) for remat in (False, True))
+    (grads, stats), (other, other_stats) = gradient(plain)(PARAMS), gradient(again)(PARAMS)
+    assert_trees_close(stats, other_stats)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), grads, other)
+    large = jax.ShapeDtypeStruct((64, 64, 2), jnp.float32)
+    kept = [
+        memory.of_backward(lambda p, x, net=net: net.apply({"params": p, "batch_stats": STATS}, x), PARAMS, large)
+        for net in (plain, again)
+    ]
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_bfloat16_computes_near_float32_and_keeps_its_parameters():
+    """Eight bits of mantissa: a result within a percent, gradients that point the same way, both of type float32."""
+    close, (grads, stats) = NET, gradient(NET)(PARAMS)
+    short, (other, other_stats) = NET.clone(precision="bfloat16"), gradient(NET.clone(precision="bfloat16"))(PARAMS)
+    x_hat, nearby = (jax.jit(n.apply)({"params": PARAMS, "batch_stats": STATS}, X[0]) for n in (close, short))
+    assert nearby.dtype == jnp.float32
+    assert 0 < np.abs(nearby - x_hat).max() < 0.02 * np.abs(x_hat).max()
+    assert {leaf.dtype for leaf in jax.tree.leaves((other, other_stats))} == {jnp.dtype("float32")}
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (grads, other))
+    assert np.dot(a, b) > 0.95 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+def test_precisions_ask_the_backend_for_different_products():
+    """What a GPU or TPU makes of a float32 product is the program's choice, and it is written in it."""
+
+    def written(precision):
+        net = UNet(width=4, precision=precision)
+        return jax.jit(net.apply).lower(VARIABLES, X[0]).as_text()
+
+    assert "HIGHEST" in written("float32")
+    assert "HIGHEST" not in written("tf32")
+    assert "bf16" in written("bfloat16")
+    assert "bf16" not in written("tf32")
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(InputError, match="`precision` must be one of float32, tf32, bfloat16, got 'half'"):
+        UNet(precision="half").init(jax.random.key(0), X[0])
