@@ -74,7 +74,7 @@ def generate_spread(hypernet: HyperNet, params: Tree, coefficients: jax.Array, a
     """
     devices = jax.lax.axis_size(axis)
     size = len(coefficients) // devices
-    h = jax.vmap(partial(hypernet.apply, {"params": params}, embedding=True))(coefficients)
+    h: Any = jax.vmap(partial(hypernet.apply, {"params": params}, embedding=True))(coefficients)
     mine = jax.lax.dynamic_slice_in_dim(h, jax.lax.axis_index(axis) * size, size)
     leaves, parts = {}, {}
     for path, shape in hypernet.leaves:

@@ -114,6 +114,7 @@ def generate_weights_spread(model: Model, params: Tree, lam: jax.Array, axis: st
     Returns:
         The weights of B/n samples, with a leading axis.
     """
+    assert model.hyper is not None
     leaves: Any = hypernet.generate_spread(model.hyper, params["hyper"], coefficients(lam), axis)
     size = len(lam) // jax.lax.axis_size(axis)
     learned = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), flatten_dict(params["main"]))

@@ -29,8 +29,8 @@ class UNet(nn.Module):
             pixels of this image alone) or "none".
         residual: add the magnitude of the two-channel input to the result.
         precision: of what is computed, of `PRECISIONS`: "float32"; "tf32", the backend's own fast products of float32 (on a
-            GPU tf32, on a TPU bfloat16, on a CPU float32); "bfloat16", activations too. Parameters, statistics of norms, the
-            result and all gradients of parameters are float32.
+            GPU tf32, on a TPU bfloat16, on a CPU float32); "bfloat16", activations too. Parameters and their gradients,
+            statistics of norms, the head and the result are float32.
         remat: in a backward pass, compute what is inside of a block again instead of keeping it: less memory, more time.
     """
 

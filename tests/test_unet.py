@@ -122,9 +122,9 @@ def test_rematerialisation_changes_no_gradient_and_keeps_less():
 
 def test_bfloat16_computes_near_float32_and_keeps_its_parameters():
     """Eight bits of mantissa: a result within a percent, gradients that point the same way, both of type float32."""
-    close, (grads, stats) = NET, gradient(NET)(PARAMS)
-    short, (other, other_stats) = NET.clone(precision="bfloat16"), gradient(NET.clone(precision="bfloat16"))(PARAMS)
-    x_hat, nearby = (jax.jit(n.apply)({"params": PARAMS, "batch_stats": STATS}, X[0]) for n in (close, short))
+    nets = NET, NET.clone(precision="bfloat16")
+    (grads, _), (other, other_stats) = (gradient(net)(PARAMS) for net in nets)
+    x_hat, nearby = (jax.jit(net.apply)({"params": PARAMS, "batch_stats": STATS}, X[0]) for net in nets)
     assert nearby.dtype == jnp.float32
     assert 0 < np.abs(nearby - x_hat).max() < 0.02 * np.abs(x_hat).max()
     assert {leaf.dtype for leaf in jax.tree.leaves((other, other_stats))} == {jnp.dtype("float32")}
