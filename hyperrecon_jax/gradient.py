@@ -211,7 +211,9 @@ def _of_all(of_some, batch, mapped, *, keep, choose, at_once):
             f" got {at_once}."
         )
     shared = mapped[0] is None
-    pieces = jax.tree.map(lambda leaf: leaf.reshape(size // at_once, at_once, *leaf.shape[1:]), tuple(of) if shared else batch)
+    pieces = jax.tree.map(
+        lambda leaf: leaf.reshape(size // at_once, at_once, *leaf.shape[1:]), tuple(of) if shared else batch
+    )
     (stats, logs, counts), grad = jax.lax.map(lambda piece: weighted(*([theta] if shared else []), *piece), pieces)
     logs, counts = jax.tree.map(jnp.ravel, (logs, counts))
     grad = jax.tree.map(lambda g: g.sum(0) if shared else g.reshape(-1, *g.shape[2:]), grad)

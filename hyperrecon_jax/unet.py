@@ -75,6 +75,7 @@ class UNet(nn.Module):
             return (nn.remat(two_convolutions, static_argnums=2) if self.remat else two_convolutions)(self, x, name)
 
         skips = []
+        y = jnp.asarray(y)
         x = y.astype(jnp.bfloat16 if self.precision == "bfloat16" else y.dtype)
         for level in range(1, LEVELS):
             x = block(x, f"down{level}")
@@ -97,6 +98,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x):
+        x = jnp.asarray(x)  # NumPy's float64 is no type of the result's
         kernel = self.param("kernel", self.kernel_init, (*self.sides, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return (conv2d(x, kernel, precision=self.precision) + bias[None, None]).astype(x.dtype)
