@@ -1,0 +1,51 @@
+"""How fast the compiled parts are on this machine: suites of cases, each case beside its reference and its floor.
+
+    SUITES  their names
+    run     times one suite and gives its rows
+    table   the rows as text
+
+`timing.py` says how things are timed, `floor.py` what the floor is.
+"""
+
+from collections.abc import Callable, Iterator
+
+from hyperrecon_jax.bench import floor
+from hyperrecon_jax.bench.against_peer import peer
+from hyperrecon_jax.bench.convolutions import conv
+from hyperrecon_jax.bench.feed import feed
+from hyperrecon_jax.bench.landscape import landscape
+from hyperrecon_jax.bench.networks import Scale
+from hyperrecon_jax.bench.startup import startup
+from hyperrecon_jax.bench.steps import dhs, train
+from hyperrecon_jax.bench.timing import Candidate, Row, measure, memory_held, table
+
+__all__ = ["QUICK", "SUITES", "Row", "Scale", "machine", "memory_held", "run", "table"]
+
+CANDIDATES: dict[str, Callable[[Scale], Iterator[Candidate]]] = {
+    "conv": conv,
+    "train": train,
+    "dhs": dhs,
+    "landscape": landscape,
+    "feed": feed,
+    "peer": peer,
+}
+SUITES = (*CANDIDATES, "startup")
+QUICK = ("conv", "train", "dhs", "landscape")  # that need nothing but this package, and no other processes
+STARTS = 3  # of Python at most
+
+
+def run(suite: str, scale: Scale, *, rounds: int, say: Callable[[str], None]) -> list[Row]:
+    """The rows of one of `SUITES`; `say` is told of the progress.
+
+    Raises:
+        InputError: for `peer` without PyTorch.
+    """
+    if suite == "startup":
+        return startup(scale, rounds=min(rounds, STARTS), say=say)
+    return measure(suite, CANDIDATES[suite](scale), rounds=rounds, rates=floor.rates, say=say)
+
+
+def machine() -> str:
+    """What this machine can do: the rates behind the floors."""
+    rates = floor.rates("float32")
+    return f"{rates.flops / 1e9:.0f} GF/s in float32 matrix products, {rates.bytes / 1e9:.0f} GB/s copied"
