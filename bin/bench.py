@@ -35,6 +35,8 @@ JSON = flags.DEFINE_string("json", None, "File for the rows.")
 
 
 def bench() -> int:
+    sizes, batches = _whole("size", SIZE.value, least=16, step=8), _whole("batch", BATCH.value, least=4)
+    widths = tuple(_whole("hyper_width", HYPER_WIDTH.value, least=1))
     # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from hyperrecon_jax import bench, memory, run  # after the flags: JAX takes seconds to import
@@ -44,8 +46,6 @@ def bench() -> int:
     for suite in suites:
         if suite not in bench.SUITES:
             raise InputError(f"--suite must be among {', '.join(bench.SUITES)}, all; got {suite!r}.")
-    sizes, batches = _whole("size", SIZE.value, least=16, step=8), _whole("batch", BATCH.value, least=4)
-    widths = tuple(_whole("hyper_width", HYPER_WIDTH.value, least=1))
     run.use_all_cores()
     print(f"{', '.join(suites)} on {bench.machine()}")
     rows = []

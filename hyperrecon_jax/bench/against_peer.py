@@ -1,7 +1,8 @@
 """Our training step beside the same in PyTorch (`peer.py`): from the same weights, images and lambdas to the same losses.
 
 Both are what their users get: ours a device for each core, PyTorch its own number of threads. They alternate in one
-process, and before each call there is a pause (`timing.PAUSE`) in which the threads of the other stop spinning.
+process, and before each call there is a pause (`timing.PAUSE`) in which the threads of the other stop spinning. On a
+machine that is busy with other things PyTorch's threads, which wait for each other in every operation, lose more than ours.
 """
 
 import importlib.util
@@ -26,7 +27,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # on a GPU
 }
 
 
-def peer(scale: Scale) -> Iterator[Candidate]:
+def candidates(scale: Scale) -> Iterator[Candidate]:
     """Ours, the reference, and PyTorch, under both norms; on a GPU PyTorch also compiled, and in bfloat16.
 
     On a GPU both use TF32 for float32 products, as JAX does by default, and the comparison of losses is as coarse.

@@ -31,7 +31,7 @@ TOLERANCE_ELSEWHERE = 1e-2  # where products may be of lower precision
 NAIVE = 50e9  # operations: beyond these a naive call takes a CPU minutes
 
 
-def conv(scale: Scale) -> Iterator[Candidate]:
+def candidates(scale: Scale) -> Iterator[Candidate]:
     """The convolutions of the U-Net's upper levels, then a whole training step with the naive convolution.
 
     On a CPU the naive one is timed once, and left out where it takes minutes.

@@ -16,7 +16,7 @@ from hyperrecon_jax.train import SPREAD, device_mesh, make_step, place
 BATCHES = 48  # in a call of the feed alone: many more than are read ahead
 
 
-def feed(scale: Scale) -> Iterator[Candidate]:
+def candidates(scale: Scale) -> Iterator[Candidate]:
     """Batches from memory and from disk, by threads and by processes; the step's reference has its images on the device.
 
     The images are slices of the synthetic population, prepared as all are; what is read from disk may still be in the

@@ -15,7 +15,7 @@ from hyperrecon_jax.model import apply_main, generate_weights
 from hyperrecon_jax.train import REPLICATED, SPREAD, device_mesh, place
 
 
-def landscape(scale: Scale) -> Iterator[Candidate]:
+def candidates(scale: Scale) -> Iterator[Candidate]:
     """Scores of a batch of images at four lambdas on each device, against the network's forward pass as often.
 
     The forward pass has its weights already, and only a sum of its results is taken; the others generate the weights of

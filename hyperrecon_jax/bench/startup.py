@@ -27,7 +27,7 @@ STARTS = ("first start", "second start")
 CHILD = "import hyperrecon_jax.run; from hyperrecon_jax.bench import startup; startup.child()"
 
 
-def startup(scale: Scale, *, rounds: int, say: Callable[[str], None]) -> list[Row]:
+def measure(scale: Scale, *, rounds: int, say: Callable[[str], None]) -> list[Row]:
     """Rows of a first and a second start, medians of `rounds`, each part a case of its own."""
     told: dict[str, list[dict[str, float]]] = {name: [] for name in STARTS}
     for i in range(rounds):

@@ -16,7 +16,7 @@ import numpy as np
 
 from hyperrecon_jax.bench.floor import Rates, Work, floor
 
-PAUSE = 0.05  # seconds before each call, in which the threads of the call before stop waiting for work and go to sleep
+PAUSE = 0.05  # seconds before each call: threads of the call before spin in wait of work, for up to 10 ms (PyTorch)
 
 
 class Candidate(NamedTuple):
