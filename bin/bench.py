@@ -1,43 +1,77 @@
-"""Time the compiled parts on this machine: one process, alternating calls, medians and ratios.
+"""Time the compiled parts on this machine: one process, alternating calls, medians, ratios, nearness to the floor.
 
-    python -m bin.bench --suite dhs
-    python -m bin.bench --suite dhs --size 256 --batch 32 --json dhs.json
+    python -m bin.bench                                     # conv, train, dhs and landscape at a laptop's size
+    python -m bin.bench --suite train,peer --size 128,256 --batch 8,32 --json rows.json
+    python -m bin.bench --suite all
 
-`dhs` is a training step of amortized optimization with uniform sampling against DHS that keeps a half and a quarter;
-`landscape` scores images at many lambdas against the bare forward passes; `feed` brings batches from memory and from disk,
-alone and beside a step.
+`conv` computes the convolution with a kernel for each sample and its gradients, in the library's way and in others;
+`train` is a training step with each width of the hypernetwork, under both norms; `dhs` is a step of amortized
+optimization with uniform sampling, against DHS that keeps a half and a quarter; `landscape` scores images at many
+lambdas, against the bare forward passes; `feed` brings batches from memory and from disk, alone and beside a step;
+`startup` starts Python twice, up to the second step; `peer` is the training step beside the same step in PyTorch, where
+that is installed.
+
+The floor is what the operations and the memory traffic that cannot be avoided take at this machine's measured rates; the
+peak is what the compiled program needs on each device, arguments and results included.
 """
 
+import os
 import pathlib
 
 from absl import flags
 
 from bin import _cli
+from hyperrecon_jax.errors import InputError
 
-SUITE = flags.DEFINE_enum("suite", "dhs", ["dhs", "landscape", "feed"], "What to time.")
-SIZE = flags.DEFINE_integer("size", 128, "Pixels along a side.", lower_bound=8)
-BATCH = flags.DEFINE_integer("batch", 16, "Samples in a batch.", lower_bound=4)
+SUITE = flags.DEFINE_list("suite", [], "What to time, or `all`; otherwise what is quick.")
+SIZE = flags.DEFINE_list("size", ["128"], "Pixels along a side; may be several.")
+BATCH = flags.DEFINE_list("batch", ["8"], "Samples in a batch; may be several.")
 WIDTH = flags.DEFINE_integer("width", 32, "Channels of the U-Net.", lower_bound=1)
-HYPER_WIDTH = flags.DEFINE_integer("hyper_width", 128, "d, the width of the hypernetwork.", lower_bound=1)
-ROUNDS = flags.DEFINE_integer("rounds", 7, "Calls of each.", lower_bound=1)
+HYPER_WIDTH = flags.DEFINE_list(
+    "hyper_width", ["4", "32", "128"], "d, of the hypernetwork; all suites but `train` take the last."
+)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each.", lower_bound=1)
 JSON = flags.DEFINE_string("json", None, "File for the rows.")
 
 
 def bench() -> int:
-    from hyperrecon_jax import bench, run  # after the flags: JAX takes seconds to import
+    sizes, batches = _whole("size", SIZE.value, least=16, step=8), _whole("batch", BATCH.value, least=4)
+    widths = tuple(_whole("hyper_width", HYPER_WIDTH.value, least=1))
+    # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    from hyperrecon_jax import bench, memory, run  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.checkpoint import write_json
-    from hyperrecon_jax.errors import InputError
 
-    if SIZE.value % 8:
-        raise InputError(f"--size must be a multiple of 8, got {SIZE.value}.")
+    suites = list(bench.SUITES) if "all" in SUITE.value else SUITE.value or list(bench.QUICK)
+    for suite in suites:
+        if suite not in bench.SUITES:
+            raise InputError(f"--suite must be among {', '.join(bench.SUITES)}, all; got {suite!r}.")
     run.use_all_cores()
-    suite = bench.SUITES[SUITE.value]
-    candidates = suite(size=SIZE.value, batch=BATCH.value, width=WIDTH.value, hyper_width=HYPER_WIDTH.value)
-    rows = bench.measure(SUITE.value, list(candidates), rounds=ROUNDS.value, say=print)
-    print(bench.table(rows))
-    if JSON.value:
-        write_json(pathlib.Path(JSON.value), [row._asdict() for row in rows])
+    print(f"{', '.join(suites)} on {bench.machine()}")
+    rows = []
+    for suite in suites:
+        for scale in [bench.Scale(size, batch, WIDTH.value, widths) for size in sizes for batch in batches]:
+            try:
+                found = bench.run(suite, scale, rounds=ROUNDS.value, say=lambda line: print(line, flush=True))
+            except InputError as error:
+                if len(suites) == 1:
+                    raise
+                print(error)  # and the others go on
+                break
+            print(f"\n{bench.table(found)}\n\nMemory at the peak so far: {memory.shown(bench.memory_held())}.\n")
+            rows += found
+            if JSON.value:
+                write_json(pathlib.Path(JSON.value), [row._asdict() for row in rows])
     return 0
+
+
+def _whole(flag: str, values: list[str], *, least: int, step: int = 1) -> list[int]:
+    numbers = _cli.numbers(flag, values)
+    for number in numbers:
+        if number < least or number % step:
+            kind = "whole numbers" if step == 1 else f"multiples of {step}"
+            raise InputError(f"--{flag} must be {kind} of at least {least}, got {number:g}.")
+    return [int(number) for number in numbers]
 
 
 if __name__ == "__main__":

@@ -37,11 +37,12 @@ def small_networks():
     """Inside, `Net` is where settings ask for a U-Net, which takes ten times as long to compile, and a run's picture, which
     takes seconds to draw, is empty; in this process alone.
     """
-    from hyperrecon_jax import bench, experiment, figures
+    from hyperrecon_jax import experiment, figures
+    from hyperrecon_jax.bench import networks
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(experiment, "UNet", lambda width, out_channels, *, norm, **options: Net(norm, out_channels))
-        patched.setattr(bench, "UNet", lambda *, norm="instance", **options: Net(norm))
+        patched.setattr(networks, "UNet", lambda *, norm="instance", **options: Net(norm))
         patched.setattr(figures, "reconstructions", lambda path, **options: path.touch())
         yield
 

@@ -1,0 +1,60 @@
+"""Our training step beside the same in PyTorch (`peer.py`): from the same weights, images and lambdas to the same losses.
+
+Both are what their users get: ours a device for each core, PyTorch its own number of threads. They alternate in one
+process, and before each call there is a pause (`timing.PAUSE`) in which the threads of the other stop spinning. On a
+machine that is busy with other things PyTorch's threads, which wait for each other in every operation, lose more than ours.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from hyperrecon_jax.bench import networks
+from hyperrecon_jax.bench.networks import Scale
+from hyperrecon_jax.bench.timing import Candidate
+from hyperrecon_jax.errors import InputError
+
+TOLERANCE = 1e-4  # of the losses before and after a step, in float32 on a CPU
+VARIANTS: dict[str, dict[str, Any]] = {  # on a GPU
+    "PyTorch": {},
+    "PyTorch, compiled": {"compiled": True},
+    "PyTorch, bfloat16": {"half": True},
+    "PyTorch, bfloat16, compiled": {"compiled": True, "half": True},
+}
+
+
+def candidates(scale: Scale) -> Iterator[Candidate]:
+    """Ours, the reference, and PyTorch, under both norms; on a GPU PyTorch also compiled, and in bfloat16.
+
+    On a GPU both use TF32 for float32 products, as JAX does by default, and the comparison of losses is as coarse.
+
+    Raises:
+        InputError: without PyTorch, or if it does not see the GPU that JAX uses.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise InputError("The suite `peer` needs PyTorch, which is not installed: pip install torch.")
+    import torch
+
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu == torch.cuda.is_available():
+        raise InputError("The suite `peer` needs JAX and PyTorch on the same hardware, got one on a CPU and one on a GPU.")
+    from hyperrecon_jax.bench.peer import make_step
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    tolerance = TOLERANCE if on_cpu else 100 * TOLERANCE
+    samples = networks.images(scale)
+    for norm in ("instance", "batch"):
+        case = f"{scale.label}, {norm} norm"
+        task = networks.supervised(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
+        yield networks.step(case, "ours", task, networks.mesh_of_one(scale.batch), samples)
+        lams = np.asarray(task.setup.sample_lam(jax.random.key(0), (scale.batch, 1)))
+        of_peer = partial(
+            make_step, task.variables["params"], task.mask, samples.image, lams, norm=norm, rate=networks.RATE
+        )
+        for name, options in VARIANTS.items() if not on_cpu else [("PyTorch", {})]:
+            work = networks.step_work(task)._replace(dtype="bfloat16" if options.get("half") else "float32")
+            yield Candidate(case, name, of_peer(**options), work=work, images=scale.batch, tolerance=tolerance)
