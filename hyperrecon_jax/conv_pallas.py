@@ -18,8 +18,8 @@ chip what is still needed of it:
 Triton works on powers of two, of at least 16 in a product. Images, channels and kernels of any size are accepted: what is
 missing is masked inside a program, never padded in memory (2 channels cost the arithmetic of 16 and the traffic of 2). The
 taps of a program must fit in shared memory, so wide layers are cut into blocks of output channels, each of which reads x
-again, and `conv` refuses what fits in no block (above 256 input channels of bfloat16 under 3x3). Products of float32 are
-tf32 unless `precision` is HIGHEST, which leaves the tensor cores and is slow; sums are float32.
+again, and `conv` refuses what fits in no block (by default above 128 input channels of bfloat16 and 64 of float32, 3x3).
+Products of float32 are tf32 unless `precision` is HIGHEST, which leaves the tensor cores and is slow; sums are float32.
 
 NOT MEASURED YET: checked in interpret mode against `conv.py`'s loop, and compiled to sm_90a on a machine without a card
 (tensor core products, vector loads, no spilled registers, but for HIGHEST). The library therefore does not choose it: time
