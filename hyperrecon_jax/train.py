@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import stages
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hyperrecon_jax import memory
@@ -158,7 +159,7 @@ def microbatch(setup: Setup, batch_stats: Tree, mesh: Mesh) -> int:
     return 1 if mesh.devices.flat[0].platform == "cpu" and uncoupled else size
 
 
-def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
+def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
     """The compiled step (Algorithm 1).
 
     Args:

@@ -28,9 +28,9 @@ VARIANTS: dict[str, dict[str, Any]] = {  # on a GPU
 
 
 def candidates(scale: Scale) -> Iterator[Candidate]:
-    """Ours, the reference, and PyTorch, under both norms; on a GPU PyTorch also compiled, and in bfloat16.
+    """Ours, the reference, and PyTorch, under both norms; on a GPU both in bfloat16, too, and PyTorch also compiled.
 
-    On a GPU both use TF32 for float32 products, as JAX does by default, and the comparison of losses is as coarse.
+    On a GPU both use TF32 for float32 products, and the comparison of losses is as coarse.
 
     Raises:
         InputError: without PyTorch, or if it does not see the GPU that JAX uses.
@@ -50,7 +50,11 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
     for norm in ("instance", "batch"):
         case = f"{scale.label}, {norm} norm"
         task = networks.supervised(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
-        yield networks.step(case, "ours", task, networks.mesh_of_one(scale.batch), samples)
+        mesh = networks.mesh_of_one(scale.batch)
+        yield networks.step(case, "ours", task, mesh, samples)
+        if not on_cpu:
+            short = networks.supervised(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
+            yield networks.step(case, "ours, bfloat16", short, mesh, samples)
         lams = np.asarray(task.setup.sample_lam(jax.random.key(0), (scale.batch, 1)))
         of_peer = partial(
             make_step, task.variables["params"], task.mask, samples.image, lams, norm=norm, rate=networks.RATE

@@ -51,20 +51,21 @@ def total(work: Work, times: float) -> Work:
     return work._replace(flops=work.flops * times, bytes=work.bytes * times)
 
 
-def convolution(images: int, shape: tuple[int, ...], kernel: tuple[int, ...]) -> Work:
+def convolution(images: int, shape: tuple[int, ...], kernel: tuple[int, ...], dtype: str = "float32") -> Work:
     """A convolution, forward, with a kernel for each image; result `(h, w, c_out)`, kernel `(kh, kw, c_in, c_out)`."""
+    size = jnp.dtype(dtype).itemsize
     height, width, _ = shape
     kh, kw, c_in, c_out = kernel
     moved = height * width * (c_in + c_out) + kh * kw * c_in * c_out
-    return Work(2.0 * images * height * width * kh * kw * c_in * c_out, 4.0 * images * moved)
+    return Work(2.0 * images * height * width * kh * kw * c_in * c_out, 1.0 * size * images * moved, dtype)
 
 
 def forward(model: Model, variables: Tree, example: jax.ShapeDtypeStruct) -> Work:
-    """One image through the main network, its weights given: the sum over its convolutions."""
+    """One image through the main network, its weights given: the sum over its convolutions, in its precision."""
     lam = jax.ShapeDtypeStruct((_num_terms(model, variables) - 1,), jnp.float32)
     theta = jax.eval_shape(lambda params, lam: generate_weights(model, params, lam), variables["params"], lam)
     parts = list(_convolutions(model, theta, variables["batch_stats"], example))
-    return Work(sum(part.flops for part in parts), sum(part.bytes for part in parts))
+    return Work(sum(part.flops for part in parts), sum(part.bytes for part in parts), parts[0].dtype)
 
 
 def step(model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, batch: int, keep: int | None = None) -> Work:
@@ -78,7 +79,9 @@ def step(model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, batch:
     params = variables["params"]
     passes = batch + 2 * (batch if keep is None else keep)
     generation = 2.0 * count_parameters(params["hyper"])
-    return Work(passes * (network.flops + generation), passes * network.bytes + 7.0 * num_bytes(params))
+    return network._replace(
+        flops=passes * (network.flops + generation), bytes=passes * network.bytes + 7.0 * num_bytes(params)
+    )
 
 
 def _convolutions(model: Model, theta: Tree, batch_stats: Tree, example: jax.ShapeDtypeStruct) -> Iterator[Work]:
@@ -89,13 +92,14 @@ def _convolutions(model: Model, theta: Tree, batch_stats: Tree, example: jax.Sha
         return model.main.apply(variables, y, capture_intermediates=True, mutable=["intermediates"])[1]["intermediates"]
 
     returned = jax.eval_shape(run, theta, batch_stats, example)
+    dtype = "bfloat16" if getattr(model.main, "precision", "") == "bfloat16" else "float32"
     for path, leaf in jax.tree_util.tree_leaves_with_path(theta):
         *modules, name = (entry.key for entry in path)
         if name == "kernel" and len(leaf.shape) == 4:
             made = returned
             for module in modules:
                 made = made[module]
-            yield convolution(1, made["__call__"][0].shape, leaf.shape)
+            yield convolution(1, made["__call__"][0].shape, leaf.shape, dtype)
 
 
 def _num_terms(model: Model, variables: Tree) -> int:

@@ -25,9 +25,9 @@ from hyperrecon_jax.sample import Sample
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def dense(x: jax.Array, kernel: jax.Array, *, precision: lax.Precision | None = None) -> jax.Array:
     """What `conv.conv2d` computes, by JAX's own convolution and with its gradients."""
-    return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)[0]
+    return lax.conv_general_dilated(x[None], kernel, (1, 1), "SAME", dimension_numbers=LAYOUT, precision=precision)[0]
 
 
 @contextlib.contextmanager

@@ -13,11 +13,12 @@ from jax.sharding import Mesh
 from hyperrecon_jax import hyperparams, masks, operators
 from hyperrecon_jax.bench import floor
 from hyperrecon_jax.bench.timing import Candidate
+from hyperrecon_jax.gradient import separable
 from hyperrecon_jax.model import init
-from hyperrecon_jax.objective import Objective, make_terms, separable
+from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.problem import simulated
 from hyperrecon_jax.sample import Sample
-from hyperrecon_jax.train import SPREAD, Setup, TrainState, device_mesh, initial_state, make_step, place
+from hyperrecon_jax.train import SPREAD, Setup, TrainState, device_mesh, initial_state, make_step, place, place_state
 from hyperrecon_jax.unet import UNet
 
 Tree = Any
@@ -51,25 +52,34 @@ class Task(NamedTuple):
     mask: np.ndarray  # where k-space is sampled
 
 
-def supervised(scale: Scale, *, hyper_width: int, norm: str) -> Task:
+def supervised(scale: Scale, *, hyper_width: int, norm: str, precision: str = "tf32") -> Task:
     """HyperRecon for CS-MRI at a quarter of k-space, MAE against SSIM; no noise, and ever the same lambdas, from 0 to 1."""
     lams = np.linspace(0, 1, scale.batch, dtype=np.float32)[:, None]
     return _task(
-        scale, 4.0, ("mae", "ssim"), (1.0, 1.0), lambda key, shape: jnp.asarray(lams), hyper_width, norm, scale.batch
+        scale,
+        4.0,
+        ("mae", "ssim"),
+        (1.0, 1.0),
+        lambda key, shape: jnp.asarray(lams),
+        hyper_width,
+        {"norm": norm, "precision": precision},
+        scale.batch,
     )
 
 
 def amortized(scale: Scale, *, norm: str = "instance", keep: int | None = None) -> Task:
     """HyperRecon for CS-MRI at an eighth of k-space without ground truth, three losses; DHS if `keep` is below `batch`."""
     terms, scales = ("data_consistency", "weight_l1", "total_variation"), (0.1, 3e-4, 4e-3)
-    return _task(scale, 8.0, terms, scales, hyperparams.uniform, scale.hyper_widths[-1], norm, keep or scale.batch)
+    return _task(
+        scale, 8.0, terms, scales, hyperparams.uniform, scale.hyper_widths[-1], {"norm": norm}, keep or scale.batch
+    )
 
 
-def _task(scale, acceleration, terms, scales, sample_lam, hyper_width, norm, keep):
+def _task(scale, acceleration, terms, scales, sample_lam, hyper_width, options, keep):
     mask = masks.make("poisson_disc", (scale.size, scale.size), acceleration=acceleration)
     problem = simulated(operators.csmri(jnp.asarray(mask)))
     example = jnp.zeros((scale.size, scale.size, 2))
-    network = UNet(width=scale.width, norm=norm)
+    network = UNet(width=scale.width, **options)
     model, variables = init(jax.random.key(0), network, example, num_terms=len(terms), hyper_width=hyper_width)
     objective = Objective(make_terms(terms, problem), scales)
     setup = Setup(model, objective, problem, sample_lam, optax.adam(RATE), scale.batch, jax.random.key(1), keep=keep)
@@ -84,13 +94,13 @@ def images(scale: Scale) -> Sample:
 def state(task: Task, mesh: Mesh) -> TrainState:
     """The state before the first step, on the devices: a copy, because a step takes the buffers of its state."""
     variables = jax.tree.map(jnp.copy, task.variables)
-    return place(mesh, initial_state(task.setup.model, variables, task.setup.optimizer))
+    return place_state(mesh, initial_state(task.setup.model, variables, task.setup.optimizer))
 
 
 def step(case: str, name: str, task: Task, mesh: Mesh, samples: Sample) -> Candidate:
     """Successive training steps on a batch that lies on the devices already; a call returns the loss."""
     at, spread = state(task, mesh), place(mesh, samples, SPREAD)
-    compiled = jax.jit(make_step(task.setup, mesh, resident=False), donate_argnums=0).lower(at, spread).compile()
+    compiled = make_step(task.setup, mesh, resident=False).lower(at, spread).compile()
     run = stepper(compiled, at, itertools.repeat(spread))
     return Candidate(case, name, run, peak(compiled), step_work(task), task.setup.batch)
 
