@@ -1,6 +1,6 @@
 """Time the compiled parts on this machine: one process, alternating calls, medians, ratios, nearness to the floor.
 
-    python -m bin.bench                                     # conv, train, dhs and landscape at a laptop's size
+    python -m bin.bench                                     # conv, train, dhs, landscape, small: some minutes
     python -m bin.bench --suite train,peer --size 128,256 --batch 8,32 --json rows.json
     python -m bin.bench --suite all
 

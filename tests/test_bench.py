@@ -113,7 +113,7 @@ def shape(size):
 
 def test_the_work_of_a_forward_pass(paper):
     """Multiplications and additions of each 3x3 convolution and of the head, and every input and output once."""
-    work = floor.forward(*paper, shape(256))
+    work = floor.forward(*paper, shape(256), terms=2)
     w = 32
     at_level = [2 * w + w * w + 2 * w * w + w * w, *[w * w * 2 + w * w * 3] * 2, 2 * w * w]  # input times output channels
     macs = sum(9 * channels * (256 >> level) ** 2 for level, channels in enumerate(at_level)) + w * 256**2
@@ -128,11 +128,11 @@ def test_the_work_of_a_training_step(paper):
     params = paper[1]["params"]
     hyper, learned = (sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("hyper", "main"))
     assert hyper == 743_533 - learned
-    forward, step = floor.forward(*paper, shape(128)), floor.step(*paper, shape(128), batch=8)
+    forward, step = floor.forward(*paper, shape(128), terms=2), floor.step(*paper, shape(128), terms=2, batch=8)
     assert 24 * forward.flops == pytest.approx(41e9, rel=1e-2)
     assert step.flops == 24 * (forward.flops + 2 * hyper)
     assert step.bytes == 24 * forward.bytes + 7 * 4 * (hyper + learned)
-    half = floor.step(*paper, shape(128), batch=8, keep=4)
+    half = floor.step(*paper, shape(128), terms=2, batch=8, keep=4)
     assert half.flops / step.flops == pytest.approx((1 + 2 * 4 / 8) / 3)
 
 
@@ -157,7 +157,7 @@ def test_convolutions_and_the_naive_step_are_compared_with_ours(monkeypatch):
     few = {name: convolutions.IMPLEMENTATIONS[name] for name in ("ours", "naive vmap")}  # to compile less
     monkeypatch.setattr(convolutions, "IMPLEMENTATIONS", few)
     of_network, dense = [], naive.dense
-    monkeypatch.setattr(naive, "dense", lambda x, kernel: (of_network.append(kernel.shape), dense(x, kernel))[1])
+    monkeypatch.setattr(naive, "dense", lambda x, kernel, **options: (of_network.append(kernel.shape), dense(x, kernel))[1])
     *kernels, ours, plain = measured(convolutions.candidates(SMALL))
     assert [row.implementation for row in kernels] == [*few] * 6
     assert {row.case for row in kernels} >= {"2 -> 2, 16 px x 4", "4 -> 2, 8 px x 4", "2 -> 2, 4 px x 4"}

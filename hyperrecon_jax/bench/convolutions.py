@@ -10,8 +10,8 @@ Each takes images `(b, h, w, c_in)` and kernels `(b, kh, kw, c_in, c_out)` and g
     pallas      `conv_pallas.py`, on a GPU alone
     naive vmap  `jax.vmap` of JAX's own convolution, with JAX's own gradients, on one device with all its threads
 
-All others have the batch spread over the cores of a CPU, as in training. On an accelerator each is timed with float32 images
-(TF32 products on a GPU) and with bfloat16 ones; kernels and their gradients are float32.
+All others have the batch spread over the cores of a CPU, as in training. On an accelerator each is timed with float32
+images (TF32 products on a GPU) and with bfloat16 ones; kernels and their gradients are float32.
 """
 
 from collections.abc import Callable, Iterator

@@ -60,22 +60,24 @@ def convolution(images: int, shape: tuple[int, ...], kernel: tuple[int, ...], dt
     return Work(2.0 * images * height * width * kh * kw * c_in * c_out, 1.0 * size * images * moved, dtype)
 
 
-def forward(model: Model, variables: Tree, example: jax.ShapeDtypeStruct) -> Work:
-    """One image through the main network, its weights given: the sum over its convolutions, in its precision."""
-    lam = jax.ShapeDtypeStruct((_num_terms(model, variables) - 1,), jnp.float32)
+def forward(model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, terms: int) -> Work:
+    """One image through the main network, its weights given: the sum over its convolutions, in its precision; K terms of the loss."""
+    lam = jax.ShapeDtypeStruct((terms - 1,), jnp.float32)
     theta = jax.eval_shape(lambda params, lam: generate_weights(model, params, lam), variables["params"], lam)
     parts = list(_convolutions(model, theta, variables["batch_stats"], example))
     return Work(sum(part.flops for part in parts), sum(part.bytes for part in parts), parts[0].dtype)
 
 
-def step(model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, batch: int, keep: int | None = None) -> Work:
+def step(
+    model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, terms: int, batch: int, keep: int | None = None
+) -> Work:
     """A training step of `batch` images of which the gradients of `keep` count, under a norm that couples no samples.
 
     Three forward passes (itself, the gradients of input and kernel), and as many products with the hypernetwork's weights,
     the last two only of what counts; the optimizer reads parameter, gradient and Adam's two moments, and writes all but the
     gradient.
     """
-    network = forward(model, variables, example)
+    network = forward(model, variables, example, terms=terms)
     params = variables["params"]
     passes = batch + 2 * (batch if keep is None else keep)
     generation = 2.0 * count_parameters(params["hyper"])
@@ -100,10 +102,6 @@ def _convolutions(model: Model, theta: Tree, batch_stats: Tree, example: jax.Sha
             for module in modules:
                 made = made[module]
             yield convolution(1, made["__call__"][0].shape, leaf.shape, dtype)
-
-
-def _num_terms(model: Model, variables: Tree) -> int:
-    return len(variables["params"]["hyper"]["hidden0"]["kernel"]) if model.hyper else 1
 
 
 @cache

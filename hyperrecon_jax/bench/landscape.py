@@ -45,7 +45,7 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
 
     count = len(lams) * scale.batch
     case = f"{scale.size} px, {len(lams)} lambdas x {scale.batch}"
-    work = floor.total(floor.forward(model, variables, example), count)
+    work = floor.total(floor.forward(model, variables, example, terms=3), count)
     yield Candidate(case, "forward passes", forward, networks.peak(compiled), work, count)
     for name, metrics in (("J alone", ("data_consistency",)), ("all that is reported", evaluate.REPORTED)):
         score = evaluate.make_score(model, setup.objective, setup.problem, names=metrics, chunk=scale.batch)

@@ -121,7 +121,8 @@ def step_work(task: Task) -> floor.Work:
     """What a training step cannot do without; where the norm couples the samples DHS skips nothing."""
     setup, variables, example, _ = task
     keep = setup.keep if separable(setup.model, variables["batch_stats"]) else None
-    return floor.step(setup.model, variables, example, batch=setup.batch, keep=keep)
+    terms = len(setup.objective.terms)
+    return floor.step(setup.model, variables, example, terms=terms, batch=setup.batch, keep=keep)
 
 
 def peak(compiled: Any) -> int:
