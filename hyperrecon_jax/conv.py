@@ -172,10 +172,9 @@ def _correlate_by_loop(padded, g, *, precision=None):
     def one(pair):  # channels of x are the batch, the images of the group the contracted channels
         padded, g = pair
         turned = padded.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-        found = _dense(*turned, "VALID", precision=precision, preferred_element_type=jnp.float32)
-        return found.transpose(1, 2, 0, 3)
+        return _dense(*turned, "VALID", precision=precision, preferred_element_type=jnp.float32)
 
-    return lax.map(one, (padded, g))
+    return lax.map(one, (padded, g)).transpose(0, 2, 3, 1, 4)
 
 
 def _correlate_by_taps(padded, g, *, precision=None):

@@ -61,7 +61,7 @@ def convolution(images: int, shape: tuple[int, ...], kernel: tuple[int, ...], dt
 
 
 def forward(model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, terms: int) -> Work:
-    """One image through the main network, its weights given: the sum over its convolutions, in its precision; K terms of the loss."""
+    """One image through the main network, its weights given: the sum over its convolutions. `terms` is K of the loss."""
     lam = jax.ShapeDtypeStruct((terms - 1,), jnp.float32)
     theta = jax.eval_shape(lambda params, lam: generate_weights(model, params, lam), variables["params"], lam)
     parts = list(_convolutions(model, theta, variables["batch_stats"], example))
