@@ -22,9 +22,9 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from hyperrecon_jax import memory
+from hyperrecon_jax import hosts, memory
 from hyperrecon_jax.data.feed import batch_indices
-from hyperrecon_jax.errors import Diverged
+from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.model import Model, train_main
 from hyperrecon_jax.objective import Objective, value_and_grad
 from hyperrecon_jax.problem import Problem
@@ -105,15 +105,30 @@ def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
 
 
 def device_mesh(*sizes: int) -> Mesh:
-    """The largest number of local devices that divides the sizes: the batch, and what DHS keeps of it."""
-    devices = jax.local_devices()
-    count = max(n for n in range(1, len(devices) + 1) if math.gcd(*sizes) % n == 0)
-    return jax.make_mesh((count,), (DEVICE,), axis_types=(AxisType.Auto,), devices=devices[:count])
+    """The largest number of devices that divides the sizes: the batch, and what DHS keeps of it.
+
+    As many of each host, in the order of the hosts, so that each has one part of what is spread.
+
+    Raises:
+        InputError: if the number of hosts does not divide the sizes.
+    """
+    here, count = jax.local_device_count(), hosts.count()
+    each = max((n for n in range(1, here + 1) if math.gcd(*sizes) % (n * count) == 0), default=0)
+    if not each:
+        raise InputError(f"config.train.batch and config.dhs.keep must be multiples of the number of hosts, {count}.")
+    chosen = [device for host in range(count) for device in [d for d in jax.devices() if d.process_index == host][:each]]
+    return Mesh(np.array(chosen), (DEVICE,), axis_types=(AxisType.Auto,))
 
 
 def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
-    """A tree of arrays on the mesh: a copy on each device, or cut along the first axis (`SPREAD`)."""
-    return jax.device_put(tree, NamedSharding(mesh, spec))
+    """A tree of arrays, known to each host, on the mesh: a copy on each device, or cut along the first axis (`SPREAD`)."""
+    return hosts.put(tree, NamedSharding(mesh, spec))
+
+
+def place_part(mesh: Mesh, tree: Tree) -> Tree:
+    """A tree of arrays, each host's own part of a batch, as the whole batch, `SPREAD` over the mesh."""
+    sharding = NamedSharding(mesh, SPREAD)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
 
 
 def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> Step:
@@ -225,7 +240,7 @@ def fit(
 
     def flush():
         if since:
-            rows, used = zip(*jax.device_get(since), strict=True)
+            rows, used = zip(*jax.device_get(hosts.local(since)), strict=True)
             for i, row in enumerate(rows, start=done - len(rows) + 1):
                 if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                     raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
