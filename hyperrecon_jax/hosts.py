@@ -77,6 +77,7 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
     late.start()
     try:
         jax.distributed.initialize(**start)
+        jax.devices()  # all hosts take part in finding them, and one that ends early must not wait for that
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         none = coordinator == AUTO and "should be defined" in str(error)
         why = "no Slurm, Open MPI, Kubernetes or TPU pod was found" if none else str(error).split("\n")[0]
