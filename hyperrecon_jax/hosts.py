@@ -35,6 +35,7 @@ EVER = 10**10  # milliseconds
 ENDED = "hyperrecon/ended"
 LOST = re.compile("gloo|nccl|rccl|coordination service|connection|socket", re.IGNORECASE)
 
+_threads: list[threading.Thread] = []  # that wait for what other hosts say
 _leaving = threading.Lock()  # held by the thread that ends this host
 _turns = itertools.count()  # of `agreed` and `any_asks`: the same on all hosts, and so names what they talk about
 
@@ -79,16 +80,23 @@ def joined(coordinator: str | None, processes: int | None, process: int | None) 
         jax.distributed.initialize(**start)
         jax.devices()  # all hosts take part in finding them, and one that ends early must not wait for that
     except (RuntimeError, ValueError, OSError, KeyError) as error:
-        none = coordinator == AUTO and "should be defined" in str(error)
-        why = "no Slurm, Open MPI, Kubernetes or TPU pod was found" if none else str(error).split("\n")[0]
+        why = str(error).split("\n")[0]
+        if coordinator == AUTO and "efined" in why:
+            why = "no Slurm, Open MPI, Kubernetes or TPU pod was found"
+        elif "RPC server" in why:
+            why = "this host cannot serve at that port, which may be in use"
         raise InputError(f"The hosts cannot come together by --coordinator {coordinator}: {why}.") from error
     finally:
         late.cancel()
-    threading.Thread(target=_watch, daemon=True).start()
-    with ending():
-        yield
-        _client().wait_at_barrier("hyperrecon/end", EVER)
-    jax.distributed.shutdown()
+    _aside(_watch)
+    try:
+        with ending():
+            yield
+            _client().wait_at_barrier("hyperrecon/end", EVER)
+    finally:
+        jax.distributed.shutdown()  # wakes those threads, which must not meet the end of Python in the middle of a call
+        for thread in _threads:
+            thread.join()
 
 
 @contextlib.contextmanager
@@ -166,21 +174,30 @@ def any_asks(asked: Callable[[], bool]) -> Callable[[], bool]:
             changed.wait_for(lambda: times < limit or end)
             return bool(end) and times >= end
 
-    threading.Thread(target=settle, daemon=True).start()
+    _aside(settle)
     return answer
 
 
-def put(tree: Tree, sharding: NamedSharding) -> Tree:
-    """A tree of arrays, whole and the same on each host, on devices of all of them."""
+def put(tree: Tree, shardings: Tree) -> Tree:
+    """A tree of arrays, whole and the same on each host, on devices of all of them.
 
-    def of_leaf(leaf):
+    Args:
+        tree: arrays.
+        shardings: a `NamedSharding` of all, or a tree of one for each.
+    """
+    if count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def of_leaf(leaf, sharding):
         if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
             return jax.device_put(leaf, sharding)
-        # not device_put, which would send all of it around to compare
         leaf = np.asarray(leaf)
+        # not device_put, which would send all of it around to compare
         return jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__)
 
-    return jax.device_put(tree, sharding) if count() == 1 else jax.tree.map(of_leaf, tree)
+    if isinstance(shardings, NamedSharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+    return jax.tree.map(of_leaf, tree, shardings)
 
 
 def local(tree: Tree) -> Tree:
@@ -194,6 +211,12 @@ def local(tree: Tree) -> Tree:
         return leaf.addressable_data(0)
 
     return jax.tree.map(of_leaf, tree)
+
+
+def _aside(wait):
+    """Call a function that waits for other hosts in a thread."""
+    _threads.append(threading.Thread(target=wait, daemon=True))
+    _threads[-1].start()
 
 
 def _check(coordinator, processes, process):

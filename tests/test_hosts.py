@@ -55,7 +55,12 @@ def port():
 def start(code, *args):
     """A process with one device."""
     folders = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    env = {**os.environ, "PYTHONPATH": folders, "JAX_NUM_CPU_DEVICES": "1"}
+    env = {
+        **os.environ,
+        "PYTHONPATH": folders,
+        "JAX_NUM_CPU_DEVICES": "1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
