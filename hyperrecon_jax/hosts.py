@@ -291,5 +291,5 @@ def _leave(status, why, *, wait):
         until = time.monotonic() + FAREWELL
         for host in range(count() if wait else 0):
             _client().blocking_key_value_get(f"{ENDED}/{host}", max(1, int(1000 * (until - time.monotonic()))))
-        time.sleep(first())  # the last to go, since without it JAX aborts the others
+    time.sleep(first())  # the last to go, since without it JAX aborts the others
     os._exit(status)

@@ -219,7 +219,7 @@ def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
     size = experiment.dataset.train.samples.nbytes
     device = mesh.devices.flat[0]
     if device.platform == "cpu":  # devices share the host's memory, and each has its copy
-        return size * mesh.devices.size <= psutil.virtual_memory().available / 4
+        return size * len(mesh.local_devices) <= psutil.virtual_memory().available / 4
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)  # not every platform tells
     return size <= limit / 4
 

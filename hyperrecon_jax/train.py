@@ -127,6 +127,8 @@ def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
 
 def place_part(mesh: Mesh, tree: Tree) -> Tree:
     """A tree of arrays, each host's own part of a batch, as the whole batch, `SPREAD` over the mesh."""
+    if hosts.count() == 1:
+        return place(mesh, tree, SPREAD)
     sharding = NamedSharding(mesh, SPREAD)
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
 

@@ -52,7 +52,7 @@ def port():
         return free.getsockname()[1]
 
 
-def start(code, *args):
+def start(code, *args, **environment):
     """A process with one device."""
     folders = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
     env = {
@@ -60,6 +60,7 @@ def start(code, *args):
         "PYTHONPATH": folders,
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        **environment,
     }
     command = [sys.executable, "-c", code, *map(str, args)]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -189,17 +190,24 @@ def test_killed_restarted_and_stopped_they_train_the_same(settings, alone, tmp_p
 
 
 def test_an_error_of_one_ends_both():
+    """They have found one another as under Slurm."""
     code = """
-import sys, time
+import time
 from hyperrecon_jax import hosts
 from hyperrecon_jax.errors import InputError
-with hosts.joined(sys.argv[1], 2, int(sys.argv[2])):
-    if sys.argv[2] == "1":
+with hosts.joined("auto", None, None):
+    if not hosts.first():
         raise InputError("There is no such file.")
     time.sleep(100)
 """
-    address = f"localhost:{port()}"
-    first, second = end([start(code, address, i) for i in range(2)], timeout=60)
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "JAX_COORDINATOR_PORT": str(port()),
+    }
+    tasks = [job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    first, second = end([start(code, **task) for task in tasks], timeout=60)
     assert second == (2, "", "error: There is no such file.\n")
     assert first == (2, "", "error: Host 1 ended: There is no such file.\n")
 
