@@ -14,7 +14,7 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from bin import _cli
+from bin import _cli, _hosts
 
 RUN = flags.DEFINE_string("run", None, "Folder of a run.")
 DATA = flags.DEFINE_string("data", None, "A .npy file of images to score instead of the run's test images.")
@@ -27,6 +27,7 @@ IMAGES = flags.DEFINE_integer("images", None, "How many test images, spread over
 SEGMENTER = flags.DEFINE_string("segmenter", None, "Folder of a run that segments: adds Dice on reconstructions.")
 OUT = flags.DEFINE_string("out", None, "Folder for the results.")
 COMPARE = flags.DEFINE_bool("compare", False, "Compare the runs whose folders follow: one table, one picture.")
+flags.adopt_module_key_flags(_hosts)
 
 
 def evaluate(folders: list[str]) -> int:
@@ -50,15 +51,16 @@ def evaluate(folders: list[str]) -> int:
         data = {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
     run.use_all_cores()
     folder = pathlib.Path(RUN.value)
-    evaluate_run.evaluate_run(
-        folder,
-        pathlib.Path(OUT.value) if OUT.value else folder / "evaluation",
-        data=data,
-        metrics=METRICS.value or evaluate_run.METRICS,
-        points=LAMS.value,
-        count=IMAGES.value,
-        segmenter=pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,
-    )
+    with _hosts.joined():
+        evaluate_run.evaluate_run(
+            folder,
+            pathlib.Path(OUT.value) if OUT.value else folder / "evaluation",
+            data=data,
+            metrics=METRICS.value or evaluate_run.METRICS,
+            points=LAMS.value,
+            count=IMAGES.value,
+            segmenter=pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,
+        )
     return 0
 
 

@@ -3,6 +3,7 @@
     python -m bin.train --config configs/quickstart.py
     python -m bin.train --config configs/csmri_supervised_8x.py:M --config.train.batch=16 --workdir runs/mine
     python -m bin.train --config configs/csmri_supervised_8x.py --dry-run
+    srun python -m bin.train --config configs/csmri_supervised_8x.py --coordinator auto     # on several hosts
 
 The same command again goes on where it was stopped. Results are in the work folder, `runs/NAME` by default.
 """
@@ -12,13 +13,14 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from bin import _cli
+from bin import _cli, _hosts
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE[:variant] with the settings; --config.key=value changes one."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/ and the name of the config).")
 DRY_RUN = flags.DEFINE_bool("dry-run", False, "Build everything, say what would run and how long it would take, and stop.")
+flags.adopt_module_key_flags(_hosts)
 
 
 def train() -> int:
@@ -28,10 +30,11 @@ def train() -> int:
     if CONFIG.value is None:
         raise InputError("Say what to train: --config configs/quickstart.py (see --help).")
     run.use_all_cores()
-    if DRY_RUN.value:
-        run.dry_run(CONFIG.value)
-        return 0
-    return 0 if run.run(CONFIG.value, workdir()) else 130
+    with _hosts.joined():
+        if DRY_RUN.value:
+            run.dry_run(CONFIG.value)
+            return 0
+        return 0 if run.run(CONFIG.value, workdir()) else 130
 
 
 def workdir() -> pathlib.Path:

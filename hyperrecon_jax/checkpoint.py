@@ -11,7 +11,8 @@
     RUN/summary.json            test-set figures, at the end
     RUN/reconstructions.png     the picture, at the end
 
-Checkpoints are written in the background. The latest ones stay, and the one with the lowest validation loss.
+Checkpoints are written in the background, by all hosts that hold a part of the state. The latest ones stay, and the one
+with the lowest validation loss.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from hyperrecon_jax import files, memory
+from hyperrecon_jax import files, hosts, memory
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.train import TrainState
 
@@ -198,17 +199,18 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mappin
     args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), config=ocp.args.JsonSave(dict(settings)))
     with writing(folder):
         checkpoints.wait_until_finished()
-        check_room(folder, memory.num_bytes(state))
+        if hosts.first():
+            check_room(folder, memory.num_bytes(state))
         checkpoints.save(int(state.step), args=args, metrics=validation)
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
-    """The latest checkpoint, placed as `like` is.
+    """The latest checkpoint, placed as `like` is: on as many devices and hosts as those, whatever it was saved from.
 
     Raises:
         InputError: if it is damaged.
     """
-    step = checkpoints.latest_step()
+    step = hosts.agreed(checkpoints.latest_step)
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
     try:
         restored = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))

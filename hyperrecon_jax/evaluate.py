@@ -1,7 +1,8 @@
 """Reconstructions and their scores over a set of images and a set of lambdas: curves and landscapes (Figs. 3 to 5).
 
 The weights are generated once for each lambda, and the images are batched under them as dense convolutions. The lambdas
-are spread over all local devices. A score is computed where its reconstruction is, and nothing but scores leaves there.
+are spread over all devices, of all hosts. A score is computed where its reconstruction is, and nothing but scores leaves
+there; each host gets all of them.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from hyperrecon_jax import files, hyperparams, losses, memory, metrics
+from hyperrecon_jax import files, hosts, hyperparams, losses, memory, metrics
 from hyperrecon_jax.data.dataset import Samples
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
@@ -159,7 +160,8 @@ def make_score(
             raise InputError(f"There must be images and lambdas to score, got {count} and {len(lams)}.")
         shape = (count, *samples.example.image.shape)
         if shape not in chunks:
-            chunks[shape] = chunk or min(count, images_at_once(model, problem, variables, samples.example, lams[0]))
+            room = partial(images_at_once, model, problem, variables, samples.example, lams[0])
+            chunks[shape] = chunk or min(count, hosts.agreed(room))
         size = chunks[shape]
         variables = place(mesh, variables)
         devices = mesh.devices.size
@@ -168,7 +170,7 @@ def make_score(
         for start in range(0, count, size):
             index = np.arange(start, start + size)  # the last chunk is filled up with images that are dropped again
             here = jax.tree.map(jnp.asarray, samples.take(index % count))
-            rows.append(jax.device_get(spread(variables, place(mesh, padded, SPREAD), key, here, index)))
+            rows.append(jax.device_get(hosts.local(spread(variables, place(mesh, padded, SPREAD), key, here, index))))
         scores, of_input = zip(*rows, strict=True)
         return (
             {k: np.concatenate([row[k] for row in scores], 1)[: len(lams), :count] for k in names},
@@ -206,11 +208,15 @@ def curve(
     block = min(len(lams), BLOCK * mesh.devices.size)
     identity = digest(score.names, samples.identity, lams, jax.random.key_data(key), variables) if kept else ""
     done, scores, of_input = _resume(kept, identity)
+    if hosts.agreed(lambda: done) != done:
+        raise InputError(f"{kept} must be the same file for all hosts, on a disk that they share.")
     variables = place(mesh, variables)
     saved = time.monotonic()
     every = 0.2 if sys.stderr.isatty() else 30  # seconds: in a log file each update is a line
     shown: dict[str, Any] = {"unit": " reconstructions", "unit_scale": samples.size, "desc": "evaluating"}
-    with tqdm(total=len(lams), initial=done, disable=not progress, file=sys.stderr, mininterval=every, **shown) as bar:
+    with tqdm(
+        total=len(lams), initial=done, disable=not (progress and hosts.first()), file=sys.stderr, mininterval=every, **shown
+    ) as bar:
         try:
             while done < len(lams):
                 here = lams[np.minimum(np.arange(done, done + block), len(lams) - 1)]  # of one size: compiled once
@@ -220,14 +226,14 @@ def curve(
                 done += count
                 bar.update(count)
                 if kept and time.monotonic() - saved > SAVE_EVERY:
-                    _keep(kept, identity, scores, of_input)
+                    hosts.on_first(_keep, kept, identity, scores, of_input)
                     saved = time.monotonic()
         except KeyboardInterrupt:
             if kept and done:
-                _keep(kept, identity, scores, of_input)
+                hosts.on_first(_keep, kept, identity, scores, of_input)
             raise
     if kept:
-        kept.unlink(missing_ok=True)
+        hosts.on_first(kept.unlink, missing_ok=True)
     return scores, of_input
 
 

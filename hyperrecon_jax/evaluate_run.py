@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from hyperrecon_jax import checkpoint, evaluate, logs, report, scores
+from hyperrecon_jax import checkpoint, evaluate, hosts, logs, report, scores
 from hyperrecon_jax.data import need_labels, some, spread
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluation_pictures import Evaluated, draw, title
@@ -47,7 +47,7 @@ def evaluate_run(
     segmenter: Path | None = None,
     say: Say = print,
 ) -> xr.Dataset:
-    """Score a run over a grid of lambdas, and write all that the module's first lines list.
+    """Score a run over a grid of lambdas, and write all that the module's first lines list (the first host does).
 
     Args:
         run: the folder of a run.
@@ -74,9 +74,10 @@ def evaluate_run(
         metrics = tuple(dict.fromkeys((*metrics, "dice")))
     score = evaluate.make_score(setup.model, setup.objective, setup.problem, names=metrics, segment=segment)
     size = int(np.prod([len(axis) for axis in prepared.axes]))
+    say = say if hosts.first() else lambda _: None
     say(f"Scoring {prepared.samples.size} images at {size} lambdas ...")
     with checkpoint.writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+        hosts.on_first(out.mkdir, parents=True, exist_ok=True)
         start = time.monotonic()
         values, of_input = evaluate.landscape(
             score,
@@ -96,6 +97,8 @@ def evaluate_run(
             index=prepared.places,
             attrs=_about(run, prepared),
         )
+        if not hosts.first():
+            return ds
         known = scores.summary(ds)
         rows = scores.rows(known)
         scores.save(out / SCORES, ds)

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, data, hyperparams, masks, operators
+from hyperrecon_jax import checkpoint, data, hosts, hyperparams, masks, operators
 from hyperrecon_jax.config import AUTO, complete
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
@@ -88,7 +88,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     if model.members:
         size = config.train.batch // device_mesh(config.train.batch).size
         share = jax.ShapeDtypeStruct((size, *shape, 2), jnp.float32)
-        setup = setup._replace(together=members_together(model, share, variables))
+        setup = setup._replace(together=hosts.agreed(partial(members_together, model, share, variables)))
     score = _make_score(config, setup)
     state = initial_state(model, variables, optimizer)
     return Experiment(config, dataset, setup, state, reported_lams(config), score, key_validation, key_test)
@@ -178,7 +178,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
     c = config.data
     if c.source == "arrays":
         return data.arrays(train=c.train, val=c.val, test=c.test)
-    made = data.read(prepared_folder(config), disk=None if c.placement == "auto" else c.placement == "disk")
+    folder = hosts.in_turn(partial(prepared_folder, config))
+    made = data.read(folder, disk=None if c.placement == "auto" else c.placement == "disk")
     if config.task.name == "segmentation":
         return made
     return made._replace(train=data.without_labels(made.train), val=data.without_labels(made.val))

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, evaluate, figures, logs
+from hyperrecon_jax import checkpoint, evaluate, figures, hosts, logs
 from hyperrecon_jax.config import AUTO
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.experiment import Experiment, regions
@@ -43,7 +43,7 @@ def means(scores: dict[str, np.ndarray]) -> dict[str, float]:
 
 def variables(state: TrainState) -> Tree:
     """The model's variables on one device, out of the mesh."""
-    return jax.device_put({"params": state.params, "batch_stats": state.batch_stats}, jax.local_devices()[0])
+    return jax.device_put(hosts.local({"params": state.params, "batch_stats": state.batch_stats}), jax.local_devices()[0])
 
 
 def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
@@ -81,8 +81,9 @@ def _networks(experiment: Experiment) -> str:
 
 
 def _devices(mesh: Mesh) -> str:
-    used, there = mesh.devices.size, jax.local_device_count()
+    used, there = mesh.devices.size, jax.device_count()
     text = f"{used} {mesh.devices.flat[0].platform} device{'s' * (used > 1)}"
+    text += f" of {hosts.count()} hosts" if hosts.count() > 1 else ""
     if used == there:
         return text
     return f"{text} of {there}, since config.train.batch (and what DHS keeps, of each) must be a multiple of their number"
@@ -119,10 +120,12 @@ def parameter_counts(experiment: Experiment) -> dict[str, int]:
 
 
 def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say) -> None:
-    """Score the test set, write `summary.json` and the picture, tell the user."""
+    """Score the test set; on the first host write `summary.json` and the picture and tell the user."""
     say("Scoring the test set ...")
     samples = experiment.dataset.test.samples
     scores, of_input = experiment.score.run(variables(state), samples, experiment.lams, experiment.key_test)
+    if not hosts.first():
+        return
     del scores["loss"]
     rows = {
         lam_name(lam): {

@@ -21,7 +21,7 @@ import psutil
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, data, evaluate, hyperparams, logs, memory, report
+from hyperrecon_jax import checkpoint, data, evaluate, hosts, hyperparams, logs, memory, report
 from hyperrecon_jax.config import AUTO, FREE, complete, default_config, differences, flatten
 from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
@@ -29,7 +29,7 @@ from hyperrecon_jax.experiment import Experiment, build, load, with_scales
 from hyperrecon_jax.report import Say
 from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
-from hyperrecon_jax.train import SPREAD, TrainState, fit, keys, leaves_out, make_step, mesh_of, place, place_state
+from hyperrecon_jax.train import TrainState, fit, keys, leaves_out, make_step, mesh_of, place, place_part, place_state
 
 TRIED = 4  # steps of a dry run
 
@@ -45,11 +45,11 @@ def use_all_cores() -> None:
 
 
 def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
-    """Train, or go on training, and report.
+    """Train, or go on training, and report; on all hosts at once, of which the first speaks and writes.
 
     Args:
         config: settings.
-        workdir: the folder of the run (`checkpoint.py`).
+        workdir: the folder of the run (`checkpoint.py`), the same for all hosts.
         say: receives lines for the user.
 
     Returns:
@@ -61,20 +61,27 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     """
     config = complete(config)
     settings = config.to_dict()
-    resumed = checkpoint.begun(workdir, settings, differences)
-    if resumed and checkpoint.steps_reported(workdir) >= config.train.steps:
+    say = say if hosts.first() else _silence
+
+    def there():
+        resumed = checkpoint.begun(workdir, settings, differences)
+        return resumed, resumed and checkpoint.steps_reported(workdir) >= config.train.steps
+
+    resumed, finished = hosts.agreed(there)
+    if finished:
         say(f"This run is finished already.\n{report.hint(config, workdir)}")
         return True
     experiment = build(config)
     setup = experiment.setup
     lambdas = workdir / checkpoint.LAMBDAS
     mesh = mesh_of(setup)
-    resident = lives_on_device(experiment, mesh)
+    resident = hosts.agreed(partial(lives_on_device, experiment, mesh))
     say(report.describe(experiment, mesh, resident))
     size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
-    checkpoint.check_room(workdir, size)
-    begin = partial(checkpoint.begin, workdir, settings, size=size)
-    found = checkpoint.read_scales(workdir, config.loss.terms) if config.loss.scales == AUTO else None
+    hosts.on_first(checkpoint.check_room, workdir, size)
+    begin = partial(hosts.on_first, checkpoint.begin, workdir, settings, size=size)
+    known = partial(checkpoint.read_scales, workdir, config.loss.terms)
+    found = hosts.agreed(known) if config.loss.scales == AUTO else None
     if config.loss.scales == AUTO and not found:
         if config.loss.ground_truth:
             if not resumed:
@@ -87,7 +94,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     if not resumed:
         begin()
     if found:
-        checkpoint.write_scales(workdir, found)
+        hosts.on_first(checkpoint.write_scales, workdir, found)
         experiment = with_scales(experiment, tuple(1 / found[name] for name in config.loss.terms))
         setup = experiment.setup
     step = make_step(setup, mesh, resident=resident)
@@ -95,27 +102,31 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     with (
         checkpoint.writing(workdir),
         checkpoint.manager(workdir, keep=config.train.keep) as checkpoints,
-        _until_signalled() as stop,
+        hosts.ending(),  # before the checkpoints are closed, which waits for all hosts
+        checkpoint.writing(workdir),
+        _until_signalled() as signalled,
     ):
-        if checkpoints.latest_step() is not None:
+        if hosts.agreed(checkpoints.latest_step) is not None:
             state = checkpoint.restore(checkpoints, state)
             say(f"Going on from step {int(state.step)}.")
         if resumed:
             begin()  # not before the checkpoint is known to be good
         first = int(state.step)
-        logs.drop_after(first, lambdas, needs=("step",))
-        with logs.open_logs(
+        hosts.on_first(logs.drop_after, first, lambdas, needs=("step",))
+        opened = hosts.on_first(
+            logs.open_logs,
             workdir / checkpoint.METRICS,
             workdir / checkpoint.TENSORBOARD,
             first=first,
             steps=config.train.steps,
             batch=setup.batch,
-        ) as write:
+        )
+        with opened or contextlib.nullcontext(_silence) as write:
 
             def log(step, means, used):
                 write(step, "train", means)
                 if leaves_out(setup):
-                    logs.write_lambdas(lambdas, step, used)
+                    hosts.on_first(logs.write_lambdas, lambdas, step, used)
 
             def save(state):
                 scores = validate(experiment, state)
@@ -132,7 +143,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                     save_every=config.train.save_every,
                     on_log=log,
                     on_save=save,
-                    stop=stop,
+                    stop=hosts.any_asks(signalled),
                 )
             except Diverged as error:
                 good = checkpoints.latest_step()
@@ -179,7 +190,7 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
     settings = {key: value for key, value in flatten(alone).items() if key not in FREE}
     images = [experiment.dataset.train.samples.identity, experiment.dataset.val.samples.identity]
     known = data.cache_folder(config.data.cache or None) / "scales" / evaluate.digest(json.dumps(settings), images)
-    found = checkpoint.read_scales(known, config.loss.terms)
+    found = hosts.agreed(partial(checkpoint.read_scales, known, config.loss.terms))
     if found is None:
         say(f"Finding the loss scales: {len(lams)} losses alone, each with a U-Net of its own ...")
         if not run(alone, workdir / checkpoint.CALIBRATION, say=say):
@@ -187,9 +198,10 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
         trained, state = load(workdir / checkpoint.CALIBRATION)
         scores, _ = _score_validation(trained, state, lams)
         found = dict(zip(config.loss.terms, scores["loss"].mean(1).tolist(), strict=True))
-        with checkpoint.writing(known):
-            known.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_scales(known, found)
+        if hosts.first():
+            with checkpoint.writing(known):
+                known.mkdir(parents=True, exist_ok=True)
+            checkpoint.write_scales(known, found)
         say(f"These scales are kept in {known} for other runs of the same setting.")
     else:
         say(f"The loss scales were found before, for the same setting: {known}.")
@@ -207,7 +219,7 @@ def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
     size = experiment.dataset.train.samples.nbytes
     device = mesh.devices.flat[0]
     if device.platform == "cpu":  # devices share the host's memory, and each has its copy
-        return size * mesh.devices.size <= psutil.virtual_memory().available / 4
+        return size * len(mesh.local_devices) <= psutil.virtual_memory().available / 4
     limit = (device.memory_stats() or {}).get("bytes_limit", 0)  # not every platform tells
     return size <= limit / 4
 
@@ -220,9 +232,9 @@ def _samples(experiment: Experiment, mesh: Mesh, resident: bool, first: int, las
         while True:
             yield everywhere
     key_order, _ = keys(experiment.setup)
-    put = partial(place, mesh, spec=SPREAD)
+    put, share = partial(place_part, mesh), (jax.process_index(), hosts.count())
     batch, workers = config.train.batch, config.data.workers
-    yield from stream(samples, key_order, first=first, last=last, batch=batch, put=put, workers=workers)
+    yield from stream(samples, key_order, first=first, last=last, batch=batch, put=put, share=share, workers=workers)
 
 
 def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
@@ -236,6 +248,10 @@ def _score_validation(experiment: Experiment, state: TrainState, lams: np.ndarra
     samples = experiment.dataset.val.samples
     chosen = data.some(samples, data.spread(samples.size, experiment.config.train.validation_images))
     return experiment.score.run(report.variables(state), chosen, lams, experiment.key_validation)
+
+
+def _silence(*_: Any) -> None:
+    """What hosts other than the first say and log."""
 
 
 @contextlib.contextmanager
@@ -264,11 +280,12 @@ def _until_signalled() -> Iterator[Callable[[], bool]]:
 
 def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     """Build everything, take a few real steps, and say what `run` would do and how long it would take."""
+    say = say if hosts.first() else _silence
     experiment = build(config)
     setup, steps = experiment.setup, experiment.config.train.steps
     pilot_steps = experiment.config.loss.pilot_steps if experiment.config.loss.scales == AUTO else 0
     mesh = mesh_of(setup)
-    resident = lives_on_device(experiment, mesh)
+    resident = hosts.agreed(partial(lives_on_device, experiment, mesh))
     say(report.describe(experiment, mesh, resident))
     state = place_state(mesh, experiment.state)
     samples = _samples(experiment, mesh, resident, 0, TRIED)

@@ -29,9 +29,9 @@ import optax
 from jax import stages
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from hyperrecon_jax import memory
+from hyperrecon_jax import hosts, memory
 from hyperrecon_jax.data.feed import batch_indices
-from hyperrecon_jax.errors import Diverged
+from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.gradient import Plan, of_weights, separable
 from hyperrecon_jax.hypernet import is_cut
 from hyperrecon_jax.model import Model, generate_weights_spread, train_main
@@ -115,10 +115,19 @@ def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
 
 
 def device_mesh(*sizes: int) -> Mesh:
-    """The largest number of local devices that divides the sizes."""
-    devices = jax.local_devices()
-    count = max(n for n in range(1, len(devices) + 1) if math.gcd(*sizes) % n == 0)
-    return jax.make_mesh((count,), (DEVICE,), axis_types=(AxisType.Auto,), devices=devices[:count])
+    """The largest number of devices that divides the sizes.
+
+    As many of each host, in the order of the hosts, so that each has one part of what is spread.
+
+    Raises:
+        InputError: if the number of hosts does not divide the sizes.
+    """
+    here, count = jax.local_device_count(), hosts.count()
+    each = max((n for n in range(1, here + 1) if math.gcd(*sizes) % (n * count) == 0), default=0)
+    if not each:
+        raise InputError(f"config.train.batch and config.dhs.keep must be multiples of the number of hosts, {count}.")
+    chosen = [device for host in range(count) for device in [d for d in jax.devices() if d.process_index == host][:each]]
+    return Mesh(np.array(chosen), (DEVICE,), axis_types=(AxisType.Auto,))
 
 
 def mesh_of(setup: Setup) -> Mesh:
@@ -127,13 +136,21 @@ def mesh_of(setup: Setup) -> Mesh:
 
 
 def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
-    """A tree of arrays on the mesh: a copy on each device, or cut along the first axis (`SPREAD`)."""
-    return jax.device_put(tree, NamedSharding(mesh, spec))
+    """A tree of arrays, known to each host, on the mesh: a copy on each device, or cut along the first axis (`SPREAD`)."""
+    return hosts.put(tree, NamedSharding(mesh, spec))
+
+
+def place_part(mesh: Mesh, tree: Tree) -> Tree:
+    """A tree of arrays, each host's own part of a batch, as the whole batch, `SPREAD` over the mesh."""
+    if hosts.count() == 1:
+        return place(mesh, tree, SPREAD)
+    sharding = NamedSharding(mesh, SPREAD)
+    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
 
 
 def place_state(mesh: Mesh, state: TrainState) -> TrainState:
     """The state on the mesh: the hypernetwork's heads and what the optimizer knows of them in parts, all else as copies."""
-    return jax.device_put(state, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, state)))
+    return hosts.put(state, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, state)))
 
 
 def specs(mesh: Mesh, tree: Tree) -> Tree:
@@ -298,7 +315,7 @@ def fit(
 
     def flush():
         if since:
-            rows, used = zip(*jax.device_get(since), strict=True)
+            rows, used = zip(*jax.device_get(hosts.local(since)), strict=True)
             for i, row in enumerate(rows, start=done - len(rows) + 1):
                 if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                     raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")

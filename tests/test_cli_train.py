@@ -183,7 +183,7 @@ def test_help_shows_how_and_our_flags_alone():
     assert result.stdout.startswith("Train a reconstruction network for every lambda.\n")
     assert "python -m bin.train --config configs/quickstart.py" in result.stdout
     flags = [line.split()[0] for line in result.stdout.partition("Flags:\n")[2].splitlines()]
-    assert flags == ["--config", "--workdir", "--dry-run"]
+    assert flags == ["--config", "--workdir", "--dry-run", "--coordinator", "--processes", "--process"]
 
 
 # Mistakes on the command line and in the config file. Each ends before anything is written.

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "hyperrecon_jax"
 FLOORS = [
     ["errors", "memory", "files", "sample"],
     ["conv", "conv_pallas", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack", "data.dataset"],
-    ["metrics", "unet", "hypernet", "problem", "volumes.arrays", "volumes.dicom", "volumes.fastmri"],
+    ["metrics", "hosts", "unet", "hypernet", "problem", "volumes.arrays", "volumes.dicom", "volumes.fastmri"],
     ["model", "volumes.formats", "data.sources.grid", "data.sources.subject", "data.sources.coils"],
     ["objective", "volumes.reading"],
     [

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from absl import logging
 
-from hyperrecon_jax import memory
+from hyperrecon_jax import hosts, memory
 from hyperrecon_jax.data.dataset import Dataset, Samples, Split, loaded, on_disk
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils, Sample
@@ -155,7 +155,8 @@ def read(folder: Path, *, disk: bool | None = None) -> Dataset:
         slices = metadata(folder)["slices"]
         sets = {name: _samples(folder, name, sum(slices[name])) for name in Dataset._fields}
         if disk is None:
-            disk = sum(samples.nbytes for samples in sets.values()) > psutil.virtual_memory().available / 2
+            size = sum(samples.nbytes for samples in sets.values())
+            disk = hosts.agreed(lambda: size > psutil.virtual_memory().available / 2)
         if not disk:
             sets = {name: loaded(samples) for name, samples in sets.items()}
     ends = np.cumsum([0, *(len(slices[name]) for name in sets)])
