@@ -24,13 +24,13 @@ JSON = flags.DEFINE_string("json", None, "File for the rows.")
 
 
 def bench() -> int:
-    from hyperrecon_jax import bench, run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import bench, machine  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.checkpoint import write_json
     from hyperrecon_jax.errors import InputError
 
     if SIZE.value % 8:
         raise InputError(f"--size must be a multiple of 8, got {SIZE.value}.")
-    run.use_all_cores()
+    machine.start()
     suite = bench.SUITES[SUITE.value]
     candidates = suite(size=SIZE.value, batch=BATCH.value, width=WIDTH.value, hyper_width=HYPER_WIDTH.value)
     rows = bench.measure(SUITE.value, list(candidates), rounds=ROUNDS.value, say=print)

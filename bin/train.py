@@ -22,12 +22,12 @@ DRY_RUN = flags.DEFINE_bool("dry-run", False, "Build everything, say what would 
 
 
 def train() -> int:
-    from hyperrecon_jax import run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import machine, run  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.errors import InputError
 
     if CONFIG.value is None:
         raise InputError("Say what to train: --config configs/quickstart.py (see --help).")
-    run.use_all_cores()
+    machine.start()
     if DRY_RUN.value:
         run.dry_run(CONFIG.value)
         return 0

@@ -21,7 +21,7 @@ import psutil
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, data, evaluate, hyperparams, logs, memory, report
+from hyperrecon_jax import checkpoint, data, evaluate, files, hyperparams, logs, memory, report
 from hyperrecon_jax.config import AUTO, FREE, complete, default_config, differences, flatten
 from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
@@ -32,16 +32,6 @@ from hyperrecon_jax.scales import pilot
 from hyperrecon_jax.train import SPREAD, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
 
 TRIED = 4  # steps of a dry run
-
-
-def use_all_cores() -> None:
-    """Make each CPU core a JAX device, unless the user chose a number; call it before anything runs on JAX.
-
-    One step keeps one core busy: each core takes its part of the batch, as each accelerator would.
-    """
-    if jax.config.jax_num_cpu_devices < 1:  # type: ignore[attr-defined]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
-        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
@@ -178,7 +168,7 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
     lams = np.stack([lams[np.argmax((np.asarray(hyperparams.coefficients(lams)) == corner).all(-1))] for corner in corners])
     settings = {key: value for key, value in flatten(alone).items() if key not in FREE}
     images = [experiment.dataset.train.samples.identity, experiment.dataset.val.samples.identity]
-    known = data.cache_folder(config.data.cache or None) / "scales" / evaluate.digest(json.dumps(settings), images)
+    known = files.cache_folder(config.data.cache or None) / "scales" / evaluate.digest(json.dumps(settings), images)
     found = checkpoint.read_scales(known, config.loss.terms)
     if found is None:
         say(f"Finding the loss scales: {len(lams)} losses alone, each with a U-Net of its own ...")

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "hyperrecon_jax"
 # From the ground up. A module imports from the floors below its own.
 FLOORS = [
     ["errors", "memory", "files", "sample"],
-    ["conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack", "data.dataset"],
+    ["machine", "conv", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack", "data.dataset"],
     ["metrics", "unet", "hypernet", "problem", "volumes.arrays", "volumes.dicom", "volumes.fastmri"],
     ["model", "volumes.formats", "data.sources.grid", "data.sources.subject", "data.sources.coils"],
     ["objective", "volumes.reading"],
