@@ -31,6 +31,7 @@ from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
 from hyperrecon_jax.train import SPREAD, TrainState, device_mesh, fit, keys, leaves_out, make_step, place
 
+Scores = dict[str, float]
 TRIED = 4  # steps of a dry run
 
 
@@ -82,10 +83,11 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         setup = experiment.setup
     step = make_step(setup, mesh, resident=resident)
     state = place(mesh, experiment.state)
+    losses: dict[int, float] = {}  # of validation, by step
     with (
+        _until_signalled() as (stop, unless_signalled),  # around all else: until the last checkpoint is written
         checkpoint.writing(workdir),
-        checkpoint.manager(workdir, keep=config.train.keep) as checkpoints,
-        _until_signalled() as stop,
+        checkpoint.manager(workdir, keep=config.train.keep, losses=losses) as checkpoints,
     ):
         if checkpoints.latest_step() is not None:
             state = checkpoint.restore(checkpoints, state)
@@ -94,6 +96,8 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
             begin()  # not before the checkpoint is known to be good
         first = int(state.step)
         logs.drop_after(first, lambdas, needs=("step",))
+        rows = logs.read_rows(workdir / checkpoint.METRICS)
+        losses.update((row["step"], row["val/loss"]) for row in rows if "val/loss" in row and row["step"] <= first)
         with logs.open_logs(
             workdir / checkpoint.METRICS,
             workdir / checkpoint.TENSORBOARD,
@@ -107,12 +111,20 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                 if leaves_out(setup):
                     logs.write_lambdas(lambdas, step, used)
 
+            def validate_if_due(state):
+                done = int(state.step)
+                if done in losses or not done or (done % config.train.save_every and done != config.train.steps):
+                    return
+                if scores := unless_signalled(lambda: validate(experiment, state)):  # else the next start does
+                    write(done, "val", scores)
+                    losses[done] = scores.get("loss", np.inf)
+
             def save(state):
-                scores = validate(experiment, state)
-                write(int(state.step), "val", scores)
-                checkpoint.save(checkpoints, state, settings, scores)
+                checkpoint.save(checkpoints, state, settings)  # first: validation may take longer than is left to live
+                validate_if_due(state)
 
             try:
+                validate_if_due(state)
                 state = fit(
                     step,
                     state,
@@ -133,7 +145,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                     f"Training stopped: {error}; {kept}. Try a lower config.train.learning_rate or a config.train.clip,"
                     " with another --workdir."
                 ) from error
-    if int(state.step) < config.train.steps:
+    if stop() or int(state.step) < config.train.steps:
         say(f"Interrupted at step {int(state.step)}; it is saved in {workdir}. The same command goes on from there.")
         return False
     with checkpoint.writing(workdir):
@@ -215,7 +227,7 @@ def _samples(experiment: Experiment, mesh: Mesh, resident: bool, first: int, las
     yield from stream(samples, key_order, first=first, last=last, batch=batch, put=put, workers=workers)
 
 
-def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
+def validate(experiment: Experiment, state: TrainState) -> Scores:
     """Means over the validation images and the reported lambdas: "loss" and the metrics."""
     scores, _ = _score_validation(experiment, state, experiment.lams)
     return report.means(scores)
@@ -229,27 +241,41 @@ def _score_validation(experiment: Experiment, state: TrainState, lams: np.ndarra
 
 
 @contextlib.contextmanager
-def _until_signalled() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true; a second one acts as ever."""
-    received = []
-    previous: dict[int, Any] = {}
+def _until_signalled() -> Iterator[tuple[Callable[[], bool], Callable[[Callable[[], Scores]], Scores | None]]]:
+    """Inside, Ctrl-C or SIGTERM only makes the first function true; a second Ctrl-C acts as ever.
+
+    Yields also a function that does what can be done again later, and returns its result: None if a signal came before its
+    end, which breaks it off.
+    """
+    received: list[int] = []
+    breakable: list[bool] = []
 
     def handle(number, frame):
+        if not received:
+            # not print: the signal may have come in the middle of one
+            os.write(2, b"\nStopping after this step; the state will be saved. (Ctrl-C to stop at once.)\n")
         received.append(number)
-        # not print: the signal may have come in the middle of one
-        os.write(2, b"\nStopping after this step; the state will be saved. (Again to stop at once.)\n")
-        restore()
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        if breakable:
+            raise KeyboardInterrupt
 
-    def restore():
+    def unless_signalled(work):
+        breakable.append(True)
+        try:
+            return None if received else work()
+        except KeyboardInterrupt:
+            return None
+        finally:
+            breakable.clear()
+
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield lambda: bool(received), unless_signalled
+    finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
-        yield lambda: bool(received)
-    finally:
-        restore()
 
 
 def dry_run(config: ConfigDict, *, say: Say = print) -> None:

@@ -284,9 +284,9 @@ def test_checkpoints_hold_everything(settings, uninterrupted):
 def test_the_best_checkpoint_stays(settings, tmp_path):
     state = build(settings).state
     losses = {1: 0.5, 2: 0.1, 3: 0.4, 4: 0.3, 5: 0.2}
-    with checkpoint.manager(tmp_path, keep=2) as checkpoints:
-        for step, loss in losses.items():
-            checkpoint.save(checkpoints, state._replace(step=np.int32(step)), {}, {"loss": loss})
+    with checkpoint.manager(tmp_path, keep=2, losses=losses) as checkpoints:
+        for step in losses:
+            checkpoint.save(checkpoints, state._replace(step=np.int32(step)), {})
         checkpoints.wait_until_finished()
         assert sorted(checkpoints.all_steps()) == [2, 4, 5]
 
