@@ -1,5 +1,6 @@
 """What every command shares: flags in, one clear sentence and status 2 for a user's mistake."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,10 +14,11 @@ from hyperrecon_jax.errors import Diverged, InputError
 def main(run: Callable[..., int], *, folders: bool = False) -> None:
     """Parse the flags, call `run`, exit with what it returns; with `folders` it gets the arguments that are no flags.
 
-    A mistake of the user ends with one sentence and status 2, training that diverged with 1, Ctrl-C with 130. Anything
-    else is a defect of ours and keeps its traceback.
+    A mistake of the user ends with one sentence and status 2, training that diverged with 1, Ctrl-C and SIGTERM with 130.
+    Anything else is a defect of ours and keeps its traceback.
     """
     _quieten()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             _help()
@@ -32,6 +34,10 @@ def main(run: Callable[..., int], *, folders: bool = False) -> None:
         _fail(error, 1)
     except KeyboardInterrupt:
         _fail("interrupted.", 130)
+    except Exception:
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            raise
+        _fail("interrupted.", 130)  # a library made something else of it
 
 
 def numbers(flag: str, values: Sequence[str]) -> list[float]:
@@ -44,6 +50,12 @@ def numbers(flag: str, values: Sequence[str]) -> list[float]:
         return [float(value) for value in values]
     except ValueError:
         raise InputError(f"--{flag} must be numbers, got {','.join(values)}.") from None
+
+
+def _terminate(*_: object) -> None:
+    """SIGTERM is as Ctrl-C, so that what is under way cleans up; a second one changes nothing."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _quieten() -> None:

@@ -22,12 +22,12 @@ SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each.")
 
 
 def study() -> int:
-    from hyperrecon_jax import baseline_study, run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import baseline_study, machine  # after the flags: JAX takes seconds to import
 
     if CONFIG.value is None:
         raise InputError("Say what to study: --config configs/laptop_sl.py:csmri (see --help).")
     lams = _cli.numbers("lams", LAMS.value)
-    run.use_all_cores()
+    machine.start()
     done = baseline_study.study(
         CONFIG.value, pathlib.Path(OUT.value), lams=lams, learning_rate=RATE.value, seeds=SEEDS.value
     )

@@ -39,14 +39,14 @@ def bench() -> int:
     widths = tuple(_whole("hyper_width", HYPER_WIDTH.value, least=1))
     # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from hyperrecon_jax import bench, memory, run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import bench, machine, memory  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.checkpoint import write_json
 
     suites = list(bench.SUITES) if "all" in SUITE.value else SUITE.value or list(bench.QUICK)
     for suite in suites:
         if suite not in bench.SUITES:
             raise InputError(f"--suite must be among {', '.join(bench.SUITES)}, all; got {suite!r}.")
-    run.use_all_cores()
+    machine.start()
     print(f"{', '.join(suites)} on {bench.machine()}")
     rows = []
     for suite in suites:

@@ -22,7 +22,7 @@ POINTS = flags.DEFINE_integer("points", 21, "Points of the grid along each lambd
 
 
 def study() -> int:
-    from hyperrecon_jax import dhs_study, run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import dhs_study, machine  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.errors import InputError
 
     if CONFIG.value is None:
@@ -30,7 +30,7 @@ def study() -> int:
     if not all(width.isdecimal() and int(width) > 0 for width in WIDTHS.value):
         raise InputError(f"--widths must be whole numbers above 0, got {','.join(WIDTHS.value)}.")
     rates = _cli.numbers("rates", RATES.value)
-    run.use_all_cores()
+    machine.start()
     done = dhs_study.study(
         CONFIG.value,
         pathlib.Path(OUT.value),

@@ -31,13 +31,13 @@ flags.adopt_module_key_flags(_hosts)
 
 
 def evaluate(folders: list[str]) -> int:
-    from hyperrecon_jax import compare, evaluate_run, run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import compare, evaluate_run, machine  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.errors import InputError
 
+    machine.start()
     if COMPARE.value:
         if RUN.value or len(folders) < 2:
             raise InputError("--compare takes the folders of two runs or more: --compare RUN RUN ...")
-        run.use_all_cores()
         compare.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
         return 0
     if folders or not RUN.value:
@@ -49,7 +49,6 @@ def evaluate(folders: list[str]) -> int:
     data = CONFIG.value.to_dict()["data"] if CONFIG.value else None
     if DATA.value:
         data = {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
-    run.use_all_cores()
     folder = pathlib.Path(RUN.value)
     with _hosts.joined():
         evaluate_run.evaluate_run(

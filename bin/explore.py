@@ -26,9 +26,10 @@ POINTS = flags.DEFINE_integer("points", None, "Of --export: points along each la
 def explore() -> int:
     if not RUN.value:
         raise InputError("Say what to explore: --run RUN (see --help).")
-    from hyperrecon_jax import explorer  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import explorer, machine  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.explorer.engine import Engine
 
+    machine.start()
     engine = Engine(pathlib.Path(RUN.value))
     if EXPORT.value:
         file = explorer.export(engine, pathlib.Path(EXPORT.value), slices=SLICES.value, points=POINTS.value, progress=True)

@@ -24,12 +24,12 @@ flags.adopt_module_key_flags(_hosts)
 
 
 def train() -> int:
-    from hyperrecon_jax import run  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import machine, run  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.errors import InputError
 
     if CONFIG.value is None:
         raise InputError("Say what to train: --config configs/quickstart.py (see --help).")
-    run.use_all_cores()
+    machine.start()
     with _hosts.joined():
         if DRY_RUN.value:
             run.dry_run(CONFIG.value)

@@ -23,11 +23,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
 from hyperrecon_jax import files, hosts, memory
 from hyperrecon_jax.errors import InputError
@@ -55,7 +55,7 @@ def begun(folder: Path, settings: Mapping[str, Any], differences: Callable[[Mapp
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "is no folder" if not there.is_dir() else "may not be written"
         raise InputError(f"The work folder {folder} cannot be used, since {there} {why}: choose another --workdir.")
-    if there != folder.absolute() or not any(there.iterdir()):
+    if there != folder.absolute() or all(path.suffix == ".partial" for path in there.iterdir()):  # killed as it began
         return False
     if not (folder / CONFIG).is_file():
         raise InputError(f"The work folder {folder} is not empty and holds no {CONFIG}: choose another --workdir.")
@@ -161,19 +161,30 @@ def write_json(path: Path, content: Any) -> None:
         partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
-def manager(folder: Path, *, keep: int, read_only: bool = False) -> ocp.CheckpointManager:
+class Best(NamedTuple):
+    """Which checkpoint Orbax preserves: that of the lowest loss, of the steps whose loss is known."""
+
+    losses: Mapping[int, float]
+
+    def should_preserve(self, checkpoints, *, context):
+        known = [info.step for info in checkpoints if math.isfinite(self.losses.get(info.step, math.nan))]
+        best = min(known, key=self.losses.__getitem__, default=None)
+        return [info.step == best for info in checkpoints]
+
+
+def manager(
+    folder: Path, *, keep: int, losses: Mapping[int, float] | None = None, read_only: bool = False
+) -> ocp.CheckpointManager:
     """The checkpoints of a run; close it (`with`) to wait for the last one to be written.
 
-    With `read_only` nothing in the folder changes, not even if the run goes on meanwhile.
+    Args:
+        folder: of the run.
+        keep: how many of the latest stay.
+        losses: of validation, by step. Whenever one is saved, the best of those that were validated by then stays, too.
+        read_only: nothing in the folder changes, not even if the run goes on meanwhile.
     """
-
-    def loss(metrics):
-        return metrics.get("loss", math.inf)
-
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy([LatestN(keep), BestN(get_metric_fn=loss, reverse=True, n=1)]),
-        best_fn=loss,  # without it the figures are not kept, and a run that goes on knows no best
-        best_mode="min",
+        preservation_policy=AnyPreservationPolicy([LatestN(keep), Best({} if losses is None else losses)]),
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         read_only=read_only,
@@ -182,15 +193,15 @@ def manager(folder: Path, *, keep: int, read_only: bool = False) -> ocp.Checkpoi
         return ocp.CheckpointManager((folder / CHECKPOINTS).absolute(), options=options)
     except OSError:
         raise
-    except Exception as error:  # the figures of some checkpoint are damaged
+    except Exception as error:
         raise InputError(
             f"The checkpoints in {folder / CHECKPOINTS} cannot be read ({type(error).__name__}: {error}); delete the"
             " damaged one, or the whole work folder to begin anew."
         ) from error
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mapping[str, Any], validation: dict[str, float]):
-    """Begin to write a checkpoint of the state, with the validation's figures, of which "loss" tells the best.
+def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mapping[str, Any]):
+    """Begin to write a checkpoint of the state.
 
     Raises:
         InputError: if the disk has no room for it, or did not take the one before.
@@ -201,7 +212,7 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mappin
         checkpoints.wait_until_finished()
         if hosts.first():
             check_room(folder, memory.num_bytes(state))
-        checkpoints.save(int(state.step), args=args, metrics=validation)
+        checkpoints.save(int(state.step), args=args)
 
 
 def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:

@@ -1,9 +1,16 @@
-"""Files that are written whole or not at all."""
+"""Where files are kept that are made once, and how they are written: whole or not at all."""
 
 import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+
+def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
+    """Where what is prepared once is kept: `cache`, else `$HYPERRECON_JAX_CACHE`, else in the user's folder of caches."""
+    named = os.environ.get("HYPERRECON_JAX_CACHE") if cache is None else cache
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
+    return Path(named or usual).expanduser().absolute()
 
 
 @contextlib.contextmanager

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from hyperrecon_jax import files
@@ -44,7 +41,7 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     terminal = sys.stderr.isatty()
     with (
         metrics.open("a") as file,
-        contextlib.closing(_events(tensorboard, first)) as events,
+        _events(tensorboard, first) as write_events,
         tqdm(total=steps, initial=first, bar_format=BAR, disable=not terminal, dynamic_ncols=True) as bar,
     ):
 
@@ -55,10 +52,7 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
             row = {"step": step, "seconds": round(before + seconds, 3), **{f"{group}/{k}": v for k, v in values.items()}}
             file.write(json.dumps(row) + "\n")
             file.flush()
-            for name, value in values.items():
-                scalar = summary.scalar(f"{group}/{name}", value)
-                events.write_event(Event(wall_time=time.time(), step=step, summary=scalar))
-            events.flush()
+            write_events(step, {f"{group}/{name}": value for name, value in values.items()})
             if group != "train":
                 text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
                 tqdm.write(f"step {step}: validation {text}", file=sys.stderr)
@@ -79,13 +73,25 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
         yield write
 
 
-def _events(folder: Path, first: int) -> EventsWriter:
+@contextlib.contextmanager
+def _events(folder: Path, first: int) -> Iterator[Callable[[int, dict[str, float]], None]]:
     """A new event file. Not a SummaryWriter: its thread dies of a full disk, and the run would wait for it for ever."""
+    from tensorboardX import summary  # here, because it imports PyTorch where that is installed
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
     folder.mkdir(exist_ok=True)
-    events = EventsWriter(str(folder / "events"), filename_suffix=f".{first}")
-    # TensorBoard drops what an earlier file holds of this step and later ones
-    events.write_event(Event(wall_time=time.time(), step=first + 1, session_log=SessionLog(status=SessionLog.START)))
-    return events
+    with contextlib.closing(EventsWriter(str(folder / "events"), filename_suffix=f".{first}")) as events:
+        # TensorBoard drops what an earlier file holds of this step and later ones
+        start = SessionLog(status=SessionLog.START)
+        events.write_event(Event(wall_time=time.time(), step=first + 1, session_log=start))
+
+        def write(step: int, values: dict[str, float]) -> None:
+            for name, value in values.items():
+                events.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
+            events.flush()
+
+        yield write
 
 
 def duration(seconds: float) -> str:

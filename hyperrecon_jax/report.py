@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, evaluate, figures, hosts, logs
+from hyperrecon_jax import checkpoint, evaluate, hosts, logs
 from hyperrecon_jax.config import AUTO
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.experiment import Experiment, regions
@@ -162,6 +162,8 @@ def histogram(experiment: Experiment, rows: list[dict[str, Any]], workdir: Path)
     The numbers: `counts`, `(epochs, bins)` for one lambda, `(epochs, bins, bins)` for the first two of more, lambda_1
     first; `edges`, `(bins + 1,)`. An epoch is as many samples as there are training images; the last may be cut short.
     """
+    from hyperrecon_jax import figures  # here, because Matplotlib is slow to import
+
     setup = experiment.setup
     epoch = np.array([(row["step"] - 1) * setup.batch // experiment.dataset.train.samples.size for row in rows])
     lams = np.array([row["lams"] for row in rows])[..., :2]  # (steps, keep, 1 or 2)
@@ -207,6 +209,8 @@ def hint(config: ConfigDict, workdir: Path) -> str:
 
 def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree, path: Path) -> None:
     """The picture of a run."""
+    from hyperrecon_jax import figures  # here, because Matplotlib is slow to import
+
     setup, split = experiment.setup, experiment.dataset.test
     chosen = pictured(split.subjects)
     truth = split.samples.take(chosen)

@@ -21,7 +21,7 @@ import psutil
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import checkpoint, data, evaluate, hosts, hyperparams, logs, memory, report
+from hyperrecon_jax import checkpoint, data, evaluate, files, hosts, hyperparams, logs, memory, report
 from hyperrecon_jax.config import AUTO, FREE, complete, default_config, differences, flatten
 from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
@@ -31,17 +31,8 @@ from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
 from hyperrecon_jax.train import TrainState, fit, keys, leaves_out, make_step, mesh_of, place, place_part, place_state
 
+Scores = dict[str, float]
 TRIED = 4  # steps of a dry run
-
-
-def use_all_cores() -> None:
-    """Make each CPU core a JAX device, unless the user chose a number; call it before anything runs on JAX.
-
-    One step keeps one core busy: each core takes its part of the batch, as each accelerator would.
-    """
-    if jax.config.jax_num_cpu_devices < 1:  # type: ignore[attr-defined]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
-        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
@@ -99,12 +90,13 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         setup = experiment.setup
     step = make_step(setup, mesh, resident=resident)
     state = place_state(mesh, experiment.state)
+    losses: dict[int, float] = {}  # of validation, by step
     with (
+        _until_signalled() as (stop, unless_signalled),  # around all else: until the last checkpoint is written
         checkpoint.writing(workdir),
-        checkpoint.manager(workdir, keep=config.train.keep) as checkpoints,
+        checkpoint.manager(workdir, keep=config.train.keep, losses=losses) as checkpoints,
         hosts.ending(),  # before the checkpoints are closed, which waits for all hosts
         checkpoint.writing(workdir),
-        _until_signalled() as signalled,
     ):
         if hosts.agreed(checkpoints.latest_step) is not None:
             state = checkpoint.restore(checkpoints, state)
@@ -113,6 +105,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
             begin()  # not before the checkpoint is known to be good
         first = int(state.step)
         hosts.on_first(logs.drop_after, first, lambdas, needs=("step",))
+        losses.update(hosts.agreed(partial(_validated, workdir, first)))
         opened = hosts.on_first(
             logs.open_logs,
             workdir / checkpoint.METRICS,
@@ -128,12 +121,20 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                 if leaves_out(setup):
                     hosts.on_first(logs.write_lambdas, lambdas, step, used)
 
+            def validate_if_due(state):
+                done = int(state.step)
+                if done in losses or not done or (done % config.train.save_every and done != config.train.steps):
+                    return
+                if scores := unless_signalled(lambda: validate(experiment, state)):  # else the next start does
+                    write(done, "val", scores)
+                    losses[done] = scores.get("loss", np.inf)
+
             def save(state):
-                scores = validate(experiment, state)
-                write(int(state.step), "val", scores)
-                checkpoint.save(checkpoints, state, settings, scores)
+                checkpoint.save(checkpoints, state, settings)  # first: validation may take longer than is left to live
+                validate_if_due(state)
 
             try:
+                validate_if_due(state)
                 state = fit(
                     step,
                     state,
@@ -143,7 +144,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                     save_every=config.train.save_every,
                     on_log=log,
                     on_save=save,
-                    stop=hosts.any_asks(signalled),
+                    stop=hosts.any_asks(stop),
                 )
             except Diverged as error:
                 good = checkpoints.latest_step()
@@ -154,7 +155,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                     f"Training stopped: {error}; {kept}. Try a lower config.train.learning_rate or a config.train.clip,"
                     " with another --workdir."
                 ) from error
-    if int(state.step) < config.train.steps:
+    if int(state.step) < config.train.steps or (hosts.count() == 1 and stop()):
         say(f"Interrupted at step {int(state.step)}; it is saved in {workdir}. The same command goes on from there.")
         return False
     with checkpoint.writing(workdir):
@@ -189,7 +190,7 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
     lams = np.stack([lams[np.argmax((np.asarray(hyperparams.coefficients(lams)) == corner).all(-1))] for corner in corners])
     settings = {key: value for key, value in flatten(alone).items() if key not in FREE}
     images = [experiment.dataset.train.samples.identity, experiment.dataset.val.samples.identity]
-    known = data.cache_folder(config.data.cache or None) / "scales" / evaluate.digest(json.dumps(settings), images)
+    known = files.cache_folder(config.data.cache or None) / "scales" / evaluate.digest(json.dumps(settings), images)
     found = hosts.agreed(partial(checkpoint.read_scales, known, config.loss.terms))
     if found is None:
         say(f"Finding the loss scales: {len(lams)} losses alone, each with a U-Net of its own ...")
@@ -237,7 +238,13 @@ def _samples(experiment: Experiment, mesh: Mesh, resident: bool, first: int, las
     yield from stream(samples, key_order, first=first, last=last, batch=batch, put=put, share=share, workers=workers)
 
 
-def validate(experiment: Experiment, state: TrainState) -> dict[str, float]:
+def _validated(workdir: Path, last: int) -> list[tuple[int, float]]:
+    """The steps up to `last` that were validated, and their losses."""
+    rows = logs.read_rows(workdir / checkpoint.METRICS)
+    return [(row["step"], row["val/loss"]) for row in rows if "val/loss" in row and row["step"] <= last]
+
+
+def validate(experiment: Experiment, state: TrainState) -> Scores:
     """Means over the validation images and the reported lambdas: "loss" and the metrics."""
     scores, _ = _score_validation(experiment, state, experiment.lams)
     return report.means(scores)
@@ -255,27 +262,43 @@ def _silence(*_: Any) -> None:
 
 
 @contextlib.contextmanager
-def _until_signalled() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM only makes the yielded function true; a second one acts as ever."""
-    received = []
-    previous: dict[int, Any] = {}
+def _until_signalled() -> Iterator[tuple[Callable[[], bool], Callable[[Callable[[], Scores]], Scores | None]]]:
+    """Inside, Ctrl-C or SIGTERM only makes the first function true; a second Ctrl-C acts as ever.
+
+    Yields also a function that does what can be done again later, and returns its result: None if a signal came before its
+    end, which breaks it off.
+    """
+    received: list[int] = []
+    breakable: list[bool] = []
 
     def handle(number, frame):
+        if not received:
+            # not print: the signal may have come in the middle of one
+            os.write(2, b"\nStopping after this step; the state will be saved. (Ctrl-C to stop at once.)\n")
         received.append(number)
-        # not print: the signal may have come in the middle of one
-        os.write(2, b"\nStopping after this step; the state will be saved. (Again to stop at once.)\n")
-        restore()
+        signal.signal(signal.SIGINT, previous[signal.SIGINT])
+        if breakable:
+            raise KeyboardInterrupt
 
-    def restore():
+    def unless_signalled(work):
+        if hosts.count() > 1:  # which do it together
+            return work()
+        breakable.append(True)
+        try:
+            return None if received else work()
+        except KeyboardInterrupt:
+            return None
+        finally:
+            breakable.clear()
+
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, handle)
+    try:
+        yield lambda: bool(received), unless_signalled
+    finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        previous[number] = signal.signal(number, handle)
-    try:
-        yield lambda: bool(received)
-    finally:
-        restore()
 
 
 def dry_run(config: ConfigDict, *, say: Say = print) -> None:

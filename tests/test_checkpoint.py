@@ -28,10 +28,13 @@ def differences(old, new):
     return [key for key in new if old[key] != new[key]]
 
 
-def save(folder, losses, keep=2):
-    with checkpoint.manager(folder, keep=keep) as checkpoints:
+def save(folder, losses, *, known=None):
+    """Checkpoints, of which each is validated once it is saved; `known` has the losses of those before."""
+    known = {} if known is None else known
+    with checkpoint.manager(folder, keep=2, losses=known) as checkpoints:
         for step, loss in losses.items():
-            checkpoint.save(checkpoints, STATE._replace(step=np.int32(step)), SETTINGS, {"loss": loss, "psnr": 20.0})
+            checkpoint.save(checkpoints, STATE._replace(step=np.int32(step)), SETTINGS)
+            known[step] = loss
 
 
 def steps(folder):
@@ -50,9 +53,19 @@ def test_saved_and_restored_is_the_same(tmp_path):
 
 
 def test_the_best_stays_also_when_a_run_goes_on(tmp_path):
+    known = {}
     for losses, kept in (({1: 0.5, 2: 0.1, 3: 0.4}, [2, 3]), ({4: 0.3}, [2, 3, 4]), ({5: 0.2}, [2, 4, 5])):
-        save(tmp_path, losses)
+        save(tmp_path, losses, known=known)
         assert steps(tmp_path) == kept
+
+
+def test_one_that_was_not_validated_is_not_the_best(tmp_path):
+    """Nor is one of a loss that is no number, or one that is gone."""
+    save(tmp_path, {1: np.nan, 2: 0.3, 3: 0.4}, known={0: 0.1})
+    with checkpoint.manager(tmp_path, keep=1, losses={0: 0.1, 2: 0.3, 4: 0.2}) as checkpoints:
+        for step in (5, 6):
+            checkpoint.save(checkpoints, STATE._replace(step=np.int32(step)), SETTINGS)
+    assert steps(tmp_path) == [2, 6]
 
 
 def test_what_a_killed_run_left_unfinished_goes(tmp_path):
@@ -66,9 +79,12 @@ def test_what_a_killed_run_left_unfinished_goes(tmp_path):
 
 
 def test_an_empty_or_missing_folder_is_new(tmp_path):
+    """Also one of a run that was killed as it wrote its settings."""
     assert not checkpoint.begun(tmp_path, SETTINGS, differences)
     assert not checkpoint.begun(tmp_path / "a" / "b", SETTINGS, differences)
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "config.json.partial").write_text("{")
+    assert not checkpoint.begun(tmp_path, SETTINGS, differences)
 
 
 def test_the_same_experiment_goes_on_and_another_is_refused(tmp_path):

@@ -2,13 +2,12 @@
 
 import shutil
 from collections import namedtuple
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hyperrecon_jax import data
-from hyperrecon_jax.data import population, prepared
+from hyperrecon_jax.data import population
 from hyperrecon_jax.errors import InputError
 
 SETTINGS = {"size": 32, "subjects": (2, 1, 1), "slices": 3}
@@ -133,16 +132,6 @@ def test_a_full_disk_is_named_before_work_begins(tmp_path, monkeypatch, no_makin
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"`cache` .* 1 bytes are left and the data need up to 36\.9 kB"):
         data.mni(**SETTINGS, cache=tmp_path)
-
-
-def test_the_default_root_follows_the_environment(monkeypatch, tmp_path):
-    monkeypatch.delenv("HYPERRECON_JAX_CACHE", raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert prepared.cache_folder() == tmp_path / "hyperrecon_jax"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert prepared.cache_folder() == Path.home() / ".cache" / "hyperrecon_jax"
-    monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path / "mine"))
-    assert prepared.cache_folder() == tmp_path / "mine"
 
 
 def test_stdout_stays_clean(tmp_path, capsys):

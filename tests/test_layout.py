@@ -11,7 +11,18 @@ PACKAGE = ROOT / "hyperrecon_jax"
 # From the ground up. A module imports from the floors below its own.
 FLOORS = [
     ["errors", "memory", "files", "sample"],
-    ["conv", "conv_pallas", "operators", "masks", "hyperparams", "losses", "choose", "volumes.stack", "data.dataset"],
+    [
+        "machine",
+        "conv",
+        "conv_pallas",
+        "operators",
+        "masks",
+        "hyperparams",
+        "losses",
+        "choose",
+        "volumes.stack",
+        "data.dataset",
+    ],
     ["metrics", "hosts", "unet", "hypernet", "problem", "volumes.arrays", "volumes.dicom", "volumes.fastmri"],
     ["model", "volumes.formats", "data.sources.grid", "data.sources.subject", "data.sources.coils"],
     ["objective", "volumes.reading"],

@@ -1,5 +1,6 @@
 """A run from settings to results: what is interrupted and resumed equals what is not, bit for bit."""
 
+import functools
 import itertools
 import json
 import shutil
@@ -97,6 +98,56 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
     assert a["test"] == b["test"]
     rows = [json.loads(line) for line in (tmp_path / "run" / checkpoint.METRICS).read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]  # also after each start
+
+
+def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
+    settings, uninterrupted, tmp_path, monkeypatch
+):
+    """The state is saved before; the last step is no exception."""
+    original, said = run.validate, []
+    for step in (3, 6):
+
+        def validate(experiment, state, step=step):
+            if int(state.step) == step:
+                signal.raise_signal(signal.SIGTERM)
+            return original(experiment, state)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(run, "validate", validate)
+            assert not run.run(settings, tmp_path / "run", say=said.append)
+        assert said[-1].startswith(f"Interrupted at step {step}; it is saved")
+        rows = logs.read_rows(tmp_path / "run" / checkpoint.METRICS)
+        assert [row["step"] for row in rows if "val/loss" in row] == [3][: step // 6]
+    assert run.run(settings, tmp_path / "run", say=said.append)
+    ours, theirs = (
+        [{**row, "seconds": 0} for row in logs.read_rows(folder / checkpoint.METRICS) if "val/loss" in row]
+        for folder in (tmp_path / "run", uninterrupted[0])
+    )
+    assert [row["step"] for row in ours] == [3, 6]
+    assert ours == theirs
+    states = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(settings, tmp_path, monkeypatch):
+    original = run.fit
+
+    def fit(*args, on_log, second, **options):
+        def log(step, means, used):
+            on_log(step, means, used)
+            if step == 1:
+                signal.raise_signal(signal.SIGTERM)
+                signal.raise_signal(second)
+
+        return original(*args, on_log=log, **options)
+
+    monkeypatch.setattr(run, "fit", functools.partial(fit, second=signal.SIGTERM))
+    assert not run.run(settings, tmp_path / "run", say=lambda line: None)
+    assert (tmp_path / "run" / checkpoint.CHECKPOINTS / "1").is_dir()
+    monkeypatch.setattr(run, "fit", functools.partial(fit, second=signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        run.run(settings, tmp_path / "other", say=lambda line: None)
+    assert list((tmp_path / "other" / checkpoint.CHECKPOINTS).iterdir()) == []
 
 
 def test_scales_of_supervised_losses_come_from_networks_of_single_losses(settings, tmp_path, monkeypatch):
@@ -284,9 +335,9 @@ def test_checkpoints_hold_everything(settings, uninterrupted):
 def test_the_best_checkpoint_stays(settings, tmp_path):
     state = build(settings).state
     losses = {1: 0.5, 2: 0.1, 3: 0.4, 4: 0.3, 5: 0.2}
-    with checkpoint.manager(tmp_path, keep=2) as checkpoints:
-        for step, loss in losses.items():
-            checkpoint.save(checkpoints, state._replace(step=np.int32(step)), {}, {"loss": loss})
+    with checkpoint.manager(tmp_path, keep=2, losses=losses) as checkpoints:
+        for step in losses:
+            checkpoint.save(checkpoints, state._replace(step=np.int32(step)), {})
         checkpoints.wait_until_finished()
         assert sorted(checkpoints.all_steps()) == [2, 4, 5]
 

@@ -19,7 +19,7 @@ from hyperrecon_jax.data.dataset import (
     without_labels,
 )
 from hyperrecon_jax.data.from_files import files_folder
-from hyperrecon_jax.data.prepared import cache_folder, metadata, mni, mni_folder, read
+from hyperrecon_jax.data.prepared import metadata, mni, mni_folder, read
 from hyperrecon_jax.data.sources.subject import Settings
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Settings",
     "Split",
     "arrays",
-    "cache_folder",
     "files_folder",
     "images",
     "in_memory",

@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
+from hyperrecon_jax import files
 from hyperrecon_jax.data import preparation, prepared
 from hyperrecon_jax.data.sources.subject import Settings
 from hyperrecon_jax.errors import InputError
@@ -30,7 +31,7 @@ def files_folder(
         settings: what the source makes of them.
         subjects: how many for training, validation and test; no subject is in two.
         seed: of the split.
-        cache: the folder for prepared data; by default that of `prepared.cache_folder`.
+        cache: the folder for prepared data; by default that of `files.cache_folder`.
         workers: processes that prepare.
 
     Raises:
@@ -42,7 +43,7 @@ def files_folder(
     prepared.check(size=settings.size, subjects=subjects, slices=settings.slices, seed=seed)
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 
-    home, raw = prepared.cache_folder(cache), Path(os.path.abspath(Path(root).expanduser()))
+    home, raw = files.cache_folder(cache), Path(os.path.abspath(Path(root).expanduser()))
     if home.is_relative_to(raw) and not any(part.startswith(".") for part in home.relative_to(raw).parts):
         raise InputError(f"`cache` {home} must lie outside of `root` {raw}, or it would be taken for a part of it.")
     train, val, test = subjects

@@ -16,7 +16,7 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from scipy import interpolate, ndimage
+from scipy import ndimage
 
 from hyperrecon_jax.data import template
 from hyperrecon_jax.errors import InputError
@@ -243,6 +243,8 @@ class Look(NamedTuple):
 
 
 def _random_look(rng: np.random.Generator, anchors: np.ndarray) -> Look:
+    from scipy import interpolate  # here, because it is slow to import
+
     white = rng.uniform(0.68, 0.82)
     tissue = white * np.array([rng.uniform(0.12, 0.28), rng.uniform(0.58, 0.72), 1.0])
     # Flat near a tissue's anchor and steep between two: real texture stays, weakened, and borders of tissues sharpen.

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 from absl import logging
 
-from hyperrecon_jax import hosts, memory
+from hyperrecon_jax import files, hosts, memory
 from hyperrecon_jax.data.dataset import Dataset, Samples, Split, loaded, on_disk
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.sample import Coils, Sample
@@ -60,7 +60,7 @@ def mni_folder(
         subjects: how many subjects for training, validation and test. No subject, and no seed, is in two splits.
         slices: axial slices a subject, spread evenly over the brain. Images are in order of subject, then slice.
         seed: of the whole population.
-        cache: the folder for them; by default that of `cache_folder`.
+        cache: the folder for them; by default that of `files.cache_folder`.
 
     Raises:
         InputError: if an argument is out of range or the cache cannot be written.
@@ -70,7 +70,7 @@ def mni_folder(
 
     train, val, test = (int(n) for n in subjects)
     config = builder.Config.of(size=int(size), subjects=(train, val, test), slices=int(slices), seed=int(seed))
-    home = cache_folder(cache)
+    home = files.cache_folder(cache)
     folder = home / builder.MniPopulation.name / config.name / builder.RECIPE
     if not folder.exists():
         need = sum(subjects) * slices * size**2 * 3  # bytes: two of image and one of label a pixel
@@ -90,13 +90,6 @@ def check(*, size: int, subjects: tuple[int, int, int], slices: int, seed: int) 
         raise InputError(f"`subjects` must be three positive whole numbers (train, val, test), got {subjects!r}.")
     if not _whole(seed, at_least=0):
         raise InputError(f"`seed` must be a whole number of at least 0, got {seed!r}.")
-
-
-def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """Where what is prepared once is kept: `cache`, else `$HYPERRECON_JAX_CACHE`, else in the user's folder of caches."""
-    named = os.environ.get("HYPERRECON_JAX_CACHE") if cache is None else cache
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
-    return Path(named or usual).expanduser().absolute()
 
 
 @contextlib.contextmanager
