@@ -123,7 +123,8 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     """Score the test set; on the first host write `summary.json` and the picture and tell the user."""
     say("Scoring the test set ...")
     samples = experiment.dataset.test.samples
-    scores, of_input = experiment.score.run(variables(state), samples, experiment.lams, experiment.key_test)
+    found = variables(state)  # all hosts take part in it
+    scores, of_input = experiment.score.run(found, samples, experiment.lams, experiment.key_test)
     if not hosts.first():
         return
     del scores["loss"]
@@ -136,7 +137,7 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     }
     seconds = max((row["seconds"] for row in logs.read_rows(workdir / checkpoint.METRICS)), default=0.0)
     peak = peak_memory()
-    draw(experiment, state, scores, of_input, workdir / checkpoint.PICTURE)
+    draw(experiment, found, scores, of_input, workdir / checkpoint.PICTURE)
     kept = logs.read_rows(workdir / checkpoint.LAMBDAS, needs=("step",)) if len(experiment.config.loss.terms) > 1 else []
     if kept:
         histogram(experiment, kept, workdir)
@@ -207,7 +208,7 @@ def hint(config: ConfigDict, workdir: Path) -> str:
     )
 
 
-def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree, path: Path) -> None:
+def draw(experiment: Experiment, variables: Tree, scores: Tree, of_input: Tree, path: Path) -> None:
     """The picture of a run."""
     from hyperrecon_jax import figures  # here, because Matplotlib is slow to import
 
@@ -215,7 +216,7 @@ def draw(experiment: Experiment, state: TrainState, scores: Tree, of_input: Tree
     chosen = pictured(split.subjects)
     truth = split.samples.take(chosen)
     lifted = evaluate.inputs(setup.problem, experiment.key_test, truth, chosen)
-    x_hat = evaluate.reconstructions(setup.model, variables(state), lifted, experiment.lams)
+    x_hat = evaluate.reconstructions(setup.model, variables, lifted, experiment.lams)
     if experiment.config.task.name == "segmentation":
         figures.segmentations(
             path,

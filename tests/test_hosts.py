@@ -264,7 +264,7 @@ def trained():
 
 def save(folder, state):
     with checkpoint.manager(folder, keep=1) as checkpoints:
-        checkpoint.save(checkpoints, state, {}, {"loss": 1.0})
+        checkpoint.save(checkpoints, state, {})
 
 
 def restored(folder, like):
