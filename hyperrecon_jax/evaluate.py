@@ -23,12 +23,12 @@ from hyperrecon_jax import files, hosts, hyperparams, losses, memory, metrics
 from hyperrecon_jax.data.dataset import Samples
 from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.mesh import REPLICATED, SPREAD, device_mesh, place
 from hyperrecon_jax.model import Model, apply_main, network_at
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.operators import magnitude
 from hyperrecon_jax.problem import Measurement, Problem
 from hyperrecon_jax.sample import Sample
-from hyperrecon_jax.train import REPLICATED, SPREAD, device_mesh, place
 
 Tree = Any
 Values = dict[str, np.ndarray]

@@ -21,11 +21,12 @@ from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Score, make_score
 from hyperrecon_jax.gradient import Plan, separable
+from hyperrecon_jax.mesh import device_mesh
 from hyperrecon_jax.model import Model, apply_main, init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.problem import Problem, measured, simulated
 from hyperrecon_jax.sample import Coils, Sample
-from hyperrecon_jax.train import Setup, TrainState, device_mesh, initial_state, members_together, mesh_of, microbatch
+from hyperrecon_jax.train import Setup, TrainState, initial_state, members_together, mesh_of, microbatch
 from hyperrecon_jax.unet import UNet
 
 FEW = 9  # networks of an ensemble that a table can hold

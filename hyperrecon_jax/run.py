@@ -26,10 +26,11 @@ from hyperrecon_jax.config import AUTO, FREE, complete, default_config, differen
 from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.experiment import Experiment, build, load, with_scales
+from hyperrecon_jax.mesh import place, place_part
 from hyperrecon_jax.report import Say
 from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
-from hyperrecon_jax.train import TrainState, fit, keys, leaves_out, make_step, mesh_of, place, place_part, place_state
+from hyperrecon_jax.train import TrainState, fit, keys, leaves_out, make_step, mesh_of, place_state
 
 Scores = dict[str, float]
 TRIED = 4  # steps of a dry run

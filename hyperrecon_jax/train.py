@@ -27,21 +27,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import stages
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from hyperrecon_jax import hosts, memory
 from hyperrecon_jax.data.feed import batch_indices
-from hyperrecon_jax.errors import Diverged, InputError
+from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.gradient import Plan, of_weights, separable
 from hyperrecon_jax.hypernet import is_cut
+from hyperrecon_jax.mesh import DEVICE, REPLICATED, SPREAD, device_mesh, shardings
 from hyperrecon_jax.model import Model, generate_weights_spread, train_main
 from hyperrecon_jax.objective import Objective
 from hyperrecon_jax.problem import Problem
 from hyperrecon_jax.sample import Sample, take
 
 Tree = Any
-DEVICE = "device"
-REPLICATED, SPREAD = PartitionSpec(), PartitionSpec(DEVICE)
 
 
 class TrainState(NamedTuple):
@@ -64,7 +63,7 @@ class Setup(NamedTuple):
     batch: int
     key: jax.Array
     keep: int  # DHS: how many samples of a batch count; `batch` of them: UHS
-    rank: str = "absolute"  # DHS: by what they are ranked (`objective.misfit`)
+    rank: str = "absolute"  # DHS: by what they are ranked (`gradient.misfit`)
     together: int = 1  # members of an ensemble that are trained at once, a divisor of their number
     plan: Plan = Plan()  # how each device works through its part of the batch; `microbatch=None`: what suits the backend
 
@@ -114,43 +113,14 @@ def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
     return key_order, key_step
 
 
-def device_mesh(*sizes: int) -> Mesh:
-    """The largest number of devices that divides the sizes.
-
-    As many of each host, in the order of the hosts, so that each has one part of what is spread.
-
-    Raises:
-        InputError: if the number of hosts does not divide the sizes.
-    """
-    here, count = jax.local_device_count(), hosts.count()
-    each = max((n for n in range(1, here + 1) if math.gcd(*sizes) % (n * count) == 0), default=0)
-    if not each:
-        raise InputError(f"config.train.batch and config.dhs.keep must be multiples of the number of hosts, {count}.")
-    chosen = [device for host in range(count) for device in [d for d in jax.devices() if d.process_index == host][:each]]
-    return Mesh(np.array(chosen), (DEVICE,), axis_types=(AxisType.Auto,))
-
-
 def mesh_of(setup: Setup) -> Mesh:
     """The devices of a training: as many as divide the batch, and what DHS keeps of it if each device keeps as many."""
     return device_mesh(setup.batch, *([setup.keep] if setup.plan.rank_over == "device" else []))
 
 
-def place(mesh: Mesh, tree: Tree, spec: PartitionSpec = REPLICATED) -> Tree:
-    """A tree of arrays, known to each host, on the mesh: a copy on each device, or cut along the first axis (`SPREAD`)."""
-    return hosts.put(tree, NamedSharding(mesh, spec))
-
-
-def place_part(mesh: Mesh, tree: Tree) -> Tree:
-    """A tree of arrays, each host's own part of a batch, as the whole batch, `SPREAD` over the mesh."""
-    if hosts.count() == 1:
-        return place(mesh, tree, SPREAD)
-    sharding = NamedSharding(mesh, SPREAD)
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), tree)
-
-
 def place_state(mesh: Mesh, state: TrainState) -> TrainState:
     """The state on the mesh: the hypernetwork's heads and what the optimizer knows of them in parts, all else as copies."""
-    return hosts.put(state, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs(mesh, state)))
+    return hosts.put(state, shardings(mesh, specs(mesh, state)))
 
 
 def specs(mesh: Mesh, tree: Tree) -> Tree:
@@ -270,10 +240,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
         params, opt_state, norm = every(grad, state.opt_state, state.params)
         logs = {name: jnp.mean(values) for name, values in {**logs, "grad_norm": norm}.items()}
         state = TrainState(state.step + 1, params, stats, opt_state)
-        lie = jax.tree.map(
-            lambda leaf, spec: jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec)), state, laid
-        )
-        return lie, logs, used
+        return jax.lax.with_sharding_constraint(state, shardings(mesh, laid)), logs, used
 
     return jax.jit(step, donate_argnums=0)
 

@@ -14,7 +14,7 @@ import optax
 from jax.sharding import AxisType
 from test_train import IMAGES, PROBLEM, exchanged
 
-from hyperrecon_jax import hyperparams, train
+from hyperrecon_jax import hyperparams, mesh, train
 from hyperrecon_jax.gradient import Plan
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective, make_terms
@@ -45,9 +45,9 @@ def trained(devices, norm, keep, plan):
         keep=keep,
         plan=plan,
     )
-    on = jax.make_mesh((devices,), (train.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    on = jax.make_mesh((devices,), (mesh.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
     state = train.place_state(on, train.initial_state(model, variables, setup.optimizer))
-    samples = train.place(on, Sample(WIDE))
+    samples = mesh.place(on, Sample(WIDE))
     step = train.make_step(setup, on, resident=True)
     text = step.lower(state, samples).compile().as_text()
     losses, lams = [], []

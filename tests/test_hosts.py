@@ -19,6 +19,7 @@ from helper import ROOT, small_networks
 from jax.sharding import PartitionSpec
 
 from hyperrecon_jax import checkpoint, evaluate_run, hosts, run, train
+from hyperrecon_jax import mesh as placement
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import load
@@ -252,13 +253,13 @@ with hosts.joined(sys.argv[1], 2, int(sys.argv[2])):
 def trained():
     """An ensemble after two steps on two devices, and an array that is cut between them."""
     made, state = test_train.ensemble(np.array([[0.0], [1.0]], np.float32))
-    mesh = train.device_mesh(made.batch)
+    mesh = placement.device_mesh(made.batch)
     assert mesh.devices.size == 2
-    step, images = train.make_step(made, mesh, resident=True), train.place(mesh, Sample(test_train.IMAGES))
-    state = train.place(mesh, state)
+    step, images = train.make_step(made, mesh, resident=True), placement.place(mesh, Sample(test_train.IMAGES))
+    state = placement.place(mesh, state)
     for _ in range(2):
         state, *_ = step(state, images)
-    wide = train.place(mesh, jnp.arange(12.0).reshape(2, 6), PartitionSpec(None, train.DEVICE))
+    wide = placement.place(mesh, jnp.arange(12.0).reshape(2, 6), PartitionSpec(None, placement.DEVICE))
     return state._replace(batch_stats={"wide": wide})
 
 

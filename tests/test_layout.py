@@ -46,6 +46,7 @@ FLOORS = [
     ["data"],
     ["figures.style", "figures.crops"],
     ["figures.curves", "figures.images", "figures.maps", "figures.overview"],
+    ["mesh"],
     ["train", "figures", "logs", "scores", "diverse"],
     ["scales", "evaluate", "bench.floor"],
     ["checkpoint", "config_check", "names", "bench.timing", "bench.peer"],

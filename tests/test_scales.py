@@ -12,12 +12,13 @@ from helper import Net
 from hyperrecon_jax import hyperparams, losses, masks, operators
 from hyperrecon_jax.data.feed import batch_indices
 from hyperrecon_jax.errors import Diverged, InputError
+from hyperrecon_jax.mesh import device_mesh, place
 from hyperrecon_jax.model import generate_weights, init, reconstruct, without_norms
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.problem import simulated
 from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
-from hyperrecon_jax.train import Setup, device_mesh, initial_state, keys, place
+from hyperrecon_jax.train import Setup, initial_state, keys
 
 IMAGES = np.random.default_rng(0).random((6, 16, 16, 1), np.float32)
 OPERATOR = operators.csmri(jnp.asarray(masks.make("poisson_disc", (16, 16), acceleration=4.0)))

@@ -14,6 +14,7 @@ from helper import ROOT, Net, python
 from jax.sharding import AxisType
 
 from hyperrecon_jax import hyperparams, train
+from hyperrecon_jax import mesh as placement
 from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.data.feed import batch_indices, stream
 from hyperrecon_jax.errors import Diverged
@@ -57,17 +58,17 @@ def ensemble(lams, *, norm="instance", together=1):
 
 
 def mesh(devices):
-    return jax.make_mesh((devices,), (train.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    return jax.make_mesh((devices,), (placement.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
 
 
 def steps(made, state, devices, *, resident=True, count=3):
     on = mesh(devices)
     step = train.make_step(made, on, resident=resident)
     if resident:
-        samples = itertools.repeat(train.place(on, Sample(IMAGES)))
+        samples = itertools.repeat(placement.place(on, Sample(IMAGES)))
     else:
         key_order, _ = train.keys(made)
-        put = partial(train.place, on, spec=train.SPREAD)
+        put = partial(placement.place, on, spec=placement.SPREAD)
         samples = stream(in_memory(Sample(IMAGES)), key_order, first=0, last=count, batch=4, put=put)
     state, rows = train.place_state(on, state), []
     for batch in itertools.islice(samples, count):
@@ -173,7 +174,7 @@ def test_heads_lie_in_parts_and_so_does_what_the_optimizer_knows_of_them():
     assert moments.sharding == kernel.sharding
     whole = state.params["hyper"]["head:head.bias"]["bias"]  # one number has no parts
     assert {shard.data.shape for shard in whole.addressable_shards} == {(1,)}
-    after, _, _ = train.make_step(made, mesh(2), resident=True)(state, train.place(mesh(2), Sample(IMAGES)))
+    after, _, _ = train.make_step(made, mesh(2), resident=True)(state, placement.place(mesh(2), Sample(IMAGES)))
     assert after.params["hyper"]["head:conv.kernel"]["kernel"].sharding == kernel.sharding
 
 
@@ -227,10 +228,10 @@ def test_eight_devices_equal_one():
 
 
 def test_device_mesh_divides_the_batch():
-    assert train.device_mesh(4).devices.size == 2
-    assert train.device_mesh(5).devices.size == 1
-    assert train.device_mesh(4, 2).devices.size == 2
-    assert train.device_mesh(4, 3).devices.size == 1
+    assert placement.device_mesh(4).devices.size == 2
+    assert placement.device_mesh(5).devices.size == 1
+    assert placement.device_mesh(4, 2).devices.size == 2
+    assert placement.device_mesh(4, 3).devices.size == 1
 
 
 # The loop, with a step that costs nothing.

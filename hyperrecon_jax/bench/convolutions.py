@@ -26,7 +26,7 @@ from hyperrecon_jax.bench import floor, naive, networks
 from hyperrecon_jax.bench.networks import Scale
 from hyperrecon_jax.bench.timing import Candidate
 from hyperrecon_jax.conv import conv2d
-from hyperrecon_jax.train import SPREAD, device_mesh, place
+from hyperrecon_jax.mesh import SPREAD, device_mesh, place
 
 Convolution = Callable[[jax.Array, jax.Array], jax.Array]
 DTYPES = "float32", "bfloat16"  # of images

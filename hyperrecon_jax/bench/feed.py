@@ -11,7 +11,8 @@ from hyperrecon_jax.bench import networks
 from hyperrecon_jax.bench.networks import Scale
 from hyperrecon_jax.bench.timing import Candidate
 from hyperrecon_jax.data.feed import stream
-from hyperrecon_jax.train import SPREAD, device_mesh, make_step, place
+from hyperrecon_jax.mesh import SPREAD, device_mesh, place
+from hyperrecon_jax.train import make_step
 
 BATCHES = 48  # in a call of the feed alone: many more than are read ahead
 

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperrecon_jax.memory import num_bytes
+from hyperrecon_jax.mesh import SPREAD, device_mesh, place
 from hyperrecon_jax.model import Model, count_parameters, generate_weights
-from hyperrecon_jax.train import SPREAD, device_mesh, place
 
 Tree = Any
 CALLS = 7  # of each measurement; the fastest is the machine's rate

@@ -11,8 +11,8 @@ from hyperrecon_jax import data, evaluate, hyperparams
 from hyperrecon_jax.bench import floor, networks
 from hyperrecon_jax.bench.networks import Scale
 from hyperrecon_jax.bench.timing import Candidate
+from hyperrecon_jax.mesh import REPLICATED, SPREAD, device_mesh, place
 from hyperrecon_jax.model import apply_main, generate_weights
-from hyperrecon_jax.train import REPLICATED, SPREAD, device_mesh, place
 
 
 def candidates(scale: Scale) -> Iterator[Candidate]:

@@ -14,11 +14,12 @@ from hyperrecon_jax import hyperparams, masks, operators
 from hyperrecon_jax.bench import floor
 from hyperrecon_jax.bench.timing import Candidate
 from hyperrecon_jax.gradient import separable
+from hyperrecon_jax.mesh import SPREAD, device_mesh, place
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.problem import simulated
 from hyperrecon_jax.sample import Sample
-from hyperrecon_jax.train import SPREAD, Setup, TrainState, device_mesh, initial_state, make_step, place, place_state
+from hyperrecon_jax.train import Setup, TrainState, initial_state, make_step, place_state
 from hyperrecon_jax.unet import UNet
 
 Tree = Any

@@ -21,7 +21,7 @@ import hyperrecon_jax
 from hyperrecon_jax.bench import networks
 from hyperrecon_jax.bench.networks import Scale
 from hyperrecon_jax.bench.timing import Row, memory_held
-from hyperrecon_jax.train import device_mesh
+from hyperrecon_jax.mesh import device_mesh
 
 STARTS = ("first start", "second start")
 CHILD = "import hyperrecon_jax.run; from hyperrecon_jax.bench import startup; startup.child()"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from hyperrecon_jax.bench import networks
 from hyperrecon_jax.bench.networks import Scale
 from hyperrecon_jax.bench.timing import Candidate
-from hyperrecon_jax.train import device_mesh
+from hyperrecon_jax.mesh import device_mesh
 
 
 def train(scale: Scale) -> Iterator[Candidate]:
