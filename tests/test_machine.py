@@ -1,5 +1,6 @@
 """What a command computes on, and that a second start compiles nothing, computes the same and cannot fail by it."""
 
+import ctypes
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helper import ROOT
+from helper import ROOT, python
 
 from hyperrecon_jax import machine
 
@@ -128,3 +129,18 @@ def test_what_was_not_used_for_the_longest_time_goes_first(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
     machine.trim(tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"new", "old"}
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_freed_memory_is_kept():
+    """A block that is allocated again costs no page faults the second time; without `keep_memory` each time."""
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from hyperrecon_jax import machine\n"
+        "if sys.argv[1:]: machine.keep_memory()\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "np.ones(2**24)\n"
+        "before = faults(); np.ones(2**24); print(faults() - before)\n"
+    )
+    kept, given_back = (int(python("-c", code, *args, cwd=ROOT).stdout) for args in (["kept"], []))
+    assert kept < 100 < given_back
