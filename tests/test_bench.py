@@ -179,7 +179,7 @@ def test_dhs_steps_of_both_kinds():
     """The first two of the suite for real: uniform sampling, and half of the batch pulled back."""
     rows = measured(itertools.islice(steps.dhs(SMALL), 2))
     names = [(row.case, row.implementation) for row in rows]
-    assert names == [("16 px x 4, instance norm", "UHS"), ("16 px x 4, instance norm", "DHS 2 of 4, pull back")]
+    assert names == [("16 px x 4, instance norm", "UHS"), ("16 px x 4, instance norm", "DHS 2 of 4, alone")]
     assert rows[0].ratio == 1
     assert all(row.seconds > 0 and row.peak_bytes > 0 for row in rows)
 

@@ -20,12 +20,13 @@ def train(scale: Scale) -> Iterator[Candidate]:
 def dhs(scale: Scale) -> Iterator[Candidate]:
     """Steps of amortized optimization: UHS, and DHS that keeps a half and a quarter, by both of its paths.
 
-    Instance norm allows the pull-back of the samples that count; batch norm couples the samples, so that the others are
-    masked. Either is compared with UHS under the same norm.
+    Under instance norm the samples that count are differentiated alone (on a CPU, where a sample at a time goes through the
+    network, by a second forward pass); batch norm couples the samples, so that the others are masked. Either is compared
+    with UHS under the same norm.
     """
     batch, samples = scale.batch, networks.images(scale)
     mesh = device_mesh(batch, batch // 2, batch // 4)  # the same for all
-    for norm, path in (("instance", "pull back"), ("batch", "mask")):
+    for norm, path in (("instance", "alone"), ("batch", "masked")):
         for keep in (batch, batch // 2, batch // 4):
             task = networks.amortized(scale, norm=norm, keep=keep)
             name = "UHS" if keep == batch else f"DHS {keep} of {batch}, {path}"
