@@ -158,8 +158,11 @@ def _of_each(of_one, batch, *, keep, choose, at_once):
     theta, *of = batch
     size = len(of[0])
 
-    def weighted(weight, theta, *of):
-        _, pull_back, (_, logs, _) = jax.vjp(lambda theta: of_one(theta, *of), theta, has_aux=True)
+    def forward(theta, *of):
+        return jax.vjp(lambda theta: of_one(theta, *of), theta, has_aux=True)
+
+    def weighted(weight, *one):
+        _, pull_back, (_, logs, _) = forward(*one)
         return logs, pull_back(weight / keep)[0]
 
     if choose is None:
@@ -167,9 +170,7 @@ def _of_each(of_one, batch, *, keep, choose, at_once):
         logs, grad = _map(weighted, at_once, ones, *batch)
         return (logs, ones), grad
     if at_once == size:
-        _, pull_backs, (_, logs, cost) = jax.vmap(
-            lambda theta, *of: jax.vjp(lambda theta: of_one(theta, *of), theta, has_aux=True)
-        )(*batch)
+        _, pull_backs, (_, logs, cost) = jax.vmap(forward)(*batch)
         rows, weights = choose(cost)
         (grad,) = jax.vmap(lambda pull_back, weight: pull_back(weight / keep))(_rows(pull_backs, rows), weights)
     else:
