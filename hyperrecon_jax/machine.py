@@ -15,8 +15,7 @@ import jax
 from hyperrecon_jax import files
 
 COMPILED = "compiled"
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
-LARGE_BLOCK = 2**25  # bytes, where glibc's own threshold ends up
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 LARGEST = 2**30  # bytes of what is kept: hundreds of experiments, each a few programs of a megabyte
 
 
@@ -37,16 +36,15 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
-def keep_memory(kept: bool = True) -> None:
-    """Where the C library is glibc, keep memory that is freed for what is allocated next; or let large blocks go, as ever.
+def keep_memory() -> None:
+    """Where the C library is glibc, keep memory that is freed for what is allocated next.
 
     On a CPU a step allocates what it needs anew. By default large blocks go back to the system when they are freed, which
     clears every page of them when they are touched again: 7 % of a step of HyperRecon-L at 128 x 128, two cores.
     """
     with contextlib.suppress(OSError, AttributeError):
         allocator = ctypes.CDLL(None)
-        options = (M_MMAP_MAX, 0 if kept else 2**16), (M_MMAP_THRESHOLD, LARGE_BLOCK), (M_TRIM_THRESHOLD, 2**31 - 1)
-        for option, value in options:
+        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
             allocator.mallopt(option, value)
 
 

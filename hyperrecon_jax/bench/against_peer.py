@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from hyperrecon_jax import machine
 from hyperrecon_jax.bench import networks
 from hyperrecon_jax.bench.networks import Scale
 from hyperrecon_jax.bench.timing import Candidate
@@ -31,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {  # on a GPU
 def candidates(scale: Scale) -> Iterator[Candidate]:
     """Ours, the reference, and PyTorch, under both norms; on a GPU both in bfloat16, too, and PyTorch also compiled.
 
+    On a CPU both have what `machine.keep_memory` does for this process, which a process of PyTorch alone has not.
     On a GPU both use TF32 for float32 products, and the comparison of losses is as coarse.
 
     Raises:
@@ -62,21 +62,4 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
         )
         for name, options in VARIANTS.items() if not on_cpu else [("PyTorch", {})]:
             work = networks.step_work(task)._replace(dtype="bfloat16" if options.get("half") else "float32")
-            ways = {name: _as_it_comes(of_peer(**options))}
-            if on_cpu:
-                ways[f"{name}, memory kept"] = of_peer(**options)
-            for way, run in ways.items():
-                yield Candidate(case, way, run, work=work, images=scale.batch, tolerance=tolerance)
-
-
-def _as_it_comes(run):
-    """With large blocks of memory going back to the system, as in a process that is not ours."""
-
-    def call():
-        machine.keep_memory(False)
-        try:
-            return run()
-        finally:
-            machine.keep_memory()
-
-    return call
+            yield Candidate(case, name, of_peer(**options), work=work, images=scale.batch, tolerance=tolerance)
