@@ -21,7 +21,6 @@ from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Score, make_score
 from hyperrecon_jax.gradient import Plan, separable
-from hyperrecon_jax.mesh import device_mesh
 from hyperrecon_jax.model import Model, apply_main, init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.problem import Problem, measured, simulated
@@ -87,9 +86,8 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
             f" weights, got {config.train.microbatch}."
         )
     if model.members:
-        size = config.train.batch // device_mesh(config.train.batch).size
-        share = jax.ShapeDtypeStruct((size, *shape, 2), jnp.float32)
-        setup = setup._replace(together=hosts.agreed(partial(members_together, model, share, variables)))
+        images = jax.ShapeDtypeStruct((share, *shape, 2), jnp.float32)
+        setup = setup._replace(together=hosts.agreed(partial(members_together, model, images, variables)))
     score = _make_score(config, setup)
     state = initial_state(model, variables, optimizer)
     return Experiment(config, dataset, setup, state, reported_lams(config), score, key_validation, key_test)
