@@ -18,7 +18,9 @@ def test_pytorch_has_our_losses_before_and_after_a_step():
         cases.setdefault(candidate.case, {})[candidate.implementation] = candidate.run(), candidate.run()
     assert list(cases) == ["16 px x 4, instance norm", "16 px x 4, batch norm"]
     for case in cases.values():
+        assert set(case) == {"ours", "PyTorch", "PyTorch, own process"}
         assert case["PyTorch"] == pytest.approx(case["ours"], rel=1e-5)
+        assert case["PyTorch, own process"] == pytest.approx(case["ours"], rel=1e-5)
         assert case["ours"][1] < case["ours"][0]
 
 

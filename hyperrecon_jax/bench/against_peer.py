@@ -1,13 +1,15 @@
 """Our training step beside the same in PyTorch (`peer.py`): from the same weights, images and lambdas to the same losses.
 
-Both are what their users get: ours a device for each core, PyTorch its own number of threads. They alternate in one
-process, and before each call there is a pause (`timing.PAUSE`) in which the threads of the other stop spinning. On a
-machine that is busy with other things PyTorch's threads, which wait for each other in every operation, lose more than ours.
+Both are what their users get: ours a device for each core, PyTorch its own number of threads. They alternate, and before
+each call there is a pause (`timing.PAUSE`) in which the threads of the other stop spinning. On a machine that is busy with
+other things PyTorch's threads, which wait for each other in every operation, lose more than ours.
+
+On a CPU PyTorch is there twice: in this process, where it gains by what `machine.keep_memory` sets for ours, and in a
+process of its own, which is how it runs for those who use it.
 """
 
 import importlib.util
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ from hyperrecon_jax.bench.timing import Candidate
 from hyperrecon_jax.errors import InputError
 
 TOLERANCE = 1e-4  # of the losses before and after a step, in float32 on a CPU
-VARIANTS: dict[str, dict[str, Any]] = {  # on a GPU
+ON_GPU: dict[str, dict[str, Any]] = {
     "PyTorch": {},
     "PyTorch, compiled": {"compiled": True},
     "PyTorch, bfloat16": {"half": True},
@@ -30,7 +32,6 @@ VARIANTS: dict[str, dict[str, Any]] = {  # on a GPU
 def candidates(scale: Scale) -> Iterator[Candidate]:
     """Ours, the reference, and PyTorch, under both norms; on a GPU both in bfloat16, too, and PyTorch also compiled.
 
-    On a CPU both have what `machine.keep_memory` does for this process, which a process of PyTorch alone has not.
     On a GPU both use TF32 for float32 products, and the comparison of losses is as coarse.
 
     Raises:
@@ -43,10 +44,11 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu == torch.cuda.is_available():
         raise InputError("The suite `peer` needs JAX and PyTorch on the same hardware, got one on a CPU and one on a GPU.")
-    from hyperrecon_jax.bench.peer import make_step
+    from hyperrecon_jax.bench.peer import make_step, own_process
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     tolerance = TOLERANCE if on_cpu else 100 * TOLERANCE
+    variants: dict[str, dict[str, Any]] = {"PyTorch": {}} if on_cpu else ON_GPU
     samples = networks.images(scale)
     for norm in ("instance", "batch"):
         case = f"{scale.label}, {norm} norm"
@@ -57,9 +59,12 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
             short = networks.supervised(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
             yield networks.step(case, "ours, bfloat16", short, mesh, samples)
         lams = np.asarray(task.setup.sample_lam(jax.random.key(0), (scale.batch, 1)))
-        of_peer = partial(
-            make_step, task.variables["params"], task.mask, samples.image, lams, norm=norm, rate=networks.RATE
-        )
-        for name, options in VARIANTS.items() if not on_cpu else [("PyTorch", {})]:
-            work = networks.step_work(task)._replace(dtype="bfloat16" if options.get("half") else "float32")
-            yield Candidate(case, name, of_peer(**options), work=work, images=scale.batch, tolerance=tolerance)
+        params = jax.tree.map(np.asarray, task.variables["params"])
+        build = {"params": params, "mask": np.asarray(task.mask), "images": np.asarray(samples.image), "lams": lams}
+        build |= {"norm": norm, "rate": networks.RATE}
+        peers: dict[str, Callable[[], float]] = {name: make_step(**build, **options) for name, options in variants.items()}
+        if on_cpu:
+            peers["PyTorch, own process"] = own_process(**build)
+        for name, run in peers.items():
+            work = networks.step_work(task)._replace(dtype="bfloat16" if variants.get(name, {}).get("half") else "float32")
+            yield Candidate(case, name, run, work=work, images=scale.batch, tolerance=tolerance)

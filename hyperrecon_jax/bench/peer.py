@@ -1,9 +1,12 @@
 """The same training step written plainly in PyTorch: hypernetwork, U-Net with grouped convolutions, MAE and SSIM, Adam.
 
 What `networks.supervised` trains, from our variables. Only `against_peer.py` imports this file; it needs PyTorch.
+`own_process` runs it as its users do, in a process that nothing was set up in for JAX.
 """
 
+import multiprocessing
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -125,6 +128,30 @@ def make_step(
         return float(loss.detach())
 
     return step
+
+
+def own_process(**build: Any) -> Callable[[], float]:
+    """As `make_step`, in a new process, which ends with this one. Arrays must be NumPy's."""
+    here, there = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    context.Process(target=_serve, args=(there, build), daemon=True).start()
+    there.close()
+
+    def step() -> float:
+        here.send(None)
+        return here.recv()
+
+    return step
+
+
+def _serve(connection: Connection, build: dict[str, Any]) -> None:
+    step = make_step(**build)
+    while True:
+        try:
+            connection.recv()
+        except EOFError:
+            return
+        connection.send(step())
 
 
 def _ssim(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
