@@ -1,7 +1,7 @@
 """HyperRecon against U-Nets at fixed lambdas, seed by seed: train both, compare them, write a table and a picture.
 
     python -m bin.baseline_study --config configs/laptop_sl.py:csmri --rate 1e-2 --seeds 3
-    python -m bin.baseline_study --config configs/csmri_supervised_8x.py --out runs/baselines_8x
+    python -m bin.baseline_study --config configs/paper_csmri_supervised_8x.py --out runs/baselines_8x
 
 The first takes hours on two cores, the second is for an accelerator; the same command again goes on where it was stopped.
 """

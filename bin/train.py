@@ -1,9 +1,9 @@
 """Train a reconstruction network for every lambda.
 
     python -m bin.train --config configs/quickstart.py
-    python -m bin.train --config configs/csmri_supervised_8x.py:M --config.train.batch=16 --workdir runs/mine
-    python -m bin.train --config configs/csmri_supervised_8x.py --dry-run
-    srun python -m bin.train --config configs/csmri_supervised_8x.py --coordinator auto     # on several hosts
+    python -m bin.train --config configs/paper_csmri_supervised_8x.py:M --config.train.batch=16 --workdir runs/mine
+    python -m bin.train --config configs/paper_csmri_supervised_8x.py --dry-run
+    srun python -m bin.train --config configs/paper_csmri_supervised_8x.py --coordinator auto     # on several hosts
 
 The same command again goes on where it was stopped. Results are in the work folder, `runs/NAME` by default.
 """

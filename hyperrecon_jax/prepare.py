@@ -89,4 +89,4 @@ def command(config: ConfigDict) -> str:
             if key in ("root", "cache"):  # wherever the command is given
                 text = os.path.abspath(os.path.expanduser(text))
             flags.append(shlex.quote(f"--config.data.{key}={text}"))
-    return " ".join(["python -m bin.train --config configs/csmri_supervised_4x.py", *flags])
+    return " ".join(["python -m bin.train --config configs/paper_csmri_supervised_4x.py", *flags])

@@ -196,9 +196,9 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 def hint(config: ConfigDict, workdir: Path) -> str:
     """Where the results are, and what to do next."""
-    larger = "csmri_supervised_4x" if config.loss.ground_truth else "csmri_ao_8x"
+    larger = "paper_csmri_supervised_4x" if config.loss.ground_truth else "paper_csmri_ao_8x"
     if config.task.name == "segmentation":
-        larger = "segment"
+        larger = "paper_segment"
     movable = config.model.hyper_width and config.task.name != "segmentation"
     explore = f"python -m bin.explore --run {workdir} to move lambda and look; " if movable else ""
     return (

@@ -199,7 +199,7 @@ def test_help_shows_how_and_our_flags_alone():
         (["--config", "nowhere.py"], "The config file nowhere.py cannot be used: No such file or directory."),
         (["--config", str(ROOT)], "cannot be used: Is a directory."),
         (["--config", f"{QUICKSTART}:XL"], "quickstart.py cannot be used: it has no variants"),
-        (["--config", str(ROOT / "configs/denoise.py:XL")], "The variant must be one of S, M, L; got 'XL'."),
+        (["--config", str(ROOT / "configs/paper_denoise.py:XL")], "The variant must be one of S, M, L; got 'XL'."),
         (["--config.train.steps=3"], "--config.train.steps=3 changes a setting of a config file: name one first"),
         (["--config.train.steps=3", "--config", QUICKSTART], "Found --config.train.steps=3 in argv before"),
         (
@@ -389,7 +389,7 @@ def test_a_full_disk_is_told_before_anything_is_written(images, tmp_path, monkey
 
 def test_the_default_folder_is_named_after_the_config(tmp_path):
     """Told without training: the folder is taken already."""
-    for name, config in (("quickstart", QUICKSTART), ("denoise-S", str(ROOT / "configs" / "denoise.py:S"))):
+    for name, config in (("quickstart", QUICKSTART), ("paper_denoise-S", str(ROOT / "configs" / "paper_denoise.py:S"))):
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         (folder / "mine.txt").touch()

@@ -246,7 +246,7 @@ def test_amortized_optimization_takes_no_supervised_term():
 
 def test_uniform_variants_follow_the_batch():
     """And all of the batch, given or not, is one experiment."""
-    for name, variant in (("ao_quickstart", "uhs"), ("csmri_ao_8x", "S-uhs")):
+    for name, variant in (("ao_quickstart", "uhs"), ("paper_csmri_ao_8x", "S-uhs")):
         path = next(path for path in FILES if path.stem == name)
         made = load(path).get_config(variant)
         made.train.batch = 4
@@ -261,7 +261,7 @@ def test_uniform_variants_follow_the_batch():
 def test_baselines_differ_from_what_they_are_compared_with_in_their_networks_alone(name):
     a, b = (
         load(next(path for path in FILES if path.stem == file)).get_config(variant)
-        for file, variant in (("baselines_sl", name), (name, "L"))
+        for file, variant in (("paper_baselines_sl", name), (f"paper_{name}", "L"))
     )
     keys = {part.partition(" (")[0] for part in config.differences(a.to_dict(), b.to_dict())}
     assert keys == {"lam.sampling", "lam.axes", "model.hyper_width"}

@@ -60,7 +60,7 @@ def test_it_tells_what_became_of_the_files(root, first):
         assert rest.pop(0).startswith("Not used: bad: ")
     assert rest[0] == "Slices are 16 x 16; all of them take 15.4 kB of memory."
     assert rest[1] == f"Look at {picture}."
-    assert rest[2].startswith("Train on it: python -m bin.train --config configs/csmri_supervised_4x.py ")
+    assert rest[2].startswith("Train on it: python -m bin.train --config configs/paper_csmri_supervised_4x.py ")
     assert "5/5" in result.stderr
     assert "Traceback" not in result.stderr
 
@@ -112,7 +112,7 @@ def test_a_synthetic_population(tmp_path):
     assert "dropped" not in said[0]
     assert said[1:] == [
         f"Look at {folder}/slices.png.",
-        f"Train on it: python -m bin.train --config configs/csmri_supervised_4x.py --config.data.cache={tmp_path}"
+        f"Train on it: python -m bin.train --config configs/paper_csmri_supervised_4x.py --config.data.cache={tmp_path}"
         " --config.data.size=16 --config.data.slices=2 --config.data.subjects=1,1,1",
     ]
 

@@ -1,6 +1,6 @@
 """The segmentation network of the downstream study at the paper's size (Sec. V-E.1): labels of 256 x 256 clean images.
 
-    python -m bin.train --config configs/segment.py
+    python -m bin.train --config configs/paper_segment.py
 
 The U-Net with five output channels, soft-Dice loss; batch, optimizer and subjects are those of the reconstruction networks.
 A job for an accelerator.

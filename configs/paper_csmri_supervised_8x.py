@@ -1,7 +1,7 @@
 """HyperRecon, supervised, 8-fold CS-MRI (Sec. V-G, Figs. 3, 5, 6): MAE against SSIM on 256 x 256 slices.
 
-    python -m bin.train --config configs/csmri_supervised_8x.py            # HyperRecon-L; :M and :S are the smaller ones
-    python -m bin.train --config configs/csmri_supervised_8x.py:L-authors  # the authors' mask
+    python -m bin.train --config configs/paper_csmri_supervised_8x.py            # HyperRecon-L; :M and :S are smaller
+    python -m bin.train --config configs/paper_csmri_supervised_8x.py:L-authors  # the authors' mask
 
 Exactly an eighth of k-space is sampled; with `-authors` 1/7.305 of it, which is what the authors' own "8-fold" mask
 samples, with its density. The loss scales are 1/s of the authors' code for brains (Sec. IV-D).

@@ -1,7 +1,7 @@
 """HyperRecon without ground truth, 8-fold CS-MRI (Sec. V-D.2, V-H; Figs. 4, 7): J, weight-L1 and TV on 256 x 256 slices.
 
-    python -m bin.train --config configs/csmri_ao_8x.py        # HyperRecon-L with DHS; :M and :S are the smaller ones
-    python -m bin.train --config configs/csmri_ao_8x.py:L-uhs  # the same with uniform sampling (UHS)
+    python -m bin.train --config configs/paper_csmri_ao_8x.py        # HyperRecon-L with DHS; :M and :S are the smaller ones
+    python -m bin.train --config configs/paper_csmri_ao_8x.py:L-uhs  # the same with uniform sampling (UHS)
 
 DHS keeps 8 of 32 samples (the paper does not say how many; this is one of the authors' settings). The paper tuned the loss
 scales by hand and does not give them; here a pilot finds them. With batch norm, as in the paper, DHS masks a full backward

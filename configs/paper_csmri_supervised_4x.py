@@ -1,7 +1,7 @@
 """HyperRecon, supervised, 4-fold CS-MRI (Sec. V-G): MAE against SSIM on 256 x 256 slices.
 
-    python -m bin.train --config configs/csmri_supervised_4x.py            # HyperRecon-L; :M and :S are the smaller ones
-    python -m bin.train --config configs/csmri_supervised_4x.py:L-authors  # the authors' mask
+    python -m bin.train --config configs/paper_csmri_supervised_4x.py            # HyperRecon-L; :M and :S are smaller
+    python -m bin.train --config configs/paper_csmri_supervised_4x.py:L-authors  # the authors' mask
 
 Exactly a quarter of k-space is sampled; with `-authors` 1/3.210 of it, which is what the authors' own "4-fold" mask
 samples, with its density. The paper gives no loss scales for 4-fold; these are the authors' code's for 8-fold brains.

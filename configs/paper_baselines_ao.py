@@ -1,6 +1,6 @@
 """What HyperRecon is compared with in amortized optimization: a plain U-Net at each point of a grid of lambdas (Sec. V-C).
 
-    python -m bin.train --config configs/baselines_ao.py --config.loss.scales="(0.3,3e-4,4e-3)"
+    python -m bin.train --config configs/paper_baselines_ao.py --config.loss.scales="(0.3,3e-4,4e-3)"
 
 The paper says 19 values along each axis and prints 18, which are taken here: 324 U-Nets of 8-fold CS-MRI. They share the
 loss scales of the HyperRecon to compare with: give those in its scales.json. A long job for an accelerator: a step trains

@@ -1,6 +1,6 @@
 """HyperRecon, supervised, super-resolution by 4 (Sec. V-F.3, Fig. 5): MAE against SSIM on 256 x 256 slices.
 
-    python -m bin.train --config configs/superres.py   # HyperRecon-L; :M and :S are the smaller ones
+    python -m bin.train --config configs/paper_superres.py   # HyperRecon-L; :M and :S are the smaller ones
 
 Down by means of 4 x 4 blocks, back up by nearest neighbour. The loss scales are 1/s of the authors' code for knees
 (Sec. IV-D).

@@ -1,6 +1,6 @@
 """HyperRecon, supervised, denoising of white Gaussian noise with sigma = 0.1 (Sec. V-F.2, Fig. 5): MAE against SSIM.
 
-    python -m bin.train --config configs/denoise.py   # HyperRecon-L; :M and :S are the smaller ones
+    python -m bin.train --config configs/paper_denoise.py   # HyperRecon-L; :M and :S are the smaller ones
 
 The loss scales are 1/s of the authors' code for denoised knees (Sec. IV-D).
 A job for an accelerator: the README has the time of a step on two CPU cores.

@@ -1,10 +1,10 @@
 """What HyperRecon is compared with in supervised learning: a plain U-Net at each of five lambdas (Sec. V-C; Figs. 3, 5).
 
-    python -m bin.train --config configs/baselines_sl.py               # 4-fold CS-MRI
-    python -m bin.train --config configs/baselines_sl.py:denoise       # against configs/denoise.py
+    python -m bin.train --config configs/paper_baselines_sl.py               # 4-fold CS-MRI
+    python -m bin.train --config configs/paper_baselines_sl.py:denoise       # against configs/paper_denoise.py
 
-The variants are the names of the configs of HyperRecon. All five are trained in one step, on the same images in the same
-order. A job for an accelerator; laptop_sl.py is for a laptop.
+The variants are the names of the configs of HyperRecon, without `paper_`. All five are trained in one step, on the same
+images in the same order. A job for an accelerator; laptop_sl.py is for a laptop.
 """
 
 from ml_collections import ConfigDict
