@@ -17,7 +17,7 @@ Convolution is bilinear, so its derivatives are convolutions again: reverse mode
 not, as always with `custom_vjp`).
 
 The image may have less precision than the kernel, such as bfloat16 beside float32: the products are those of the image's
-type, sums are float32, and so is the kernel's gradient, of which nothing is rounded off.
+type, sums are float32 (or what has more), and so is the kernel's gradient, of which nothing is rounded off.
 """
 
 from functools import cache, partial
@@ -144,6 +144,10 @@ def _mapped(precision):
     return conv, correlate
 
 
+def _of_sums(x):
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
 def _merge(a, axis):
     return a.reshape(*a.shape[:axis], a.shape[axis] * a.shape[axis + 1], *a.shape[axis + 2 :])
 
@@ -172,7 +176,7 @@ def _correlate_by_loop(padded, g, *, precision=None):
     def one(pair):  # channels of x are the batch, the images of the group the contracted channels
         padded, g = pair
         turned = padded.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-        return _dense(*turned, "VALID", precision=precision, preferred_element_type=jnp.float32)
+        return _dense(*turned, "VALID", precision=precision, preferred_element_type=_of_sums(padded))
 
     return lax.map(one, (padded, g)).transpose(0, 2, 3, 1, 4)
 
@@ -180,6 +184,6 @@ def _correlate_by_loop(padded, g, *, precision=None):
 def _correlate_by_taps(padded, g, *, precision=None):
     h, w = g.shape[2:4]
     sides = padded.shape[2] - h + 1, padded.shape[3] - w + 1
-    product = partial(jnp.einsum, "gnhwc,gnhwd->gcd", precision=precision, preferred_element_type=jnp.float32)
+    product = partial(jnp.einsum, "gnhwc,gnhwd->gcd", precision=precision, preferred_element_type=_of_sums(padded))
     taps = [product(padded[:, :, i : i + h, j : j + w], g) for i in range(sides[0]) for j in range(sides[1])]
     return jnp.stack(taps, axis=1).reshape(g.shape[0], *sides, padded.shape[-1], g.shape[-1])

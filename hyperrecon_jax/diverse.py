@@ -77,6 +77,27 @@ def furthest_pair(images: Images, *, chunk: int = CHUNK) -> tuple[int, int, floa
     return *pair, float(np.linalg.norm(difference))
 
 
+def diverse_pair(images: Images, quality: Images, *, percentile: float = 90.0) -> tuple[int, int, float]:
+    """The two good reconstructions that differ most (Fig. 7): `furthest_pair` of the `good` ones.
+
+    Args:
+        images: `(m, ...)`, reconstructions of one slice at m lambdas.
+        quality: `(m,)`, larger is better, such as PSNR in dB.
+        percentile: in [0, 100]; 90 keeps the best tenth.
+
+    Returns:
+        Their indices into `images`, i < j, and their l2 distance.
+
+    Raises:
+        InputError: also if the lengths differ.
+    """
+    if len(images) != np.size(quality):
+        raise InputError(f"`quality` must be one number for each of the {len(images)} images, got {np.shape(quality)}.")
+    chosen = good(quality, percentile=percentile)
+    i, j, distance = furthest_pair(np.asarray(images)[chosen])
+    return int(chosen[i]), int(chosen[j]), distance
+
+
 def diverse_set(images: Images, k: int) -> np.ndarray:
     """Indices `(k,)` of images far from each other, in the order chosen: greedily the furthest point.
 

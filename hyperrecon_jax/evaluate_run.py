@@ -26,10 +26,10 @@ from hyperrecon_jax.data import need_labels, some, spread
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluation_pictures import Evaluated, draw, title
 from hyperrecon_jax.experiment import load
-from hyperrecon_jax.experiment import segmenter as segmentation
 from hyperrecon_jax.model import reconstruct
 from hyperrecon_jax.report import Say
 from hyperrecon_jax.sample import take
+from hyperrecon_jax.trained import segmenter as segmentation
 
 SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")

@@ -21,7 +21,7 @@ from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Score, make_score
 from hyperrecon_jax.gradient import Plan, separable
-from hyperrecon_jax.model import Model, apply_main, init
+from hyperrecon_jax.model import Model, init
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.problem import Problem, measured, simulated
 from hyperrecon_jax.sample import Coils, Sample
@@ -55,13 +55,13 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     """
     config = complete(config)
     if config.data.source != "arrays":  # their size is known: what cannot be is told before they are made
-        objective, problem = _make_objective(config, (config.data.size, config.data.size))
+        objective, problem = make_objective(config, (config.data.size, config.data.size))
     dataset = load_data(config)
     count, shape = dataset.train.samples.size, dataset.train.samples.example.image.shape[:2]
     if count < config.train.batch:
         raise InputError(f"config.train.batch must be at most the {count} training images, got {config.train.batch}.")
     if config.data.source == "arrays":
-        objective, problem = _make_objective(config, shape)
+        objective, problem = make_objective(config, shape)
 
     key_model, key_train, key_validation, key_test = jax.random.split(jax.random.key(config.seed), 4)
     model, variables = make_model(key_model, config, shape)
@@ -103,39 +103,13 @@ def load(folder: Path, *, data: Mapping[str, Any] | None = None) -> tuple[Experi
     Raises:
         InputError: if the folder holds no run, or a damaged one.
     """
-    settings = _settings(folder)
+    kept = settings(folder)
     if data is not None:  # they need not be enough to train
-        settings = {**settings, "data": data, "train": {**settings["train"], "batch": 1}, "dhs": {}}
-    experiment = build(settings)
+        kept = {**kept, "data": data, "train": {**kept["train"], "batch": 1}, "dhs": {}}
+    experiment = build(kept)
     if found := checkpoint.read_scales(folder, experiment.config.loss.terms):
         experiment = with_scales(experiment, tuple(1 / value for value in found.values()))
-    return experiment, _latest(folder, experiment.config, experiment.state)
-
-
-def segmenter(folder: Path) -> Callable[[jax.Array], jax.Array]:
-    """The network of a run of the task "segmentation": an image `(h, w, 1)` -> its label map, int32 `(h, w)`.
-
-    For the `segment` of `evaluate.make_score`. Its data are not loaded.
-
-    Raises:
-        InputError: if the folder holds no such run, or a damaged one; and there, for an image of another size than those it
-            was trained on.
-    """
-    config = complete(_settings(folder))
-    if config.task.name != "segmentation":
-        raise InputError(f'{folder} must hold a run of config.task.name "segmentation", got {config.task.name!r}.')
-    shape = (config.data.size, config.data.size)
-    model, variables = make_model(jax.random.key(0), config, shape)
-    state = _latest(folder, config, initial_state(model, variables, make_optimizer(config)))
-    theta, batch_stats = jax.device_get((state.params["main"], state.batch_stats))  # of no device: for any program
-    problem = make_problem(config, shape)
-
-    def segment(x_hat):
-        if x_hat.shape != (*shape, 1):
-            raise InputError(f"`x_hat` must have the shape {(*shape, 1)} that {folder} was trained on, got {x_hat.shape}.")
-        return regions(apply_main(model, theta, batch_stats, problem.lift(x_hat)))
-
-    return segment
+    return experiment, latest(folder, experiment.config, experiment.state)
 
 
 def regions(logits: jax.Array) -> jax.Array:
@@ -143,16 +117,20 @@ def regions(logits: jax.Array) -> jax.Array:
     return jnp.argmax(logits, -1).astype(jnp.int32)
 
 
-def _settings(folder):
-    """The settings of the run in a folder."""
-    settings = checkpoint.read_json(folder / checkpoint.CONFIG)
-    if not isinstance(settings, dict) or not (folder / checkpoint.CHECKPOINTS).is_dir():
+def settings(folder: Path) -> dict[str, Any]:
+    """The settings of the run in a folder; raises `InputError` if it holds none."""
+    found = checkpoint.read_json(folder / checkpoint.CONFIG)
+    if not isinstance(found, dict) or not (folder / checkpoint.CHECKPOINTS).is_dir():
         raise InputError(f"{folder} holds no run that was trained.")
-    return settings
+    return found
 
 
-def _latest(folder, config, like):
-    """The latest state of the run in a folder."""
+def latest(folder: Path, config: ConfigDict, like: TrainState) -> TrainState:
+    """The latest state of the run in a folder, with the shapes of `like`.
+
+    Raises:
+        InputError: if there is none, or a damaged one.
+    """
     with checkpoint.manager(folder, keep=config.train.keep, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(f"{folder} holds no checkpoint yet.")
@@ -204,7 +182,7 @@ def prepared_folder(config: ConfigDict) -> Path:
         raise InputError(re.sub(rf"`({'|'.join(c)})`", r"config.data.\1", str(error))) from error
 
 
-def _make_objective(config, shape):
+def make_objective(config: ConfigDict, shape: tuple[int, int]) -> tuple[Objective, Problem]:
     """What is asked of images of a shape `(h, w)`: the objective and the problem, tried out without computing."""
     problem = make_problem(config, shape)
     scales = (1.0,) * len(config.loss.terms) if config.loss.scales == AUTO else config.loss.scales

@@ -4,7 +4,8 @@
 `functools.partial` sets its options. Equation and section numbers are those of Wang, Dalca and Sabuncu (2022).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,24 @@ def product(axes: Sequence[ArrayLike]) -> np.ndarray:
     """All combinations of the values along each axis, `(product of lengths, axes)`, the last running fastest."""
     values = np.meshgrid(*(np.asarray(axis, np.float32) for axis in axes), indexing="ij")
     return np.stack(values, -1).reshape(-1, len(axes)) if axes else np.zeros((1, 0), np.float32)
+
+
+def landscape(value: Callable[[jax.Array], Any], axes: Sequence[ArrayLike], *, at_once: int = 1) -> Any:
+    """Any function of lambda over the product of axes (Fig. 4): for code of your own; `jit` it, differentiate through it.
+
+        landscape(lambda lam: metrics.psnr(reconstruct(model, variables, lam, lifted), image), [axis, axis])
+
+    Args:
+        value: `(K-1,)` -> a number, an array, or a tree of them.
+        axes: the values of each of the K-1 lambdas.
+        at_once: how many lambdas are evaluated together; more take more memory.
+
+    Returns:
+        What `value` gives, each with leading axes of `len(axes[0]), ...`.
+    """
+    shape = tuple(len(np.asarray(axis)) for axis in axes)
+    found = jax.lax.map(value, jnp.asarray(product(axes)), batch_size=at_once if at_once > 1 else None)
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
 
 
 def check(lam: ArrayLike, num_terms: int) -> np.ndarray:

@@ -137,7 +137,7 @@ class Norm(nn.Module):
 
 def _moments(x, batch_axes):
     average = (lambda a: jax.lax.pmean(a, batch_axes)) if batch_axes else (lambda a: a)
-    x = x.astype(jnp.float32)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = average(jnp.mean(x, (0, 1)))
     return mean, average(jnp.mean(jnp.square(x - mean[None, None]), (0, 1)))
 

@@ -55,7 +55,7 @@ FLOORS = [
     ["bench.convolutions"],
     ["bench"],
     ["experiment"],
-    ["report"],
+    ["report", "trained"],
     ["run", "evaluation_pictures"],
     ["dhs_study", "evaluate_run", "prepare"],
     ["compare"],

@@ -15,12 +15,13 @@ from hyperrecon_jax import checkpoint, data, experiment, logs, metrics, run
 from hyperrecon_jax.config import default_config
 from hyperrecon_jax.errors import Diverged, InputError
 from hyperrecon_jax.evaluate import DICE, make_score
-from hyperrecon_jax.experiment import build, load, segmenter
+from hyperrecon_jax.experiment import build, load
 from hyperrecon_jax.model import init
 from hyperrecon_jax.objective import Objective
 from hyperrecon_jax.operators import denoising
 from hyperrecon_jax.problem import simulated
 from hyperrecon_jax.sample import Sample
+from hyperrecon_jax.trained import segmenter
 
 pytestmark = pytest.mark.usefixtures("small_network")
 

@@ -1,0 +1,127 @@
+"""`import hyperrecon_jax as hr`: what the first page says is there, and it does what research code needs of it."""
+
+import inspect
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helper import Net
+
+import hyperrecon_jax as hr
+
+SHAPE = (16, 16)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return hr.init(jax.random.key(0), Net("instance"), jnp.zeros((*SHAPE, 2)), num_terms=3, hyper_width=4)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    mask = jnp.asarray(hr.masks.make("poisson_disc", SHAPE, acceleration=2.0))
+    return hr.simulated(hr.operators.csmri(mask))
+
+
+def images(n):
+    return jnp.asarray(np.random.default_rng(0).random((n, *SHAPE, 1), np.float32))
+
+
+def test_the_first_page_names_all_that_is_there_and_nothing_else():
+    named = set(re.findall(r"\bhr\.(\w+)", hr.__doc__))
+    assert named == set(dir(hr))
+    for name in named:
+        what = getattr(hr, name)
+        assert inspect.getdoc(what), name
+
+
+def test_importing_it_imports_no_jax():
+    code = "import sys, hyperrecon_jax; sys.exit('jax' in sys.modules or not callable(hyperrecon_jax.coefficients))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_gradients_in_the_image_lambda_and_the_parameters_are_finite_differences(model, problem):
+    network, variables = model
+    lifted = problem.lift(problem.observe(jax.random.key(1), hr.Sample(images(1)[0])))
+    weights = jnp.asarray(np.random.default_rng(1).standard_normal((*SHAPE, 1), np.float32))
+
+    def value(variables, lam, lifted):
+        return jnp.sum(weights * hr.reconstruct(network, variables, lam, lifted))
+
+    point = variables, jnp.array([0.3, 0.6]), lifted
+    with jax.enable_x64(True):
+        point = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), point)
+        rng = np.random.default_rng(2)
+        way = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), point)
+        gradient = jax.grad(value, (0, 1, 2))(*point)
+        for i, (here, along) in enumerate(zip(point, way, strict=True)):  # one argument at a time
+            step = 1e-3 if i == 1 else 1e-5  # coefficients are float32
+            ahead, behind = (
+                value(*point[:i], jax.tree.map(lambda a, b: a + by * b, here, along), *point[i + 1 :])  # noqa: B023
+                for by in (step, -step)
+            )
+            slope = sum(jnp.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(along), strict=True))
+            np.testing.assert_allclose((ahead - behind) / (2 * step), slope, rtol=2e-2)
+
+
+def test_value_and_grad_of_uhs_and_dhs_is_that_of_the_mean_loss_of_those_that_count(model, problem):
+    network, variables = model
+    objective = hr.Objective(hr.make_terms(("data_consistency", "weight_l1", "total_variation"), problem), (1.0, 0.1, 0.1))
+    samples = hr.Sample(images(4))
+    lam = jnp.asarray(np.random.default_rng(3).random((4, 2), np.float32))
+    y = jax.vmap(problem.observe)(jax.random.split(jax.random.key(0), 4), samples)
+
+    def loss_of(params, i):
+        theta = hr.generate_weights(network, params, lam[i])
+        x_hat = hr.apply_main(network, theta, {}, problem.lift(y[i]))
+        terms = [problem.data_consistency(x_hat, y[i]), hr.losses.weight_l1(without_norm(theta)), tv(x_hat)]
+        return jnp.sum(hr.coefficients(lam[i]) * jnp.array([1.0, 0.1, 0.1]) * jnp.stack(terms)), terms[0]
+
+    def without_norm(theta):
+        return {name: leaf for name, leaf in theta.items() if "norm" not in name}
+
+    tv = hr.losses.total_variation
+    costs = [float(loss_of(variables["params"], i)[1]) for i in range(4)]
+    for keep in (4, 2):
+        counted, gradient = hr.value_and_grad(
+            network, objective, problem, variables["params"], variables["batch_stats"], lam, samples, y, keep=keep
+        )
+        rows = sorted(np.argsort(costs)[:keep].tolist())
+        np.testing.assert_array_equal(np.flatnonzero(counted.counts), rows)
+        value, expected = jax.value_and_grad(lambda p: sum(loss_of(p, i)[0] for i in rows) / keep)(variables["params"])  # noqa: B023
+        np.testing.assert_allclose(counted.logs["loss"], value, rtol=1e-5)
+        ours, theirs = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (gradient, expected))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())  # a bias before a norm has none
+
+
+def test_over_lambda(model, problem):
+    """A landscape, its maximum by gradient, and two good ones that differ, from the same few functions."""
+    network, variables = model
+    image = images(1)[0]
+    lifted = problem.lift(problem.observe(jax.random.key(1), hr.Sample(image)))
+
+    def value(lam):
+        return hr.metrics.psnr(hr.reconstruct(network, variables, lam, lifted), image)
+
+    axis = np.linspace(0, 1, 4)
+    found = jax.jit(lambda: hr.landscape(value, [axis, axis], at_once=3))()
+    expected = [[value(jnp.array([a, b], jnp.float32)) for b in axis] for a in axis]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    lam, best = hr.best_lambda(value, hr.hyperparams.grid(4, 2))
+    assert best >= found.max() - 1e-5
+    np.testing.assert_allclose(value(lam), best, rtol=1e-6)
+    all_of_them = hr.landscape(lambda lam: hr.reconstruct(network, variables, lam, lifted), [axis, axis])
+    assert all_of_them.shape == (4, 4, *SHAPE, 1)
+    i, j, distance = hr.diverse_pair(all_of_them.reshape(16, *SHAPE, 1), found.reshape(-1), percentile=70)
+    good = np.flatnonzero(found.reshape(-1) >= np.percentile(found, 70, method="higher"))
+    apart = {
+        (a, b): np.linalg.norm(all_of_them.reshape(16, -1)[a] - all_of_them.reshape(16, -1)[b]) for a in good for b in good
+    }
+    assert apart[i, j] == pytest.approx(max(apart.values()), rel=1e-5)
+    assert distance == pytest.approx(apart[i, j], rel=1e-5)
+    with pytest.raises(hr.InputError, match="`quality` must be one number for each of the 16 images"):
+        hr.diverse_pair(all_of_them.reshape(16, *SHAPE, 1), found[0])
