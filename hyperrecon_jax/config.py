@@ -79,6 +79,13 @@ def default_config() -> ConfigDict:
     config.model.precision = "float32"  # of what is computed; or "tf32", "bfloat16"; parameters stay float32
     config.model.residual = True  # add the magnitude of the input to the result
     config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, plain U-Nets: "constant" or "ensemble"
+    # how lambda acts (docs/improvements.md): on all weights by a "dense" head for each leaf (the paper's), a "low_rank" head, or
+    # a "mixture" of a few kernels; or on the norms' scales and biases alone, "film"
+    config.model.conditioning = "dense"
+    config.model.rank = 8  # of "low_rank", of "mixture" the number of kernels that are mixed
+    config.model.encoding = (
+        "coefficients"  # what the hypernetwork sees of each: itself (the paper's); or a point on a "circle"
+    )
 
     config.train = ConfigDict()
     config.train.steps = 35_625  # 100 epochs of 11,400 slices

@@ -18,6 +18,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hyperrecon_jax import hypernet
+from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.hypernet import HyperNet, Path
 from hyperrecon_jax.hyperparams import coefficients
 
@@ -36,9 +37,21 @@ class Model(NamedTuple):
     members: tuple[tuple[float, ...], ...] = ()  # the lambdas of an ensemble's members
 
 
+class Weights(NamedTuple):
+    """theta of some samples, leaf by leaf: what is learned is the same for all, what is generated is each one's own."""
+
+    shared: dict[Path, jax.Array]
+    own: dict[Path, jax.Array]  # with a leading axis of samples
+
+
 def all_but_norms(path: Path) -> bool:
     """The paper's choice of generated leaves: kernels and biases of convolutions, not the scale and bias of a norm."""
     return not any("norm" in name for name in path)
+
+
+def only_norms(path: Path) -> bool:
+    """The choice of FiLM (Perez et al., 2018): the scale and bias of each norm's channels; convolutions are learned."""
+    return not all_but_norms(path)
 
 
 def init(
@@ -50,6 +63,9 @@ def init(
     hyper_width: int | None,
     members: np.ndarray | None = None,
     generated: Callable[[Path], bool] = all_but_norms,
+    kind: str = "dense",
+    rank: int = 8,
+    encoding: str = "coefficients",
 ) -> tuple[Model, Tree]:
     """A model for any target network, and its initial variables.
 
@@ -62,13 +78,21 @@ def init(
         members: `(m, K-1)`, the lambdas of an ensemble of m plain networks. All start from the same weights: those of the
             plain network of this key.
         generated: tells from a leaf's path whether the hypernetwork generates it or it is learned directly.
+        kind, rank, encoding: of the hypernetwork (`HyperNet`).
 
     Returns:
         The model and its variables.
+
+    Raises:
+        InputError: if there is a hypernetwork and `generated` chooses nothing for it; or for what `HyperNet` cannot be.
     """
     shapes = flatten_dict(jax.eval_shape(main.init, key, example)["params"])
     chosen = [path for path in shapes if hyper_width is not None and generated(path)]
-    hyper = HyperNet(tuple((path, shapes[path].shape) for path in chosen), hyper_width) if hyper_width else None
+    if hyper_width and not chosen:
+        names = ", ".join(".".join(path) for path in shapes)
+        raise InputError(f"`generated` must choose a leaf at least, got none of {names}.")
+    described = tuple((path, shapes[path].shape) for path in chosen)
+    hyper = HyperNet(described, hyper_width, kind=kind, rank=rank, encoding=encoding) if hyper_width else None
 
     @jax.jit
     def variables(key):
@@ -102,23 +126,33 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
     return unflatten_dict(flatten_dict(params["main"]) | leaves)
 
 
-def generate_weights_spread(model: Model, params: Tree, lam: jax.Array, axis: str) -> Tree:
-    """As `generate_weights`, for the samples of one of several devices, each of which has a part of the hypernetwork.
+def generate_each(model: Model, params: Tree, lam: jax.Array) -> Weights:
+    """As `generate_weights`, for n samples, `lam` being `(n, K-1)`; what they share is there once."""
+    own: Any = {}
+    if model.hyper is not None:
+        own = jax.vmap(lambda c: model.hyper.apply({"params": params["hyper"]}, c))(coefficients(lam))
+    return Weights(flatten_dict(params["main"]), own)
+
+
+def generate_spread(model: Model, params: Tree, lam: jax.Array, axis: str) -> Weights:
+    """As `generate_each`, for the samples of one of several devices, each of which has a part of the hypernetwork.
 
     Args:
-        model: with a hypernetwork.
+        model: the networks.
         params: this device's part of them (`hypernet.generate_spread`).
         lam: `(B, K-1)`, of the whole batch.
         axis: the mapped axis of the n devices.
 
     Returns:
-        The weights of B/n samples, with a leading axis.
+        The weights of B/n samples.
     """
-    assert model.hyper is not None
-    leaves: Any = hypernet.generate_spread(model.hyper, params["hyper"], coefficients(lam), axis)
-    size = len(lam) // jax.lax.axis_size(axis)
-    learned = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), flatten_dict(params["main"]))
-    return unflatten_dict(learned | leaves)
+    own = hypernet.generate_spread(model.hyper, params["hyper"], coefficients(lam), axis) if model.hyper else {}
+    return Weights(flatten_dict(params["main"]), own)
+
+
+def whole(weights: Weights) -> Tree:
+    """The main network's parameter tree, of weights whose `own` part is that of one sample."""
+    return unflatten_dict(weights.shared | weights.own)
 
 
 def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tree]:
