@@ -83,9 +83,7 @@ def default_config() -> ConfigDict:
     # a "mixture" of a few kernels; or on the scales and biases of the norms alone, "film"
     config.model.conditioning = "dense"
     config.model.rank = 8  # of "low_rank", of "mixture" the number of kernels that are mixed
-    config.model.encoding = (
-        "coefficients"  # what the hypernetwork sees of each: itself (the paper's); or a point on a "circle"
-    )
+    config.model.encoding = "coefficients"  # how each enters the hypernetwork; or as a point on a "circle"
 
     config.train = ConfigDict()
     config.train.steps = 35_625  # 100 epochs of 11,400 slices

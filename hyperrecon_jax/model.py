@@ -9,6 +9,7 @@ Every function here treats ONE image and ONE lambda; `jax.vmap` them over images
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -38,10 +39,10 @@ class Model(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """theta of some samples, leaf by leaf: what is learned is the same for all, what is generated is each one's own."""
+    """theta of some samples, `{path: leaf}`: what is learned is the same for all, what is generated is each one's own."""
 
-    shared: dict[Path, jax.Array]
-    own: dict[Path, jax.Array]  # with a leading axis of samples
+    shared: Tree
+    own: Tree  # with a leading axis of samples
 
 
 def all_but_norms(path: Path) -> bool:
@@ -130,7 +131,7 @@ def generate_each(model: Model, params: Tree, lam: jax.Array) -> Weights:
     """As `generate_weights`, for n samples, `lam` being `(n, K-1)`; what they share is there once."""
     own: Any = {}
     if model.hyper is not None:
-        own = jax.vmap(lambda c: model.hyper.apply({"params": params["hyper"]}, c))(coefficients(lam))
+        own = jax.vmap(partial(model.hyper.apply, {"params": params["hyper"]}))(coefficients(lam))
     return Weights(flatten_dict(params["main"]), own)
 
 
