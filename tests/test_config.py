@@ -185,11 +185,11 @@ def test_film_needs_a_norm():
 
 
 def test_a_run_of_before_there_was_a_choice_has_the_papers_hypernetwork():
-    settings = default_config().to_dict()
+    settings = config.default_config().to_dict()
     for key in ("conditioning", "rank", "encoding"):
         del settings["model"][key]
-    assert differences(settings, default_config().to_dict()) == []
-    assert complete(settings).model.conditioning == "dense"
+    assert config.differences(settings, config.default_config().to_dict()) == []
+    assert config.complete(settings).model.conditioning == "dense"
 
 
 SEGMENTATION = {
