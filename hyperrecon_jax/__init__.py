@@ -7,7 +7,7 @@ A run, or a model of your own. A model is two stateless networks, its variables 
     hr.load_task(run)               -> problem, objective: how it measures, what it minimises
     hr.init(key, network, example, num_terms=, hyper_width=) -> model, variables: any Flax module, made a function of lambda
     hr.condition(key, theta, ...)   -> model, params: so does any tree of arrays
-    hr.matching("up1_*", "head/*")  which leaves are generated; hr.UNet, hr.Model, hr.count_parameters
+    hr.matching("up1_*", "head/*")  which leaves are generated; hr.UNet, hr.Conv, hr.Model, hr.count_parameters
 
 One image, one lambda; `jax.vmap` over what you like, `jax.grad` in what you like.
     hr.generate_weights(model, params, lam)         theta = H(lambda)

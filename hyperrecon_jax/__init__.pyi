@@ -11,9 +11,11 @@ from .hyperparams import coefficients as coefficients
 from .hyperparams import landscape as landscape
 from .model import Model as Model
 from .model import apply_main as apply_main
+from .model import condition as condition
 from .model import count_parameters as count_parameters
 from .model import generate_weights as generate_weights
 from .model import init as init
+from .model import matching as matching
 from .model import reconstruct as reconstruct
 from .objective import Objective as Objective
 from .objective import make_terms as make_terms
@@ -24,4 +26,5 @@ from .sample import Coils as Coils
 from .sample import Sample as Sample
 from .trained import load as load
 from .trained import load_task as load_task
+from .unet import Conv as Conv
 from .unet import UNet as UNet

@@ -50,18 +50,7 @@ def study(
         InputError: for an experiment that has no hypernetwork or not one lambda.
         Diverged: if a training does.
     """
-    config = complete(config)
-    if not config.model.hyper_width or len(config.loss.terms) != 2:
-        raise InputError(
-            "The study needs a config with a hypernetwork and two loss terms, got model.hyper_width "
-            f"{config.model.hyper_width} and the terms {', '.join(config.loss.terms)}."
-        )
-    if seeds < 1:
-        raise InputError(f"The study needs at least 1 seed, got {seeds}.")
-    unets = config.copy_and_resolve_references()
-    unets.model.hyper_width, unets.lam.sampling, unets.lam.axes = 0, "ensemble", (tuple(lams),)
-    unets.train.learning_rate = config.train.learning_rate if learning_rate is None else learning_rate
-    unets = complete(unets)  # what no run can have is told before the first
+    config, unets = pair(config, lams=lams, learning_rate=learning_rate, seeds=seeds)
     gaps = []
     for seed in range(seeds):
         folders = []
@@ -85,6 +74,24 @@ def study(
     )
     say(f"\n{table(found)}\n\nLook at {folder / PICTURE}; the table is in {folder / TABLE}.")
     return True
+
+
+def pair(
+    config: ConfigDict, *, lams: Sequence[float], learning_rate: float | None, seeds: int
+) -> tuple[ConfigDict, ConfigDict]:
+    """The settings of the HyperRecon and of its U-Nets; arguments and errors as of `study`."""
+    config = complete(config)
+    if not config.model.hyper_width or len(config.loss.terms) != 2:
+        raise InputError(
+            "The study needs a config with a hypernetwork and two loss terms, got model.hyper_width "
+            f"{config.model.hyper_width} and the terms {', '.join(config.loss.terms)}."
+        )
+    if seeds < 1:
+        raise InputError(f"The study needs at least 1 seed, got {seeds}.")
+    unets = config.copy_and_resolve_references()
+    unets.model.hyper_width, unets.lam.sampling, unets.lam.axes = 0, "ensemble", (tuple(lams),)
+    unets.train.learning_rate = config.train.learning_rate if learning_rate is None else learning_rate
+    return config, complete(unets)  # what no run can have is told before the first
 
 
 def rows(gaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -79,6 +79,11 @@ def default_config() -> ConfigDict:
     config.model.precision = "float32"  # of what is computed; or "tf32", "bfloat16"; parameters stay float32
     config.model.residual = True  # add the magnitude of the input to the result
     config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, plain U-Nets: "constant" or "ensemble"
+    # how lambda acts (docs/improvements.md): on all weights, by "dense" heads (the paper's), by "low_rank" heads or as
+    # a "mixture" of a few kernels; or on the scales and biases of the norms alone, "film"
+    config.model.conditioning = "dense"
+    config.model.rank = 8  # of "low_rank", of "mixture" the number of kernels that are mixed
+    config.model.encoding = "coefficients"  # how each enters the hypernetwork; or as a point on a "circle"
 
     config.train = ConfigDict()
     config.train.steps = 35_625  # 100 epochs of 11,400 slices

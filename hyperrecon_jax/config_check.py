@@ -12,6 +12,7 @@ from hyperrecon_jax import masks
 from hyperrecon_jax.data.preparation import SOURCES as FILES
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.gradient import RANKS, SCOPES
+from hyperrecon_jax.hypernet import ENCODINGS, KINDS
 from hyperrecon_jax.objective import SUPERVISED, TERMS
 from hyperrecon_jax.unet import NORMS, PRECISIONS
 
@@ -21,6 +22,7 @@ SOURCES = ("mni", "arrays", *FILES)
 PLACEMENTS = ("auto", "device", "host", "disk")
 SAMPLINGS = ("uniform", "endpoints", "constant", "ensemble")
 SCHEDULES = ("constant", "cosine")
+CONDITIONINGS = (*KINDS, "film")
 AUTO = ("auto",)
 
 
@@ -46,6 +48,8 @@ def check(config: ConfigDict) -> None:
     one_of("model.norm", NORMS)
     one_of("model.norm_over", SCOPES)
     one_of("model.precision", tuple(PRECISIONS))
+    one_of("model.conditioning", CONDITIONINGS)
+    one_of("model.encoding", ENCODINGS)
     one_of("dhs.rank_over", SCOPES)
     one_of("train.schedule", SCHEDULES)
     for key, value in (("seed", config.seed), ("data.seed", config.data.seed), ("task.mask_seed", config.task.mask_seed)):
@@ -60,6 +64,9 @@ def check(config: ConfigDict) -> None:
     need(config.train.learning_rate > 0, "train.learning_rate", "above 0")
     need(config.model.width >= 1, "model.width", "at least 1")
     need(config.model.hyper_width >= 0, "model.hyper_width", "at least 0")
+    need(config.model.rank >= 1, "model.rank", "at least 1")
+    if config.model.conditioning == "film" and config.model.hyper_width:
+        need(config.model.norm != "none", "model.norm", 'batch or instance where config.model.conditioning is "film"')
     need(0 <= config.lam.endpoint_probability <= 1, "lam.endpoint_probability", "in [0, 1]")
 
     terms, scales = config.loss.terms, config.loss.scales

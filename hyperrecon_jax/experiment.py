@@ -21,7 +21,7 @@ from hyperrecon_jax.data.population import LABELS
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate import DICE, WITH_TRUTH, Score, make_score
 from hyperrecon_jax.gradient import Plan, separable
-from hyperrecon_jax.model import Model, init
+from hyperrecon_jax.model import Model, all_but_norms, init, only_norms
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.problem import Problem, measured, simulated
 from hyperrecon_jax.sample import Coils, Sample
@@ -211,8 +211,19 @@ def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tu
     options = {name: c[name] for name in ("norm", "residual", "precision")}
     network = UNet(c.width, channels, remat=config.train.remat, **options)
     members = hyperparams.product(config.lam.axes) if config.lam.sampling == "ensemble" else None
-    example = jnp.zeros((*shape, 2))
-    return init(key, network, example, num_terms=len(config.loss.terms), hyper_width=c.hyper_width or None, members=members)
+    film = c.conditioning == "film"
+    return init(
+        key,
+        network,
+        jnp.zeros((*shape, 2)),
+        num_terms=len(config.loss.terms),
+        hyper_width=c.hyper_width or None,
+        members=members,
+        generated=only_norms if film else all_but_norms,
+        kind="dense" if film else c.conditioning,
+        rank=c.rank,
+        encoding=c.encoding,
+    )
 
 
 def make_problem(config: ConfigDict, shape: tuple[int, int], *, coils: int | None = None) -> Problem:

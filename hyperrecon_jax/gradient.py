@@ -1,7 +1,8 @@
 """The value and the gradient of the objective over a batch, by uniform or data-driven sampling of lambda (Algorithm 1).
 
-Every sample has its own lambda and so its own weights theta. `of_weights` differentiates the loss in theta, sample by
-sample; the pull-back of the weights' generation, once for the batch, makes that the gradient of the hypernetwork.
+Every sample has its own lambda and so its own weights theta, but for the leaves that are learned and not generated, which
+all share. `of_weights` differentiates the loss in theta, sample by sample; the pull-back of the weights' generation, once
+for the batch, makes that the gradient of the hypernetwork.
 
 DHS counts the b of B samples with the lowest J = ||A x_hat - y||^2. Where samples are `separable` only those are pulled
 back: at (1 + 2 b/B) forward costs instead of 3 if the batch is held at once, at (1 + 3 b/B) if it is worked through in
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from hyperrecon_jax import metrics
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.model import Model, generate_weights, train_main
+from hyperrecon_jax.model import Model, Weights, generate_each, train_main, whole
 from hyperrecon_jax.objective import Objective, Outcome, term_values, weighted_loss
 from hyperrecon_jax.problem import Measurement, Problem
 from hyperrecon_jax.sample import Sample, take
@@ -82,12 +83,8 @@ def value_and_grad(
         What comes with it, and the gradient in `params`.
     """
 
-    def generate(params):
-        # a network without lambda has one theta for all
-        return jax.vmap(partial(generate_weights, model, params), out_axes=None if model.hyper is None else 0)(lam)
-
     # Outside of the pull-backs of the samples, so that they hold theta but not a copy of the hypernetwork for every one.
-    theta, pull_back = jax.vjp(generate, params)
+    theta, pull_back = jax.vjp(lambda params: generate_each(model, params, lam), params)
     counted, grad_theta = of_weights(
         model, objective, problem, theta, batch_stats, lam, samples, y, keep=keep, rank=rank, plan=plan
     )
@@ -98,7 +95,7 @@ def of_weights(
     model: Model,
     objective: Objective,
     problem: Problem,
-    theta: Tree,
+    theta: Weights,
     batch_stats: Tree,
     lam: jax.Array,
     samples: Sample,
@@ -109,7 +106,7 @@ def of_weights(
     plan: Plan = AS_IT_IS,
     device_axis: str | None = None,
 ) -> tuple[Counted, Tree]:
-    """As `value_and_grad`, in the weights: theta has a leading axis of n, or is one for all without a hypernetwork.
+    """As `value_and_grad`, in the weights of the n samples.
 
     Args:
         device_axis: the mapped axis over which a larger batch is spread, n of its samples on each device. `keep` counts in
@@ -125,7 +122,8 @@ def of_weights(
     at_once = min(plan.microbatch or size, size)
     check_plan(plan, rank)
 
-    def of_sample(theta, lam, sample, y, *, batch_axes):
+    def of_sample(weights, lam, sample, y, *, batch_axes):
+        theta = whole(weights)
         x_hat, stats = train_main(model, theta, batch_stats, problem.lift(y), batch_axes=batch_axes)
         values = term_values(objective, Outcome(x_hat, sample, y, theta))
         loss = weighted_loss(objective, lam, values)
@@ -136,15 +134,15 @@ def of_weights(
         return loss, (stats, logs | dict(zip(objective.terms, values, strict=True)), cost)
 
     choose = partial(_choose, keep=keep, over=plan.rank_over, device_axis=device_axis) if keep < total else None
-    batch = theta, lam, samples, y
+    batch = lam, samples, y
     if separable(model, batch_stats):
         of_one = partial(of_sample, batch_axes=())
-        (logs, counts), grad = _of_each(of_one, batch, keep=keep, choose=choose, at_once=at_once)
+        (logs, counts), grad = _of_each(of_one, theta, batch, keep=keep, choose=choose, at_once=at_once)
     else:
         axes = ("sample", device_axis) if device_axis and plan.norm_over == "batch" else ("sample",)
-        mapped = None if model.hyper is None else 0, 0, 0, 0
+        mapped = Weights(None, 0), 0, 0, 0
         of_some = jax.vmap(partial(of_sample, batch_axes=axes), mapped, (0, (None, 0, 0)), axis_name="sample")
-        (batch_stats, logs, counts), grad = _of_all(of_some, batch, mapped, keep=keep, choose=choose, at_once=at_once)
+        (batch_stats, logs, counts), grad = _of_all(of_some, theta, batch, keep=keep, choose=choose, at_once=at_once)
     logs = {name: jnp.sum(jnp.where(counts > 0, value, 0)) / keep for name, value in logs.items()}
     if device_axis:
         logs = jax.lax.psum(logs, device_axis)
@@ -153,28 +151,31 @@ def of_weights(
     return Counted(batch_stats, logs, counts), grad
 
 
-def _of_each(of_one, batch, *, keep, choose, at_once):
+def _of_each(of_one, theta, of, *, keep, choose, at_once):
     """Samples that have gradients of their own: ((logs, counts), gradient), those of the samples left out being zero."""
-    theta, *of = batch
+    batch = theta.own, *of
     size = len(of[0])
 
-    def forward(theta, *of):
-        return jax.vjp(lambda theta: of_one(theta, *of), theta, has_aux=True)
+    def forward(own, *of):
+        return jax.vjp(lambda weights: of_one(weights, *of), theta._replace(own=own), has_aux=True)
 
     def weighted(weight, *one):
         _, pull_back, (_, logs, _) = forward(*one)
         return logs, pull_back(weight / keep)[0]
 
+    def together(grad):  # of what the samples share
+        return grad._replace(shared=jax.tree.map(lambda each: each.sum(0), grad.shared))
+
     if choose is None:
         ones = jnp.ones(size)
         logs, grad = _map(weighted, at_once, ones, *batch)
-        return (logs, ones), grad
+        return (logs, ones), together(grad)
     if at_once == size:
         _, pull_backs, (_, logs, cost) = jax.vmap(forward)(*batch)
         rows, weights = choose(cost)
         (grad,) = jax.vmap(lambda pull_back, weight: pull_back(weight / keep))(_rows(pull_backs, rows), weights)
     else:
-        rows, weights = choose(_map(lambda *one: of_one(*one)[1][2], at_once, *batch))
+        rows, weights = choose(_map(lambda own, *of: of_one(theta._replace(own=own), *of)[1][2], at_once, *batch))
 
         def again(row, weight):
             one = weight, *take(batch, row)
@@ -184,20 +185,22 @@ def _of_each(of_one, batch, *, keep, choose, at_once):
         logs, grad = _map(again, at_once, rows, weights)
         logs = jax.tree.map(lambda values: jnp.zeros(size).at[rows].set(values), logs)
 
-    def spread(leaf, values):  # a sample that does not count may be anything, even NaN
-        chosen = jnp.where((weights > 0).reshape(-1, *(1,) * (values.ndim - 1)), values, 0)
-        return jnp.zeros_like(leaf).at[rows].set(chosen)
+    def counting(values):  # a sample that does not count may be anything, even NaN
+        return jnp.where((weights > 0).reshape(-1, *(1,) * (values.ndim - 1)), values, 0)
 
-    return (logs, jnp.zeros(size).at[rows].set(weights)), jax.tree.map(spread, theta, grad)
+    grad = together(jax.tree.map(counting, grad))
+    own = jax.tree.map(lambda leaf, values: jnp.zeros_like(leaf).at[rows].set(values), theta.own, grad.own)
+    return (logs, jnp.zeros(size).at[rows].set(weights)), grad._replace(own=own)
 
 
-def _of_all(of_some, batch, mapped, *, keep, choose, at_once):
+def _of_all(of_some, theta, of, *, keep, choose, at_once):
     """Samples that share a norm's statistics, or their weights: ((statistics, logs, counts), gradient)."""
-    theta, *of = batch
+    batch = theta.own, *of
     size = len(of[0])
 
-    def weighted(theta, *of, choose=None):
-        loss, pull_back, (stats, logs, cost) = jax.vjp(lambda theta: of_some(theta, *of), theta, has_aux=True)
+    def weighted(own, *of, choose=None):
+        given = theta._replace(own=own)
+        loss, pull_back, (stats, logs, cost) = jax.vjp(lambda given: of_some(given, *of), given, has_aux=True)
         counts = jnp.ones(len(loss))
         if choose is not None:
             rows, weights = choose(cost)
@@ -211,14 +214,12 @@ def _of_all(of_some, batch, mapped, *, keep, choose, at_once):
             f"`microbatch` must divide the {size} samples of a device, and be all of them where DHS masks samples;"
             f" got {at_once}."
         )
-    shared = mapped[0] is None
-    pieces = jax.tree.map(
-        lambda leaf: leaf.reshape(size // at_once, at_once, *leaf.shape[1:]), tuple(of) if shared else batch
-    )
-    (stats, logs, counts), grad = jax.lax.map(lambda piece: weighted(*([theta] if shared else []), *piece), pieces)
+    pieces = jax.tree.map(lambda leaf: leaf.reshape(size // at_once, at_once, *leaf.shape[1:]), batch)
+    (stats, logs, counts), grad = jax.lax.map(lambda piece: weighted(*piece), pieces)
     logs, counts = jax.tree.map(jnp.ravel, (logs, counts))
-    grad = jax.tree.map(lambda g: g.sum(0) if shared else g.reshape(-1, *g.shape[2:]), grad)
-    return (jax.tree.map(lambda leaf: leaf.mean(0), stats), logs, counts), grad
+    shared = jax.tree.map(lambda g: g.sum(0), grad.shared)
+    own = jax.tree.map(lambda g: g.reshape(-1, *g.shape[2:]), grad.own)
+    return (jax.tree.map(lambda leaf: leaf.mean(0), stats), logs, counts), Weights(shared, own)
 
 
 def _map(f, at_once, *batch):

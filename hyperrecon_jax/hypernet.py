@@ -1,7 +1,13 @@
 """The hypernetwork H_phi: a vector of loss coefficients in, the parameter tree of ANY target network out (Sec. IV, V-B).
 
-A fully connected trunk of four hidden layers of `width` units with LeakyReLU(0.01), then one linear head for each
-generated leaf. The target is described by its leaves, names and shapes; nothing here knows what the target computes.
+Each generated leaf has a head: theta = theta_0 + W f, linear in the leaf's features f. Where these come from is the kind:
+
+- "dense", the paper's: f = h for all leaves, of a fully connected trunk of four hidden layers with LeakyReLU(0.01);
+- "low_rank": f = P h, a few numbers for each leaf, so that its head has the factors W and P;
+- "mixture": f is what a small network of the leaf's own, of one hidden layer, makes of the coefficients: the columns of W
+  are a few kernels that are mixed, and there is no trunk.
+
+The target is described by its leaves, names and shapes; nothing here knows what the target computes.
 
 Nearly all parameters are in the heads. Where a batch is spread over devices each device keeps a part of every head, makes
 that part of the weights for the whole batch, and the devices exchange what they made (`generate_spread`): weights of their
@@ -9,15 +15,18 @@ samples, not gradients of the heads, which are some hundred times as many number
 """
 
 import math
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hyperrecon_jax.errors import InputError
+
 Tree = Any
 Path = tuple[str, ...]
+KINDS = ("dense", "low_rank", "mixture")
+ENCODINGS = ("coefficients", "circle")
 
 
 class HyperNet(nn.Module):
@@ -26,27 +35,78 @@ class HyperNet(nn.Module):
     Attributes:
         leaves: `(path, shape)` of each leaf to generate.
         width: units of each hidden layer, the paper's d: 4, 32, 128 for HyperRecon-S, -M, -L.
-        depth: hidden layers.
+        depth: hidden layers of the trunk.
+        kind: of the features, of `KINDS`.
+        rank: how many features a leaf has, if not "dense": the rank of its head, or how many kernels it mixes.
+        encoding: of the input, of `ENCODINGS`: the "coefficients", or each as a point on the "circle" (`encode`).
     """
 
     leaves: tuple[tuple[Path, tuple[int, ...]], ...]
     width: int = 128
     depth: int = 4
+    kind: str = "dense"
+    rank: int = 8
+    encoding: str = "coefficients"
 
     @nn.compact
-    def __call__(self, coefficients: jax.Array, *, embedding: bool = False) -> Any:
-        """`(K,)` coefficients -> `{path: leaf}`; with `embedding` the `(d,)` that the heads project, and no more."""
-        h = coefficients
-        for i in range(self.depth):
-            h = nn.leaky_relu(nn.Dense(self.width, kernel_init=nn.initializers.he_normal(), name=f"hidden{i}")(h), 0.01)
-        if embedding:
-            return h
-        return {path: nn.Dense(math.prod(shape), name=head_name(path))(h).reshape(shape) for path, shape in self.leaves}
+    def __call__(self, coefficients: jax.Array, *, heads: bool = True) -> Any:
+        """`(K,)` coefficients -> `{path: leaf}`; without `heads` `{path: (m,)}`, the features, and no more.
+
+        Raises:
+            InputError: for an unknown kind or encoding, or a rank below 1.
+        """
+        if self.kind not in KINDS:
+            raise InputError(f"`kind` must be one of {', '.join(KINDS)}, got {self.kind!r}.")
+        if self.rank < 1:
+            raise InputError(f"`rank` must be at least 1, got {self.rank}.")
+        h = encode(coefficients, self.encoding)
+        if self.kind == "mixture":
+            features = {path: self._hidden(h, named("mixing0", path)) for path, _ in self.leaves}
+        else:
+            for i in range(self.depth):
+                h = self._hidden(h, f"hidden{i}")
+            features = {path: h for path, _ in self.leaves}
+        if self.kind != "dense":
+            last = {"low_rank": "reduced", "mixture": "mixing1"}[self.kind]
+            features = {path: nn.Dense(self.rank, name=named(last, path))(f) for path, f in features.items()}
+        if not heads:
+            return features
+        return {
+            path: nn.Dense(math.prod(shape), name=head_name(path))(features[path]).reshape(shape)
+            for path, shape in self.leaves
+        }
+
+    def _hidden(self, h, name):
+        return nn.leaky_relu(nn.Dense(self.width, kernel_init=nn.initializers.he_normal(), name=name)(h), 0.01)
+
+
+def encode(coefficients: jax.Array, encoding: str) -> jax.Array:
+    """What the hypernetwork sees of `(K,)` coefficients in [0, 1].
+
+    "coefficients" are the paper's input. On the "circle" each coefficient c is [cos(pi c / 2), sin(pi c / 2)], `(2 K,)` in
+    all, whose norm does not depend on lambda, so that neither do the sizes of the initial features and of their gradients
+    (Gonzalez Ortiz, Guttag and Dalca, 2024; the other half of their proposal, theta = theta_0 + change, is how all heads
+    here are).
+
+    Raises:
+        InputError: for an unknown encoding.
+    """
+    if encoding not in ENCODINGS:
+        raise InputError(f"`encoding` must be one of {', '.join(ENCODINGS)}, got {encoding!r}.")
+    if encoding == "coefficients":
+        return coefficients
+    angle = jnp.pi / 2 * coefficients
+    return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
+
+
+def named(what: str, path: Path) -> str:
+    """The name of a layer, and so of its parameters, that belongs to the leaf at `path`."""
+    return f"{what}:{'.'.join(path)}"
 
 
 def head_name(path: Path) -> str:
-    """The name of the head, and so of its parameters, that generates the leaf at `path`."""
-    return "head:" + ".".join(path)
+    """The name of the head that generates the leaf at `path`."""
+    return named("head", path)
 
 
 def is_cut(path: tuple[str, ...], shape: tuple[int, ...], devices: int) -> bool:
@@ -74,14 +134,15 @@ def generate_spread(hypernet: HyperNet, params: Tree, coefficients: jax.Array, a
     """
     devices = jax.lax.axis_size(axis)
     size = len(coefficients) // devices
-    h: Any = jax.vmap(partial(hypernet.apply, {"params": params}, embedding=True))(coefficients)
-    mine = jax.lax.dynamic_slice_in_dim(h, jax.lax.axis_index(axis) * size, size)
+    start = jax.lax.axis_index(axis) * size
+    features: Any = jax.vmap(lambda c: hypernet.apply({"params": params}, c, heads=False))(coefficients)
     leaves, parts = {}, {}
     for path, shape in hypernet.leaves:
         head = params[head_name(path)]
         if is_cut((head_name(path),), (math.prod(shape),), devices):
-            parts[path] = h @ head["kernel"] + head["bias"][None]
+            parts[path] = features[path] @ head["kernel"] + head["bias"][None]
         else:
+            mine = jax.lax.dynamic_slice_in_dim(features[path], start, size)
             leaves[path] = (mine @ head["kernel"] + head["bias"][None]).reshape(size, *shape)
     if parts:  # my part of every sample's weights -> every part of my samples' weights
         exchanged = jax.lax.all_to_all(jnp.concatenate(list(parts.values()), 1), axis, 0, 0, tiled=True)
@@ -97,9 +158,9 @@ def generate_spread(hypernet: HyperNet, params: Tree, coefficients: jax.Array, a
 def init(key: jax.Array, hypernet: HyperNet, *, num_coefficients: int, target: dict[Path, jax.Array]) -> Tree:
     """Initialise so that the generated network starts well for every lambda.
 
-    A head is theta = b + W h. Its bias b starts as the target's own initial leaf, its W such that the part that depends on
-    lambda has about the root mean square of that leaf, times `1/2`. (PyTorch's default, which the authors use, makes the
-    generated weights' size depend on d instead, and relies on batch norm to mend it.)
+    A head is theta = theta_0 + W f. Its bias theta_0 starts as the target's own initial leaf, its W such that the part that
+    depends on lambda has about the root mean square of that leaf, times `1/2`. (PyTorch's default, which the authors use,
+    makes the generated weights' size depend on d instead, and relies on batch norm to mend it.)
 
     Args:
         key: PRNG key.

@@ -185,6 +185,8 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
     defaults = default_config()
     alone.lam, alone.dhs, alone.loss.scales = defaults.lam, defaults.dhs, (1.0,) * len(config.loss.terms)
     alone.lam.sampling, alone.lam.axes = "ensemble", ((0.0, 1.0),) * (len(config.loss.terms) - 1)
+    for key in ("conditioning", "rank", "encoding"):
+        alone.model[key] = defaults.model[key]
     alone.model.hyper_width = 0
     corners = np.eye(len(config.loss.terms))
     lams = hyperparams.product(alone.lam.axes)

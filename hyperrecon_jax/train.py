@@ -35,7 +35,7 @@ from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.gradient import Plan, of_weights, separable
 from hyperrecon_jax.hypernet import is_cut
 from hyperrecon_jax.mesh import DEVICE, REPLICATED, SPREAD, device_mesh, shardings
-from hyperrecon_jax.model import Model, generate_weights_spread, train_main
+from hyperrecon_jax.model import Model, generate_spread, train_main
 from hyperrecon_jax.objective import Objective
 from hyperrecon_jax.problem import Problem
 from hyperrecon_jax.sample import Sample, take
@@ -179,10 +179,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
         def of_network(params, batch_stats, lam):
             """Of all lambdas of the batch, `(B, K-1)`."""
 
-            def generate(params):
-                return generate_weights_spread(network, params, lam, DEVICE) if network.hyper else params["main"]
-
-            theta, pull_back = jax.vjp(generate, params)
+            theta, pull_back = jax.vjp(lambda params: generate_spread(network, params, lam, DEVICE), params)
             counted, grad_theta = of_weights(
                 network,
                 setup.objective,

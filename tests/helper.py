@@ -25,10 +25,11 @@ class Net(nn.Module):
 
     norm: str
     out_channels: int = 1
+    width: int = 3
 
     @nn.compact
     def __call__(self, y, *, batch_axes=None):
-        x = nn.relu(Norm(self.norm, name="norm")(Conv(3, name="conv")(y), batch_axes=batch_axes))
+        x = nn.relu(Norm(self.norm, name="norm")(Conv(self.width, name="conv")(y), batch_axes=batch_axes))
         return Conv(self.out_channels, (1, 1), name="head")(x)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import matplotlib.image
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from helper import python, read_events
 from hyperrecon_jax import checkpoint, run
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.unet import UNet
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = str(ROOT / "configs" / "quickstart.py")
@@ -175,6 +177,24 @@ def test_dry_run_writes_nothing(config_file, tmp_path):
     assert "s a step" in result.stdout
     assert result.stdout.endswith("No run was begun. Leave out --dry-run to train.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_how_lambda_acts_is_a_setting(config_file, tmp_path):
+    """FiLM: 56 numbers of norms for a hypernetwork of width 4 to make; the rest of the U-Net is learned directly."""
+    film = ("--config", config_file, "--dry-run", "--config.model.conditioning=film")
+    result = train(*film, "--config.model.norm=instance", "--config.model.encoding=circle", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    generated, main = 14 * 2 * 2, count_of(UNet(width=2))
+    hyper = 5 * 4 + 3 * 5 * 4 + generated * 5
+    assert f"hypernetwork of {hyper} parameters, main network of {main}; {hyper + main - generated} " in result.stdout
+    result = train(*film, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("error: config.model.norm must be batch or instance where config.model.conditioning")
+
+
+def count_of(network):
+    shapes = jax.eval_shape(network.init, jax.random.key(0), np.zeros((16, 16, 2), np.float32))["params"]
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
 def test_help_shows_how_and_our_flags_alone():

@@ -147,6 +147,9 @@ def test_other_types_are_refused(key, value):
         ("model.width", 0, "at least 1"),
         ("model.hyper_width", -1, "at least 0"),
         ("model.hyper_width", 0, 'above 0 unless config.lam.sampling is "constant"'),
+        ("model.conditioning", "conv", "one of dense, low_rank, mixture, film"),
+        ("model.encoding", "square", "one of coefficients, circle"),
+        ("model.rank", 0, "at least 1"),
         ("train.steps", 0, "at least 1"),
         ("train.batch", 0, "at least 1"),
         ("train.batch", 11_401, "at most the 11400 training images"),
@@ -173,6 +176,20 @@ def test_lambdas_are_one_fewer_than_terms():
         set_to("lam.value", (0.5,), lam__sampling="constant", **three)
     with pytest.raises(InputError, match=r"config\.lam\.value must be 1 number .* got \(\)"):
         set_to("lam.sampling", "constant")
+
+
+def test_film_needs_a_norm():
+    with pytest.raises(InputError, match=r'config\.model\.norm must be batch or instance where .*conditioning is "film"'):
+        set_to("model.conditioning", "film", model__norm="none")
+    assert set_to("model.conditioning", "film", model__norm="batch").model.rank == 8
+
+
+def test_a_run_of_before_there_was_a_choice_has_the_papers_hypernetwork():
+    settings = config.default_config().to_dict()
+    for key in ("conditioning", "rank", "encoding"):
+        del settings["model"][key]
+    assert config.differences(settings, config.default_config().to_dict()) == []
+    assert config.complete(settings).model.conditioning == "dense"
 
 
 SEGMENTATION = {

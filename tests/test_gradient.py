@@ -12,7 +12,7 @@ from hyperrecon_jax import gradient as gradient_module
 from hyperrecon_jax import losses, masks
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.gradient import Plan, lowest, misfit, separable, value_and_grad
-from hyperrecon_jax.model import generate_weights, init, reconstruct, train_main, without_norms
+from hyperrecon_jax.model import generate_weights, init, only_norms, reconstruct, train_main, without_norms
 from hyperrecon_jax.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.operators import csmri, denoising
 from hyperrecon_jax.problem import simulated
@@ -61,7 +61,10 @@ AMORTIZED = Objective(make_terms(PRIORS, MRI_PROBLEM), (0.5, 1e-3, 0.02, 0.01))
 
 @cache
 def amortized(norm="instance", hyper_width=3):
-    return init(jax.random.key(3), Net(norm), jnp.zeros((16, 16, 2)), num_terms=4, hyper_width=hyper_width)
+    """With `hyper_width` "film" only the norm is generated, and samples share the convolutions."""
+    film = {"generated": only_norms} if hyper_width == "film" else {}
+    width = 3 if film else hyper_width
+    return init(jax.random.key(3), Net(norm), jnp.zeros((16, 16, 2)), num_terms=4, hyper_width=width, **film)
 
 
 @cache
@@ -261,6 +264,18 @@ def test_pieces_of_a_batch_have_batch_norm_statistics_of_their_own():
     (stats, logs, _), grad = (mean(a, b) for a, b in zip(*halves, strict=True))
     agree(whole, ((stats, logs, np.ones(BATCH)), grad))
     assert not np.allclose(stats["norm"]["mean"], 0)
+
+
+@pytest.mark.parametrize(("keep", "microbatch"), [(BATCH, None), (BATCH, 1), (BATCH, 4), (4, None), (4, 1)])
+def test_film_has_the_gradient_of_a_loop(keep, microbatch):
+    """Of convolutions that all samples share, and of norms that are each one's own; at once and in pieces, UHS and DHS."""
+    assert separable(amortized("instance", "film")[0], {})
+    (_, logs, counted), grad = gradient(hyper_width="film", keep=keep, plan=Plan(microbatch=microbatch))
+    values, gradients = loop("film")
+    chosen = np.argsort(values[:, 1])[:keep]
+    assert np.flatnonzero(counted).tolist() == sorted(chosen.tolist())
+    np.testing.assert_allclose(logs["loss"], values[chosen, 0].mean(), rtol=1e-4)
+    close(grad, jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in chosen]))
 
 
 def test_a_network_without_lambda_in_pieces():

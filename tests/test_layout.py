@@ -60,7 +60,7 @@ FLOORS = [
     ["dhs_study", "evaluate_run", "prepare"],
     ["compare"],
     ["baseline_study", "explorer.measurement"],
-    ["explorer.shelf"],
+    ["explorer.shelf", "improvement_study"],
     ["explorer.engine"],
     ["explorer.server"],
     ["explorer.page"],
@@ -107,6 +107,7 @@ def test_flax_and_configdict_stay_in_their_rooms():
             "run",
             "baseline_study",
             "dhs_study",
+            "improvement_study",
             "prepare",
         },
     }

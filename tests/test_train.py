@@ -19,7 +19,7 @@ from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.data.feed import batch_indices, stream
 from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.gradient import Plan
-from hyperrecon_jax.model import generate_weights, init, train_main
+from hyperrecon_jax.model import generate_weights, init, only_norms, train_main
 from hyperrecon_jax.objective import Objective, make_terms
 from hyperrecon_jax.operators import awgn, denoising
 from hyperrecon_jax.problem import simulated
@@ -31,8 +31,13 @@ OPERATOR = denoising()
 PROBLEM = simulated(OPERATOR, partial(awgn, sigma=0.1))
 
 
-def setup(norm="instance", keep=4, network=Net):
-    model, variables = init(jax.random.key(0), network(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+KINDS = {"low_rank": {"kind": "low_rank", "rank": 2}, "mixture": {"kind": "mixture"}, "film": {"generated": only_norms}}
+
+
+def setup(norm="instance", keep=4, network=Net, **options):
+    model, variables = init(
+        jax.random.key(0), network(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3, **options
+    )
     optimizer = optax.sgd(0.1)  # Adam makes full steps of round-off where a gradient is zero, as before batch norm
     made = train.Setup(
         model,
@@ -77,11 +82,17 @@ def steps(made, state, devices, *, resident=True, count=3):
     return jax.device_get(state), rows
 
 
-@pytest.mark.parametrize(("norm", "network"), [("instance", Net), ("batch", partial(UNet, width=2))])
-def test_two_devices_equal_one(norm, network):
-    """Also with batch norm, whose statistics are those of the whole batch."""
-    one, logs_one = steps(*setup(norm, network=network), 1)
-    two, logs_two = steps(*setup(norm, network=network), 2)
+@pytest.mark.parametrize(
+    ("norm", "network", "kind"),
+    [("instance", Net, "dense"), ("batch", partial(UNet, width=2), "dense"), ("batch", Net, "film")]
+    + [("instance", Net, kind) for kind in KINDS],
+)
+def test_two_devices_equal_one(norm, network, kind):
+    """Also with batch norm, whose statistics are those of the whole batch; and however the weights are generated."""
+    options = KINDS.get(kind, {})
+    one, logs_one = steps(*setup(norm, network=network, **options), 1)
+    two, logs_two = steps(*setup(norm, network=network, **options), 2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one.params, two.params)
     for a, b in zip(logs_one, logs_two, strict=True):
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
@@ -224,7 +235,7 @@ def test_eight_devices_equal_one():
     """Eight forced devices in a process of their own: losses, lambdas and parameters, for each way to couple samples."""
     result = python(ROOT / "tests" / "on_eight_devices.py", cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == ["instance", "batch", "dhs", "done"]
+    assert result.stdout.split() == ["instance", "batch", "dhs", "low_rank", "mixture", "film", "done"]
 
 
 def test_device_mesh_divides_the_batch():
