@@ -3,7 +3,6 @@
 The U-Net of one lambda (`plain`) is a model like any other, and `interop.to_torch` makes a PyTorch state dict of it.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -167,7 +166,7 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
         x = add("Add", x, add("ReduceL2", "y", "axes", keepdims=1))
     nodes[-1].output[0] = "x_hat"
 
-    constants = {"scales": np.asarray([1, 1, 2, 2], np.float32), "axes": np.asarray([1], np.int64)}
+    constants: dict[str, np.ndarray] = {"scales": np.asarray([1, 1, 2, 2], np.float32), "axes": np.asarray([1], np.int64)}
     used = {name for node in nodes for name in node.input}
     tensors = [numpy_helper.from_array(array, name) for name, array in (state | constants).items() if name in used]
     channels = {"y": state["dconv_down1.0.weight"].shape[1], "x_hat": model.main.out_channels}

@@ -7,11 +7,11 @@
 """
 
 import importlib.util
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
+import numpy as np
+from jax.typing import ArrayLike
 
 from hyperrecon_jax import export, interop, report, tensor_files
 from hyperrecon_jax.errors import InputError
@@ -27,7 +27,7 @@ NAMES = ("torch", "ours")
 
 
 def export_run(
-    run: Path, out: Path, *, lam: Sequence[float] | None = None, names: str = "torch", say: report.Say = print
+    run: Path, out: Path, *, lam: ArrayLike | None = None, names: str = "torch", say: report.Say = print
 ) -> None:
     """Write what a run has learned to a file and say how to load it.
 
@@ -57,10 +57,9 @@ def export_run(
     model, variables = experiment.setup.model, report.variables(state)
     of_one = not model.hyper and not model.members
     if lam is not None and of_one:
-        raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {_only(experiment)}.")
+        raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {lam_name(experiment.lams[0])}.")
     if lam is None and not of_one and (suffix == ONNX or names == "ours" or (model.members and suffix != PROGRAM)):
-        kind = "an ensemble" if model.members else "a hypernetwork"
-        raise InputError(f"`lam` must say which U-Net of the {kind.split()[1]} in {run} goes into {out}.")
+        raise InputError(f"`lam` must say of which lambda the U-Net is that goes from {run} into {out}.")
     if lam is not None:
         model, variables = export.plain(model, variables, lam)
 
@@ -75,13 +74,11 @@ def export_run(
         tensor_files.write(out, export.named(variables))
     else:
         tensor_files.write(out, interop.to_torch(model, variables, batches=int(state.step)))
-    what = f"the U-Net of lambda = {lam_name(lam)}" if lam is not None else "the U-Net" if of_one else "the whole model"
+    what = "the whole model"
+    if not model.hyper and not model.members:
+        what = f"the U-Net of lambda = {lam_name(experiment.lams[0] if lam is None else np.asarray(lam))}"
     say(f"{out} holds {what}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
     say(f"    {_loading(out, model, names)}")
-
-
-def _only(experiment):
-    return lam_name(experiment.lams[0])
 
 
 def _loading(out: Path, model: Model, names: str) -> str:

@@ -54,8 +54,8 @@ def from_torch(state: str | PathLike[str] | Mapping[str, Any], *, residual: bool
         functions make of lambda (Eqs. 9, 10).
 
     Raises:
-        InputError: if the file cannot be read, or the tensors are not those of such a network: it names those that are missing,
-            left over or of another shape.
+        InputError: if the file cannot be read, or the tensors are not those of such a network: those that are missing, left
+            over or of another shape.
     """
     found = _arrays(state if isinstance(state, Mapping) else tensor_files.read(state))
     model, shapes = _sizes(found, residual)
@@ -78,8 +78,7 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
     Args:
         model: of a `unet.UNet`, plain or with a hypernetwork that generates the convolutions (`model.all_but_norms`).
         variables: its variables.
-        batches: the value of batch norm's `num_batches_tracked`, which we do not keep. PyTorch heeds it only where a norm has
-            no momentum.
+        batches: batch norm's `num_batches_tracked`, which we do not keep; PyTorch heeds it only in a norm without momentum.
 
     Returns:
         Names -> NumPy arrays, in the order of PyTorch's modules.
