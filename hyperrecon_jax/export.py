@@ -95,9 +95,10 @@ def serialized(
 
     @jax.jit
     def reconstructions(y, lam=None):
+        constants = jax.tree.map(jnp.asarray, variables)
         if lam is None:
-            return jax.lax.map(lambda y: reconstruct(model, variables, jnp.zeros(0), y), y)
-        return jax.lax.map(lambda sample: reconstruct(model, variables, *sample), (lam, y))
+            return jax.lax.map(lambda y: reconstruct(model, constants, jnp.zeros(0), y), y)
+        return jax.lax.map(lambda sample: reconstruct(model, constants, *sample), (lam, y))
 
     return bytes(export.export(reconstructions, platforms=list(platforms))(*arguments).serialize())
 

@@ -64,16 +64,18 @@ def export_run(
         model, variables = export.plain(model, variables, lam)
 
     shape = experiment.dataset.train.samples.example.image.shape[:2]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if suffix in (ONNX, PROGRAM):
-        make = export.onnx_bytes if suffix == ONNX else export.serialized
-        content = make(model, variables, shape=shape)
-        with whole(out) as partial:
-            partial.write_bytes(content)
-    elif names == "ours":
-        tensor_files.write(out, export.named(variables))
-    else:
-        tensor_files.write(out, interop.to_torch(model, variables, batches=int(state.step)))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if suffix in (ONNX, PROGRAM):
+            content = (export.onnx_bytes if suffix == ONNX else export.serialized)(model, variables, shape=shape)
+            with whole(out) as partial:
+                partial.write_bytes(content)
+        elif names == "ours":
+            tensor_files.write(out, export.named(variables))
+        else:
+            tensor_files.write(out, interop.to_torch(model, variables, batches=int(state.step)))
+    except OSError as error:
+        raise InputError(f"`out` must be a file that can be written, got {out}: {error.strerror}.") from error
     what = "the whole model"
     if not model.hyper and not model.members:
         what = f"the U-Net of lambda = {lam_name(experiment.lams[0] if lam is None else np.asarray(lam))}"

@@ -45,7 +45,7 @@ def write(path: str | PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
     """Named arrays as a file of the kind that its suffix says, whole or not at all.
 
     Raises:
-        InputError: for another suffix, a folder that is not there, or if the package for it is missing.
+        InputError: for another suffix, or if the package for it is missing.
     """
     path = Path(path)
     _check(path)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import ROOT, Net, fixture, nhwc, part
+from helper import Net, fixture, nhwc, part
+from made import made, reconstructions, torch_unet
 
-from hyperrecon_jax import interop, model, tensor_files
+from hyperrecon_jax import model, tensor_files
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.interop import from_torch, to_torch
 from hyperrecon_jax.unet import UNet
@@ -17,22 +18,6 @@ from hyperrecon_jax.unet import UNet
 FIXTURES = ("unet_h8", "hyperunet_h8_d4_k2")
 STATE = part(fixture("unet_h8"), "state/")
 HYPER_STATE = part(fixture("hyperunet_h8_d4_k2"), "state/")
-
-
-def torch_unet(*args, **options):
-    """The PyTorch U-Net of docs/interop.md."""
-    pytest.importorskip("torch")
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "interop.md").read_text(), re.DOTALL | re.MULTILINE)
-    (code,) = (block for block in blocks if "class UNet" in block)
-    namespace = {}
-    exec(code, namespace)
-    return namespace["UNet"](*args, **options)
-
-
-def perturbed(variables):
-    """Other values in every leaf, positive where they are variances."""
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: jnp.abs(leaf + rng.normal(size=leaf.shape).astype(np.float32) / 4), variables)
 
 
 def assert_same(state, expected):
@@ -48,7 +33,7 @@ def test_the_authors_tensors_give_their_output_and_come_back_unchanged(name):
     network, variables = from_torch(state)
     # their input are the coefficients (1 - lambda, lambda)
     lam = reference["coefficients"][:, 1:] if "coefficients" in reference else np.zeros((3, 0), np.float32)
-    ours = jax.jit(jax.vmap(lambda lam, y: model.reconstruct(network, variables, lam, y)))(lam, nhwc(reference["input"]))
+    ours = reconstructions(network, variables, lam, nhwc(reference["input"]))
     expected = nhwc(reference["eval_output"])
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
     assert_same(to_torch(network, variables), state)
@@ -57,22 +42,20 @@ def test_the_authors_tensors_give_their_output_and_come_back_unchanged(name):
 def test_without_the_residual():
     reference = fixture("unet_h8")
     network, variables = from_torch(STATE, residual=False)
-    y = nhwc(reference["input"])[0]
-    ours = model.reconstruct(network, variables, jnp.zeros(0), y) + np.linalg.norm(y, axis=-1, keepdims=True)
-    np.testing.assert_allclose(ours, nhwc(reference["eval_output"])[0], atol=1e-4)
+    y = nhwc(reference["input"])
+    ours = reconstructions(network, variables, np.zeros((3, 0)), y) + np.linalg.norm(y, axis=-1, keepdims=True)
+    np.testing.assert_allclose(ours, nhwc(reference["eval_output"]), atol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize(("hyper_width", "num_terms", "channels"), [(None, 1, (2, 1)), (5, 3, (4, 2))])
 def test_what_goes_out_comes_in_again(norm, hyper_width, num_terms, channels):
     """Every size is found again, and every number where it was."""
-    network = UNet(3, channels[1], norm=norm)
-    example = jnp.zeros((8, 8, channels[0]))
-    made, variables = model.init(jax.random.key(0), network, example, num_terms=num_terms, hyper_width=hyper_width)
-    variables = perturbed(variables)
-    state = to_torch(made, variables, batches=7)
+    options = {"num_terms": num_terms, "hyper_width": hyper_width, "channels": channels[0]}
+    network, variables = made(UNet(3, channels[1], norm=norm), **options)
+    state = to_torch(network, variables, batches=7)
     again, loaded = from_torch(state)
-    assert again == made
+    assert again == network
     assert jax.tree.structure(loaded) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     assert all(state[name] == 7 for name in state if name.endswith("num_batches_tracked"))
@@ -95,19 +78,16 @@ def test_a_hypernetwork_of_another_depth():
     assert_same(to_torch(network, variables), state)
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize(("norm", "residual"), [("batch", True), ("instance", False), ("none", True)])
 def test_a_network_of_pytorch_takes_our_state_and_agrees(norm, residual):
     torch = pytest.importorskip("torch")
-    network = UNet(3, norm=norm, residual=residual)
-    made, variables = model.init(jax.random.key(1), network, jnp.zeros((16, 24, 2)), num_terms=1, hyper_width=None)
-    variables = perturbed(variables)
+    network, variables = made(UNet(3, norm=norm, residual=residual))
     theirs = torch_unet(3, norm=norm, residual=residual).eval()
-    theirs.load_state_dict({name: torch.tensor(array) for name, array in to_torch(made, variables).items()})
+    theirs.load_state_dict({name: torch.tensor(array) for name, array in to_torch(network, variables).items()})
     y = np.random.default_rng(2).normal(size=(2, 16, 24, 2)).astype(np.float32)
     with torch.no_grad():
         expected = theirs(torch.tensor(y.transpose(0, 3, 1, 2))).numpy()
-    ours = np.stack([model.reconstruct(made, variables, jnp.zeros(0), image) for image in y])
+    ours = reconstructions(network, variables, np.zeros((2, 1)), y)
     np.testing.assert_allclose(ours, nhwc(expected), rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
     assert_same(to_torch(*from_torch(theirs.state_dict())), {n: t.numpy() for n, t in theirs.state_dict().items()})
 
@@ -187,14 +167,9 @@ def test_a_wrong_state_says_which_tensors():
 
 
 def test_what_has_no_names_there_is_refused():
-    example = jnp.zeros((8, 8, 2))
-    ensemble = model.init(
-        jax.random.key(0), UNet(2), example, num_terms=2, hyper_width=None, members=np.asarray([[0.0], [1.0]])
-    )
     with pytest.raises(InputError, match="one network .* got 2 of them"):
-        to_torch(*ensemble)
+        to_torch(*made(UNet(2), members=np.asarray([[0.0], [1.0]])))
     with pytest.raises(InputError, match="must be a UNet, got Net"):
-        to_torch(*model.init(jax.random.key(0), Net("none"), example, num_terms=2, hyper_width=None))
-    everything = model.init(jax.random.key(0), UNet(2), example, num_terms=2, hyper_width=2, generated=lambda path: True)
+        to_torch(*made(Net("none")))
     with pytest.raises(InputError, match="must generate all of the convolutions and no more"):
-        interop.to_torch(*everything)
+        to_torch(*made(UNet(2), hyper_width=2, generated=lambda path: True))
