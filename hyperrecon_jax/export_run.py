@@ -14,11 +14,13 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from hyperrecon_jax import export, interop, report, tensor_files
+from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.experiment import load
+from hyperrecon_jax.experiment import reported_lams, settings
 from hyperrecon_jax.files import whole
 from hyperrecon_jax.model import Model
 from hyperrecon_jax.names import lam_name
+from hyperrecon_jax.trained import image_shape, load, steps_done
 
 ONNX, PROGRAM = ".onnx", ".jaxexport"
 SUFFIXES = (ONNX, PROGRAM, *tensor_files.SUFFIXES)
@@ -53,17 +55,17 @@ def export_run(
     if out.is_dir():
         raise InputError(f"`out` must be a file, got the folder {out}.")
 
-    experiment, state = load(run)
-    model, variables = experiment.setup.model, report.variables(state)
+    model, variables = load(run)
+    lams = reported_lams(complete(settings(run)))
     of_one = not model.hyper and not model.members
     if lam is not None and of_one:
-        raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {lam_name(experiment.lams[0])}.")
+        raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {lam_name(lams[0])}.")
     if lam is None and not of_one and (suffix == ONNX or names == "ours" or (model.members and suffix != PROGRAM)):
         raise InputError(f"`lam` must say of which lambda the U-Net is that goes from {run} into {out}.")
     if lam is not None:
         model, variables = export.plain(model, variables, lam)
 
-    shape = experiment.dataset.train.samples.example.image.shape[:2]
+    shape = image_shape(run)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if suffix in (ONNX, PROGRAM):
@@ -73,12 +75,12 @@ def export_run(
         elif names == "ours":
             tensor_files.write(out, export.named(variables))
         else:
-            tensor_files.write(out, interop.to_torch(model, variables, batches=int(state.step)))
+            tensor_files.write(out, interop.to_torch(model, variables, batches=steps_done(run)))
     except OSError as error:
         raise InputError(f"`out` must be a file that can be written, got {out}: {error.strerror}.") from error
     what = "the whole model"
     if not model.hyper and not model.members:
-        what = f"the U-Net of lambda = {lam_name(experiment.lams[0] if lam is None else np.asarray(lam))}"
+        what = f"the U-Net of lambda = {lam_name(lams[0] if lam is None else np.asarray(lam))}"
     say(f"{out} holds {what}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
     say(f"    {_loading(out, model, names)}")
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from hyperrecon_jax import checkpoint
 from hyperrecon_jax.config import complete
+from hyperrecon_jax.data import arrays
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import latest, make_model, make_objective, make_optimizer, make_problem, regions, settings
 from hyperrecon_jax.model import Model, apply_main
@@ -53,21 +54,35 @@ def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None)
 
     Args:
         run: its folder.
-        shape: `(h, w)` of the images; none given: of those it was trained on, which must then be no arrays of yours.
+        shape: `(h, w)` of the images; none given: of those it was trained on.
 
     Raises:
-        InputError: if the folder holds no run, it does not know the shape, or the task cannot have such images.
+        InputError: if the folder holds no run, or the task cannot have such images; and as `image_shape`, without a shape.
     """
     folder = Path(run)
     config = complete(settings(folder))
-    if shape is None:
-        if config.data.source == "arrays":
-            raise InputError(f"`shape` must be the (h, w) of your images, which {run} does not know, got None.")
-        shape = (config.data.size, config.data.size)
-    objective, problem = make_objective(config, shape)
+    objective, problem = make_objective(config, shape or image_shape(folder))
     if found := checkpoint.read_scales(folder, config.loss.terms):
         objective = objective._replace(scales=tuple(1 / value for value in found.values()))
     return problem, objective
+
+
+def image_shape(run: str | PathLike[str]) -> tuple[int, int]:
+    """The `(h, w)` of the images that a run was trained on.
+
+    Raises:
+        InputError: if the folder holds no run, or these were arrays of yours that are no longer where they were.
+    """
+    c = complete(settings(Path(run))).data
+    if c.source != "arrays":
+        return c.size, c.size
+    return arrays(train=c.train, val=c.val, test=c.test).train.samples.example.image.shape[:2]
+
+
+def steps_done(run: str | PathLike[str]) -> int:
+    """After how many steps the variables are that `load` gives."""
+    with checkpoint.manager(Path(run), keep=1, read_only=True) as checkpoints:
+        return checkpoints.latest_step() or 0
 
 
 def segmenter(folder: Path) -> Callable[[jax.Array], jax.Array]:

@@ -43,7 +43,7 @@ def test_what_is_loaded_scores_as_the_run_did(settings, tmp_path, model, more):
     config = complete({**settings, "model": model, **more})
     assert run.run(config, tmp_path, say=lambda line: None)
     network, variables = hr.load(str(tmp_path))
-    problem, objective = hr.load_task(tmp_path, shape=(16, 24))
+    problem, objective = hr.load_task(tmp_path)
     experiment = build(config)
     test = experiment.dataset.test.samples.arrays
     y = evaluate.measure(problem, experiment.key_test, test, np.arange(3))
@@ -65,5 +65,9 @@ def test_what_cannot_be_loaded_says_why(settings, tmp_path):
     (tmp_path / checkpoint.CHECKPOINTS).mkdir()
     with pytest.raises(hr.InputError, match="holds no checkpoint yet"):
         hr.load(tmp_path)
-    with pytest.raises(hr.InputError, match=r"`shape` must be the \(h, w\) of your images"):
-        trained.load_task(tmp_path)
+    assert trained.image_shape(tmp_path) == (16, 24)
+    moved = complete({**settings, "data": {**settings["data"], "train": "elsewhere.npy"}})
+    checkpoint.write_json(tmp_path / checkpoint.CONFIG, moved.to_dict())
+    with pytest.raises(hr.InputError, match=r"elsewhere\.npy"):
+        hr.load_task(tmp_path)
+    hr.load_task(tmp_path, shape=(16, 24))
