@@ -93,6 +93,9 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
     convolutions = {(layer, leaf) for layer, _ in _modules(norms=False) for leaf in ("kernel", "bias")}
     if model.hyper and (odd := convolutions ^ {path for path, _ in model.hyper.leaves}):
         raise InputError(f"`model.hyper` must generate all of the convolutions and no more, got a choice for {min(odd)}.")
+    if model.hyper and (model.hyper.kind, model.hyper.encoding) != ("dense", "coefficients"):
+        found = f"{model.hyper.kind!r} and {model.hyper.encoding!r}"
+        raise InputError(f'`model.hyper` must have "dense" heads and see "coefficients", as the authors\' do, got {found}.')
     leaves = dict(_flat(jax.device_get(variables)))
     layout = _layout(model, {path: np.shape(leaf) for path, leaf in leaves.items()})
     state = {}

@@ -10,7 +10,7 @@ import pytest
 from helper import Net, explorable, fixture, part, python
 from made import GUIDE, made, python_blocks, reconstructions, torch_unet
 
-from hyperrecon_jax import export, export_run, model, tensor_files
+from hyperrecon_jax import checkpoint, export, export_run, model, tensor_files
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import build, load
 from hyperrecon_jax.unet import UNet
@@ -187,7 +187,10 @@ def test_a_run_of_one_lambda(folder, monkeypatch):
     config["lam"] |= {"sampling": "constant", "value": (0.4,)}
     config["model"] |= {"hyper_width": 0}
     experiment = build(config)
-    monkeypatch.setattr(export_run, "load", lambda folder: (experiment, experiment.state))
+    variables = {"params": experiment.state.params, "batch_stats": experiment.state.batch_stats}
+    monkeypatch.setattr(export_run, "load", lambda folder: (experiment.setup.model, variables))
+    (folder / "one" / checkpoint.CHECKPOINTS).mkdir(parents=True)
+    checkpoint.write_json(folder / "one" / checkpoint.CONFIG, experiment.config.to_dict())
     said = []
     export_run.export_run(folder / "one", folder / "one.onnx", say=said.append)
     assert "the U-Net of lambda = 0.4" in said[0]

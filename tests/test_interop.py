@@ -173,3 +173,6 @@ def test_what_has_no_names_there_is_refused():
         to_torch(*made(Net("none")))
     with pytest.raises(InputError, match="must generate all of the convolutions and no more"):
         to_torch(*made(UNet(2), hyper_width=2, generated=lambda path: True))
+    for options in ({"kind": "mixture"}, {"encoding": "circle"}):
+        with pytest.raises(InputError, match=r'must have "dense" heads and see "coefficients"'):
+            to_torch(*made(UNet(2), hyper_width=2, **options))
