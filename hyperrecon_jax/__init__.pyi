@@ -1,4 +1,6 @@
+from . import export as export
 from . import hyperparams as hyperparams
+from . import interop as interop
 from . import losses as losses
 from . import masks as masks
 from . import metrics as metrics

@@ -1,4 +1,4 @@
-"""HyperRecon, the paper's x_hat = M[H(lambda)](y), as pure functions (Sec. IV-A).
+"""HyperRecon, the paper's `x_hat = M[H(lambda)](y)`, as pure functions (Sec. IV-A).
 
 `Model` holds two stateless networks and no numbers. The numbers are the `variables`, a plain tree:
 
@@ -254,7 +254,7 @@ def train_main(
 
 
 def reconstruct(model: Model, variables: Tree, lam: jax.Array, y: jax.Array) -> jax.Array:
-    """x_hat = M[H(lambda)](y), one image and one lambda: `(K-1,), (h, w, 2) -> (h, w, 1)`."""
+    """`x_hat = M[H(lambda)](y)`, one image and one lambda: `(K-1,), (h, w, 2) -> (h, w, 1)`."""
     return apply_main(model, *network_at(model, variables, lam), y)
 
 
