@@ -4,8 +4,8 @@ Each generated leaf has a head: theta = theta_0 + W f, linear in the leaf's feat
 
 - "dense", the paper's: f = h for all leaves, of a fully connected trunk of four hidden layers with LeakyReLU(0.01);
 - "low_rank": f = P h, a few numbers for each leaf, so that its head has the factors W and P;
-- "mixture": f is what a small network of the leaf's own, of one hidden layer, makes of the coefficients: the columns of W
-  are a few kernels that are mixed, and there is no trunk.
+- "mixture": f is the softmax of a linear map of the coefficients, one for each leaf: W holds a few kernels, which
+  are mixed with weights above 0 that add up to 1, and there is no trunk.
 
 The target is described by its leaves, names and shapes; nothing here knows what the target computes.
 
@@ -34,8 +34,8 @@ class HyperNet(nn.Module):
 
     Attributes:
         leaves: `(path, shape)` of each leaf to generate.
-        width: units of each hidden layer, the paper's d: 4, 32, 128 for HyperRecon-S, -M, -L.
-        depth: hidden layers of the trunk.
+        width: units of each hidden layer of the trunk, the paper's d: 4, 32, 128 for HyperRecon-S, -M, -L.
+        depth: hidden layers.
         kind: of the features, of `KINDS`.
         rank: how many features a leaf has, if not "dense": the rank of its head, or how many kernels it mixes.
         encoding: of the input, of `ENCODINGS`: the "coefficients", or each as a point on the "circle" (`encode`).
@@ -60,15 +60,9 @@ class HyperNet(nn.Module):
         if self.rank < 1:
             raise InputError(f"`rank` must be at least 1, got {self.rank}.")
         h = encode(coefficients, self.encoding)
-        if self.kind == "mixture":
-            features = {path: self._hidden(h, named("mixing0", path)) for path, _ in self.leaves}
-        else:
-            for i in range(self.depth):
-                h = self._hidden(h, f"hidden{i}")
-            features = {path: h for path, _ in self.leaves}
-        if self.kind != "dense":
-            last = {"low_rank": "reduced", "mixture": "mixing1"}[self.kind]
-            features = {path: nn.Dense(self.rank, name=named(last, path))(f) for path, f in features.items()}
+        for i in range(self.depth if self.kind != "mixture" else 0):
+            h = nn.leaky_relu(nn.Dense(self.width, kernel_init=nn.initializers.he_normal(), name=f"hidden{i}")(h), 0.01)
+        features = {path: self._features(h, path) for path, _ in self.leaves}
         if not heads:
             return features
         return {
@@ -76,8 +70,12 @@ class HyperNet(nn.Module):
             for path, shape in self.leaves
         }
 
-    def _hidden(self, h, name):
-        return nn.leaky_relu(nn.Dense(self.width, kernel_init=nn.initializers.he_normal(), name=name)(h), 0.01)
+    def _features(self, h, path):
+        if self.kind == "low_rank":
+            return nn.Dense(self.rank, name=named("reduced", path))(h)
+        if self.kind == "mixture":
+            return nn.softmax(nn.Dense(self.rank, name=named("mixing", path))(h))
+        return h
 
 
 def encode(coefficients: jax.Array, encoding: str) -> jax.Array:

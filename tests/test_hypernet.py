@@ -65,7 +65,8 @@ def test_weights_are_those_of_the_formula(kind, encoding):
         if kind == "low_rank":
             features = layer(phi, f"reduced:{name}", trunk)
         if kind == "mixture":
-            features = layer(phi, f"mixing1:{name}", layer(phi, f"mixing0:{name}", trunk, active=True))
+            weights = np.exp(layer(phi, f"mixing:{name}", trunk))
+            features = weights / sum(weights)
         assert len(features) == (WIDTH if kind == "dense" else RANK)
         np.testing.assert_allclose(theta[path], layer(phi, f"head:{name}", features).reshape(shape), rtol=1e-4, atol=1e-5)
 
@@ -102,7 +103,7 @@ def test_the_initial_network_is_near_the_targets_own(kind, generated):
         # the U-Net of 149,409 has 148,513 in 30 leaves of convolutions and 896 in 28 leaves of norms
         ("dense", "circle", all_but_norms, 128 * 5 + 3 * 128 * 129 + 148_513 * 129 + 896),
         ("low_rank", "coefficients", all_but_norms, 128 * 3 + 3 * 128 * 129 + 30 * 129 * 8 + 148_513 * 9 + 896),
-        ("mixture", "coefficients", all_but_norms, 30 * (128 * 3 + 129 * 8) + 148_513 * 9 + 896),
+        ("mixture", "coefficients", all_but_norms, 30 * 3 * 8 + 148_513 * 9 + 896),
         ("dense", "coefficients", only_norms, 128 * 3 + 3 * 128 * 129 + 896 * 129 + 148_513),
     ],
 )
