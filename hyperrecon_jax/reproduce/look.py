@@ -17,8 +17,9 @@ Kept in `TASK-look.npz` beside the runs:
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from scipy.ndimage import binary_erosion, laplace
+from scipy.ndimage import binary_erosion
 
 from hyperrecon_jax import checkpoint, evaluate, files, report
 from hyperrecon_jax.data import some, spread
@@ -56,16 +57,16 @@ def look(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
     truth, both = samples.image[..., 0], np.stack(x_hat)
     shown = len(index) // 2
     psnr = jax.vmap(jax.vmap(evaluate.WITH_TRUTH["psnr"], (0, None)), (0, None))
-    of_slice = np.asarray(psnr(both[:, :, shown, ..., None], truth[shown, ..., None]))
-    before = np.asarray(magnitude(lifted[shown]))
+    of_slice = np.asarray(psnr(jnp.asarray(both[:, :, shown, ..., None]), jnp.asarray(truth[shown, ..., None])))
+    before = magnitude(lifted[shown])
     sharpness, contrast = measures(both, truth)
     found = {
         "lams": lams[:, 0],
         "truth": truth[shown],
-        "input": before[..., 0],
+        "input": np.asarray(before)[..., 0],
         "x_hat": both[:, :, shown],
         "psnr": of_slice,
-        "input_psnr": np.asarray(evaluate.WITH_TRUTH["psnr"](before, truth[shown, ..., None])),
+        "input_psnr": np.asarray(evaluate.WITH_TRUTH["psnr"](before, jnp.asarray(truth[shown, ..., None]))),
         "sharpness": sharpness,
         "contrast": contrast,
         "distance": _rms(both[1] - both[0]).mean(-1),
@@ -93,7 +94,7 @@ def measures(x_hat: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
         inside, enough = np.ones(truth.shape, bool), np.ones(len(truth), bool)
 
     def both(images):
-        edges = laplace(images, axes=(-2, -1))
+        edges = _laplacian(images)
         flat = [(edges[..., i, :, :][..., inside[i]], images[..., i, :, :][..., inside[i]]) for i in np.flatnonzero(enough)]
         sharp = np.stack([np.sqrt(np.square(edge).mean(-1)) for edge, _ in flat], -1)
         return sharp, np.stack([pixels.std(-1) for _, pixels in flat], -1)
@@ -101,6 +102,13 @@ def measures(x_hat: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
     of, to = both(x_hat), both(truth)
     sharpness, contrast = ((a / np.maximum(b, 1e-9)).mean(-1) for a, b in zip(of, to, strict=True))
     return sharpness, contrast
+
+
+def _laplacian(images: np.ndarray) -> np.ndarray:
+    """Of each image, its border continued."""
+    wide = np.pad(images, [(0, 0)] * (images.ndim - 2) + [(1, 1)] * 2, mode="edge")
+    beside = wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]
+    return beside - 4 * images
 
 
 def _rms(difference: np.ndarray) -> np.ndarray:

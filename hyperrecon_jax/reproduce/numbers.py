@@ -1,16 +1,17 @@
 """The numbers of the report, gathered from what the pieces have saved; what is not there yet is left out.
 
-    supervised.TASK   lambdas, and for each metric "unets" (at them), "gaps" (how much better HyperRecon-L is, at them)
-    dice.TASK         lambdas, "values" and "input" of HyperRecon-L, "unets_lambdas", "unets"
-    look.TASK         lambdas, sharpness, contrast, distance, error (`look.py`)
-    ao                points; "uhs" and "dhs": for each size the landscape's best quarter, seed by seed; of the U-Nets
-                      "unets", their best quarter, and "total_variation", their rPSNR where total variation alone counts
-    histogram         "busiest_quarter": the share of the kept lambdas in the busiest quarter of the last epoch's bins
-    pairs             of Fig. 7: "psnr" of both, "l2_distance", "pixels"
-    table             for each network of Table 1: parameters, training_seconds, inference_seconds, members
-    counted           parameters of the paper's networks, as ours count them
+supervised.TASK   lambdas, and for each metric "unets" (at them), "gaps" (how much better HyperRecon-L is, at them)
+dice.TASK         lambdas, "values" and "input" of HyperRecon-L, "unets_lambdas", "unets"
+look.TASK         lambdas, sharpness, contrast, distance, error (`look.py`)
+ao                points; "uhs" and "dhs": for each size the landscape's best quarter, seed by seed; of the U-Nets
+                  "unets", their best quarter, and "total_variation", their rPSNR where total variation alone counts
+histogram         "busiest_quarter": the share of the kept lambdas in the busiest quarter of the last epoch's bins
+pairs             of Fig. 7: "psnr" of both, "l2_distance", "pixels"
+table             for each network of Table 1: parameters, training_seconds, inference_seconds, members
+counted           parameters of the paper's networks, as ours count them
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,11 @@ def gather(scale: Scale, out: Path) -> Numbers:
 
 
 def landscapes(scale: Scale, out: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """rPSNR over (lambda_1, lambda_2): `(3, 2, seeds, n, n)` of HyperRecon, sizes S, M, L and UHS before DHS, NaN where there
-    is none; and `(n, n)` of the U-Nets, interpolated, or None.
+    """rPSNR over (lambda_1, lambda_2), means over test images.
+
+    Returns:
+        `(3, 2, seeds, n, n)` of HyperRecon, sizes S, M, L and UHS before DHS, NaN where there is none; and `(n, n)` of the
+        U-Nets, interpolated, or None.
     """
     points = next((piece.evaluations[0].points or 2 for piece in scale.pieces if piece.name == "ao-L-dhs-0"), 2)
     values = np.full((len(SIZES), len(SAMPLINGS), max(scale.seeds, 1), points, points), np.nan)
@@ -137,7 +141,9 @@ def counted() -> dict[str, int]:
         config = paper_config("L")
         config.model.hyper_width = width
         shape = (config.data.size, config.data.size)
-        variables = jax.eval_shape(lambda key, config=config, shape=shape: make_model(key, config, shape)[1], jax.random.key(0))
+        variables = jax.eval_shape(
+            lambda key, config=config, shape=shape: make_model(key, config, shape)[1], jax.random.key(0)
+        )
         found[name] = count_parameters(variables["params"])
     return found
 
@@ -151,7 +157,7 @@ def _row(scale: Scale, piece: Piece, out: Path) -> Numbers | None:
     ds = evaluated(scale, out, piece.name)
     if ds is None or not (piece.name.startswith(("csmri-", "ao-"))):
         return None
-    members = int(np.prod([ds.sizes[name] for name in ds.sizes if name.startswith("lam_")]))
+    members = math.prod(size for name, size in ds.sizes.items() if str(name).startswith("lam_"))
     return {
         "members": members if ds.attrs["kind"] == "ensemble" else 1,
         **{key: ds.attrs[key] for key in ("parameters", "training_seconds", "inference_seconds")},

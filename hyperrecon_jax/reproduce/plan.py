@@ -1,7 +1,7 @@
 """What is trained and evaluated for the report: scales, their pieces, and what is left to do in a folder.
 
-A piece is a run (`run.py`) in a folder of its own, from a file in `configs/` with some settings changed, and its evaluations
-(`evaluate_run.py`); so each has a command of its own, too. A piece is known by its name:
+A piece is a run (`run.py`) in a folder of its own, from a file in `configs/` with some settings changed, and its
+evaluations (`evaluate_run.py`); so each has a command of its own, too. A piece is known by its name:
 
     segmenter                       the network behind the Dice score
     TASK-L, TASK-M, TASK-S          HyperRecon, supervised; TASK of `TASKS`
@@ -174,7 +174,7 @@ def is_evaluated(folder: Path, evaluation: Evaluation) -> bool:
     if not file.exists():
         return False
     ds = scores.load(file)
-    grid = {ds.sizes[name] for name in ds.sizes if name.startswith("lam_")}
+    grid = {size for name, size in ds.sizes.items() if str(name).startswith("lam_")}
     return (
         ds.attrs.get("steps") == checkpoint.steps_reported(folder)
         and set(evaluation.metrics) <= set(ds.data_vars)
@@ -194,9 +194,8 @@ def table(scale: Scale, pieces: Sequence[Piece], states: Sequence[State]) -> str
         if one.done >= one.steps and not one.finished(piece):
             there = f"trained, {one.evaluated} of {len(piece.evaluations)} scored"
         left = ("" if one.measured else "~") + logs.duration(one.seconds) if one.seconds else ""
-        lines.append(
-            f"{piece.name:<{width}}  {piece.config:<{wide}}  {one.steps:>6}  {there:<22}  {left:>9}  {', '.join(piece.figures)}"
-        )
+        what = f"{piece.name:<{width}}  {piece.config:<{wide}}  {one.steps:>6}"
+        lines.append(f"{what}  {there:<22}  {left:>9}  {', '.join(piece.figures)}")
     total = sum(one.seconds for one in states)
     if scale.preparation and not any(one.done for one in states):
         total += scale.preparation

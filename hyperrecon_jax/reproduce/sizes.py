@@ -15,10 +15,13 @@ from hyperrecon_jax.reproduce.plan import (
     Scale,
 )
 
-ALIKE = "Loss terms, their combination (Eqs. 9, 10), DHS and metrics are the paper's; the README lists what differs in detail."
+ALIKE = (
+    "Loss terms, their combination (Eqs. 9, 10), DHS and metrics are the paper's; the README lists what differs in detail."
+)
 BRAINS = (
-    "The images are made, not collected: deformed copies of one averaged brain (one anatomy) with other contrast, in place of"
-    " 175 people from ABIDE and as many fastMRI knees. What the paper shows on knees is shown on these, too."
+    "The images are made, not collected: deformed copies of one averaged brain (one anatomy) with other contrast,"
+    " in place of 175 people from ABIDE and as many fastMRI knees. What the paper shows on knees is shown on these,"
+    " too."
 )
 
 
@@ -39,7 +42,9 @@ def laptop() -> Scale:
     for task, figures in (("csmri", ("fig3", "fig5", "fig6", "dice")), ("denoising", ("fig5",)), ("superres", ("fig5",))):
         config, dice = f"laptop_sl.py:{task}", task == "csmri"
         scored = of_slices._replace(dice=dice)
-        pieces.append(Piece(f"{task}-L", (*figures, *(["table1"] * dice)), config, {"train.steps": steps}, 0.047, (scored,)))
+        pieces.append(
+            Piece(f"{task}-L", (*figures, *(["table1"] * dice)), config, {"train.steps": steps}, 0.047, (scored,))
+        )
         rates = {"train.steps": steps, "train.learning_rate": 1e-2}
         few = scored._replace(reconstructions=5 * 96)
         pieces.append(Piece(f"{task}-unets", pieces[-1].figures, config, {**rates, **five}, 0.159, (few,)))
@@ -87,16 +92,17 @@ def laptop() -> Scale:
         preparation=40.0,
         notes=(
             BRAINS,
-            "Slices are 64 × 64 and 576 in number (256 × 256 and 11,400 in the paper), the U-Net has 8 channels (32) and"
-            " instance norm (batch norm); supervised networks do not add the input to the result.",
-            f"Training takes {steps:,} steps (supervised) and {ao_steps:,} (without ground truth) of 8 images, with a cosine"
-            " schedule: 28 and 42 epochs. Nothing is trained to its end, and small differences may go the other way in longer"
-            " training. The authors' code has 100 epochs of batches of 32.",
-            "The last of the five U-Nets is at λ = 0.95, not 1: SSIM alone has a second minimum at the negative of the image,"
-            " in which a small U-Net may end.",
-            "Learning rates differ with the width of the hypernetwork (S 0.01, M 0.003, L 0.001 without ground truth), and"
-            " U-Nets have their own; each is the same for UHS and DHS. The paper names none.",
-            "The U-Nets without ground truth are on a grid of 4 × 2 λ (19 × 19 in the paper), interpolated linearly, one"
+            "Slices are 64 × 64 and 576 in number (256 × 256 and 11,400 in the paper), the U-Net has 8 channels"
+            " (32) and instance norm (batch norm); supervised networks do not add the input to the result.",
+            f"Training takes {steps:,} steps (supervised) and {ao_steps:,} (without ground truth) of 8 images, with a"
+            " cosine schedule: 28 and 42 epochs. Nothing is trained to its end, and small differences may go the other way"
+            " in longer training. The authors' code has 100 epochs of batches of 32.",
+            "The last of the five U-Nets is at λ = 0.95, not 1: SSIM alone has a second minimum at the negative of"
+            " the image, in which a small U-Net may end.",
+            "Learning rates differ with the width of the hypernetwork (S 0.01, M 0.003, L 0.001 without ground"
+            " truth), and U-Nets have their own; each is the same for UHS and DHS. The paper names none.",
+            "The U-Nets without ground truth are on a grid of 4 × 2 λ (19 × 19 in the paper), interpolated"
+            " linearly, one"
             f" seed; landscapes are of 21 × 21 λ and 32 test slices, the mean of {seeds} seeds of each network.",
             ALIKE,
         ),
@@ -115,8 +121,8 @@ def gpu() -> Scale:
         notes=(
             BRAINS,
             "Training takes 4,000 steps, a ninth of the authors' 35,625.",
-            "The U-Nets without ground truth are on a grid of 4 × 3 λ (19 × 19 in the paper), interpolated linearly; landscapes"
-            " are of 21 × 21 λ and 64 test slices.",
+            "The U-Nets without ground truth are on a grid of 4 × 3 λ (19 × 19 in the paper), interpolated"
+            " linearly; landscapes are of 21 × 21 λ and 64 test slices.",
             "Loss scales without ground truth come from a pilot; the paper tuned them by hand and does not give them.",
             ALIKE,
         ),
@@ -133,8 +139,8 @@ def paper() -> Scale:
         points=100,
         notes=(
             BRAINS,
-            "The paper says 19 values along each λ of the U-Nets without ground truth and prints 18, which are taken here: 324"
-            " U-Nets. Landscapes are of 100 × 100 λ and 64 test slices (the paper: all).",
+            "The paper says 19 values along each λ of the U-Nets without ground truth and prints 18, which are"
+            " taken here: 324 U-Nets. Landscapes are of 100 × 100 λ and 64 test slices (the paper: all).",
             "Loss scales without ground truth come from a pilot; the paper tuned them by hand and does not give them.",
             ALIKE,
         ),
@@ -162,9 +168,7 @@ def _paper_sized(
         for size in sizes:
             wanted = figures if size == "L" else ("table1",)
             pieces.append(Piece(f"{task}-{size}", wanted, f"paper_{config}.py:{size}", changes, step[size], (scored,)))
-        pieces.append(
-            Piece(f"{task}-unets", figures, f"paper_baselines_sl.py:{config}", changes, 5 * step["unet"], (few,))
-        )
+        pieces.append(Piece(f"{task}-unets", figures, f"paper_baselines_sl.py:{config}", changes, 5 * step["unet"], (few,)))
     pieces += _ao(
         "paper_csmri_ao_8x.py:{size}{suffix}",
         1,
