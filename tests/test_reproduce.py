@@ -3,6 +3,7 @@
 import html.parser
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import xarray as xr
 
 from hyperrecon_jax import reproduce, run, scores
 from hyperrecon_jax.errors import Diverged, InputError
+from hyperrecon_jax.figures import style
 from hyperrecon_jax.reproduce import claims, content, numbers, pages
 from hyperrecon_jax.reproduce.plan import Evaluation, Piece, Scale
 
@@ -73,6 +75,7 @@ def made(configs, tmp_path_factory):
     """The folder of the whole, which was interrupted once, and what was said."""
     out, said = tmp_path_factory.mktemp("made") / "out", []
     with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(style.PAPER, "savefig.dpi", 40)
         whole, calls = run.run, []
 
         def interrupted(config, folder, **options):
@@ -157,30 +160,35 @@ def test_the_page_holds_everything_by_itself(made):
     assert not list(out.rglob("*.partial"))
 
 
-def test_only_trains_what_a_figure_needs_and_the_report_says_what_is_missing(configs, tmp_path):
-    assert reproduce.reproduce(SCALE, tmp_path / "out", configs=configs, only=["fig7"], say=lambda _: None)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ao-L-dhs-0", "figures", "numbers.json", "report"}
-    page = Page((tmp_path / "out" / "report" / "index.html").read_text())
-    assert "Its runs are not there yet." in page.text
+def test_only_does_what_a_figure_needs_and_the_report_says_what_is_missing(made, configs, tmp_path, monkeypatch):
+    out, calls = tmp_path / "out", []
+    shutil.copytree(made[0] / "ao-L-dhs-0", out / "ao-L-dhs-0")
+    monkeypatch.setattr(run, "run", lambda config, folder, **options: calls.append(folder.name))
+    assert reproduce.reproduce(SCALE, out, configs=configs, only=["fig7"], say=lambda _: None)
+    assert calls == []
+    assert {path.name for path in out.iterdir()} == {"ao-L-dhs-0", "figures", "numbers.json", "report"}
+    assert "Its runs are not there yet." in Page((out / "report" / "index.html").read_text()).text
+    assert not reproduce.reproduce(SCALE, out, configs=configs, only=["dice", "fig7"], say=lambda _: None)
+    assert calls == ["segmenter"]
     with pytest.raises(InputError, match="--only must be among"):
         reproduce.reproduce(SCALE, tmp_path / "other", configs=configs, only=["fig8"])
     assert not (tmp_path / "other").exists()
 
 
 def test_a_training_that_diverges_is_told_of_and_the_others_go_on(configs, tmp_path, monkeypatch):
-    whole, calls = run.run, []
+    calls = []
 
     def diverging(config, folder, **options):
         calls.append(folder.name)
         if folder.name == "csmri-L":
             raise Diverged("NaN at step 1.")
-        return whole(config, folder, **options)
+        return True
 
     monkeypatch.setattr(run, "run", diverging)
-    pieces = tuple(piece for piece in SCALE.pieces if piece.name in ("segmenter", "csmri-L", "ao-L-dhs-0"))
+    pieces = (SCALE.pieces[1], SCALE.pieces[0])
     with pytest.raises(Diverged, match="csmri-L: NaN at step 1."):
         reproduce.reproduce(SCALE._replace(pieces=pieces), tmp_path, configs=configs, say=lambda _: None)
-    assert calls == ["segmenter", "csmri-L", "ao-L-dhs-0"]
+    assert calls == ["csmri-L", "segmenter"]
     assert "This went wrong: csmri-L: NaN at step 1." in Page((tmp_path / "report" / "index.html").read_text()).text
 
 

@@ -6,6 +6,7 @@ Pictures are drawn by `figures` into OUT/figures, or are those of the evaluated 
 import dataclasses
 import datetime
 import importlib.metadata
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from hyperrecon_jax.dhs_study import best_quarter
 from hyperrecon_jax.evaluation_pictures import curve_of, ends, title
 from hyperrecon_jax.reproduce import claims, numbers
 from hyperrecon_jax.reproduce.numbers import Numbers, evaluated
-from hyperrecon_jax.reproduce.papers import PAPER, SEE
+from hyperrecon_jax.reproduce.papers import INTRODUCTION, PAPER, SEE, TITLE
 from hyperrecon_jax.reproduce.plan import AO_UNETS, FIGURES, SIZES, TASKS, Scale, commands
 
 CURVES = ("psnr", "ssim", "mae", "hfen")
@@ -56,6 +57,7 @@ class Report(NamedTuple):
     """All of it."""
 
     title: str
+    introduction: str
     about: tuple[tuple[str, str], ...]
     verdicts: tuple[claims.Verdict, ...]
     sections: tuple[Section, ...]
@@ -71,7 +73,7 @@ def make(scale: Scale, out: Path, found: Numbers, failures: Sequence[str] = ()) 
         found: what `numbers.gather` found in it.
         failures: what went wrong, to be told.
     """
-    folder = out / "figures"
+    folder, command = out / "figures", f"python -m bin.reproduce --scale {scale.name} --out {out}"
     with checkpoint.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {
@@ -96,7 +98,10 @@ def make(scale: Scale, out: Path, found: Numbers, failures: Sequence[str] = ()) 
             PAPER[key],
             tuple(drawn.get(key, ())),
             tuple(tables.get(key, ())),
-            tuple(line for piece in scale.pieces if key in piece.figures for line in commands(piece, out)),
+            (
+                f"{command} --only {key}",
+                *(line for piece in scale.pieces if key in piece.figures for line in commands(piece, out)),
+            ),
         )
         for key, name in FIGURES.items()
     )
@@ -109,12 +114,13 @@ def make(scale: Scale, out: Path, found: Numbers, failures: Sequence[str] = ()) 
         ("Scale", f"{scale.name}: {scale.about}"),
         ("Made", datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")),
         ("With", f"hyperrecon_jax {_version('hyperrecon_jax')}, jax {_version('jax')}, flax {_version('flax')}"),
-        ("On", f"{jax.device_count()} {jax.devices()[0].platform} devices ({jax.devices()[0].device_kind})"),
-        ("Training so far", f"{logs.duration(sum(done))} in {len(done)} runs of CS-MRI" if done else "none"),
-        ("Command", f"python -m bin.reproduce --scale {scale.name} --out {out}"),
+        ("On", f"{os.cpu_count()} CPU cores, JAX's device: {jax.devices()[0].device_kind}"),
+        ("Training so far", f"{logs.duration(sum(done))} in {len(done)} runs" if done else "none"),
+        ("Command", command),
     )
     notes = (*scale.notes, *(f"This went wrong: {failure}" for failure in failures))
-    return Report("The paper, reproduced", about, tuple(claims.verdicts(found)), sections, notes)
+    heading = f"{TITLE}: reproduced at the scale “{scale.name}”"
+    return Report(heading, INTRODUCTION, about, tuple(claims.verdicts(found)), sections, notes)
 
 
 def _version(name: str) -> str:
@@ -195,14 +201,13 @@ def _slices(scale: Scale, out: Path) -> list[Picture]:
 
 def _landscapes(scale: Scale, out: Path) -> list[Picture]:
     values, fixed = numbers.landscapes(scale, out)
-    means = values.mean(2)  # NaN until all seeds are there
-    if np.isnan(means).all((-2, -1)).all() and fixed is None:
-        return []
+    means = values.mean(2).swapaxes(0, 1)  # NaN until all seeds are there
     empty = np.full(means.shape[-2:], np.nan)
-    top = np.stack([empty if fixed is None else fixed, empty])[None]
-    whole = np.concatenate([top, means]) if fixed is not None else means
-    titles = [["U-Nets", ""]] if fixed is not None else []
-    titles += [[f"HyperRecon-{size}, UHS", f"HyperRecon-{size}, DHS"] for size in SIZES]
+    last = np.stack([empty if fixed is None else fixed, empty])[:, None]
+    whole = np.concatenate([means, last], 1)
+    if np.isnan(whole).all():
+        return []
+    titles = [[*(f"{size}, {sampling}" for size in SIZES), "U-Nets"] for sampling in ("UHS", "DHS")]
     file = out / "figures" / "fig4.png"
     figures.landscapes(
         file, values=whole, rows=[""] * len(whole), columns=["", ""], label="rPSNR (dB)", heading="", titles=titles
@@ -282,7 +287,7 @@ def _table1(found: Numbers) -> list[Table]:
         "network",
         "paper: training",
         "paper: parameters",
-        "ours, at that size",
+        "ours, at its size",
         "here: parameters",
         "training",
         "one image",

@@ -20,7 +20,7 @@ AT_WORST = 3
 PAPERS = {"unet": 149_409, "S": 744_000, "M": 4_900_000, "L": 19_000_000}
 
 
-def follows(task: str) -> Tell:
+def comes_up(task: str) -> Tell:
     """Whether HyperRecon-L is nowhere behind the U-Nets of a task."""
 
     def tell(numbers):

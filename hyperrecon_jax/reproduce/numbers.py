@@ -7,7 +7,7 @@ ao                points; "uhs" and "dhs": for each size the landscape's best qu
                   "unets", their best quarter, and "total_variation", their rPSNR where total variation alone counts
 histogram         "busiest_quarter": the share of the kept lambdas in the busiest quarter of the last epoch's bins
 pairs             of Fig. 7: "psnr" of both, "l2_distance", "pixels"
-table             for each network of Table 1: parameters, training_seconds, inference_seconds, members
+table             for each piece, as Table 1: parameters, training_seconds, inference_seconds, members
 counted           parameters of the paper's networks, as ours count them
 """
 
@@ -155,10 +155,11 @@ def _means(known: xr.Dataset, name: str) -> list[float]:
 def _row(scale: Scale, piece: Piece, out: Path) -> Numbers | None:
     """A line of Table 1."""
     ds = evaluated(scale, out, piece.name)
-    if ds is None or not (piece.name.startswith(("csmri-", "ao-"))):
+    if ds is None:
         return None
     members = math.prod(size for name, size in ds.sizes.items() if str(name).startswith("lam_"))
     return {
         "members": members if ds.attrs["kind"] == "ensemble" else 1,
-        **{key: ds.attrs[key] for key in ("parameters", "training_seconds", "inference_seconds")},
+        **{key: float(ds.attrs[key]) for key in ("training_seconds", "inference_seconds")},
+        "parameters": int(ds.attrs["parameters"]),
     }

@@ -3,6 +3,7 @@
 import base64
 import html
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.image
@@ -32,7 +33,7 @@ a { color: #0a58ca } .missing { color: #6b7280; font-style: italic } .scroll { o
 """
 A4 = (8.27, 11.69)  # inches
 LINE = 0.19  # inches, of 9 pt
-LETTERS = 100  # of 9 pt in a line of a page
+LETTERS = 112  # of 9 pt in a line of a page
 
 
 def write(report: Report, folder: Path) -> tuple[Path, Path]:
@@ -60,7 +61,7 @@ def as_html(report: Report) -> str:
     return (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{e(report.title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head><body>'
-        f'<h1>{e(report.title)}</h1><table class="about">{about}</table>'
+        f'<h1>{e(report.title)}</h1><p>{e(report.introduction)}</p><table class="about">{about}</table>'
         f"<h2>What holds: {e(tally(report))}</h2><p>Every verdict is computed from the numbers of the runs, by a criterion"
         f" that stands with the figure it links to. {contents} · <a href='#differs'>What differs from the paper</a></p>"
         f'<div class="scroll"><table><tr><th>Claim</th><th>Verdict</th><th>Number</th></tr>{rows}</table></div>'
@@ -113,13 +114,13 @@ def _section(report: Report, section: Section) -> str:
 def _write_pdf(report: Report, path: Path) -> None:
     with PdfPages(path, metadata={"Title": report.title}) as pdf:
         text = _Pages(pdf)
-        text.write(report.title, size=20, bold=True)
+        text.write(report.title, size=16, bold=True)
+        text.write(report.introduction)
         for name, value in report.about:
             text.write(f"{name}: {value}")
         text.write(f"What holds: {tally(report)}", size=12, bold=True)
-        for v in report.verdicts:
-            sign, color = MARKS[v.verdict]
-            text.write(f"{sign} {v.verdict}: {v.claim} ({v.section}). {v.number}", color=color)
+        rows = tuple((f"{v.claim} ({v.section})", v.verdict, v.number) for v in report.verdicts)
+        text.table(Table(("claim", "verdict", "number"), rows, ""), (0.48, 0.18, 0.34))
         text.end()
         for section in report.sections:
             text.write(section.title, size=14, bold=True)
@@ -130,12 +131,13 @@ def _write_pdf(report: Report, path: Path) -> None:
                 text.picture(file)
                 text.write(caption, color="#57606a")
             for table in section.tables:
-                text.table(table)
+                text.table(table, (1 / len(table.head),) * len(table.head))
                 text.write(table.caption, color="#57606a")
             for v in report.verdicts:
                 if v.figure == section.key:
                     sign, color = MARKS[v.verdict]
-                    text.write(f"{sign} {v.verdict}: {v.claim}. {v.number}{'. ' if v.number else ''}{v.why}", color=color)
+                    text.write(f"{sign} {v.verdict}: {v.claim}", color=color)
+                    text.write(f"{v.number}{'. ' if v.number else ''}{v.why}", color="#57606a")
             text.end()
         text.write("What differs from the paper", size=14, bold=True)
         for note in report.notes:
@@ -185,20 +187,20 @@ class _Pages:
         axis.set_axis_off()
         self.y -= 0.1
 
-    def table(self, table: Table) -> None:
-        columns = len(table.head)
-        letters = max(9, 92 // columns)
+    def table(self, table: Table, widths: Sequence[float]) -> None:
+        """Rows with columns of such parts of the width; what is a verdict has its colour."""
         for i, row in enumerate((table.head, *table.rows)):
-            cells = [textwrap.wrap(cell, letters) or [""] for cell in row]
-            height = 0.16 * max(map(len, cells)) + 0.05
+            cells = [textwrap.wrap(cell, int(125 * width)) or [""] for cell, width in zip(row, widths, strict=True)]
+            height = 0.14 * max(map(len, cells)) + 0.07
             self.room(height)
-            for j, cell in enumerate(cells):
+            for j, (cell, text) in enumerate(zip(cells, row, strict=True)):
                 self.figure.text(
-                    0.09 + 0.82 * j / columns,
+                    0.09 + 0.82 * sum(widths[:j]),
                     self.y / A4[1],
                     "\n".join(cell),
                     fontsize=7,
                     weight="bold" if i == 0 else "normal",
+                    color=MARKS.get(text, ("", "black"))[1],
                     va="top",
                     parse_math=False,
                 )

@@ -1,5 +1,15 @@
 """What the paper shows and says, figure by figure, in our words; and what to see in our pictures."""
 
+TITLE = "Computing Multiple Image Reconstructions with a Single Hypernetwork"
+INTRODUCTION = (
+    "A network that reconstructs images is trained on a weighted sum of losses, and is usually stuck with one"
+    " choice of the weights λ. HyperRecon is a hypernetwork that turns λ into the weights of a U-Net: trained once,"
+    " it reconstructs for every λ. HyperRecon-S, -M and -L have hidden layers of 4, 32 and 128; “U-Nets” are what"
+    " they are compared with, a plain network trained for each of some λ. Supervised, λ goes from the mean absolute"
+    " error (0) to structural similarity (1). Without ground truth there are two λ: λ₁ weighs agreement with the"
+    " measurement, λ₂ small weights against small total variation; training then draws λ uniformly (UHS) or keeps"
+    " those whose reconstructions agree with the data (DHS)."
+)
 PAPER = {
     "table1": (
         "On its GPU (Titan Xp) one U-Net trains in about 4 hours, all 361 in about 648; HyperRecon-S, -M and -L in"
@@ -60,9 +70,9 @@ SEE = {
         " part is magnified."
     ),
     "fig4": (
-        "Bright is good; zero is the zero-filled input. Stars are maxima, lines level sets. All panels share one"
-        " scale. Left uniform, right data-driven sampling; from top to bottom more capacity. With several seeds"
-        " their mean is shown."
+        "Bright is good; zero is the zero-filled input. Stars are maxima, lines level sets; all panels share one"
+        " scale. Above uniform (UHS), below data-driven sampling (DHS); to the right more capacity (HyperRecon-S,"
+        " -M, -L), last the U-Nets, interpolated. With several seeds their mean is shown."
     ),
     "dhs": "HyperRecon-L: how often each part of the square was kept, relative to uniform sampling (1).",
     "fig7": (

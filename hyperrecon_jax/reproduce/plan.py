@@ -26,14 +26,14 @@ from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.evaluate_run import METRICS, SCORES
 
 FIGURES = {
-    "table1": "Table 1",
-    "fig3": "Fig. 3",
-    "fig4": "Fig. 4",
-    "fig5": "Fig. 5",
-    "fig6": "Fig. 6",
-    "fig7": "Fig. 7",
-    "dice": "Dice curves (Sec. V-E.1, V-G)",
-    "dhs": "DHS histogram (Fig. 4, top right)",
+    "table1": "Table 1: parameters and times",
+    "fig3": "Fig. 3: supervised CS-MRI over λ",
+    "dice": "Dice over λ (Fig. 3, Sec. V-E.1, V-G)",
+    "fig4": "Fig. 4: landscapes without ground truth",
+    "dhs": "What DHS trains on (Fig. 4, top right)",
+    "fig5": "Fig. 5: three supervised tasks over λ",
+    "fig6": "Fig. 6: slices over λ",
+    "fig7": "Fig. 7: two good reconstructions that differ",
 }
 TASKS = {"csmri": "8-fold CS-MRI", "csmri4x": "4-fold CS-MRI", "denoising": "denoising", "superres": "super-resolution"}
 SIZES, SAMPLINGS = ("S", "M", "L"), ("uhs", "dhs")
