@@ -107,10 +107,7 @@ def make(scale: Scale, out: Path, found: Numbers, failures: Sequence[str] = ()) 
     )
     done = [row["training_seconds"] for row in found.get("table", {}).values()]
     about = (
-        (
-            "Paper",
-            "Wang, Dalca, Sabuncu: Computing Multiple Image Reconstructions with a Single Hypernetwork (MELBA, 2022)",
-        ),
+        ("Paper", "A. Q. Wang, A. V. Dalca, M. R. Sabuncu, MELBA 2022, doi:10.59275/j.melba.2022-e5ec"),
         ("Scale", f"{scale.name}: {scale.about}"),
         ("Made", datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")),
         ("With", f"hyperrecon_jax {_version('hyperrecon_jax')}, jax {_version('jax')}, flax {_version('flax')}"),
@@ -209,9 +206,7 @@ def _landscapes(scale: Scale, out: Path) -> list[Picture]:
         return []
     titles = [[*(f"{size}, {sampling}" for size in SIZES), "U-Nets"] for sampling in ("UHS", "DHS")]
     file = out / "figures" / "fig4.png"
-    figures.landscapes(
-        file, values=whole, rows=[""] * len(whole), columns=["", ""], label="rPSNR (dB)", heading="", titles=titles
-    )
+    figures.landscapes(file, values=whole, rows=["", ""], columns=[""] * 4, label="rPSNR (dB)", heading="", titles=titles)
     return [Picture(file, SEE["fig4"])]
 
 

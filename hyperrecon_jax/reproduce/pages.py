@@ -33,7 +33,7 @@ a { color: #0a58ca } .missing { color: #6b7280; font-style: italic } .scroll { o
 """
 A4 = (8.27, 11.69)  # inches
 LINE = 0.19  # inches, of 9 pt
-LETTERS = 112  # of 9 pt in a line of a page
+LETTERS = 108  # of 9 pt in a line of a page
 
 
 def write(report: Report, folder: Path) -> tuple[Path, Path]:
@@ -81,6 +81,11 @@ def _mark(verdict: Verdict) -> str:
     return f'<span class="mark" style="color:{color}">{sign} {html.escape(verdict.verdict)}</span>'
 
 
+def _sentence(verdict: Verdict) -> str:
+    """What it rests on, as a sentence."""
+    return f"{verdict.number[:1].upper()}{verdict.number[1:]}." if verdict.number else ""
+
+
 def _section(report: Report, section: Section) -> str:
     e = html.escape
     parts = [
@@ -103,8 +108,7 @@ def _section(report: Report, section: Section) -> str:
         )
     for v in report.verdicts:
         if v.figure == section.key:
-            number = f"{e(v.number)}. " if v.number else ""
-            parts.append(f'<p>{_mark(v)} {e(v.claim)}. {number}<span class="why">{e(v.why)}</span></p>')
+            parts.append(f'<p>{_mark(v)} {e(v.claim)}. {e(_sentence(v))} <span class="why">{e(v.why)}</span></p>')
     if section.commands:
         lines = e("\n".join(section.commands))
         parts.append(f"<details><summary>Commands that make its runs</summary><pre>{lines}</pre></details>")
@@ -137,7 +141,7 @@ def _write_pdf(report: Report, path: Path) -> None:
                 if v.figure == section.key:
                     sign, color = MARKS[v.verdict]
                     text.write(f"{sign} {v.verdict}: {v.claim}", color=color)
-                    text.write(f"{v.number}{'. ' if v.number else ''}{v.why}", color="#57606a")
+                    text.write(f"{_sentence(v)} {v.why}".strip(), color="#57606a")
             text.end()
         text.write("What differs from the paper", size=14, bold=True)
         for note in report.notes:
@@ -190,7 +194,7 @@ class _Pages:
     def table(self, table: Table, widths: Sequence[float]) -> None:
         """Rows with columns of such parts of the width; what is a verdict has its colour."""
         for i, row in enumerate((table.head, *table.rows)):
-            cells = [textwrap.wrap(cell, int(125 * width)) or [""] for cell, width in zip(row, widths, strict=True)]
+            cells = [textwrap.wrap(cell, int(108 * width)) or [""] for cell, width in zip(row, widths, strict=True)]
             height = 0.14 * max(map(len, cells)) + 0.07
             self.room(height)
             for j, (cell, text) in enumerate(zip(cells, row, strict=True)):
