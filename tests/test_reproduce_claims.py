@@ -4,9 +4,11 @@ import copy
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from hyperrecon_jax.reproduce import claims, look, numbers
 from hyperrecon_jax.reproduce.claims import FAILS, HOLDS, UNTESTED
+from hyperrecon_jax.reproduce.sizes import laptop
 
 
 def supervised(gap):
@@ -140,3 +142,28 @@ def test_sharpness_and_contrast_are_relative_to_the_truth():
     sharpness, contrast = look.measures(np.stack([truth, shifted, blurred]), truth)
     np.testing.assert_allclose(sharpness, [1, 2, 0], atol=1e-9)
     np.testing.assert_allclose(contrast, [1, 2, 0], atol=1e-9)
+
+
+def test_landscapes_are_by_size_sampling_and_whole_seed(monkeypatch, tmp_path):
+    """Of names alone: S, M, L are 1, 2, 3, DHS adds 10, the seed 100; lambda_1 is the first axis."""
+    there = {f"ao-{size}-{sampling}-0" for size in "SML" for sampling in ("uhs", "dhs")} | {"ao-L-dhs-1", "ao-unets"}
+
+    def evaluated(scale, out, name):
+        if name not in there:
+            return None
+        if name == "ao-unets":
+            axes, values = {"lam_1": [0.0, 1.0], "lam_2": [0.0, 1.0]}, np.array([[0.0, 0.0], [2.0, 2.0]])
+        else:
+            _, size, sampling, seed = name.split("-")
+            axes = {"lam_1": np.linspace(0, 1, 21), "lam_2": np.linspace(0, 1, 21)}
+            values = np.full((21, 21), "SML".index(size) + 1.0 + 10 * (sampling == "dhs") + 100 * int(seed))
+        return xr.Dataset({"rpsnr": (("image", "lam_2", "lam_1"), np.stack([values.T - 1, values.T + 1]))}, axes)
+
+    monkeypatch.setattr(numbers, "evaluated", evaluated)
+    values, fixed = numbers.landscapes(laptop(), tmp_path)
+    assert values.shape == (3, 2, 1, 21, 21)  # the second seed is not whole
+    np.testing.assert_allclose(values[:, :, 0, 3, 4], [[1, 11], [2, 12], [3, 13]])
+    np.testing.assert_allclose(fixed[:, 7], np.linspace(0, 2, 21), atol=1e-12)
+    there |= {f"ao-{size}-{sampling}-1" for size in "SML" for sampling in ("uhs", "dhs")}
+    values, _ = numbers.landscapes(laptop(), tmp_path)
+    np.testing.assert_allclose(values[2, 1, :, 0, 0], [13, 113])
