@@ -94,7 +94,8 @@ def test_nothing_is_judged_without_numbers():
         (("look", "csmri", "contrast"), [[0.5, 0.6], [0.7, 0.6]], "accentuates contrast", "U-Nets 0.500 → 0.600"),
         (("look", "csmri", "distance"), [0.02, 0.02], "look alike", "0.67"),
         (("ao", "total_variation"), 0.5, "no acceptable reconstruction", "+0.50 dB"),
-        (("ao", "unets"), 1.2, "higher capacity", "U-Nets 1.20 dB"),
+        (("ao", "unets"), 3.0, "higher capacity", "U-Nets 3.00 dB"),
+        (("ao", "uhs"), {"S": [2.1], "M": [1.0], "L": [2.0]}, "higher capacity", "UHS 2.10 → 1.00 → 2.00"),
         (("ao", "dhs"), {"S": [1.0], "M": [2.0], "L": [2.1]}, "better than UHS", "S −0.10"),
         (("ao", "dhs"), {"S": [1.6], "M": [2.0], "L": [3.0]}, "large hypernetwork least", "L +1.00 dB, mean of 1 seed"),
         (("histogram", "busiest_quarter"), 0.3, "part of the square", "30%"),
@@ -121,9 +122,14 @@ def test_the_worst_lambda_alone_can_decide():
 
 
 def test_the_busiest_quarter():
-    even, one = np.ones((10, 10)), np.zeros((10, 10))
+    even, one = np.ones((8, 8)), np.zeros((10, 10))
     one[3, 4] = 7
     assert numbers.busiest_quarter(even) == 0.25
+    half = np.zeros((8, 8))
+    half[:, 4:] = 1
+    assert numbers.busiest_quarter(half) == 0.5
+    drawn = np.random.default_rng(0).random((2, 144))  # an epoch at the laptop's scale: chance alone does not do
+    assert numbers.busiest_quarter(np.histogram2d(*drawn, bins=10, range=[[0, 1]] * 2)[0]) < 0.45
     assert numbers.busiest_quarter(one) == 1
     assert numbers.busiest_quarter(np.zeros((10, 10))) == 0
 

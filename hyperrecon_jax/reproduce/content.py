@@ -19,6 +19,7 @@ from hyperrecon_jax.baseline_study import TOLERANCE
 from hyperrecon_jax.dhs_study import best_quarter
 from hyperrecon_jax.evaluation_pictures import curve_of, ends, title
 from hyperrecon_jax.reproduce import claims, numbers
+from hyperrecon_jax.reproduce.criteria import shown
 from hyperrecon_jax.reproduce.numbers import Numbers, evaluated
 from hyperrecon_jax.reproduce.papers import INTRODUCTION, PAPER, SEE, TITLE
 from hyperrecon_jax.reproduce.plan import AO_UNETS, FIGURES, SIZES, TASKS, Scale, commands
@@ -216,10 +217,10 @@ def _quarters(scale: Scale, out: Path) -> list[Table]:
     for i, size in enumerate(SIZES):
         quarters = best_quarter(values[i])
         if not np.isnan(quarters).any():
-            each = [" / ".join(f"{value:.2f}" for value in row) for row in quarters]
-            rows.append((f"HyperRecon-{size}", *each, f"{(quarters[1] - quarters[0]).mean():+.2f}"))
+            each = [" / ".join(map(shown, row)) for row in quarters]
+            rows.append((f"HyperRecon-{size}", *each, shown((quarters[1] - quarters[0]).mean(), "+.2f")))
     if fixed is not None:
-        rows.append(("U-Nets", f"{best_quarter(fixed):.2f}", "", ""))
+        rows.append(("U-Nets", shown(float(best_quarter(fixed))), "", ""))
     caption = "Mean rPSNR over the best quarter of each landscape, in dB, seed by seed; the gain is the mean over seeds."
     return [Table(("", "UHS", "DHS", "gain of DHS"), tuple(rows), caption)] if rows else []
 
@@ -229,7 +230,7 @@ def _gap_table(found: Numbers) -> list[Table]:
     rows = []
     for task, one in found.get("supervised", {}).items():
         gaps = [np.array(one["metrics"][name]["gaps"]) for name in metrics]
-        rows.append((TASKS[task], *(f"{gap.mean():+.4f} ({gap.min():+.4f})" for gap in gaps)))
+        rows.append((TASKS[task], *(f"{shown(gap.mean(), '+.4f')} ({shown(gap.min(), '+.4f')})" for gap in gaps)))
     head = ("task", *(f"Δ{figures.upward(name)[0]}" for name in metrics))
     caption = (
         "HyperRecon-L less U-Nets, above 0 where it is better: the mean over the U-Nets' λ and, in brackets, the worst."

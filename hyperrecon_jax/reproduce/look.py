@@ -55,7 +55,7 @@ def look(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
         made = evaluate.reconstructions(experiment.setup.model, report.variables(state), lifted, lams)
         x_hat.append(np.asarray(made)[..., 0])
     truth, both = samples.image[..., 0], np.stack(x_hat)
-    shown = len(index) // 2
+    shown = int((truth > OBJECT).sum((-2, -1)).argmax())  # the slice that shows most
     psnr = jax.vmap(jax.vmap(evaluate.WITH_TRUTH["psnr"], (0, None)), (0, None))
     of_slice = np.asarray(psnr(jnp.asarray(both[:, :, shown, ..., None]), jnp.asarray(truth[shown, ..., None])))
     before = magnitude(lifted[shown])
