@@ -161,14 +161,14 @@ CLAIMS = (
         "HyperRecon-L takes only slightly longer to train than one U-Net (the paper: 7 h against 4 h)",
         "VI, Table 1",
         "table1",
-        "it takes at most twice the time, steps being equal; of U-Nets trained together one has its share",
+        "a step takes at most twice the time of a U-Net's; of U-Nets trained together one has its share",
         criteria.little_longer,
     ),
     Claim(
         "Training takes longer the wider the hypernetwork (5, 6, 7 h)",
         "Table 1",
         "table1",
-        "the times rise from S to M to L",
+        "the times of a step rise from S to M to L",
         criteria.longer_with_width,
     ),
     Claim(

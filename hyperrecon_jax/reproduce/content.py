@@ -274,7 +274,7 @@ def _table1(found: Numbers) -> list[Table]:
             share = row["members"] if key == "unet" else 1
             ours = (
                 f"{row['parameters'] // share:,}",
-                logs.duration(row["training_seconds"] / share),
+                logs.duration(row["training_seconds"] / share) + _each(row.get("step_seconds"), share),
                 f"{1000 * row['inference_seconds']:.1f} ms",
             )
         name = NAMES[key] if key != "all" or not ours[0] else f"{NAMES[key]} (here {table[AO_UNETS]['members']})"
@@ -285,7 +285,7 @@ def _table1(found: Numbers) -> list[Table]:
         "paper: parameters",
         "ours, at its size",
         "here: parameters",
-        "training",
+        "training (a step)",
         "one image",
     )
     caption = (
@@ -293,3 +293,7 @@ def _table1(found: Numbers) -> list[Table]:
         " ground truth, the others supervised 8-fold CS-MRI. The paper's inference time is ~0.2 s for all."
     )
     return [Table(head, tuple(rows), caption)]
+
+
+def _each(seconds: float | None, share: int) -> str:
+    return "" if seconds is None else f" ({1000 * seconds / share:.0f} ms)"

@@ -7,7 +7,7 @@ ao                points; "uhs" and "dhs": for each size the landscape's best qu
                   "unets", their best quarter, and "total_variation", their rPSNR where total variation alone counts
 histogram         "busiest_quarter": of the square, the share of the lambdas kept in the second half of training
 pairs             of Fig. 7: "psnr" of both, "l2_distance", "pixels"
-table             for each piece, as Table 1: parameters, training_seconds, inference_seconds, members
+table             for each piece, as Table 1: parameters, training_seconds, step_seconds, inference_seconds, members
 counted           parameters of the paper's networks, as ours count them
 """
 
@@ -25,7 +25,7 @@ from hyperrecon_jax.dhs_study import best_quarter
 from hyperrecon_jax.evaluate_run import RESULTS, SCORES
 from hyperrecon_jax.experiment import make_model
 from hyperrecon_jax.model import count_parameters
-from hyperrecon_jax.reproduce.plan import AO_UNETS, SAMPLINGS, SIZES, Evaluation, Piece, Scale, is_evaluated
+from hyperrecon_jax.reproduce.plan import AO_UNETS, SAMPLINGS, SIZES, Evaluation, Piece, Scale, is_evaluated, step_seconds
 
 Numbers = dict[str, Any]
 PAPERS_UNETS = 361  # of Table 1
@@ -167,8 +167,10 @@ def _row(scale: Scale, piece: Piece, out: Path) -> Numbers | None:
     if ds is None:
         return None
     members = math.prod(size for name, size in ds.sizes.items() if str(name).startswith("lam_"))
-    return {
+    row = {
         "members": members if ds.attrs["kind"] == "ensemble" else 1,
         **{key: float(ds.attrs[key]) for key in ("training_seconds", "inference_seconds")},
         "parameters": int(ds.attrs["parameters"]),
     }
+    each = step_seconds(out / piece.name)
+    return row if each is None else row | {"step_seconds": each}

@@ -12,8 +12,10 @@ evaluations (`evaluate_run.py`); so each has a command of its own, too. A piece 
 Times are estimates: of a run that was begun by its own steps, else by stored rough figures.
 """
 
+import itertools
 import runpy
 import shlex
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,14 +160,20 @@ def state(scale: Scale, piece: Piece, configs: Path, out: Path) -> State:
     if begun:
         saved = [int(path.name) for path in (folder / checkpoint.CHECKPOINTS).glob("*") if path.name.isdecimal()]
         done = max([checkpoint.steps_reported(folder), *(step for step in saved if step < steps)])
-        rows = [row for row in logs.read_rows(folder / checkpoint.METRICS) if "seconds" in row]
-        if len(rows) > 1 and rows[-1]["step"] > rows[0]["step"]:
-            each = (rows[-1]["seconds"] - rows[0]["seconds"]) / (rows[-1]["step"] - rows[0]["step"])
-            measured = True
+        if (own := step_seconds(folder)) is not None:
+            each, measured = own, True
     left = (steps - done) * each + OVERHEAD * (done < steps)
     missing = [one for one in piece.evaluations if not is_evaluated(folder, one)] if done >= steps else piece.evaluations
     left += sum(one.reconstructions / scale.rate + OVERHEAD for one in missing)
     return State(steps, done, len(piece.evaluations) - len(missing), left, measured)
+
+
+def step_seconds(folder: Path) -> float | None:
+    """Seconds that a step of a run took, the median over what it logged; None if it has not logged twice."""
+    rows = [(row["step"], row["seconds"]) for row in logs.read_rows(folder / checkpoint.METRICS) if "seconds" in row]
+    pairs = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(rows)]
+    each = [seconds / steps for steps, seconds in pairs if steps > 0]
+    return statistics.median(each) if each else None
 
 
 def is_evaluated(folder: Path, evaluation: Evaluation) -> bool:
