@@ -37,7 +37,7 @@ from hyperrecon_jax.report import Say
 Tree = Any
 
 HELD_OUT = "held_out"
-WITH_TRUTH = tuple(evaluate.WITH_TRUTH)
+METRICS = (*evaluate.WITH_TRUTH, HELD_OUT)
 JUDGES = ("psnr", "ssim")  # what a choice without the truth is worth
 VALIDATION = 256  # images, spread over the split, on which one lambda is chosen; more would not move it
 AT_ONCE = 8  # test images in one call
@@ -50,18 +50,18 @@ def choose_run(
 
     Args:
         run: the folder of a run that reconstructs for more than one lambda.
-        metric: one of `WITH_TRUTH`, or "held_out".
+        metric: one of `METRICS`.
         per_image: a lambda for each test image, instead of one from the validation images.
         fraction: for "held_out", that of `choose.partition`.
 
     Returns:
-        The content of the file.
+        The content of the file; "value" is what was maximised, an error's negative.
 
     Raises:
         InputError: if there is no such run or metric, or the run cannot be asked for it; before any long work.
     """
-    if metric not in (*WITH_TRUTH, HELD_OUT):
-        raise InputError(f"`metric` must be one of {', '.join((*WITH_TRUTH, HELD_OUT))}, got {metric!r}.")
+    if metric not in METRICS:
+        raise InputError(f"`metric` must be one of {', '.join(METRICS)}, got {metric!r}.")
     experiment, state = load(run)
     _check(run, experiment, metric, fraction)
     judges = JUDGES if metric == HELD_OUT else (metric,)
@@ -206,8 +206,9 @@ def _per_image(
 
     count, found = samples.size, []
     size = min(count, AT_ONCE)
+    every = 0.2 if sys.stderr.isatty() else 30  # seconds: in a log file each update is a line
     starting = range(0, count, size)
-    for start in tqdm(starting, desc="choosing", unit_scale=size, unit=" images", file=sys.stderr, mininterval=1):
+    for start in tqdm(starting, desc="choosing", unit_scale=size, unit=" images", file=sys.stderr, mininterval=every):
         index = np.arange(start, start + size) % count  # the last ones are filled up with images that are dropped again
         here = samples.take(index)
         whole, lifted, targets = judged(experiment.key_test, here, index)
