@@ -153,14 +153,14 @@ def partition(key: jax.Array, mask: jax.Array, *, fraction: float) -> tuple[jax.
     """Split the sampled frequencies at random into those that are kept and those that are withheld.
 
     The fully sampled centre, the largest disc around the zero frequency without a gap, is always kept: it carries nearly
-    all of the energy, and no network was trained without it. A frequency and its mirror image go together: the k-space of
-    a real image is the same there but for the sign of the imaginary part, so that one would give away the other.
+    all of the energy, and no network was trained without it. All others are withheld as likely, also where the mirror image
+    of a frequency, which of a real image has the same k-space but for its noise, is kept: withholding both takes more from
+    the network than it was trained to miss, and chose worse (docs/choosing.md).
 
     Args:
         key: of the draw.
         mask: `(h, w)`, 1 where k-space is sampled, zero frequency in the corner.
-        fraction: of the samples outside of the centre that are withheld, rounded to whole pairs; one at least, if there is
-            any.
+        fraction: of the samples outside of the centre that are withheld, rounded; one at least, if there is any.
 
     Returns:
         kept and held, `(h, w)` float32 each, whose sum is the mask.
@@ -175,10 +175,9 @@ def partition(key: jax.Array, mask: jax.Array, *, fraction: float) -> tuple[jax.
     sampled = jnp.asarray(mask) > 0
     radius = np.hypot(*np.meshgrid(*(np.fft.fftfreq(size) for size in sampled.shape), indexing="ij"))
     free = sampled & (radius >= jnp.min(jnp.where(sampled, jnp.inf, radius)))
-    drawn = jax.random.uniform(key, sampled.shape)
-    drawn = jnp.where(free, jnp.minimum(drawn, jnp.roll(jnp.flip(drawn), 1, (0, 1))), jnp.inf)
-    count = jnp.maximum(jnp.round(fraction * free.sum()).astype(int), 1)
-    held = free & (drawn <= jnp.sort(drawn.ravel())[count - 1])
+    drawn = jnp.where(free, jax.random.uniform(key, sampled.shape), jnp.inf)
+    place = jnp.argsort(jnp.argsort(drawn.ravel())).reshape(drawn.shape)  # in the order of the draw
+    held = free & (place < jnp.maximum(jnp.round(fraction * free.sum()), 1))
     return (sampled & ~held).astype(jnp.float32), held.astype(jnp.float32)
 
 

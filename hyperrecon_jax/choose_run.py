@@ -151,11 +151,15 @@ def _check(run: Path, experiment: Experiment, metric: str, fraction: float) -> N
 
 
 def _starts(experiment: Experiment) -> np.ndarray:
-    """Lambdas to climb from, `(s, K-1)`: a coarse grid; of an ensemble its members."""
+    """Lambdas to climb from, `(s, K-1)`: a grid; of an ensemble its members.
+
+    It is not coarse, since of a network with kinks the gradient leads to the top of a small hill: from 5 x 5 points a test
+    image's PSNR was 0.02 dB lower than from 11 x 11, whatever the steps.
+    """
     if experiment.setup.model.members:
         return np.array(experiment.setup.model.members, np.float32)
     count = len(experiment.config.loss.terms) - 1
-    return np.asarray(hyperparams.grid({1: 11, 2: 5}.get(count, 2), count))
+    return np.asarray(hyperparams.grid(11 if count < 3 else 4, count))
 
 
 def _judged(experiment: Experiment, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
