@@ -28,6 +28,7 @@ Over lambda.
 
     hr.landscape(value, axes)               any function of lambda on a grid
     hr.best_lambda(value, starts)           its maximum, by gradient
+    hr.choose                               what to maximise: a metric of many images, k-space that was held out
     hr.diverse_pair(images, quality)        the two good reconstructions that differ most
 
 From elsewhere, and to it.

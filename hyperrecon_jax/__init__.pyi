@@ -1,3 +1,4 @@
+from . import choose as choose
 from . import export as export
 from . import hyperparams as hyperparams
 from . import interop as interop

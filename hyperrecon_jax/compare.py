@@ -9,7 +9,7 @@ import xarray as xr
 
 from hyperrecon_jax import checkpoint, figures, hyperparams, logs, scores
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate_run import SCORES, evaluate_run
+from hyperrecon_jax.evaluate_run import evaluated
 from hyperrecon_jax.evaluation_pictures import curve_of, ends
 from hyperrecon_jax.report import Say
 
@@ -37,7 +37,7 @@ def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[s
     """
     names = [run.name for run in runs]
     names = names if len({*names}) == len(names) else [str(run) for run in runs]
-    sets = [_evaluated(run, say=say) for run in runs]
+    sets = [evaluated(run, say=say) for run in runs]
     for name, ds in zip(names[1:], sets[1:], strict=True):
         for what in ("terms", "test_images"):
             if ds.attrs[what] != sets[0].attrs[what]:
@@ -58,16 +58,6 @@ def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[s
         _draw(names, known, metrics, found, out)
     say(f"{lines}\n\nLook at {out / 'comparison.png'}; the table is in {out / 'comparison.md'}.")
     return found
-
-
-def _evaluated(run: Path, *, say: Say) -> xr.Dataset:
-    """The scores of a run over its own test images, computed where they are not there or of another state."""
-    file = run / "evaluation" / SCORES
-    if file.exists():
-        ds = scores.load(file)
-        if ds.attrs.get("steps") == checkpoint.steps_reported(run):
-            return ds
-    return evaluate_run(run, file.parent, say=say)
 
 
 def _gaps(ours: xr.Dataset, theirs: xr.Dataset, metrics: Sequence[str]) -> dict[str, Any]:

@@ -123,6 +123,16 @@ def evaluate_run(
     return ds
 
 
+def evaluated(run: Path, *, say: Say = print) -> xr.Dataset:
+    """The scores of a run over its own test images; computed where they are not in its folder, or of another state."""
+    file = run / "evaluation" / SCORES
+    if file.exists():
+        ds = scores.load(file)
+        if ds.attrs.get("steps") == checkpoint.steps_reported(run):
+            return ds
+    return evaluate_run(run, file.parent, say=say)
+
+
 def prepare(
     run: Path,
     *,
