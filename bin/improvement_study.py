@@ -1,7 +1,7 @@
 """Other hypernetworks than the paper's (docs/improvements.md), each against U-Nets at fixed lambdas, seed by seed.
 
     python -m bin.improvement_study --config configs/laptop_sl.py:csmri --config.train.steps=1500 --unets_rate 1e-2
-    python -m bin.improvement_study --config configs/laptop_sl.py:csmri --variants paper,circle+film --rates 2e-3,5e-3
+    python -m bin.improvement_study --config configs/laptop_sl.py:csmri --variants paper,circle+film --rates 2e-3,1e-2
 
 The same command again goes on where it was stopped. A variant is one of circle, low_rank, mixture, film, two of them such
 as circle+film, or "paper".

@@ -82,7 +82,7 @@ def default_config() -> ConfigDict:
     # how lambda acts (docs/improvements.md): on all weights, by "dense" heads (the paper's), by "low_rank" heads or as
     # a "mixture" of a few kernels; or on the scales and biases of the norms alone, "film"
     config.model.conditioning = "dense"
-    config.model.rank = 8  # of "low_rank", of "mixture" the number of kernels that are mixed
+    config.model.rank = 4  # of "low_rank", of "mixture" the number of kernels that are mixed
     config.model.encoding = "coefficients"  # how each enters the hypernetwork; or as a point on a "circle"
 
     config.train = ConfigDict()

@@ -45,7 +45,7 @@ class HyperNet(nn.Module):
     width: int = 128
     depth: int = 4
     kind: str = "dense"
-    rank: int = 8
+    rank: int = 4
     encoding: str = "coefficients"
 
     @nn.compact

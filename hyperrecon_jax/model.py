@@ -79,7 +79,7 @@ def init(
     members: np.ndarray | None = None,
     generated: Callable[[Path], bool] = all_but_norms,
     kind: str = "dense",
-    rank: int = 8,
+    rank: int = 4,
     encoding: str = "coefficients",
 ) -> tuple[Model, Tree]:
     """A model for any target network, and its initial variables.

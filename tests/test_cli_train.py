@@ -186,7 +186,7 @@ def test_how_lambda_acts_is_a_setting(config_file, tmp_path):
     assert (result.returncode, result.stderr) == (0, "")
     generated, main = 14 * 2 * 2, count_of(UNet(width=2))
     hyper = 5 * 4 + 3 * 5 * 4 + generated * 5
-    assert f"hypernetwork of {hyper} parameters, main network of {main}; {hyper + main - generated} " in result.stdout
+    assert f"hypernetwork of {hyper} parameters, main network of {main}; {hyper + main - generated:,} " in result.stdout
     result = train(*film, cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: config.model.norm must be batch or instance where config.model.conditioning")

@@ -181,7 +181,7 @@ def test_lambdas_are_one_fewer_than_terms():
 def test_film_needs_a_norm():
     with pytest.raises(InputError, match=r'config\.model\.norm must be batch or instance where .*conditioning is "film"'):
         set_to("model.conditioning", "film", model__norm="none")
-    assert set_to("model.conditioning", "film", model__norm="batch").model.rank == 8
+    assert set_to("model.conditioning", "film", model__norm="batch").model.conditioning == "film"
 
 
 def test_a_run_of_before_there_was_a_choice_has_the_papers_hypernetwork():
