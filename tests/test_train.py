@@ -233,7 +233,7 @@ def test_microbatches_suit_the_backend():
 
 def test_eight_devices_equal_one():
     """Eight forced devices in a process of their own: losses, lambdas and parameters, for each way to couple samples."""
-    result = python(ROOT / "tests" / "on_eight_devices.py", cwd=ROOT)
+    result = python(ROOT / "tests" / "on_eight_devices.py", cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["instance", "batch", "dhs", "low_rank", "mixture", "film", "done"]
 
