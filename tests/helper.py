@@ -48,8 +48,13 @@ def small_networks():
         yield
 
 
-def python(*args, cwd, timeout=300):
-    """What `python ARGS` does in a folder, with this checkout's modules."""
+def python(*args, cwd, timeout=300, small=False):
+    """What `python ARGS` does in a folder, with this checkout's modules; of `-m MODULE ...` with `small_networks`."""
+    if small:
+        _, module, *rest = args
+        code = f"import runpy, sys; sys.path.insert(0, {str(FIXTURES.parent)!r}); from helper import small_networks\n"
+        code += f"with small_networks(): runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+        args = ("-c", code, *rest)
     return subprocess.run(
         [sys.executable, *map(str, args)],
         cwd=cwd,

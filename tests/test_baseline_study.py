@@ -66,7 +66,7 @@ def test_the_command_trains_compares_and_goes_on(tmp_path):
     )
 
     def command(*args):
-        return python("-m", "bin.baseline_study", "--config", "tiny.py", "--out", "study", *args, cwd=tmp_path)
+        return python("-m", "bin.baseline_study", "--config", "tiny.py", "--out", "study", *args, cwd=tmp_path, small=True)
 
     refused = command("--lams", "0,x")
     assert (refused.returncode, refused.stderr) == (2, "error: --lams must be numbers, got 0,x.\n")

@@ -62,7 +62,7 @@ def test_the_command_trains_maps_and_goes_on(tmp_path):
 
     def command(*args):
         fixed = ("--config", "tiny.py", "--widths", "3", "--out", "study")
-        return python("-m", "bin.dhs_study", *fixed, *args, cwd=tmp_path)
+        return python("-m", "bin.dhs_study", *fixed, *args, cwd=tmp_path, small=True)
 
     refused = command("--seeds", "0")
     assert (refused.returncode, refused.stderr[:24]) == (2, "error: The study needs a")

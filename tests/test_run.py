@@ -130,8 +130,10 @@ def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
     jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(settings, tmp_path, monkeypatch):
+def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(settings, tmp_path, monkeypatch, request):
     original = run.fit
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def fit(*args, on_log, second, **options):
         def log(step, means, used):
