@@ -172,6 +172,12 @@ class Best(NamedTuple):
         return [info.step == best for info in checkpoints]
 
 
+def kept_scales(folder: Path, terms: Sequence[str]) -> tuple[float, ...] | None:
+    """The loss scales alpha = 1 / magnitude of `read_scales` (Sec. IV-D), as a run with found ones has them; None: none."""
+    found = read_scales(folder, terms)
+    return tuple(1 / value for value in found.values()) if found else None
+
+
 def manager(
     folder: Path, *, keep: int, losses: Mapping[int, float] | None = None, read_only: bool = False
 ) -> ocp.CheckpointManager:

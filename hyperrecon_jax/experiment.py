@@ -107,8 +107,8 @@ def load(folder: Path, *, data: Mapping[str, Any] | None = None) -> tuple[Experi
     if data is not None:  # they need not be enough to train
         kept = {**kept, "data": data, "train": {**kept["train"], "batch": 1}, "dhs": {}}
     experiment = build(kept)
-    if found := checkpoint.read_scales(folder, experiment.config.loss.terms):
-        experiment = with_scales(experiment, tuple(1 / value for value in found.values()))
+    if scales := checkpoint.kept_scales(folder, experiment.config.loss.terms):
+        experiment = with_scales(experiment, scales)
     return experiment, latest(folder, experiment.config, experiment.state)
 
 

@@ -65,11 +65,11 @@ def export_run(
     if lam is not None:
         model, variables = export.plain(model, variables, lam)
 
-    shape = image_shape(run)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         if suffix in (ONNX, PROGRAM):
-            content = (export.onnx_bytes if suffix == ONNX else export.serialized)(model, variables, shape=shape)
+            exported = export.onnx_bytes if suffix == ONNX else export.serialized
+            content = exported(model, variables, shape=image_shape(run))
             with whole(out) as partial:
                 partial.write_bytes(content)
         elif names == "ours":

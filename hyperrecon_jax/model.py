@@ -126,7 +126,7 @@ def condition(
     hyper_width: int,
     generated: Callable[[Path], bool] = all_but_norms,
     kind: str = "dense",
-    rank: int = 8,
+    rank: int = 4,
     encoding: str = "coefficients",
 ) -> tuple[Model, Tree]:
     """Any tree of parameters made a function of lambda: `generate_weights(model, params, lam)` is a tree like `theta`.

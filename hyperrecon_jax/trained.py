@@ -1,9 +1,11 @@
 """A trained run as functions, without its data: for code of your own.
 
-model, variables = load("runs/quickstart")
-problem, objective = load_task("runs/quickstart")
-lifted = problem.lift(problem.observe(key, Sample(image)))
-x_hat = reconstruct(model, variables, lam, lifted)
+    model, variables = load("runs/quickstart")
+    problem, objective = load_task("runs/quickstart")
+    lifted = problem.lift(problem.observe(key, Sample(image)))
+    x_hat = reconstruct(model, variables, lam, lifted)
+
+All raise `InputError` for a folder that holds no run.
 """
 
 from collections.abc import Callable
@@ -62,8 +64,8 @@ def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None)
     folder = Path(run)
     config = complete(settings(folder))
     objective, problem = make_objective(config, shape or image_shape(folder))
-    if found := checkpoint.read_scales(folder, config.loss.terms):
-        objective = objective._replace(scales=tuple(1 / value for value in found.values()))
+    if scales := checkpoint.kept_scales(folder, config.loss.terms):
+        objective = objective._replace(scales=scales)
     return problem, objective
 
 

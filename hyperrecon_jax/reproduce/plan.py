@@ -136,10 +136,8 @@ def read_config(piece: Piece, configs: Path, out: Path) -> ConfigDict:
         raise InputError(f"The folder of configs must hold {file}, but {path} is no file.")
     settings = flatten(runpy.run_path(str(path))["get_config"](*filter(None, [variant])))
     settings |= piece.changes
-    if piece.scales_of:
-        found = checkpoint.read_scales(out / piece.scales_of, settings["loss.terms"])
-        if found:  # before it is, those of the file stand for them
-            settings["loss.scales"] = tuple(1 / value for value in found.values())
+    if piece.scales_of and (scales := checkpoint.kept_scales(out / piece.scales_of, settings["loss.terms"])):
+        settings["loss.scales"] = scales  # before they are found, those of the file stand for them
     return complete(settings)
 
 
