@@ -6,11 +6,9 @@
 import contextlib
 import itertools
 import json
-import os
-import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,11 +24,13 @@ from hyperrecon_jax.config import AUTO, FREE, complete, default_config, differen
 from hyperrecon_jax.data.feed import stream
 from hyperrecon_jax.errors import Diverged
 from hyperrecon_jax.experiment import Experiment, build, load, with_scales
+from hyperrecon_jax.loop import fit
 from hyperrecon_jax.mesh import place, place_part
 from hyperrecon_jax.report import Say
 from hyperrecon_jax.sample import Sample
 from hyperrecon_jax.scales import pilot
-from hyperrecon_jax.train import TrainState, fit, keys, leaves_out, make_step, mesh_of, place_state
+from hyperrecon_jax.signals import until_signalled
+from hyperrecon_jax.train import TrainState, keys, leaves_out, make_step, mesh_of, place_state
 
 Scores = dict[str, float]
 TRIED = 4  # steps of a dry run
@@ -93,7 +93,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     state = place_state(mesh, experiment.state)
     losses: dict[int, float] = {}  # of validation, by step
     with (
-        _until_signalled() as (stop, unless_signalled),  # around all else: until the last checkpoint is written
+        until_signalled() as (stop, unless_signalled),  # around all else: until the last checkpoint is written
         checkpoint.writing(workdir),
         checkpoint.manager(workdir, keep=config.train.keep, losses=losses) as checkpoints,
         hosts.ending(),  # before the checkpoints are closed, which waits for all hosts
@@ -262,46 +262,6 @@ def _score_validation(experiment: Experiment, state: TrainState, lams: np.ndarra
 
 def _silence(*_: Any) -> None:
     """What hosts other than the first say and log."""
-
-
-@contextlib.contextmanager
-def _until_signalled() -> Iterator[tuple[Callable[[], bool], Callable[[Callable[[], Scores]], Scores | None]]]:
-    """Inside, Ctrl-C or SIGTERM only makes the first function true; a second Ctrl-C acts as ever.
-
-    Yields also a function that does what can be done again later, and returns its result: None if a signal came before its
-    end, which breaks it off.
-    """
-    received: list[int] = []
-    breakable: list[bool] = []
-
-    def handle(number, frame):
-        if not received:
-            # not print: the signal may have come in the middle of one
-            os.write(2, b"\nStopping after this step; the state will be saved. (Ctrl-C to stop at once.)\n")
-        received.append(number)
-        signal.signal(signal.SIGINT, previous[signal.SIGINT])
-        if breakable:
-            raise KeyboardInterrupt
-
-    def unless_signalled(work):
-        if hosts.count() > 1:  # which do it together
-            return work()
-        breakable.append(True)
-        try:
-            return None if received else work()
-        except KeyboardInterrupt:
-            return None
-        finally:
-            breakable.clear()
-
-    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, handle)
-    try:
-        yield lambda: bool(received), unless_signalled
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def dry_run(config: ConfigDict, *, say: Say = print) -> None:

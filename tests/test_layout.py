@@ -25,7 +25,7 @@ FLOORS = [
     ],
     ["metrics", "hosts", "unet", "hypernet", "problem", "volumes.arrays", "volumes.dicom", "volumes.fastmri"],
     ["model", "volumes.formats", "data.sources.grid", "data.sources.subject", "data.sources.coils"],
-    ["objective", "choose", "interop", "volumes.reading"],
+    ["objective", "choose", "interop", "signals", "volumes.reading"],
     [
         "gradient",
         "export",
@@ -49,7 +49,7 @@ FLOORS = [
     ["figures.curves", "figures.images", "figures.maps", "figures.overview"],
     ["mesh"],
     ["train", "figures", "logs", "scores", "diverse"],
-    ["scales", "evaluate", "bench.floor"],
+    ["scales", "evaluate", "loop", "bench.floor"],
     ["checkpoint", "config_check", "names", "bench.timing", "bench.peer"],
     ["config", "bench.networks"],
     ["bench.naive", "bench.steps", "bench.landscape", "bench.feed", "bench.startup", "bench.against_peer"],
