@@ -1,5 +1,6 @@
 """Shared settings of the tests: silent rank promotion is an error, two CPU devices, so that sharding is real, and one
-compilation cache for the session, because most of the time goes into compiling the same small step again."""
+compilation cache for all processes of the session, because most of the time goes into compiling the same small step again.
+"""
 
 import atexit
 import os
@@ -14,14 +15,18 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + (
 import jax
 import pytest
 
-CACHE = tempfile.mkdtemp(prefix="hyperrecon-jax-tests-")
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"]  # that of the process which started this one
+else:
+    CACHE = tempfile.mkdtemp(prefix="hyperrecon-jax-tests-")
+    atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 for name, value in {
     "jax_num_cpu_devices": 2,
     "jax_compilation_cache_dir": CACHE,
-    "jax_persistent_cache_min_compile_time_secs": 0.5,
+    "jax_compilation_cache_max_size": 2**33,  # bytes; with a limit processes wait for each other's writing
+    "jax_persistent_cache_min_compile_time_secs": 0.3,
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)  # for the commands that tests start

@@ -1,6 +1,5 @@
 """A choice of lambda through the real command line, and what it says that is worth against the scores themselves."""
 
-import contextlib
 import json
 import shutil
 from functools import partial
@@ -12,20 +11,11 @@ import pytest
 import xarray as xr
 from helper import explorable, python
 
-from hyperrecon_jax import choose_run, evaluate, evaluate_run, experiment, metrics, run
+from hyperrecon_jax import choose_run, evaluate, evaluate_run, metrics, run
 from hyperrecon_jax.config import complete
 from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.experiment import load
 from hyperrecon_jax.model import reconstruct
-from hyperrecon_jax.unet import UNet
-
-
-@contextlib.contextmanager
-def as_the_command_has_it():
-    """Inside, settings ask for the U-Net that a command, which is another process, makes of them."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(experiment, "UNet", UNet)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +25,8 @@ def folder(tmp_path_factory, small_network):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate_run, "POINTS", {1: 5, 2: 3})
         patched.setattr(evaluate_run, "draw", lambda *_: [])
-        with as_the_command_has_it():
-            explorable(folder)
-            evaluate_run.evaluated(folder / "run", say=lambda _: None)
+        explorable(folder)
+        evaluate_run.evaluated(folder / "run", say=lambda _: None)
         settings = {
             "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
             "loss": {"terms": ("data_consistency", "weight_l1", "total_variation"), "scales": (1.0, 1e-3, 1e-2)},
@@ -62,11 +51,10 @@ def numbers(run, per_image=False, metric="psnr"):
 
 def test_one_lambda_from_the_validation_images(folder):
     """Its value is the metric's mean there, as good as a fine grid's best; its worth is that of the test scores."""
-    result = python("-m", "bin.choose", "--run", "run", "--metric", "mae", cwd=folder)
+    result = python("-m", "bin.choose", "--run", "run", "--metric", "mae", cwd=folder, small=True)
     assert result.returncode == 0, result.stderr
     found = numbers(folder / "run", metric="mae")
-    with as_the_command_has_it():
-        loaded, state = load(folder / "run")
+    loaded, state = load(folder / "run")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     names = ("mae",)
     score = evaluate.make_score(loaded.setup.model, loaded.setup.objective, loaded.setup.problem, names=names)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, small_network):
     """A HyperRecon and an ensemble of two U-Nets, trained next to nothing, and images that neither has seen."""
     folder = tmp_path_factory.mktemp("runs")
     rng = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 
 def command(folder, *args):
-    return python("-m", "bin.evaluate", *args, cwd=folder)
+    return python("-m", "bin.evaluate", *args, cwd=folder, small=True)
 
 
 def test_evaluate_then_compare(folder):
