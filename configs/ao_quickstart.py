@@ -26,6 +26,7 @@ def get_config(variant: str = "dhs") -> ConfigDict:
 
     config.model.width = 8
     config.model.hyper_width = 32
+    config.model.conditioning = "dense"  # the paper's: docs/ao.md tests what the paper says of its hypernetworks
 
     config.train.steps = 3000
     config.train.batch = 8

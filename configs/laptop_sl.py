@@ -23,6 +23,7 @@ def get_config(variant: str = "csmri") -> ConfigDict:
     config.loss.scales = (30.0, 5.0)  # about one over what each loss comes to alone
 
     config.model.width = 8
+    config.model.conditioning = "dense"  # the paper's
     config.model.residual = False  # a black background is easier to make than to cancel
 
     config.train.steps = 6000

@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
 
     config.train.steps = 3000
     config.train.batch = 4  # many small steps beat few large ones in the same time
+    config.train.learning_rate = 2e-3
     config.train.warmup = 150
     config.train.schedule = "cosine"
     config.train.clip = 20.0

@@ -37,6 +37,7 @@ CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metri
 CALIBRATION = "calibration"
 SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
+BEFORE = {"conditioning": "dense"}  # of `model`, where a run's settings do not say: there was no choice then
 RESERVE = 16 * 2**20  # bytes, for logs, the picture and the files that Orbax writes beside the numbers
 
 
@@ -60,7 +61,7 @@ def begun(folder: Path, settings: Mapping[str, Any], differences: Callable[[Mapp
     if not (folder / CONFIG).is_file():
         raise InputError(f"The work folder {folder} is not empty and holds no {CONFIG}: choose another --workdir.")
     try:
-        different = differences(read_json(folder / CONFIG), settings)
+        different = differences(read_settings(folder), settings)
     except (InputError, AttributeError) as error:  # damaged, or of another version
         raise InputError(f"The work folder {folder} holds no experiment of this version: {error}") from error
     if different:
@@ -153,6 +154,14 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from error
+
+
+def read_settings(folder: Path) -> Any:
+    """What the settings of a run say, and what they meant when they did not say it; raises `InputError` as `read_json`."""
+    found = read_json(folder / CONFIG)
+    if isinstance(found, dict) and isinstance(found.get("model"), dict):
+        found["model"] = BEFORE | found["model"]
+    return found
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -18,7 +18,7 @@ HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
 
 
 def default_config() -> ConfigDict:
-    """Every setting, with the paper's value where it gives one."""
+    """Every setting, with the paper's value where it gives one, but for norms and the heads of the hypernetwork."""
     config = ConfigDict()
     config.seed = 0  # of the initial weights, the order, the lambdas and the noise
 
@@ -79,9 +79,9 @@ def default_config() -> ConfigDict:
     config.model.precision = "float32"  # of what is computed; or "tf32", "bfloat16"; parameters stay float32
     config.model.residual = True  # add the magnitude of the input to the result
     config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, plain U-Nets: "constant" or "ensemble"
-    # how lambda acts (docs/improvements.md): on all weights, by "dense" heads (the paper's), by "low_rank" heads or as
+    # how lambda acts (docs/improvements.md): on all weights, by "low_rank" heads, by "dense" ones (the paper's) or as
     # a "mixture" of a few kernels; or on the scales and biases of the norms alone, "film"
-    config.model.conditioning = "dense"
+    config.model.conditioning = "low_rank"
     config.model.rank = 4  # of "low_rank", of "mixture" the number of kernels that are mixed
     config.model.encoding = "coefficients"  # how each enters the hypernetwork; or as a point on a "circle"
 
@@ -104,10 +104,13 @@ def default_config() -> ConfigDict:
 def paper_config(variant: str) -> ConfigDict:
     """What the paper's supervised experiments share (Sec. V-A to V-D): HyperRecon-S, -M or -L, batch norm, uniform lambda.
 
+    The hypernetwork is the paper's, with dense heads.
+
     Adam in batches of 32 is the paper's; the rate of 1e-3 and the 100 epochs are the authors' code's.
     """
     config = default_config()
     config.model.hyper_width = choose(variant, HYPER_WIDTHS)
+    config.model.conditioning = "dense"
     config.model.norm = "batch"
     return config
 
@@ -159,6 +162,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         free.add("train.steps")
     if b["model.norm"] != "batch":  # no statistics that depend on it
         free |= {"train.microbatch", "model.norm_over"}
+    if not b["model.hyper_width"]:  # no lambda to act
+        free |= {"model.conditioning", "model.rank", "model.encoding"}
     return [f"{key} ({a[key]!r} there, {b[key]!r} here)" for key in a if key not in free and a[key] != b[key]]
 
 

@@ -119,7 +119,7 @@ def regions(logits: jax.Array) -> jax.Array:
 
 def settings(folder: Path) -> dict[str, Any]:
     """The settings of the run in a folder; raises `InputError` if it holds none."""
-    found = checkpoint.read_json(folder / checkpoint.CONFIG)
+    found = checkpoint.read_settings(folder)
     if not isinstance(found, dict) or not (folder / checkpoint.CHECKPOINTS).is_dir():
         raise InputError(f"{folder} holds no run that was trained.")
     return found

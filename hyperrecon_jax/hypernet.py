@@ -153,6 +153,21 @@ def generate_spread(hypernet: HyperNet, params: Tree, coefficients: jax.Array, a
     return leaves
 
 
+def with_dense_heads(hypernet: HyperNet, params: Tree) -> tuple[HyperNet, Tree]:
+    """The hypernetwork of dense heads that generates what one of low-rank heads does, and its parameters.
+
+    W (P h + p) + theta_0 = (W P) h + (W p + theta_0).
+    """
+    dense = {name: layer for name, layer in params.items() if name.startswith("hidden")}
+    for path, _ in hypernet.leaves:
+        head, reduced = params[head_name(path)], params[named("reduced", path)]
+        dense[head_name(path)] = {
+            "kernel": reduced["kernel"] @ head["kernel"],
+            "bias": reduced["bias"] @ head["kernel"] + head["bias"],
+        }
+    return hypernet.clone(kind="dense"), dense
+
+
 def init(key: jax.Array, hypernet: HyperNet, *, num_coefficients: int, target: dict[Path, jax.Array]) -> Tree:
     """Initialise so that the generated network starts well for every lambda.
 

@@ -98,8 +98,9 @@ def rows(
 ) -> list[dict[str, Any]]:
     """For each variant over its seeds: parameters, the step's time, the gap of each metric; last the U-Nets, without gaps.
 
-    Of a metric: "mean" over lambda and seeds; "sd", the standard deviation over seeds of the mean over lambda (0 of one
-    seed); "worst", the lowest over lambda of the mean over seeds.
+    Of a metric: "each", for each seed the mean over lambda; "mean" and "sd" of these, the standard deviation (0 of one
+    seed); "worst", the lowest over lambda of the mean over seeds. Of all but the first variant also "ahead", "each" minus
+    that of the first, "ahead_mean" and "ahead_sd".
 
     Args:
         gaps: what `compare.compare` returned for each seed.
@@ -114,23 +115,38 @@ def rows(
         for metric in SHOWN if mine else ():
             at_lambdas = np.array([gap[metric]["at_lambdas"] for gap in mine])
             each = at_lambdas.mean(1)
-            row[metric] = {
-                "mean": float(each.mean()),
-                "sd": float(each.std(ddof=1)) if len(each) > 1 else 0.0,
-                "worst": float(at_lambdas.mean(0).min()),
-            }
+            row[metric] = {"mean": float(each.mean()), "sd": _sd(each), "worst": float(at_lambdas.mean(0).min())}
+            if found:  # that of the first has the same U-Nets, which cancel
+                ahead = each - found[0][metric]["each"]
+                row[metric] |= {"ahead": ahead.tolist(), "ahead_mean": float(ahead.mean()), "ahead_sd": _sd(ahead)}
+            row[metric]["each"] = each.tolist()
         found.append(row)
     return found
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as Markdown; a gap is above 0 where the variant is better than the U-Nets."""
+    """The rows as Markdown; a gap is above 0 where the variant is better than the U-Nets, or than the first variant."""
     heads = [f"Δ{figures.upward(metric)[0]}, mean ± sd, worst" for metric in SHOWN]
     lines = [f"| variant | parameters | step | {' | '.join(heads)} |", "| --- " * (3 + len(SHOWN)) + "|"]
     for row in found:
         values = [f"{row[m]['mean']:+.4f} ± {row[m]['sd']:.4f}, {row[m]['worst']:+.4f}" if m in row else "" for m in SHOWN]
         lines.append(f"| {row['variant']} | {row['parameters']:,} | {row['ratio']:.2f} | {' | '.join(values)} |")
+    others = [row for row in found if "ahead" in row.get(SHOWN[0], {})]
+    if others:
+        heads = [f"{figures.upward(metric)[0]}, each seed | mean ± sd" for metric in SHOWN]
+        lines += ["", f"| ahead of {found[0]['variant']} in | {' | '.join(heads)} |", "| --- " * (1 + 2 * len(SHOWN)) + "|"]
+    for row in others:
+        values = [
+            f"{', '.join(f'{value:+.4f}' for value in row[m]['ahead'])} |"
+            f" {row[m]['ahead_mean']:+.4f} ± {row[m]['ahead_sd']:.4f}"
+            for m in SHOWN
+        ]
+        lines.append(f"| {row['variant']} | {' | '.join(values)} |")
     return "\n".join(lines)
+
+
+def _sd(values: np.ndarray) -> float:
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
 
 
 def _trained(folder: Path) -> int:

@@ -19,7 +19,7 @@ import numpy as np
 
 from hyperrecon_jax import tensor_files
 from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.hypernet import HyperNet, head_name
+from hyperrecon_jax.hypernet import HyperNet, head_name, with_dense_heads
 from hyperrecon_jax.model import Model, all_but_norms
 from hyperrecon_jax.unet import UNet
 
@@ -73,6 +73,7 @@ def from_torch(state: str | PathLike[str] | Mapping[str, Any], *, residual: bool
 def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
     """The PyTorch state dict of a model: `from_torch` of it gives the variables back, to the last bit.
 
+    The authors have no low-rank heads: these are multiplied out, and come back as dense ones that generate the same.
     Instance norms are written as weight and bias, as `torch.nn.InstanceNorm2d(affine=True)` has them.
 
     Args:
@@ -93,10 +94,17 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
     convolutions = {(layer, leaf) for layer, _ in _modules(norms=False) for leaf in ("kernel", "bias")}
     if model.hyper and (odd := convolutions ^ {path for path, _ in model.hyper.leaves}):
         raise InputError(f"`model.hyper` must generate all of the convolutions and no more, got a choice for {min(odd)}.")
-    if model.hyper and (model.hyper.kind, model.hyper.encoding) != ("dense", "coefficients"):
+    if model.hyper and (model.hyper.kind not in ("dense", "low_rank") or model.hyper.encoding != "coefficients"):
         found = f"{model.hyper.kind!r} and {model.hyper.encoding!r}"
-        raise InputError(f'`model.hyper` must have "dense" heads and see "coefficients", as the authors\' do, got {found}.')
-    leaves = dict(_flat(jax.device_get(variables)))
+        raise InputError(
+            f'`model.hyper` must have "dense" or "low_rank" heads and see "coefficients", to be the authors\', got {found}.'
+        )
+    variables = jax.device_get(variables)
+    if model.hyper and model.hyper.kind == "low_rank":
+        hyper, dense = with_dense_heads(model.hyper, variables["params"]["hyper"])
+        model = model._replace(hyper=hyper)
+        variables = {**variables, "params": {**variables["params"], "hyper": dense}}
+    leaves = dict(_flat(variables))
     layout = _layout(model, {path: np.shape(leaf) for path, leaf in leaves.items()})
     state = {}
     for name, tensor in layout.items():

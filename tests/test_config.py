@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from hyperrecon_jax import config
+from hyperrecon_jax import checkpoint, config
 from hyperrecon_jax.errors import InputError
 
 FILES = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
@@ -184,12 +184,18 @@ def test_film_needs_a_norm():
     assert set_to("model.conditioning", "film", model__norm="batch").model.conditioning == "film"
 
 
-def test_a_run_of_before_there_was_a_choice_has_the_papers_hypernetwork():
-    settings = config.default_config().to_dict()
+def test_a_run_of_before_there_was_a_choice_has_the_papers_hypernetwork(tmp_path):
+    papers = config.paper_config("L").to_dict()
+    settings = json.loads(json.dumps(papers))
     for key in ("conditioning", "rank", "encoding"):
         del settings["model"][key]
-    assert config.differences(settings, config.default_config().to_dict()) == []
-    assert config.complete(settings).model.conditioning == "dense"
+    checkpoint.write_json(tmp_path / checkpoint.CONFIG, settings)
+    found = checkpoint.read_settings(tmp_path)
+    assert config.differences(found, papers) == []
+    assert config.complete(found).model.conditioning == "dense"
+    assert checkpoint.begun(tmp_path, papers, config.differences)
+    with pytest.raises(InputError, match=r"another experiment: model\.conditioning \('dense' there, 'low_rank' here\)"):
+        checkpoint.begun(tmp_path, config.complete({"model": {"norm": "batch"}}).to_dict(), config.differences)
 
 
 SEGMENTATION = {
@@ -241,6 +247,12 @@ def test_differences_name_what_is_computed_otherwise():
         "model.norm ('instance' there, 'none' here)",
         "task.acceleration (4.0 there, 8.0 here)",
     ]
+
+
+def test_how_lambda_acts_is_nothing_to_a_network_without_it():
+    alone = {"lam__sampling": "constant", "lam__value": (0.5,), "model__hyper_width": 0}
+    a, b = (set_to("model.conditioning", kind, **alone).to_dict() for kind in ("dense", "low_rank"))
+    assert config.differences(a, b) == []
 
 
 def test_differences_survive_json():

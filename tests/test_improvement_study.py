@@ -28,10 +28,18 @@ def test_rows_are_over_seeds_of_each_variant():
     for row, values in zip(rows, psnr.values(), strict=False):
         expected = values.mean(), values.mean(1).std(ddof=1), values.mean(0).min()
         np.testing.assert_allclose([row["psnr"][name] for name in ("mean", "sd", "worst")], expected)
+    first, other = psnr.values()
+    ahead = (other - first).mean(1)
+    np.testing.assert_allclose(rows[1]["psnr"]["ahead"], ahead)
+    found = rows[1]["ssim"]["ahead_mean"], rows[1]["ssim"]["ahead_sd"]
+    np.testing.assert_allclose(found, [ahead.mean(), ahead.std(ddof=1)], atol=1e-12)
     lines = improvement_study.table(rows).splitlines()
     assert lines[0] == "| variant | parameters | step | ΔPSNR (dB), mean ± sd, worst | ΔSSIM, mean ± sd, worst |"
     assert lines[2] == "| paper | 1,000 | 1.25 | +0.0500 ± 0.2121, -0.1000 | +0.0500 ± 0.2121, -0.1000 |"
     assert lines[4] == "| unets | 30 | 1.25 |  |  |"
+    assert lines[6] == "| ahead of paper in | PSNR (dB), each seed | mean ± sd | SSIM, each seed | mean ± sd |"
+    assert lines[8].startswith(f"| circle+film | {ahead[0]:+.4f}, {ahead[1]:+.4f} | ")
+    assert len(lines) == 9
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -166,6 +167,18 @@ def test_a_wrong_state_says_which_tensors():
     assert "missing" in message({})
 
 
+def test_low_rank_heads_become_dense_ones_that_generate_the_same():
+    network = made(UNet(2, norm="batch"), hyper_width=3, kind="low_rank", rank=2)
+    back = from_torch(to_torch(*network))
+    assert back[0].hyper.kind == "dense"
+    for coefficients in ([1.0, 0.0], [0.3, 0.7]):
+        generated = [
+            model.hyper.apply({"params": variables["params"]["hyper"]}, np.asarray(coefficients, np.float32))
+            for model, variables in (network, back)
+        ]
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *generated)
+
+
 def test_what_has_no_names_there_is_refused():
     with pytest.raises(InputError, match="one network .* got 2 of them"):
         to_torch(*made(UNet(2), members=np.asarray([[0.0], [1.0]])))
@@ -174,5 +187,5 @@ def test_what_has_no_names_there_is_refused():
     with pytest.raises(InputError, match="must generate all of the convolutions and no more"):
         to_torch(*made(UNet(2), hyper_width=2, generated=lambda path: True))
     for options in ({"kind": "mixture"}, {"encoding": "circle"}):
-        with pytest.raises(InputError, match=r'must have "dense" heads and see "coefficients"'):
+        with pytest.raises(InputError, match=r'must have "dense" or "low_rank" heads and see "coefficients"'):
             to_torch(*made(UNet(2), hyper_width=2, **options))
