@@ -107,7 +107,7 @@ def rows(
         times: by variant, the U-Nets too, "seconds" and "ratio".
         parameters: trained, by variant.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for name in parameters:
         row: dict[str, Any] = {"variant": name, "parameters": parameters[name], **times[name]}
         mine = [gap for gap in gaps if gap["of"].rpartition("-")[0] == name]

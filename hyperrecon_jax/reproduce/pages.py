@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.image
+import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
 from hyperrecon_jax import files
+from hyperrecon_jax.figures import style
 from hyperrecon_jax.reproduce.claims import FAILS, HOLDS, UNTESTED, Verdict
 from hyperrecon_jax.reproduce.content import Report, Section, Table
 
@@ -26,7 +28,8 @@ th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bo
 th { border-bottom: 2px solid #d0d7de } .about th { white-space: nowrap; border-bottom: 1px solid #e4e8ec; width: 9rem }
 .mark { white-space: nowrap; font-weight: 600 } .why, figcaption, .note { color: #57606a; font-size: .875rem }
 .paper { background: #f6f8fa; border-left: 4px solid #8c959f; padding: .6rem 1rem; margin: .75rem 0 }
-figure { margin: 1rem 0 } img { max-width: 100%; max-height: 60rem; display: block }
+figure { margin: 1rem 0 }
+img { max-width: 100%; max-height: 60rem; object-fit: contain; object-position: left; display: block }
 pre { background: #f6f8fa; padding: .75rem; font-size: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
 a { color: #0a58ca } .missing { color: #6b7280; font-style: italic } .scroll { overflow-x: auto }
 @media print { body { max-width: none; margin: 0; font-size: 11pt } figure, tr { break-inside: avoid } }
@@ -86,6 +89,11 @@ def _sentence(verdict: Verdict) -> str:
     return f"{verdict.number[:1].upper()}{verdict.number[1:]}." if verdict.number else ""
 
 
+def _share(image: np.ndarray) -> float:
+    """Of the page's width, for a picture `(h, w, 4)`: all for one of two columns of a paper, less for a narrower one."""
+    return min(1.0, image.shape[1] / (style.DOUBLE * style.PAPER["savefig.dpi"]))
+
+
 def _section(report: Report, section: Section) -> str:
     e = html.escape
     parts = [
@@ -97,7 +105,8 @@ def _section(report: Report, section: Section) -> str:
     for file, caption in section.pictures:
         data = base64.b64encode(file.read_bytes()).decode()
         parts.append(
-            f'<figure><img alt="{e(section.title)}: {e(caption)}" src="data:image/png;base64,{data}">'
+            f'<figure><img style="width:{_share(matplotlib.image.imread(file)):.0%}"'
+            f' alt="{e(section.title)}: {e(caption)}" src="data:image/png;base64,{data}">'
             f"<figcaption>{e(caption)}</figcaption></figure>"
         )
     for head, rows, caption in section.tables:
@@ -183,7 +192,7 @@ class _Pages:
     def picture(self, file: Path) -> None:
         image = matplotlib.image.imread(file)
         shape = image.shape[0] / image.shape[1]
-        width = min(6.8, 7.2 / shape)
+        width = min(6.8 * _share(image), 7.2 / shape)
         self.room(width * shape + 0.1)
         self.y -= width * shape
         axis = self.figure.add_axes((0.5 - width / A4[0] / 2, self.y / A4[1], width / A4[0], width * shape / A4[1]))
