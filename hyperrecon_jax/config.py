@@ -102,9 +102,8 @@ def default_config() -> ConfigDict:
 
 
 def paper_config(variant: str) -> ConfigDict:
-    """What the paper's supervised experiments share (Sec. V-A to V-D): HyperRecon-S, -M or -L, batch norm, uniform lambda.
-
-    The hypernetwork is the paper's, with dense heads.
+    """What the paper's supervised experiments share (Sec. V-A to V-D): HyperRecon-S, -M or -L with dense heads, batch norm,
+    uniform lambda.
 
     Adam in batches of 32 is the paper's; the rate of 1e-3 and the 100 epochs are the authors' code's.
     """
