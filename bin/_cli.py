@@ -1,5 +1,6 @@
 """What every command shares: flags in, one clear sentence and status 2 for a user's mistake."""
 
+import logging as loggers
 import signal
 import sys
 import warnings
@@ -61,6 +62,7 @@ def _terminate(*_: object) -> None:
 def _quieten() -> None:
     """What libraries log about an error they raise, too; what else they say is not for the user of a command."""
     logging.set_verbosity(logging.FATAL)
+    loggers.getLogger("asyncio").setLevel(loggers.CRITICAL)  # Orbax's writes that fail beside the one whose error is told
     sys.unraisablehook = lambda _: None  # Orbax's threads, when one of them has failed
     if not sys.warnoptions:  # python -W shows them
         warnings.simplefilter("ignore")
