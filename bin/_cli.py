@@ -1,6 +1,5 @@
 """What every command shares: flags in, one clear sentence and status 2 for a user's mistake."""
 
-import logging as loggers
 import signal
 import sys
 import warnings
@@ -22,8 +21,7 @@ def main(run: Callable[..., int], *, folders: bool = False) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
-            _help()
-            sys.exit(0)
+            sys.exit(_help())
         with _config.errors():
             rest = flags.FLAGS(sys.argv)[1:]
         if rest and not folders:
@@ -62,7 +60,7 @@ def _terminate(*_: object) -> None:
 def _quieten() -> None:
     """What libraries log about an error they raise, too; what else they say is not for the user of a command."""
     logging.set_verbosity(logging.FATAL)
-    loggers.getLogger("asyncio").setLevel(loggers.CRITICAL)  # Orbax's writes that fail beside the one whose error is told
+    logging.get_absl_logger().manager.getLogger("asyncio").disabled = True  # Orbax's writes that fail beside the first
     sys.unraisablehook = lambda _: None  # Orbax's threads, when one of them has failed
     if not sys.warnoptions:  # python -W shows them
         warnings.simplefilter("ignore")
