@@ -158,8 +158,11 @@ def read_events(folder):
     return events
 
 
-def explorable(folder):
-    """A HyperRecon of two losses, trained next to nothing without noise, in `folder / "run"`; the folder."""
+def explorable(folder, **model):
+    """A HyperRecon of two losses, trained next to nothing without noise, in `folder / "run"`; the folder.
+
+    `model` has more settings of it.
+    """
     from hyperrecon_jax import run
     from hyperrecon_jax.config import complete
 
@@ -169,7 +172,7 @@ def explorable(folder):
     settings = {
         "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
         "loss": {"terms": ("mae", "ssim"), "scales": (1.0, 1.0)},
-        "model": {"width": 2, "hyper_width": 3},
+        "model": {"width": 2, "hyper_width": 3, **model},
         "task": {"acceleration": 2.0},
         "train": {"steps": 2, "batch": 4},
     }

@@ -26,7 +26,7 @@ def train(*args, cwd=ROOT, limit=None):
     if limit:
         lines = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
         command = ["-c", lines + "; sys.argv[0] = 'bin/train.py'; runpy.run_module('bin.train', None, '__main__', True)"]
-    return python(*command, *args, cwd=cwd, timeout=300)
+    return python(*command, *args, cwd=cwd, timeout=120)
 
 
 def contents(folder):

@@ -67,7 +67,8 @@ def config(tmp_path):
     for split, count in (("train", 4), ("val", 2), ("test", 3)):
         np.save(tmp_path / f"{split}.npy", rng.random((count, 16, 16), np.float32))
     data = {split: str(tmp_path / f"{split}.npy") for split in ("train", "val", "test")}
-    return complete({**SETTINGS, "data": {"source": "arrays", **data}})
+    model = {**SETTINGS["model"], "conditioning": "dense"}  # the paper's, of which the study is
+    return complete({**SETTINGS, "model": model, "data": {"source": "arrays", **data}})
 
 
 def test_it_times_trains_compares_and_goes_on(config, tmp_path):
@@ -84,7 +85,7 @@ def test_it_times_trains_compares_and_goes_on(config, tmp_path):
         settings = {kind: json.loads((study / f"{kind}-0" / "config.json").read_text()) for kind in ("paper", "unets")}
         settings["other"] = json.loads((study / "circle+low_rank-0" / "config.json").read_text())
         assert [settings[k]["train"]["learning_rate"] for k in ("paper", "other", "unets")] == [1e-3, 2e-3, 1e-2]
-        assert [settings[k]["model"]["conditioning"] for k in ("paper", "other")] == ["dense", "low_rank"]
+        assert [settings[k]["model"]["conditioning"] for k in ("paper", "other", "unets")] == ["dense", "low_rank", "dense"]
         assert [settings[k]["model"]["encoding"] for k in ("paper", "other")] == ["coefficients", "circle"]
         rows = json.loads((study / "table.json").read_text())["rows"]
         times = json.loads((study / "step_times.json").read_text())

@@ -88,7 +88,7 @@ def gather(scale: Scale, out: Path) -> Numbers:
     diverse = evaluated(scale, out, "ao-L-dhs-0", "diverse")
     if diverse is not None:
         pairs = checkpoint.read_json(out / "ao-L-dhs-0" / "diverse" / RESULTS)["diverse_pairs"]
-        size = checkpoint.read_json(out / "ao-L-dhs-0" / checkpoint.CONFIG)["data"]["size"]
+        size = checkpoint.read_settings(out / "ao-L-dhs-0")["data"]["size"]
         found["pairs"] = [{key: pair[key] for key in ("psnr", "l2_distance")} | {"pixels": size**2} for pair in pairs]
     for piece in scale.pieces:
         if row := _row(scale, piece, out):

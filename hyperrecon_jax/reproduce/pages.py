@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.image
-import numpy as np
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from PIL import Image
 
 from hyperrecon_jax import files
 from hyperrecon_jax.figures import style
@@ -89,9 +89,10 @@ def _sentence(verdict: Verdict) -> str:
     return f"{verdict.number[:1].upper()}{verdict.number[1:]}." if verdict.number else ""
 
 
-def _share(image: np.ndarray) -> float:
-    """Of the page's width, for a picture `(h, w, 4)`: all for one of two columns of a paper, less for a narrower one."""
-    return min(1.0, image.shape[1] / (style.DOUBLE * style.PAPER["savefig.dpi"]))
+def _share(file: Path) -> float:
+    """Of the page's width, for a picture: all for one of two columns of a paper, less for a narrower one."""
+    with Image.open(file) as header:
+        return min(1.0, header.width / (style.DOUBLE * style.PAPER["savefig.dpi"]))
 
 
 def _section(report: Report, section: Section) -> str:
@@ -105,7 +106,7 @@ def _section(report: Report, section: Section) -> str:
     for file, caption in section.pictures:
         data = base64.b64encode(file.read_bytes()).decode()
         parts.append(
-            f'<figure><img style="width:{_share(matplotlib.image.imread(file)):.0%}"'
+            f'<figure><img style="width:{_share(file):.0%}"'
             f' alt="{e(section.title)}: {e(caption)}" src="data:image/png;base64,{data}">'
             f"<figcaption>{e(caption)}</figcaption></figure>"
         )
@@ -192,7 +193,7 @@ class _Pages:
     def picture(self, file: Path) -> None:
         image = matplotlib.image.imread(file)
         shape = image.shape[0] / image.shape[1]
-        width = min(6.8 * _share(image), 7.2 / shape)
+        width = min(6.8 * _share(file), 7.2 / shape)
         self.room(width * shape + 0.1)
         self.y -= width * shape
         axis = self.figure.add_axes((0.5 - width / A4[0] / 2, self.y / A4[1], width / A4[0], width * shape / A4[1]))
