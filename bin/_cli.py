@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from bin import _config
-from hyperrecon_jax.errors import Diverged, InputError
+from hyperrecon_jax.runtime.errors import Diverged, InputError
 
 
 def main(run: Callable[..., int], *, folders: bool = False) -> None:

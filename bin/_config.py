@@ -12,7 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.runtime.errors import InputError
 
 
 @contextlib.contextmanager
@@ -23,7 +23,7 @@ def errors() -> Iterator[None]:
         if key := re.match(r"--?(?:no)?config\.([^=]*)", arg):
             if file is None:
                 raise InputError(f"{arg} changes a setting of a config file: name one first with --config FILE.")
-            from hyperrecon_jax.config import check_key  # takes a second
+            from hyperrecon_jax.runs.config import check_key  # takes a second
 
             check_key(key[1])
     try:

@@ -12,7 +12,7 @@ PROCESS = flags.DEFINE_integer("process", None, "With ADDRESS:PORT: which of the
 
 
 def joined() -> AbstractContextManager[None]:
-    """`hosts.joined` by the flags."""
-    from hyperrecon_jax import hosts  # after the flags: JAX takes seconds to import
+    """`distributed.joined` by the flags."""
+    from hyperrecon_jax.runtime import distributed  # after the flags: JAX takes seconds to import
 
-    return hosts.joined(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    return distributed.joined(COORDINATOR.value, PROCESSES.value, PROCESS.value)

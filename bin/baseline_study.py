@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from bin import _cli
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.runtime.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "FILE of the HyperRecon; --config.key=value changes a setting.")
 OUT = flags.DEFINE_string("out", "runs/baseline_study", "Folder of the study.")
@@ -22,7 +22,8 @@ SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each.")
 
 
 def study() -> int:
-    from hyperrecon_jax import baseline_study, machine  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.runtime import machine
+    from hyperrecon_jax.studies import baseline_study  # after the flags: JAX takes seconds to import
 
     if CONFIG.value is None:
         raise InputError("Say what to study: --config configs/laptop_sl.py:csmri (see --help).")

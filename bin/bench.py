@@ -21,7 +21,7 @@ import pathlib
 from absl import flags
 
 from bin import _cli
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.runtime.errors import InputError
 
 SUITE = flags.DEFINE_list("suite", [], "What to time, or `all`; otherwise what is quick.")
 SIZE = flags.DEFINE_list("size", ["128"], "Pixels along a side; may be several.")
@@ -39,26 +39,27 @@ def bench() -> int:
     widths = tuple(_whole("hyper_width", HYPER_WIDTH.value, least=1))
     # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    from hyperrecon_jax import bench, machine, memory  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.checkpoint import write_json
+    from hyperrecon_jax import benchmarks
+    from hyperrecon_jax.runs.checkpoint import write_json
+    from hyperrecon_jax.runtime import machine, memory  # after the flags: JAX takes seconds to import
 
-    suites = list(bench.SUITES) if "all" in SUITE.value else SUITE.value or list(bench.QUICK)
+    suites = list(benchmarks.SUITES) if "all" in SUITE.value else SUITE.value or list(benchmarks.QUICK)
     for suite in suites:
-        if suite not in bench.SUITES:
-            raise InputError(f"--suite must be among {', '.join(bench.SUITES)}, all; got {suite!r}.")
+        if suite not in benchmarks.SUITES:
+            raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
     machine.start()
-    print(f"{', '.join(suites)} on {bench.machine()}")
+    print(f"{', '.join(suites)} on {benchmarks.machine()}")
     rows = []
     for suite in suites:
-        for scale in [bench.Scale(size, batch, WIDTH.value, widths) for size in sizes for batch in batches]:
+        for scale in [benchmarks.Scale(size, batch, WIDTH.value, widths) for size in sizes for batch in batches]:
             try:
-                found = bench.run(suite, scale, rounds=ROUNDS.value, say=lambda line: print(line, flush=True))
+                found = benchmarks.run(suite, scale, rounds=ROUNDS.value, say=lambda line: print(line, flush=True))
             except InputError as error:
                 if len(suites) == 1:
                     raise
                 print(error)  # and the others go on
                 break
-            print(f"\n{bench.table(found)}\n\nMemory at the peak so far: {memory.shown(bench.memory_held())}.\n")
+            print(f"\n{benchmarks.table(found)}\n\nMemory at the peak so far: {memory.shown(benchmarks.memory_held())}.\n")
             rows += found
             if JSON.value:
                 write_json(pathlib.Path(JSON.value), [row._asdict() for row in rows])

@@ -21,13 +21,14 @@ FRACTION = flags.DEFINE_float("fraction", 0.1, "For held_out: the part of the sa
 
 
 def choose() -> int:
-    from hyperrecon_jax import choose_run, machine  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.errors import InputError
+    from hyperrecon_jax.commands import choose
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.runtime.errors import InputError
 
     machine.start()
     if not RUN.value:
         raise InputError("Say for which run to choose: --run RUN (see --help).")
-    choose_run.choose_run(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
+    choose.choose_run(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
     return 0
 
 

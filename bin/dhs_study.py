@@ -22,8 +22,9 @@ POINTS = flags.DEFINE_integer("points", 21, "Points of the grid along each lambd
 
 
 def study() -> int:
-    from hyperrecon_jax import dhs_study, machine  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.errors import InputError
+    from hyperrecon_jax.runtime import machine
+    from hyperrecon_jax.runtime.errors import InputError
+    from hyperrecon_jax.studies import dhs_study  # after the flags: JAX takes seconds to import
 
     if CONFIG.value is None:
         raise InputError("Say what to study: --config configs/ao_quickstart.py (see --help).")

@@ -31,8 +31,9 @@ flags.adopt_module_key_flags(_hosts)
 
 
 def evaluate(folders: list[str]) -> int:
-    from hyperrecon_jax import compare, evaluate_run, machine  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.errors import InputError
+    from hyperrecon_jax.commands import compare, evaluate
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.runtime.errors import InputError
 
     machine.start()
     if COMPARE.value:
@@ -51,11 +52,11 @@ def evaluate(folders: list[str]) -> int:
         data = {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
     folder = pathlib.Path(RUN.value)
     with _hosts.joined():
-        evaluate_run.evaluate_run(
+        evaluate.evaluate_run(
             folder,
             pathlib.Path(OUT.value) if OUT.value else folder / "evaluation",
             data=data,
-            metrics=METRICS.value or evaluate_run.METRICS,
+            metrics=METRICS.value or evaluate.METRICS,
             points=LAMS.value,
             count=IMAGES.value,
             segmenter=pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,

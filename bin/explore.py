@@ -12,7 +12,7 @@ import webbrowser
 from absl import flags
 
 from bin import _cli
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", None, "Folder of a run.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; others than 127.0.0.1 open the run to the network.")
@@ -26,8 +26,9 @@ POINTS = flags.DEFINE_integer("points", None, "Of --export: points along each la
 def explore() -> int:
     if not RUN.value:
         raise InputError("Say what to explore: --run RUN (see --help).")
-    from hyperrecon_jax import explorer, machine  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax import explorer
     from hyperrecon_jax.explorer.engine import Engine
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.start()
     engine = Engine(pathlib.Path(RUN.value))

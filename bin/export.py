@@ -14,7 +14,7 @@ import re
 from absl import flags
 
 from bin import _cli
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", None, "Folder of a run.")
 LAM = flags.DEFINE_list(
@@ -28,11 +28,12 @@ def export() -> int:
     if not RUN.value or not OUT.value:
         raise InputError("Say what to export and to where: --run RUN --out FILE (see --help).")
     lam = None if LAM.value is None else _cli.numbers("lam", LAM.value)
-    from hyperrecon_jax import export_run, machine  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.commands import export
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.start()
     try:
-        export_run.export_run(pathlib.Path(RUN.value), pathlib.Path(OUT.value), lam=lam, names=NAMES.value)
+        export.export_run(pathlib.Path(RUN.value), pathlib.Path(OUT.value), lam=lam, names=NAMES.value)
     except InputError as error:  # arguments are flags here
         raise InputError(re.sub(r"`(lam|out|names)`", r"--\1", str(error))) from error
     return 0

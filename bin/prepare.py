@@ -28,8 +28,8 @@ WORKERS = flags.DEFINE_integer("workers", None, "Processes that read (default: 1
 
 
 def prepare() -> int:
-    from hyperrecon_jax import prepare  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.errors import InputError
+    from hyperrecon_jax.commands import prepare  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.runtime.errors import InputError
 
     if SOURCE.value is None:
         raise InputError("Say what to prepare: --source folder --root FOLDER (see --help).")

@@ -23,18 +23,19 @@ CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 
 
 def reproduce() -> int:
-    from hyperrecon_jax import machine, reproduce  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.errors import InputError
-    from hyperrecon_jax.reproduce.sizes import SCALES
+    from hyperrecon_jax.runtime import machine
+    from hyperrecon_jax.runtime.errors import InputError
+    from hyperrecon_jax.studies import paper  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.studies.paper.sizes import SCALES
 
     if SCALE.value not in SCALES:
         raise InputError(f"--scale must be one of {', '.join(SCALES)}; got {SCALE.value!r}.")
     scale, out = SCALES[SCALE.value](), pathlib.Path(OUT.value or f"runs/reproduce-{SCALE.value}")
     machine.start()
     if DRY_RUN.value:
-        reproduce.show_plan(scale, out, configs=CONFIGS, only=ONLY.value)
+        paper.show_plan(scale, out, configs=CONFIGS, only=ONLY.value)
         return 0
-    return 0 if reproduce.reproduce(scale, out, configs=CONFIGS, only=ONLY.value) else 130
+    return 0 if paper.reproduce(scale, out, configs=CONFIGS, only=ONLY.value) else 130
 
 
 if __name__ == "__main__":

@@ -24,17 +24,18 @@ flags.adopt_module_key_flags(_hosts)
 
 
 def train() -> int:
-    from hyperrecon_jax import machine, run  # after the flags: JAX takes seconds to import
-    from hyperrecon_jax.errors import InputError
+    from hyperrecon_jax.commands import train
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.runtime.errors import InputError
 
     if CONFIG.value is None:
         raise InputError("Say what to train: --config configs/quickstart.py (see --help).")
     machine.start()
     with _hosts.joined():
         if DRY_RUN.value:
-            run.dry_run(CONFIG.value)
+            train.dry_run(CONFIG.value)
             return 0
-        return 0 if run.run(CONFIG.value, workdir()) else 130
+        return 0 if train.run(CONFIG.value, workdir()) else 130
 
 
 def workdir() -> pathlib.Path:

@@ -19,7 +19,7 @@ One image, one lambda; `jax.vmap` over what you like, `jax.grad` in what you lik
 
 What is measured, and what is asked of the result.
 
-    hr.simulated(operator, noise), hr.measured(mask)    an `hr.Problem`: observe, lift, data_consistency
+    hr.simulated(operator, noise), hr.measured(mask)    an `hr.Problem`: observe, to_net_input, data_consistency
     hr.Sample(image), hr.Coils, hr.Objective, hr.make_terms
     hr.value_and_grad(model, objective, problem, params, batch_stats, lam, samples, y, keep=)   UHS; DHS with `keep`
     hr.operators, hr.masks, hr.losses, hr.metrics, hr.hyperparams   modules of pure functions
@@ -36,8 +36,9 @@ From elsewhere, and to it.
     hr.interop.from_torch(state), hr.interop.to_torch(model, variables)     the authors' checkpoints
     hr.export.plain(model, variables, lam), hr.export.onnx_bytes, hr.export.serialized
 
-Images are float32 in [0, 1], `(h, w, 1)`; a network's input is `(h, w, 2)`, the real and the imaginary part of the lifted
-measurement; lambda is `(K-1,)` in [0, 1] for a loss of K terms; the FFT is orthonormal, the zero frequency in the corner.
+Images are float32 in [0, 1], `(h, w, 1)`; a network's input is `(h, w, 2)`, the real and the imaginary part of
+the zero-filled image; lambda is `(K-1,)` in [0, 1] for a loss of K terms; the FFT is orthonormal, the zero frequency in
+the corner.
 Bad input raises `hr.InputError`. What stands here keeps its name and signature from version to version.
 """
 

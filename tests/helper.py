@@ -14,7 +14,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
-from hyperrecon_jax.unet import Conv, Norm
+from hyperrecon_jax.models.unet import Conv, Norm
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -38,8 +38,9 @@ def small_networks():
     """Inside, `Net` is where settings ask for a U-Net, which takes ten times as long to compile, and a run's picture, which
     takes seconds to draw, is empty; in this process alone.
     """
-    from hyperrecon_jax import experiment, figures
-    from hyperrecon_jax.bench import networks
+    from hyperrecon_jax import figures
+    from hyperrecon_jax.benchmarks import networks
+    from hyperrecon_jax.runs import experiment
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(experiment, "UNet", lambda width, out_channels, *, norm, **options: Net(norm, out_channels))
@@ -58,7 +59,7 @@ def python(*args, cwd, timeout=300, small=False):
     return subprocess.run(
         [sys.executable, *map(str, args)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -163,8 +164,8 @@ def explorable(folder, **model):
 
     `model` has more settings of it.
     """
-    from hyperrecon_jax import run
-    from hyperrecon_jax.config import complete
+    from hyperrecon_jax.commands import train
+    from hyperrecon_jax.runs.config import complete
 
     rng = np.random.default_rng(0)
     for name, count in (("train", 4), ("val", 2), ("test", 3)):
@@ -176,5 +177,5 @@ def explorable(folder, **model):
         "task": {"acceleration": 2.0},
         "train": {"steps": 2, "batch": 4},
     }
-    run.run(complete(settings), folder / "run", say=lambda _: None)
+    train.run(complete(settings), folder / "run", say=lambda _: None)
     return folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helper import ROOT
 
-from hyperrecon_jax import model
+from hyperrecon_jax.models import model
 
 GUIDE = (ROOT / "docs" / "interop.md").read_text()
 

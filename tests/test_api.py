@@ -46,13 +46,13 @@ def test_importing_it_imports_no_jax():
 
 def test_gradients_in_the_image_lambda_and_the_parameters_are_finite_differences(model, problem):
     network, variables = model
-    lifted = problem.lift(problem.observe(jax.random.key(1), hr.Sample(images(1)[0])))
+    net_input = problem.to_net_input(problem.observe(jax.random.key(1), hr.Sample(images(1)[0])))
     weights = jnp.asarray(np.random.default_rng(1).standard_normal((*SHAPE, 1), np.float32))
 
-    def value(variables, lam, lifted):
-        return jnp.sum(weights * hr.reconstruct(network, variables, lam, lifted))
+    def value(variables, lam, net_input):
+        return jnp.sum(weights * hr.reconstruct(network, variables, lam, net_input))
 
-    point = variables, jnp.array([0.3, 0.6]), lifted
+    point = variables, jnp.array([0.3, 0.6]), net_input
     with jax.enable_x64(True):
         point = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), point)
         rng = np.random.default_rng(2)
@@ -77,7 +77,7 @@ def test_value_and_grad_of_uhs_and_dhs_is_that_of_the_mean_loss_of_those_that_co
 
     def loss_of(params, i):
         theta = hr.generate_weights(network, params, lam[i])
-        x_hat = hr.apply_main(network, theta, {}, problem.lift(y[i]))
+        x_hat = hr.apply_main(network, theta, {}, problem.to_net_input(y[i]))
         terms = [problem.data_consistency(x_hat, y[i]), hr.losses.weight_l1(without_norm(theta)), tv(x_hat)]
         return jnp.sum(hr.coefficients(lam[i]) * jnp.array([1.0, 0.1, 0.1]) * jnp.stack(terms)), terms[0]
 
@@ -102,10 +102,10 @@ def test_over_lambda(model, problem):
     """A landscape, its maximum by gradient, and two good ones that differ, from the same few functions."""
     network, variables = model
     image = images(1)[0]
-    lifted = problem.lift(problem.observe(jax.random.key(1), hr.Sample(image)))
+    net_input = problem.to_net_input(problem.observe(jax.random.key(1), hr.Sample(image)))
 
     def value(lam):
-        return hr.metrics.psnr(hr.reconstruct(network, variables, lam, lifted), image)
+        return hr.metrics.psnr(hr.reconstruct(network, variables, lam, net_input), image)
 
     axis = np.linspace(0, 1, 4)
     found = jax.jit(lambda: hr.landscape(value, [axis, axis], at_once=3))()
@@ -114,7 +114,7 @@ def test_over_lambda(model, problem):
     lam, best = hr.best_lambda(value, hr.hyperparams.grid(4, 2))
     assert best >= found.max() - 1e-5
     np.testing.assert_allclose(value(lam), best, rtol=1e-6)
-    all_of_them = hr.landscape(lambda lam: hr.reconstruct(network, variables, lam, lifted), [axis, axis])
+    all_of_them = hr.landscape(lambda lam: hr.reconstruct(network, variables, lam, net_input), [axis, axis])
     assert all_of_them.shape == (4, 4, *SHAPE, 1)
     i, j, distance = hr.diverse_pair(all_of_them.reshape(16, *SHAPE, 1), found.reshape(-1), percentile=70)
     good = np.flatnonzero(found.reshape(-1) >= np.percentile(found, 70, method="higher"))

@@ -9,13 +9,13 @@ from hyperrecon_jax.data.dataset import (
     Dataset,
     Samples,
     Split,
+    evenly_spaced,
     images,
     in_memory,
     loaded,
     need_labels,
     on_disk,
-    some,
-    spread,
+    subset,
     without_labels,
 )
 from hyperrecon_jax.data.from_files import files_folder
@@ -28,6 +28,7 @@ __all__ = [
     "Settings",
     "Split",
     "arrays",
+    "evenly_spaced",
     "files_folder",
     "images",
     "in_memory",
@@ -38,7 +39,6 @@ __all__ = [
     "need_labels",
     "on_disk",
     "read",
-    "some",
-    "spread",
+    "subset",
     "without_labels",
 ]

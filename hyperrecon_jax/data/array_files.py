@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from hyperrecon_jax.data.dataset import Dataset, Split, in_memory
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.sample import Sample
+from hyperrecon_jax.physics.sample import Sample
+from hyperrecon_jax.runtime.errors import InputError
 
 Source = str | os.PathLike[str]
 

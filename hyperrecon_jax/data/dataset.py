@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from hyperrecon_jax import memory
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.sample import Sample, example, take
+from hyperrecon_jax.physics.sample import Sample, example, take
+from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.errors import InputError
 
 
 class Samples(NamedTuple):
@@ -60,7 +60,7 @@ def loaded(samples: Samples) -> Samples:
     return samples if samples.arrays is not None else in_memory(samples.take(np.arange(samples.size)))
 
 
-def some(samples: Samples, index: np.ndarray) -> Samples:
+def subset(samples: Samples, index: np.ndarray) -> Samples:
     """Some of the samples, where the others are."""
     if samples.arrays is not None:
         return in_memory(samples.take(index))
@@ -93,7 +93,7 @@ def images(samples: Samples) -> np.ndarray:
     return np.concatenate([samples.take(chunk).image[..., 0] for chunk in chunks])
 
 
-def spread(size: int, count: int) -> np.ndarray:
+def evenly_spaced(size: int, count: int) -> np.ndarray:
     """Indices of at most `count` of `size` images, spread from the first to the last: int32 `(min(size, count),)`."""
     return np.linspace(0, size - 1, min(size, count)).astype(np.int32)
 

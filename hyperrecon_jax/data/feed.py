@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperrecon_jax.data.dataset import Samples
-from hyperrecon_jax.sample import Sample
+from hyperrecon_jax.physics.sample import Sample
 
 THREADS, AHEAD = 4, 4  # that read, and batches that are read before they are asked for
 

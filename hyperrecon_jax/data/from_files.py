@@ -4,10 +4,10 @@ import hashlib
 import os
 from pathlib import Path
 
-from hyperrecon_jax import files
 from hyperrecon_jax.data import preparation, prepared
 from hyperrecon_jax.data.sources.subject import Settings
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.runtime import files
+from hyperrecon_jax.runtime.errors import InputError
 
 
 def files_folder(

@@ -19,9 +19,7 @@ import numpy as np
 from scipy import ndimage
 
 from hyperrecon_jax.data import template
-from hyperrecon_jax.errors import InputError
-
-LABELS = ("background", "gray matter", "white matter", "CSF", "cortex")  # gray matter: deep, and of the cerebellum
+from hyperrecon_jax.runtime.errors import InputError
 
 FIELD_OF_VIEW = 224.0  # mm, both ways, at every size: the largest brain here is 210 mm long, and 256 px are 0.875 mm each
 CENTRE = np.array([0.0, -17.0, 6.0])  # mm, of the field of view and of every affine map
@@ -33,7 +31,7 @@ Span = tuple[np.ndarray, np.ndarray, np.ndarray]  # coordinates (z, y, x) in mm 
 
 class Subject(NamedTuple):
     images: np.ndarray  # (slices, size, size, 1) float32 in [0, 1]; anterior up, the subject's left on the left
-    labels: np.ndarray  # (slices, size, size) uint8, indices into LABELS
+    labels: np.ndarray  # (slices, size, size) uint8, indices into `physics.sample.LABELS`
 
 
 class Field(NamedTuple):

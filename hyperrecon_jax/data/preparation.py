@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,12 +24,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from hyperrecon_jax import memory
+from hyperrecon_jax.data.sources import abide, fastmri, folder
 from hyperrecon_jax.data.sources.subject import Settings, Slices
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.sample import Coils
+from hyperrecon_jax.physics.sample import Coils
+from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.errors import InputError
 
-SOURCES = ("fastmri", "abide", "folder")  # modules of `sources`
+READERS = {"fastmri": fastmri, "abide": abide, "folder": folder}
+SOURCES = tuple(READERS)
 
 
 class Part(NamedTuple):
@@ -48,7 +49,7 @@ def find(source: str, root: Path, settings: Settings, *, subjects: tuple[int, in
         InputError: if there is no such folder, no such files, or not as many subjects as are asked for.
     """
     try:
-        found = import_module(f"hyperrecon_jax.data.sources.{source}").find(root, settings)
+        found = READERS[source].find(root, settings)
     except OSError as error:
         raise InputError(f"`root` {root} must be a folder that can be read: {error}.") from error
     if len(found) < sum(subjects):
@@ -173,7 +174,7 @@ def _part(job: tuple[str, str, list[Path], Settings, Path]) -> Part:
     with contextlib.suppress(Exception), file.open("rb") as opened, np.load(opened) as stored:  # else it is made
         return Part(subject, file, json.loads(str(stored["known"])))
     try:
-        found = import_module(f"hyperrecon_jax.data.sources.{source}").read(paths, settings)
+        found = READERS[source].read(paths, settings)
         if not len(found.image):
             raise InputError(f"{paths[0]} must have slices with content, but {found.dropped} were dropped.")
     except (InputError, OSError) as error:

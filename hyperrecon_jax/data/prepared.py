@@ -20,10 +20,10 @@ import numpy as np
 import psutil
 from absl import logging
 
-from hyperrecon_jax import files, hosts, memory
 from hyperrecon_jax.data.dataset import Dataset, Samples, Split, loaded, on_disk
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.sample import Coils, Sample
+from hyperrecon_jax.physics.sample import Coils, Sample
+from hyperrecon_jax.runtime import distributed, files, memory
+from hyperrecon_jax.runtime.errors import InputError
 
 
 def mni(
@@ -149,7 +149,7 @@ def read(folder: Path, *, disk: bool | None = None) -> Dataset:
         sets = {name: _samples(folder, name, sum(slices[name])) for name in Dataset._fields}
         if disk is None:
             size = sum(samples.nbytes for samples in sets.values())
-            disk = hosts.agreed(lambda: size > psutil.virtual_memory().available / 2)
+            disk = distributed.broadcast_from_primary(lambda: size > psutil.virtual_memory().available / 2)
         if not disk:
             sets = {name: loaded(samples) for name, samples in sets.items()}
     ends = np.cumsum([0, *(len(slices[name]) for name in sets)])

@@ -17,14 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax import choose, diverse, evaluate, hyperparams, operators, report, scores, volumes
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.evaluate_run import SCORES
-from hyperrecon_jax.experiment import load
+from hyperrecon_jax.commands.evaluate import SCORES
+from hyperrecon_jax.data import volumes
+from hyperrecon_jax.evaluation import choose, diverse, scores, scoring
 from hyperrecon_jax.explorer.shelf import Shelf
-from hyperrecon_jax.model import Model, apply_main, network_at, reconstruct
-from hyperrecon_jax.names import term_name
-from hyperrecon_jax.problem import Problem
+from hyperrecon_jax.models import hyperparams
+from hyperrecon_jax.models.model import Model, apply_main, network_at, reconstruct
+from hyperrecon_jax.physics import operators
+from hyperrecon_jax.physics.problem import Problem
+from hyperrecon_jax.runs import report
+from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.names import term_name
+from hyperrecon_jax.runtime.errors import InputError
 
 METRICS = ("psnr", "ssim", "mae", "hfen")
 SIGN = {name: 1 if name in scores.HIGHER else -1 for name in METRICS}
@@ -68,7 +72,7 @@ class Engine:
             )
         self.terms = tuple(config.loss.terms)
         self.shelf = Shelf(experiment)
-        self._test_images = evaluate.digest(experiment.dataset.test.samples.identity)
+        self._test_images = scoring.digest(experiment.dataset.test.samples.identity)
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORKS)(self._generate)
         self._compiled = functools.lru_cache(PROBLEMS)(functools.partial(_compile, self.model))
@@ -121,7 +125,7 @@ class Engine:
 
         def rest() -> None:
             self._compiled(shown.problem).many(self.variables, self._starts()[:1].repeat(AT_ONCE, 0), measured)
-            self._climb(self.variables, self._starts(), 0, measured.lifted, measured.x)
+            self._climb(self.variables, self._starts(), 0, measured.net_input, measured.x)
 
         threading.Thread(target=rest, daemon=True).start()
 
@@ -130,7 +134,7 @@ class Engine:
     def slice(self, volume: str, index: int) -> tuple[np.ndarray, dict[str, Any]]:
         """The magnitude of the network's input and, if it is known, the truth, `(1 or 2, h, w)`; the input's scores."""
         _, measured = self.shelf.look(volume, index)
-        image = operators.magnitude(measured.lifted)
+        image = operators.magnitude(measured.net_input)
         planes = [image] if measured.x is None else [image, measured.x]
         found = {} if measured.x is None else _compare(image, measured.x)
         known = {"truth": measured.x is not None, "metrics": _numbers(found)}
@@ -157,7 +161,7 @@ class Engine:
         if not 2 <= count <= 24:
             raise InputError(f"The number of reconstructions must be in [2, 24], got {count}.")
         shown, measured = self.shelf.look(volume, index)
-        lams = self._dense(measured.lifted.nbytes // 2) if lams is None else np.asarray(lams, np.float32)
+        lams = self._dense(measured.net_input.nbytes // 2) if lams is None else np.asarray(lams, np.float32)
         many, parts = self._compiled(shown.problem).many, []
         for start in range(0, len(lams), AT_ONCE):  # of one size, so that it is compiled once
             here = lams[np.minimum(np.arange(start, start + AT_ONCE), len(lams) - 1)]
@@ -185,7 +189,7 @@ class Engine:
         _, measured = self.shelf.look(volume, index)
         if measured.x is None:
             raise InputError("The best lambda needs the truth, which is not known of this volume.")
-        lam, value = self._climb(self.variables, self._starts(), METRICS.index(metric), measured.lifted, measured.x)
+        lam, value = self._climb(self.variables, self._starts(), METRICS.index(metric), measured.net_input, measured.x)
         return _plain(lam), SIGN[metric] * float(value)
 
     def export(
@@ -280,28 +284,28 @@ def _compile(model: Model, problem: Problem) -> Compiled:
 
     @jax.jit
     def one(theta, batch_stats, measured):
-        return outcome(apply_main(model, theta, batch_stats, measured.lifted), measured)
+        return outcome(apply_main(model, theta, batch_stats, measured.net_input), measured)
 
     @jax.jit
     def many(variables, lams, measured):
-        return jax.lax.map(lambda lam: outcome(reconstruct(model, variables, lam, measured.lifted), measured), lams)
+        return jax.lax.map(lambda lam: outcome(reconstruct(model, variables, lam, measured.net_input), measured), lams)
 
     return Compiled(one, many)
 
 
-def _climb(model, variables, starts, metric, lifted, x):
+def _climb(model, variables, starts, metric, net_input, x):
     """The best lambda by the metric of a number, all in one program, since compiling takes longer than climbing."""
 
     def value(lam):
-        x_hat = reconstruct(model, variables, lam, lifted)
-        of = [lambda x_hat, name=name: SIGN[name] * evaluate.WITH_TRUTH[name](x_hat, x) for name in METRICS]
+        x_hat = reconstruct(model, variables, lam, net_input)
+        of = [lambda x_hat, name=name: SIGN[name] * scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS]
         return jax.lax.switch(metric, of, x_hat)
 
     return choose.best_lambda(value, starts)
 
 
 def _values(x_hat, x):
-    return {name: evaluate.WITH_TRUTH[name](x_hat, x) for name in METRICS}
+    return {name: scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS}
 
 
 _compare = jax.jit(_values)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperrecon_jax.data.sources import coils
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.sample import Coils, Sample
+from hyperrecon_jax.physics.sample import Coils, Sample
+from hyperrecon_jax.runtime.errors import InputError
 
 MOST = 8  # coils
 CALIBRATION = 24  # side of the centre from which maps are made, in frequencies, if so much of it was measured

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from hyperrecon_jax import files, hyperparams
-from hyperrecon_jax.data import spread
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.data import evenly_spaced
 from hyperrecon_jax.explorer import server
 from hyperrecon_jax.explorer.engine import METRICS, Engine
+from hyperrecon_jax.models import hyperparams
+from hyperrecon_jax.runtime import files
+from hyperrecon_jax.runtime.errors import InputError
 
 POINTS = {1: 41, 2: 9}  # of the grid along each lambda
 DIVERSE = 6
@@ -52,7 +53,7 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
             f"{slices * points**count} reconstructions of {slices} slices."
         )
     grid = np.round(hyperparams.product([np.linspace(0, 1, points)] * count).astype(float), 4).tolist()
-    index = spread(available, slices).tolist()
+    index = evenly_spaced(available, slices).tolist()
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
         made = [_slice(engine, i, grid, bar) for i in index]
     known = {
@@ -63,7 +64,7 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     file = folder / "index.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with files.whole(file) as partial:
+        with files.atomic_write(file) as partial:
             partial.write_text(inlined(known), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be written: {error.strerror}.") from error

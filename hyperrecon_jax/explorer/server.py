@@ -32,8 +32,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from hyperrecon_jax.errors import InputError
 from hyperrecon_jax.explorer.engine import Engine
+from hyperrecon_jax.runtime.errors import InputError
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")

@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax import data, evaluate, volumes
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.experiment import Experiment, make_mask, make_problem
+from hyperrecon_jax import data
+from hyperrecon_jax.data import volumes
+from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.measurement import Acquisition, acquisition, sample
-from hyperrecon_jax.problem import Measurement, Problem, measured
-from hyperrecon_jax.sample import Sample, take
+from hyperrecon_jax.physics.problem import Measurement, Problem, measured
+from hyperrecon_jax.physics.sample import Sample, take
+from hyperrecon_jax.runs.experiment import Experiment, make_mask, make_problem
+from hyperrecon_jax.runtime.errors import InputError
 
 MEASURED = 16  # slices whose measurements are kept
 UPLOADS = 2**30  # bytes of volumes that are kept beside the test images; the oldest go
@@ -42,7 +44,7 @@ class Measured(NamedTuple):
     """A slice as the network gets it."""
 
     y: Measurement
-    lifted: jax.Array  # (h, w, 2)
+    net_input: jax.Array  # (h, w, 2)
     x: jax.Array | None  # (h, w, 1), the truth
 
 
@@ -173,8 +175,8 @@ class Shelf:
         else:
             samples = Sample(shown.file.slices[index][None, ..., None])
         samples = jax.tree.map(jnp.asarray, samples)
-        y = take(evaluate.measure(shown.problem, self._key, samples, jnp.asarray([index])), 0)
-        return Measured(y, shown.problem.lift(y), samples.image[0] if shown.truth else None)
+        y = take(scoring.measure(shown.problem, self._key, samples, jnp.asarray([index])), 0)
+        return Measured(y, shown.problem.to_net_input(y), samples.image[0] if shown.truth else None)
 
 
 def _fullest(slices: np.ndarray) -> int:

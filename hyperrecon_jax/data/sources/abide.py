@@ -19,7 +19,7 @@ FreeSurfer's average subjects (`fsaverage...`) are no subjects. What is read of 
   image of some reaches a little beyond the tissues;
 - `image_files.on_grid`: a conformed volume (256 x 256 x 256 voxels of 1 mm) stays as it is at `size` 256; labels go to the
   nearest pixel;
-- at most `slices` of them, spread evenly.
+- at most `slices` of them, evenly_spaced evenly.
 """
 
 import os
@@ -27,13 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperrecon_jax.data.dataset import spread
-from hyperrecon_jax.data.population import LABELS
+from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import grid
 from hyperrecon_jax.data.sources.image_files import check_folder, on_grid, stack
 from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes.stack import Stack, magnitude
+from hyperrecon_jax.data.volumes.stack import Stack, magnitude
+from hyperrecon_jax.physics.sample import LABELS
+from hyperrecon_jax.runtime.errors import InputError
 
 INSTRUCTIONS = """\
 ABIDE Preprocessed, FreeSurfer 5.1 (http://preprocessed-connectomes-project.org/abide). Two files of each subject are
@@ -141,7 +141,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
             f"{codes_where} must hold codes of FreeSurfer's aseg, such as 2, 3, 41 and 42, where {where.name} is above 0,"
             " but no slice has any."
         )
-    chosen = kept[spread(kept.size, settings.slices)]
+    chosen = kept[evenly_spaced(kept.size, settings.slices)]
     values = np.stack([np.clip(magnitude(str(where), image, k) / peaks.max(), 0, 1) for k in chosen])
     return Slices(
         image=np.clip(on_grid(values.astype(np.float32), image.affine, settings.size), 0, 1),

@@ -10,7 +10,7 @@ image belongs to the maps (`absorb_phase`).
 
 import numpy as np
 
-from hyperrecon_jax.errors import InputError
+from hyperrecon_jax.runtime.errors import InputError
 
 CROP = 0.95  # of ESPIRiT's eigenvalue, which is 1 where the coils' data are consistent with one image
 OUTERMOST = 0.05  # share of the measured frequencies that may be noise

@@ -20,20 +20,21 @@ K-space (`coils > 0`), of a slice at a time but for the mixing of coils, which i
 K-space that fits a real image is F(maps image); it differs from what was measured by noise and fine phase.
 
 A slice has no content, and is dropped, if all its values are zero (the background of a measurement is noise, not zero)
-or if its maps are zero everywhere. Of the others at most `slices` of a subject are kept, spread from the first to the last.
+or if its maps are zero everywhere. Of the others at most `slices` of a subject are kept, at even
+distances from the first to the last.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from hyperrecon_jax.data.dataset import spread
+from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import grid
 from hyperrecon_jax.data.sources.fastmri_file import content, magnitudes, opened, text
 from hyperrecon_jax.data.sources.fastmri_kspace import measurements
 from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.sample import Coils
+from hyperrecon_jax.physics.sample import Coils
+from hyperrecon_jax.runtime.errors import InputError
 
 INSTRUCTIONS = """\
 fastMRI is free for research and education, but only its owners may hand it out: register at https://fastmri.med.nyu.edu/,
@@ -114,7 +115,7 @@ def _kept(files: list[Path], size: int, settings: Settings) -> np.ndarray:
     """Which of `size` slices with content."""
     if not size:
         raise InputError(f"{files[0]} must show something, but all of its values are 0.")
-    return spread(size, settings.slices)
+    return evenly_spaced(size, settings.slices)
 
 
 def _dropped(empty: int) -> dict[str, int]:

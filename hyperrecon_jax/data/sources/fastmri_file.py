@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.sources import grid
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes import fastmri as stored
-from hyperrecon_jax.volumes.stack import brief, check_finite, check_size
+from hyperrecon_jax.data.volumes import fastmri as stored
+from hyperrecon_jax.data.volumes.stack import brief, check_finite, check_size
+from hyperrecon_jax.runtime.errors import InputError
 
 
 @contextlib.contextmanager

@@ -8,9 +8,9 @@ import numpy as np
 from hyperrecon_jax.data.sources import coils, grid
 from hyperrecon_jax.data.sources.fastmri_file import kspace_shape, kspace_slice, opened, peak
 from hyperrecon_jax.data.sources.subject import Settings
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes import fastmri as stored
-from hyperrecon_jax.volumes.stack import check_finite
+from hyperrecon_jax.data.volumes import fastmri as stored
+from hyperrecon_jax.data.volumes.stack import check_finite
+from hyperrecon_jax.runtime.errors import InputError
 
 
 def measurements(path: Path, index: list[int], settings: Settings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

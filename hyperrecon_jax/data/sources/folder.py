@@ -19,7 +19,7 @@ read of a sub-folder is every image file in it, at any depth:
   inverted.
 - A slice of one value alone is dropped as "background alone".
 - `image_files.on_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
-- At most `slices` of the subject, spread evenly over all its series.
+- At most `slices` of the subject, evenly_spaced evenly over all its series.
 """
 
 import os
@@ -28,13 +28,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hyperrecon_jax.data.dataset import spread
+from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.image_files import check_folder, content, natural, on_grid
 from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes import formats
-from hyperrecon_jax.volumes.stack import magnitude
+from hyperrecon_jax.data.volumes import formats
+from hyperrecon_jax.data.volumes.stack import magnitude
+from hyperrecon_jax.runtime.errors import InputError
 
 FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".gif", ".webp", ".jp2")
 
@@ -107,7 +107,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
         )
 
     images = []
-    for k in spread(len(slices), settings.slices):
+    for k in evenly_spaced(len(slices), settings.slices):
         file, index, low, high = slices[k]
         image = (magnitude(file.where, file.stack, index) - low) / (high - low)
         image = (1 - image if file.stack.inverted else image).astype(np.float32)

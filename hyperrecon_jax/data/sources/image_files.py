@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.sources import grid
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes import formats
-from hyperrecon_jax.volumes.stack import Stack, brief
+from hyperrecon_jax.data.volumes import formats
+from hyperrecon_jax.data.volumes.stack import Stack, brief
+from hyperrecon_jax.runtime.errors import InputError
 
 UNEQUAL = 0.01  # pixels whose sides differ by no more than this part count as squares
 

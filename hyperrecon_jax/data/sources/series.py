@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyperrecon_jax.data.sources.image_files import content
-from hyperrecon_jax.errors import InputError
-from hyperrecon_jax.volumes import formats
-from hyperrecon_jax.volumes.stack import Stack, brief
+from hyperrecon_jax.data.volumes import formats
+from hyperrecon_jax.data.volumes.stack import Stack, brief
+from hyperrecon_jax.runtime.errors import InputError
 
 TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber")
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hyperrecon_jax.sample import Coils
+from hyperrecon_jax.physics.sample import Coils
 
 EMPTY = "background alone"  # the reason for which slices without content are dropped
 

@@ -1,0 +1,61 @@
+"""NumPy's .npy and .npz."""
+
+import io
+import math
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_length, check_size
+from hyperrecon_jax.runtime.errors import InputError
+
+
+def read(where: str, content: bytes, *, coils: bool = False) -> Stack:
+    """The array of a file, or that of an archive; with `coils` it may be k-space `(n, c, h, w)`."""
+    if not content.startswith(b"PK"):
+        return _array(where, io.BytesIO(content), coils)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".npy")]
+        if len(names) != 1 and "image.npy" not in names:
+            listed = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
+            raise InputError(f"{where} must hold one array, or one of the name `image`, got {listed}.")
+        with archive.open(names[0] if len(names) == 1 else "image.npy") as stream:
+            return _array(where, stream, coils)
+
+
+def _array(where: str, stream: Any, coils: bool) -> Stack:
+    """An array of a `.npy` file, of which no more is read than its header says, once that is known to be sensible."""
+    start = io.BytesIO(stream.read(2**16))  # a header may claim any length, but numpy takes none that is longer
+    version = np.lib.format.read_magic(start)
+    if version not in ((1, 0), (2, 0)):  # 3.0 is for fields with names
+        raise InputError(f"{where} must be a .npy file of version 1.0 or 2.0, got {'.'.join(map(str, version))}.")
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(start)
+    if dtype.kind not in "biufc":
+        raise InputError(f"{where} must hold an array of numbers, got {dtype}.")
+    layout = _layout(where, shape, coils)
+    n, *_, h, w = layout
+    check_size(where, n, h, w)
+    if len(layout) == 4:
+        check_coils(where, *layout)
+    count = math.prod(layout)
+    stream.seek(start.tell())
+    stored = stream.read(count * dtype.itemsize + 1)  # one byte more: at the end an archive's checksum is compared
+    check_length(where, len(stored), count * dtype.itemsize)
+    raw = np.frombuffer(stored, dtype, count).reshape(shape, order="F" if fortran else "C")
+    return Stack(raw.reshape(layout), [])
+
+
+def _layout(where: str, shape: tuple[int, ...], coils: bool) -> tuple[int, ...]:
+    """What an array of a shape is taken for: `(n, h, w)`, or `(n, c, h, w)` where it may be of several coils."""
+    if len(shape) == 4 and shape[3] == 1:
+        return shape[:3]
+    if len(shape) == 4 and shape[1] == 1:
+        return (shape[0], *shape[2:])
+    if len(shape) == 2:
+        return (1, *shape)
+    if len(shape) == 3 or (len(shape) == 4 and coils):
+        return shape
+    several = " or, of coils, (n, c, h, w)" if coils else ""
+    raise InputError(f"{where} must have shape (h, w), (n, h, w), (n, h, w, 1) or (n, 1, h, w){several}, got {shape}.")

@@ -1,0 +1,204 @@
+"""Which format a file has, and the stack of slices in it."""
+
+import contextlib
+import gzip
+import io
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from hyperrecon_jax.data.volumes import arrays, dicom, fastmri
+from hyperrecon_jax.data.volumes.stack import Stack, brief, check_length, check_size, luminance
+from hyperrecon_jax.runtime.errors import InputError
+
+_MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
+_GZIP = b"\x1f\x8b"
+_NAMES = {
+    "npy": ".npy",
+    "npz": ".npz",
+    "picture": "PNG, JPEG or TIFF",
+    "nifti": "NIfTI",
+    "mgh": "MGH",
+    "dicom": "DICOM",
+    "h5": "HDF5",
+}
+EXTENSIONS = {
+    "npy": (".npy",),
+    "npz": (".npz",),
+    "picture": (".png", ".jpg", ".jpeg", ".tif", ".tiff"),
+    "nifti": (".nii", ".nii.gz"),
+    "mgh": (".mgh", ".mgz", ".mgh.gz"),
+    "dicom": (".dcm", ".dicom", ".ima"),  # written without the preamble by old devices
+    "h5": (".h5", ".hdf5"),
+}
+
+
+def decode(name: str, content: bytes, kind: str) -> Stack:
+    """The slices of a file, as `reading.read` tells of each format.
+
+    Args:
+        name, content, kind: those of `read`.
+
+    Raises:
+        InputError: if the file is empty, damaged, of another format, too large or too small.
+    """
+    form = format_of(name, content)
+    if kind == "kspace" and form not in ("npy", "npz", "h5"):
+        raise InputError(
+            f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
+        )
+    with _decoding(name, _NAMES[form]):
+        if form == "h5":
+            return fastmri.read(name, content, kind)
+        if form in ("npy", "npz"):
+            return arrays.read(name, content, coils=kind == "kspace")
+        return _READERS[form](name, content)
+
+
+def format_of(where: str, content: bytes) -> str:
+    """Which format a file claims to have: "npy", "npz", "picture", "nifti", "mgh", "dicom" or "h5".
+
+    Args:
+        where: its name, which counts where the first bytes do not tell, and for messages.
+        content: the file, or its first 64 KiB.
+
+    Raises:
+        InputError: if it is empty or of no such format.
+    """
+    if not content:
+        raise InputError(f"{where} must be an image file, but it is empty.")
+    if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
+        return "dicom"
+    for form, *heads in (
+        ("npy", b"\x93NUMPY"),
+        ("npz", b"PK\x03\x04", b"PK\x05\x06"),
+        ("picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        ("h5", b"\x89HDF\r\n\x1a\n"),
+    ):
+        if content.startswith(tuple(heads)):
+            return form
+    head = content[:540]
+    if content.startswith(_GZIP):
+        with _decoding(where, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+            head = stream.read(540)
+    if head[344:347] == b"n+1" or head[4:7] == b"n+2":
+        return "nifti"
+    if head[344:347] == b"ni1" or head[4:7] == b"ni2":
+        raise InputError(
+            f"{where} must be a NIfTI file of one piece (.nii), but it is the header of one of two (.hdr, .img)."
+        )
+    if head.startswith(b"\0\0\0\1"):
+        return "mgh"
+    for form, endings in EXTENSIONS.items():
+        if where.lower().endswith(endings):
+            return form
+    raise InputError(f"{where} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file.")
+
+
+@contextlib.contextmanager
+def _decoding(where: str, form: str) -> Iterator[None]:
+    """Whatever a decoder stumbles over in a damaged file is the file's fault; there is no list of what they raise."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{where} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
+
+
+def _picture(where: str, content: bytes) -> Stack:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as file:
+        n = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1  # not previews and animations
+        w, h = file.size
+        check_size(where, n, h, w)
+        pages, coloured = [], False
+        for k in range(n):
+            if k:
+                file.seek(k)
+            if file.size != (w, h):
+                raise InputError(f"{where} must hold pages of one size, got {h} x {w} and {file.size[1]} x {file.size[0]}.")
+            page: Any = file
+            if file.mode in ("LA", "La"):
+                page = file.getchannel(0)
+            elif file.mode not in ("1", "L", "F") and not file.mode.startswith("I"):
+                page, coloured = file.convert("RGB"), True
+            pixels = np.asarray(page)
+            pages.append(pixels if pixels.ndim == 2 else luminance(pixels))
+    if len({page.shape for page in pages}) > 1:  # turned while it was decoded, by a tag of the file
+        raise InputError(f"{where} must hold pages of one size, but some are turned.")
+    return Stack(np.stack(pages), ["colours became their luminance"] if coloured else [])
+
+
+def _nibabel(where: str, content: bytes) -> Stack:
+    """NIfTI or MGH: the header by nibabel, and of the voxels the first volume alone."""
+    import nibabel
+    from nibabel import orientations
+
+    stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
+    head = stream.read(540)
+    header: Any
+    if head[344:347] == b"n+1":
+        header = nibabel.Nifti1Header(head[:348])
+    elif head[4:7] == b"n+2":
+        header = nibabel.Nifti2Header(head)
+    elif head.startswith(b"\0\0\0\1"):
+        header = nibabel.freesurfer.MGHImage.header_class(head)
+    else:
+        raise InputError(f"{where} must be a NIfTI or MGH file, but it does not start like one.")
+    is_mgh = not isinstance(header, nibabel.Nifti1Header)
+
+    shape, dtype, offset = tuple(map(int, header.get_data_shape())), header.get_data_dtype(), int(header.get_data_offset())
+    if len(shape) < 2 or min(shape) < 1:
+        raise InputError(f"{where} must hold a volume of three dimensions, got shape {shape}.")
+    grid = (*shape, 1)[:3]
+    if dtype.kind not in "iufc":
+        raise InputError(f"{where} must hold one number a voxel, got the data type {dtype}.")
+    affine = np.asarray(header.get_best_affine(), np.float64)
+    if not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
+        raise InputError(f"{where} must have an affine that can be inverted, got {affine[:3].tolist()}.")
+    turn = orientations.ornt_transform(
+        orientations.io_orientation(affine), orientations.axcodes2ornt(("P", "L", "S"))
+    )  # (row, column, slice) of the display
+    h, w, n = (int(grid[np.flatnonzero(turn[:, 0] == axis)[0]]) for axis in range(3))
+    check_size(where, n, h, w, what="axial slices")
+
+    if not 0 <= offset <= _MAX_HEADER:
+        raise InputError(f"{where} must have voxels that start within {_MAX_HEADER} bytes, got {offset}.")
+    count = math.prod(grid)
+    end = offset + count * dtype.itemsize
+    # one byte more than needed: at the end of the stream its checksum is compared
+    stored = head + stream.read(max(end + 1 - len(head), 0))
+    check_length(where, len(stored), end)
+    raw = orientations.apply_orientation(np.frombuffer(stored, dtype, count, offset).reshape(grid, order="F"), turn)
+    slope, intercept = header.get_slope_inter()
+
+    notes = ["axial slices along the file's {} axis".format(("first", "second", "third")[list(turn[:, 0]).index(2)])]
+    if is_mgh:
+        space = 1 if header["goodRASFlag"] else 0
+    else:
+        space = int(header["sform_code"]) or int(header["qform_code"])
+        space = space if 0 <= space <= 5 else 2  # a code without a meaning; the positions are there
+    if not space:
+        notes.append("the file does not say how it lies, so its axes were taken to run to the left, front and top")
+    if math.prod(shape) > count:
+        notes.append(f"the first of {math.prod(shape) // count} volumes")
+    return Stack(
+        raw.transpose(2, 0, 1),
+        notes,
+        slope=1.0 if slope is None else slope,
+        intercept=intercept or 0.0,
+        affine=affine @ orientations.inv_ornt_aff(turn, grid),
+        space=space,
+    )
+
+
+_READERS: dict[str, Callable[[str, bytes], Stack]] = {
+    "picture": _picture,
+    "nifti": _nibabel,
+    "mgh": _nibabel,
+    "dicom": dicom.read,
+}

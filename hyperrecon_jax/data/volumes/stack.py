@@ -1,0 +1,85 @@
+"""What a reader of a format finds in a file, and the checks that all of them make."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hyperrecon_jax.runtime.errors import InputError
+
+MAX_PIXELS = 2**27  # of a volume: 512 slices of 512 x 512, 512 MiB as float32 and up to four times that while it is read
+MIN_SIDE, MAX_SIDE = 8, 2048  # of a slice in the file, in pixels
+MAX_COILS = 128
+_LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
+
+
+class Stack(NamedTuple):
+    """What a reader of a format finds: values are `slope * raw + intercept`, the other fields as in `Volume`."""
+
+    raw: np.ndarray  # (n, h, w), real or complex; k-space of several coils (n, c, h, w)
+    notes: list[str]
+    slope: float | np.ndarray = 1.0  # a number, or one for each slice
+    intercept: float | np.ndarray = 0.0
+    affine: np.ndarray | None = None
+    space: int = 0
+    inverted: bool = False
+
+
+def wide(values: np.ndarray) -> np.ndarray:
+    """In double precision."""
+    with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
+        return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
+
+
+def magnitude(where: str, stack: Stack, index: int) -> np.ndarray:
+    """The values of one slice in the file's units, complex ones as their modulus: `(h, w)` float64.
+
+    Raises:
+        InputError: if some are NaN or infinite.
+    """
+    slope, intercept = (np.broadcast_to(a, len(stack.raw))[index] for a in (stack.slope, stack.intercept))
+    with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
+        values = wide(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
+        values = np.abs(values) if np.iscomplexobj(values) else values
+    check_finite(where, index, values)
+    return values
+
+
+def luminance(pixels: np.ndarray) -> np.ndarray:
+    """`(h, w, 3)` -> `(h, w)` float32."""
+    with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
+        return (pixels @ _LUMINANCE).astype(np.float32)
+
+
+def check_size(where: str, n: int, h: int, w: int, *, what: str = "slices") -> None:
+    if n < 1:
+        raise InputError(f"{where} must hold at least one slice, got {n} of {h} x {w}.")
+    if not (MIN_SIDE <= h <= MAX_SIDE and MIN_SIDE <= w <= MAX_SIDE):
+        raise InputError(f"{where} must hold {what} of {MIN_SIDE} to {MAX_SIDE} pixels a side, got {n} of {h} x {w}.")
+    if n * h * w > MAX_PIXELS:
+        raise InputError(f"{where} must hold at most {MAX_PIXELS} pixels, got {n} {what} of {h} x {w}.")
+
+
+def check_coils(where: str, n: int, c: int, h: int, w: int) -> None:
+    """For k-space of which all coils are read; to be asked after `check_size`."""
+    if not 1 <= c <= MAX_COILS:
+        raise InputError(f"{where} must have k-space of 1 to {MAX_COILS} coils, got {c} of {h} x {w}.")
+    if n * c * h * w > MAX_PIXELS:
+        raise InputError(
+            f"{where} must hold k-space of at most {MAX_PIXELS} samples, got {n} slices of {c} coils of {h} x {w}; drop a"
+            " part of its slices."
+        )
+
+
+def check_length(where: str, got: int, expected: int) -> None:
+    if got < expected:
+        raise InputError(f"{where} must be a whole file of {expected} bytes, but it ends after {got}.")
+
+
+def check_finite(where: str, index: int, values: np.ndarray) -> None:
+    if not np.isfinite(values).all():
+        raise InputError(f"{where} must hold finite numbers, but slice {index} has NaN or infinity.")
+
+
+def brief(error: Exception) -> str:
+    """The first words of another's message, as the end of one sentence."""
+    return (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".") + "."

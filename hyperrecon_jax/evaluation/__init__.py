@@ -1,0 +1,1 @@
+"""Scores over lambda: computing them, keeping them, and choosing lambdas by them."""

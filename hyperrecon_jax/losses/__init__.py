@@ -1,0 +1,29 @@
+"""What a reconstruction is judged by: loss terms, metrics, and the objective that weighs the terms by lambda.
+
+The loss functions of `losses.py` can be imported from here.
+"""
+
+from hyperrecon_jax.losses.losses import (
+    mae,
+    mse,
+    soft_dice,
+    ssim,
+    ssim_loss,
+    total_variation,
+    wavelet_l1,
+    weight_l1,
+)
+from hyperrecon_jax.physics.operators import check_images, data_consistency
+
+__all__ = [
+    "check_images",
+    "data_consistency",
+    "mae",
+    "mse",
+    "soft_dice",
+    "ssim",
+    "ssim_loss",
+    "total_variation",
+    "wavelet_l1",
+    "weight_l1",
+]

@@ -1,0 +1,179 @@
+"""A trained model for programs that know nothing of us: the U-Net of one lambda as ONNX, the whole through `jax.export`.
+
+The U-Net of one lambda (`plain`) is a model like any other, and `interop.to_torch` makes a PyTorch state dict of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+from jax.typing import ArrayLike
+
+from hyperrecon_jax.models import hyperparams
+from hyperrecon_jax.models.interop import to_torch
+from hyperrecon_jax.models.model import Model, network_at, reconstruct
+from hyperrecon_jax.models.unet import LEVELS, UNet
+from hyperrecon_jax.runtime.errors import InputError
+
+Tree = Any
+OPSET, IR = 18, 8  # of ONNX 1.13 (2022), which later programs read
+EPSILON = 1e-5
+
+
+def plain(model: Model, variables: Tree, lam: ArrayLike) -> tuple[Model, Tree]:
+    """The main network of one lambda, theta = H_phi(lambda), as a model without a hypernetwork.
+
+    Args:
+        model: with a hypernetwork, or an ensemble.
+        variables: its variables.
+        lam: `(K-1,)` in [0, 1]; of an ensemble, that of one of its members.
+
+    Returns:
+        A model and its variables that reconstruct at every lambda what the given ones do at this.
+
+    Raises:
+        InputError: for a lambda of another shape, outside [0, 1], or of no member.
+    """
+    if not model.hyper and not model.members:
+        raise InputError("`model` must have a network for more than one lambda; this one is plain already.")
+    chosen = hyperparams.check(lam, num_terms(model, variables))
+    if chosen.ndim != 1:
+        raise InputError(f"`lam` must be one lambda, of shape (K-1,), got shape {chosen.shape}.")
+    if model.members:
+        members = hyperparams.coefficients(np.asarray(model.members, np.float32))
+        if jnp.abs(members - hyperparams.coefficients(chosen)[None]).max(-1).min() > 1e-5:
+            known = "; ".join(",".join(f"{value:g}" for value in member) for member in model.members[:9])
+            more = f" and {len(model.members) - 9} more" if len(model.members) > 9 else ""
+            raise InputError(f"`lam` must be that of a member of the ensemble, {known}{more}; got {lam}.")
+    theta, batch_stats = network_at(model, variables, jnp.asarray(chosen))
+    return Model(model.main), {"params": {"hyper": {}, "main": theta}, "batch_stats": batch_stats}
+
+
+def num_terms(model: Model, variables: Tree) -> int:
+    """K, the number of loss terms, of a model with a hypernetwork or of an ensemble."""
+    if model.hyper:
+        return int(variables["params"]["hyper"]["hidden0"]["kernel"].shape[0])
+    return len(model.members[0]) + 1
+
+
+def named(variables: Tree) -> dict[str, np.ndarray]:
+    """The variables of a plain model by name, such as "params/down1_conv0/kernel", `(3, 3, 2, width)`.
+
+    `flax.traverse_util.unflatten_dict(named, sep="/")` is what `UNet.apply` takes.
+    """
+    tree = {"params": variables["params"]["main"], "batch_stats": variables["batch_stats"]}
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
+    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def serialized(
+    model: Model, variables: Tree, *, shape: tuple[int, int], platforms: Sequence[str] = ("cpu", "cuda", "tpu")
+) -> bytes:
+    """The whole model as a program with its variables inside, for any process that has JAX.
+
+    `jax.export.deserialize(these).call(y, lam)` is x_hat = M[H(lambda)](y) of each sample, `(b, h, w, 2)` and `(b, K-1)`
+    -> `(b, h, w, 1)`, for any b; a plain model takes `y` alone. (Samples go through one after the other: a convolution with
+    a kernel for each sample would have to know on a GPU or TPU how many there are.)
+
+    Args:
+        model: any, plain, with a hypernetwork, or an ensemble.
+        variables: its variables.
+        shape: `(h, w)`, divisible by 8.
+        platforms: on which it is to run, whatever this machine is.
+
+    Raises:
+        InputError: for a shape that the U-Net cannot take.
+    """
+    variables = jax.device_get(variables)  # constants of the program, of no device
+    (batch,) = export.symbolic_shape("b")
+    arguments = [jax.ShapeDtypeStruct((batch, *shape, 2), jnp.float32)]
+    if model.hyper or model.members:
+        arguments.append(jax.ShapeDtypeStruct((batch, num_terms(model, variables) - 1), jnp.float32))
+
+    @jax.jit
+    def reconstructions(y, lam=None):
+        constants = jax.tree.map(jnp.asarray, variables)
+        if lam is None:
+            return jax.lax.map(lambda y: reconstruct(model, constants, jnp.zeros(0), y), y)
+        return jax.lax.map(lambda sample: reconstruct(model, constants, *sample), (lam, y))
+
+    return bytes(export.export(reconstructions, platforms=list(platforms))(*arguments).serialize())
+
+
+def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> bytes:
+    """A plain U-Net as an ONNX graph: `y`, `(batch, 2, h, w)` -> `x_hat`, `(batch, 1, h, w)`, float32, for any batch.
+
+    Tensors have the names of `interop.to_torch`. It takes the package `onnx`.
+
+    Args:
+        model: a plain one of a `unet.UNet`, such as of `plain`.
+        variables: its variables.
+        shape: `(h, w)`, divisible by 8.
+
+    Raises:
+        InputError: for another model or shape, or if `onnx` is not installed.
+    """
+    if model.hyper or model.members or not isinstance(model.main, UNet):
+        raise InputError(
+            "`model` must be a plain U-Net: of a model for many lambdas, the one of a chosen lambda (`plain`)."
+        )
+    if len(shape) != 2 or any(side < 8 or side % 8 for side in shape):
+        raise InputError(f"`shape` must be two sides divisible by 8, got {tuple(shape)}.")
+    try:
+        import onnx
+        from onnx import helper, numpy_helper
+    except ImportError:
+        raise InputError("An ONNX graph takes the package onnx, which is not installed.") from None
+
+    state = to_torch(model, variables)
+    nodes: list[Any] = []
+
+    def add(kind, *inputs, **options):
+        nodes.append(helper.make_node(kind, inputs, [f"{kind.lower()}{len(nodes)}"], **options))
+        return nodes[-1].output[0]
+
+    def layer(x, name):
+        inputs = [x, f"{name}.weight", f"{name}.bias"]
+        if (weight := state[inputs[1]]).ndim == 4:
+            sides = weight.shape[2:]
+            return add("Conv", *inputs, kernel_shape=sides, pads=[side // 2 for side in (*sides, *sides)])
+        if model.main.norm == "instance":
+            return add("InstanceNormalization", *inputs, epsilon=EPSILON)
+        return add("BatchNormalization", *inputs, f"{name}.running_mean", f"{name}.running_var", epsilon=EPSILON)
+
+    def block(x, name):
+        layers = list(dict.fromkeys(tensor.rpartition(".")[0] for tensor in state if tensor.startswith(f"{name}.")))
+        before_relu = layers if model.main.norm == "none" else layers[1::2]
+        for each in layers:
+            x = layer(x, each)
+            if each in before_relu:
+                x = add("Relu", x)
+        return x
+
+    x, skips = "y", []
+    for level in range(1, LEVELS):
+        x = block(x, f"dconv_down{level}")
+        skips.append(x)
+        x = add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+    x = block(x, f"dconv_down{LEVELS}")
+    for level in range(LEVELS - 1, 0, -1):
+        x = add("Resize", x, "", "scales", mode="linear", coordinate_transformation_mode="align_corners")
+        x = block(add("Concat", x, skips.pop(), axis=1), f"dconv_up{level}")
+    x = layer(x, "conv_last")
+    if model.main.residual:
+        x = add("Add", x, add("ReduceL2", "y", "axes", keepdims=1))
+    nodes[-1].output[0] = "x_hat"
+
+    constants: dict[str, np.ndarray] = {"scales": np.asarray([1, 1, 2, 2], np.float32), "axes": np.asarray([1], np.int64)}
+    used = {name for node in nodes for name in node.input}
+    tensors = [numpy_helper.from_array(array, name) for name, array in (state | constants).items() if name in used]
+    channels = {"y": state["dconv_down1.0.weight"].shape[1], "x_hat": model.main.out_channels}
+    y, x_hat = (helper.make_tensor_value_info(name, 1, ["batch", c, *shape]) for name, c in channels.items())  # 1: float32
+    graph = helper.make_graph(nodes, "unet", [y], [x_hat], tensors)
+    opset = [helper.make_opsetid("", OPSET)]
+    made = helper.make_model(graph, opset_imports=opset, ir_version=IR, producer_name="hyperrecon_jax")
+    onnx.checker.check_model(made)
+    return bytes(made.SerializeToString())

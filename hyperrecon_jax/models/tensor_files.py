@@ -1,0 +1,89 @@
+"""Named arrays as files of the kinds that others read: NumPy's `.npz`, `.safetensors`, PyTorch's `.pt`, `.pth`, `.pth.tar`.
+
+The packages `safetensors` and `torch` are needed for theirs alone.
+"""
+
+import io
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.files import atomic_write
+
+SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".tar")
+
+
+def read(path: str | PathLike[str]) -> Mapping[str, Any]:
+    """What a file holds: names -> arrays, of a PyTorch file its tensors and plain values (nothing else is unpickled).
+
+    Raises:
+        InputError: if it is not there, of another kind, damaged, holds other objects, or the package for it is missing.
+    """
+    path = Path(path).expanduser()
+    _check(path)
+    if not path.is_file():
+        raise InputError(f"{path} must be a file of tensors; there is none.")
+    try:
+        held = _read(path)
+    except ImportError as error:
+        raise _missing(path, error) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # each library has its own for a damaged file
+        reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+        raise InputError(f"{path} must hold tensors alone; it cannot be read: {reason}.") from error
+    if not isinstance(held, Mapping):
+        raise InputError(f"{path} must hold tensors by name, got {type(held).__name__}.")
+    return held
+
+
+def write(path: str | PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Named arrays as a file of the kind that its suffix says, whole or not at all.
+
+    Raises:
+        InputError: for another suffix, or if the package for it is missing.
+    """
+    path = Path(path)
+    _check(path)
+    stream = io.BytesIO()
+    try:
+        if path.suffix == ".npz":
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+        elif path.suffix == ".safetensors":
+            from safetensors.numpy import save
+
+            stream.write(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+        else:
+            import torch
+
+            torch.save({name: torch.tensor(array) for name, array in arrays.items()}, stream)
+    except ImportError as error:
+        raise _missing(path, error) from None
+    with atomic_write(path) as partial:
+        partial.write_bytes(stream.getvalue())
+
+
+def _read(path):
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import load_file
+
+        return load_file(path)
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check(path):
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path} must end with one of {', '.join(SUFFIXES)}.")
+
+
+def _missing(path, error):
+    return InputError(f"{path} takes the package {error.name}, which is not installed; a .npz needs none.")

@@ -1,0 +1,1 @@
+"""How an image is measured: samples, operators, masks, and the problem that they pose. Nothing here is learned."""

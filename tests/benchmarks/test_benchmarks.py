@@ -1,0 +1,258 @@
+"""The benchmark: what it computes from times, that what it compares agrees, that the command runs. No time is tested."""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helper import python
+
+from hyperrecon_jax import benchmarks, data
+from hyperrecon_jax.benchmarks import convolutions, feed, floor, landscape, naive, networks, startup, steps, timing
+from hyperrecon_jax.benchmarks.floor import Rates, Work
+from hyperrecon_jax.benchmarks.timing import Candidate
+from hyperrecon_jax.data import prepared
+from hyperrecon_jax.models.model import init
+from hyperrecon_jax.models.unet import UNet
+
+ROOT = Path(__file__).parents[2]
+SMALL = benchmarks.Scale(size=16, batch=4, width=2, hyper_widths=(2, 3))
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+
+def measured(candidates, rounds=1):
+    return timing.measure("s", candidates, rounds=rounds, rates=lambda dtype: Rates(2e9, 1e9), say=lambda line: None)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock of our own, which the candidates move."""
+    now = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    return now
+
+
+def test_medians_and_ratios_to_the_first_of_a_case(clock):
+    """In alternation within a case, without the first call."""
+    lasts = {
+        "a": itertools.cycle([50.0, 2.0, 3.0, 9.0]),
+        "b": itertools.cycle([50.0, 1.0, 1.5, 1.0]),
+        "slow": itertools.cycle([50.0, 12.0]),
+        "c": itertools.repeat(7.0),
+    }
+    called = []
+
+    def candidate(case, name, **fields):
+        def run():
+            called.append(name)
+            clock[0] += next(lasts[name])
+
+        return Candidate(case, name, run, **fields)
+
+    rows = measured(
+        [candidate("x", "a"), candidate("x", "b"), candidate("x", "slow", most=1), candidate("y", "c")], rounds=3
+    )
+    assert called == ["a", "b", "slow"] * 2 + ["a", "b"] * 2 + ["c"] * 4
+    assert [(row.case, row.implementation, row.seconds) for row in rows] == [
+        ("x", "a", 3),
+        ("x", "b", 1),
+        ("x", "slow", 12),
+        ("y", "c", 7),
+    ]
+    assert [row.ratio for row in rows] == pytest.approx([1, 1 / 3, 4, 1])
+    assert "b" in benchmarks.table(rows).splitlines()[2]
+
+
+def test_floors_and_rates(clock):
+    """On a machine of 2e9 operations and 1e9 bytes a second."""
+
+    def run():
+        clock[0] += 4.0
+
+    computing, moving = Work(flops=4e9, bytes=1e9), Work(flops=1e9, bytes=3e9)
+    by_work, of_images, of_neither = measured(
+        [
+            Candidate("x", "a", run, work=computing),
+            Candidate("x", "b", run, work=moving, images=8),
+            Candidate("x", "c", run),
+        ]
+    )
+    assert (by_work.floor_seconds, by_work.floor_fraction, by_work.bound) == (2, 0.5, "arithmetic")
+    assert (by_work.rate, by_work.unit) == (1, "GF/s")
+    assert (of_images.floor_seconds, of_images.floor_fraction, of_images.bound) == (3, 0.75, "memory")
+    assert (of_images.rate, of_images.unit) == (2, "images/s")
+    assert (of_neither.floor_seconds, of_neither.floor_fraction, of_neither.rate) == (None, None, None)
+    shown = benchmarks.table([by_work, of_images, of_neither])
+    assert "50.0% arithmetic" in shown
+    assert "2 images/s" in shown
+
+
+@pytest.mark.parametrize("wrong", [1.01, np.nan])
+def test_what_does_not_agree_is_not_timed(wrong):
+    """In the second call, which shows what the first did to the state."""
+    results = iter([1.0, wrong])
+    candidates = [Candidate("x", "a", lambda: 1.0), Candidate("x", "b", lambda: next(results), tolerance=1e-3)]
+    with pytest.raises(RuntimeError, match=r"^x: b is off by .* from a\.$"):
+        measured(candidates)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    """The paper's U-Net with the smallest hypernetwork."""
+    return init(jax.random.key(0), UNet(), jnp.zeros((8, 8, 2)), num_terms=2, hyper_width=4)
+
+
+def shape(size):
+    return jax.ShapeDtypeStruct((size, size, 2), jnp.float32)
+
+
+def test_the_work_of_a_forward_pass(paper):
+    """Multiplications and additions of each 3x3 convolution and of the head, and every input and output once."""
+    work = floor.forward(*paper, shape(256), terms=2)
+    w = 32
+    at_level = [2 * w + w * w + 2 * w * w + w * w, *[w * w * 2 + w * w * 3] * 2, 2 * w * w]  # input times output channels
+    macs = sum(9 * channels * (256 >> level) ** 2 for level, channels in enumerate(at_level)) + w * 256**2
+    assert work.flops == 2 * macs
+    assert work.flops == pytest.approx(6.84e9, rel=1e-2)
+    moved = [2 + 5 * w + 3 * w + w + 1, *[(2 + 2 + 3 + 2) * w] * 2, 4 * w]
+    kernels = 148_513 - (14 * w + 1)  # without the biases
+    assert work.bytes == 4 * (sum(c * (256 >> level) ** 2 for level, c in enumerate(moved)) + kernels)
+
+
+def test_the_work_of_a_training_step(paper):
+    params = paper[1]["params"]
+    hyper, learned = (sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("hyper", "main"))
+    assert hyper == 743_533 - learned
+    forward, step = floor.forward(*paper, shape(128), terms=2), floor.step(*paper, shape(128), terms=2, batch=8)
+    assert 24 * forward.flops == pytest.approx(41e9, rel=1e-2)
+    assert step.flops == 24 * (forward.flops + 2 * hyper)
+    assert step.bytes == 24 * forward.bytes + 7 * 4 * (hyper + learned)
+    half = floor.step(*paper, shape(128), terms=2, batch=8, keep=4)
+    assert half.flops / step.flops == pytest.approx((1 + 2 * 4 / 8) / 3)
+
+
+def test_dhs_skips_nothing_where_the_norm_couples_samples():
+    of = {norm: networks.step_work(networks.amortized(SMALL, norm=norm, keep=2)) for norm in ("instance", "batch")}
+    assert of["instance"].flops / of["batch"].flops == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("name", convolutions.IMPLEMENTATIONS)
+@pytest.mark.parametrize("side", [3, 5])
+def test_convolutions_agree(name, side):
+    rng = np.random.default_rng(0)
+    shapes = (3, 8, 6, 2), (3, side, side, 2, 4), (3, 8, 6, 4)
+    x, kernel, ct = (rng.standard_normal(shape, np.float32) for shape in shapes)
+    expected, expected_pull_back = jax.vjp(jax.vmap(naive.dense), x, kernel)
+    y, pull_back = jax.vjp(convolutions.IMPLEMENTATIONS[name], x, kernel)
+    for ours, theirs in zip((y, *pull_back(ct)), (expected, *expected_pull_back(ct)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_convolutions_and_the_naive_step_are_compared_with_ours(monkeypatch):
+    few = {name: convolutions.IMPLEMENTATIONS[name] for name in ("ours", "naive vmap")}  # to compile less
+    monkeypatch.setattr(convolutions, "IMPLEMENTATIONS", few)
+    of_network, dense = [], naive.dense
+    monkeypatch.setattr(naive, "dense", lambda x, kernel, **options: (of_network.append(kernel.shape), dense(x, kernel))[1])
+    *kernels, ours, plain = measured(convolutions.candidates(SMALL))
+    assert [row.implementation for row in kernels] == [*few] * 6
+    assert {row.case for row in kernels} >= {"2 -> 2, 16 px x 4", "4 -> 2, 8 px x 4", "2 -> 2, 4 px x 4"}
+    assert [ours.implementation, plain.implementation] == ["ours", "naive vmap"]
+    assert all(row.peak_bytes > 0 and row.floor_seconds > 0 for row in (*kernels, ours, plain))
+    assert {(3, 3, 2, 3), (1, 1, 3, 1)} <= set(of_network)  # the network of the naive step had this convolution
+
+
+def test_training_steps_of_every_width_and_norm():
+    rows = measured(steps.train(SMALL))
+    assert [row.implementation for row in rows] == [
+        f"d = {d}, {norm} norm" for norm in ("instance", "batch") for d in (2, 3)
+    ]
+    assert {row.case for row in rows} == {"16 px x 4"}
+    assert all(row.unit == "images/s" for row in rows)
+
+
+def test_dhs_steps_of_both_kinds():
+    """The first two of the suite for real: uniform sampling, and half of the batch pulled back."""
+    rows = measured(itertools.islice(steps.dhs(SMALL), 2))
+    names = [(row.case, row.implementation) for row in rows]
+    assert names == [("16 px x 4, instance norm", "UHS"), ("16 px x 4, instance norm", "DHS 2 of 4, alone")]
+    assert rows[0].ratio == 1
+    assert all(row.seconds > 0 and row.peak_bytes > 0 for row in rows)
+
+
+def test_landscapes_are_timed_against_forward_passes():
+    rows = measured(landscape.candidates(SMALL))
+    assert [row.implementation for row in rows] == ["forward passes", "scored: J alone", "scored: all that is reported"]
+    assert {row.case for row in rows} == {f"16 px, {4 * len(jax.devices())} lambdas x 4"}
+
+
+def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
+    monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path))
+    monkeypatch.setattr(data, "mni_folder", lambda **options: prepared.mni_folder(**{**options, "slices": 2}))
+    rows = measured(c for c in feed.candidates(SMALL) if "processes" not in c.implementation)
+    ways = ["memory", "disk, threads"]
+    assert [row.implementation for row in rows] == [*ways, "on the device", *ways]
+    assert [row.case for row in rows] == ["16 px x 4, 48 batches"] * 2 + ["16 px x 4, a step"] * 3
+
+
+def test_two_starts_in_fresh_processes(monkeypatch):
+    small = "import helper, hyperrecon_jax.benchmarks.startup as s\nwith helper.small_networks(): s.child()"
+    monkeypatch.setattr(startup, "CHILD", small)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    rows = benchmarks.run("startup", SMALL, rounds=1, say=lambda line: None)
+    parts = ["import", "build and compile", "first step", "second step", "all"]
+    assert [row.case for row in rows[::2]] == [f"{part}, 16 px x 4" for part in parts]
+    assert [row.implementation for row in rows] == ["first start", "second start"] * len(parts)
+    assert sum(row.seconds for row in rows[:-2:2]) == pytest.approx(rows[-2].seconds)
+    assert all(row.ratio == 1 for row in rows[::2])
+    assert all(row.seconds > 0 and row.peak_bytes > 0 for row in rows)
+
+
+def test_the_command_knows_every_suite():
+    assert all(f"`{suite}`" in (ROOT / "bin" / "bench.py").read_text() for suite in benchmarks.SUITES)
+
+
+def test_the_command(tmp_path):
+    """At the smallest size; the floors are this machine's own."""
+    options = [
+        "--suite",
+        "landscape",
+        "--size",
+        "16",
+        "--batch",
+        "4",
+        "--width",
+        "1",
+        "--hyper_width",
+        "1",
+        "--rounds",
+        "1",
+    ]
+    result = python("-m", "bin.bench", *options, "--json", tmp_path / "rows.json", cwd=ROOT, timeout=200)
+    assert result.returncode == 0, result.stderr
+    assert "GF/s in float32 matrix products" in result.stdout
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["implementation"] for row in rows] == ["forward passes", "scored: J alone", "scored: all that is reported"]
+    assert all(row["suite"] == "landscape" and 0 < row["floor_fraction"] < 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--suite", "nothing"],
+        ["--batch", "2"],
+        ["--rounds", "many"],
+        ["extra"],
+        ["--size", "128,20"],
+        ["--hyper_width", "wide"],
+    ],
+)
+def test_mistakes_on_the_command_line(args):
+    result = python("-m", "bin.bench", *args, cwd=ROOT, timeout=100)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: ")

@@ -1,0 +1,141 @@
+"""A choice of lambda through the real command line, and what it says that is worth against the scores themselves."""
+
+import json
+import shutil
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+from helper import explorable, python
+
+from hyperrecon_jax.commands import choose, evaluate, train
+from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.losses import metrics
+from hyperrecon_jax.models.model import reconstruct
+from hyperrecon_jax.runs.config import complete
+from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runtime.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, small_network):
+    """A HyperRecon of two losses for the command, evaluated at five lambdas; others of three losses and of one lambda."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(evaluate, "POINTS", {1: 5, 2: 3})
+        patched.setattr(evaluate, "draw", lambda *_: [])
+        explorable(folder)
+        evaluate.evaluated(folder / "run", say=lambda _: None)
+        settings = {
+            "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
+            "loss": {"terms": ("data_consistency", "weight_l1", "total_variation"), "scales": (1.0, 1e-3, 1e-2)},
+            "model": {"hyper_width": 3},
+            "task": {"acceleration": 2.0, "sigma": 0.02},
+            "train": {"steps": 2, "batch": 4},
+        }
+        fixed = {"model": {"hyper_width": 0}, "lam": {"sampling": "constant", "value": (0.3, 0.3)}}
+        train.run(complete(settings), folder / "three", say=lambda _: None)
+        train.run(complete(settings | fixed), folder / "fixed", say=lambda _: None)
+        for name, task in (("denoiser", {"name": "denoising"}), ("whole", {"acceleration": 1.0})):
+            shutil.copytree(folder / "three", folder / name)
+            config = json.loads((folder / name / "config.json").read_text())
+            config["task"] |= task
+            (folder / name / "config.json").write_text(json.dumps(config))
+        yield folder
+
+
+def numbers(run, per_image=False, metric="psnr"):
+    return json.loads((run / f"choice-{metric}{'-per_image' if per_image else ''}.json").read_text())
+
+
+def test_one_lambda_from_the_validation_images(folder):
+    """Its value is the metric's mean there, as good as a fine grid's best; its worth is that of the test scores."""
+    result = python("-m", "bin.choose", "--run", "run", "--metric", "mae", cwd=folder, small=True)
+    assert result.returncode == 0, result.stderr
+    found = numbers(folder / "run", metric="mae")
+    loaded, state = load(folder / "run")
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    names = ("mae",)
+    score = scoring.make_scorer(loaded.setup.model, loaded.setup.objective, loaded.setup.problem, names=names)
+    lams = np.concatenate([np.linspace(0, 1, 41)[:, None], [found["lambda"]]]).astype(np.float32)
+    on_validation = score.run(variables, loaded.dataset.val.samples, lams, loaded.key_validation)[0]["mae"].mean(1)
+    np.testing.assert_allclose(-found["value"], on_validation[-1], rtol=1e-4)
+    assert on_validation[-1] <= on_validation.min() * (1 + 1e-5)
+
+    on_test = score.run(variables, loaded.dataset.test.samples, lams, loaded.key_test)[0]["mae"].mean(1)
+    scored = xr.load_dataset(folder / "run" / "evaluation" / "scores.nc")["mae"]
+    test = found["test"]["mae"]
+    np.testing.assert_allclose(test["chosen"]["mean"], on_test[-1], rtol=1e-4)
+    np.testing.assert_allclose(test["middle"]["mean"], on_test[20], rtol=1e-4)
+    np.testing.assert_allclose(test["best"]["mean"], scored.mean("image").min(), rtol=1e-5)
+    np.testing.assert_allclose(test["best_per_image"]["mean"], scored.min("lam_1").mean(), rtol=1e-5)
+    for kind in ("chosen", "middle", "best", "best_per_image"):
+        np.testing.assert_allclose(test[kind]["regret"], test[kind]["mean"] - test["best"]["mean"], atol=1e-6)
+        assert test[kind]["low"] - 1e-7 <= test[kind]["regret"] <= test[kind]["high"] + 1e-7
+    assert f"{test['chosen']['mean']:.4f}" in result.stdout
+
+
+@pytest.mark.parametrize("metric", ["psnr", "held_out"])
+def test_with_three_losses_a_lambda_for_each_image(folder, metric):
+    """It is what the network does with ALL of the samples there; no lambda but that of the truth is sure to be better."""
+    found = choose.choose_run(folder / "three", metric=metric, per_image=True, say=lambda _: None)
+    assert found == numbers(folder / "three", True, metric)
+    lams = np.array(found["lambda"], np.float32)
+    assert lams.shape == (3, 2)
+    loaded, state = load(folder / "three")
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    samples = loaded.dataset.test.samples.take(np.arange(3))
+    net_input = scoring.inputs(loaded.setup.problem, loaded.key_test, samples, np.arange(3))
+    x_hat = jax.vmap(partial(reconstruct, loaded.setup.model, variables))(jnp.asarray(lams), net_input)
+    test = found["test"]["psnr"]
+    np.testing.assert_allclose(test["chosen"]["mean"], np.mean(metrics.psnr(x_hat, samples.image)), rtol=1e-4)
+    assert set(found["test"]) == ({"psnr"} if metric == "psnr" else {"psnr", "ssim"})
+    if metric == "psnr":
+        assert test["chosen"]["mean"] >= test["best_per_image"]["mean"] - 0.02  # the climb starts from a coarser grid
+        assert test["chosen"]["mean"] == pytest.approx(found["value"], rel=1e-5)
+
+
+def test_without_the_truth_one_lambda_for_all(folder):
+    found = choose.choose_run(folder / "three", metric="held_out", fraction=0.3, say=lambda _: None)
+    assert (found["fraction"], len(found["lambda"])) == (0.3, 2)
+    other = choose.choose_run(folder / "three", metric="held_out", fraction=0.1, say=lambda _: None)
+    assert found["value"] != other["value"]
+
+
+def test_a_metric_that_the_evaluation_lacks(folder):
+    choose.choose_run(folder / "three", metric="psnr", say=lambda _: None)
+    with pytest.raises(InputError, match="must have mse: python -m bin.evaluate --run .*three --metrics mse"):
+        choose.choose_run(folder / "three", metric="mse", say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("three", {"metric": "sim"}, "`metric` must be one of psnr, ssim, mae, mse, hfen, held_out, got 'sim'"),
+        ("three", {"metric": "held_out", "fraction": 1.0}, "`fraction` must be above 0 and below 1, got 1.0"),
+        ("denoiser", {"metric": "held_out"}, "held_out needs k-space to withhold, got a run of the task 'denoising'"),
+        ("whole", {"metric": "held_out"}, "held_out needs samples outside of the fully sampled centre"),
+        ("fixed", {}, "for more than one lambda; in this one none can be chosen"),
+    ],
+)
+def test_what_cannot_be_chosen_is_told_before_anything_is_done(folder, name, options, message):
+    before = sorted(path.name for path in (folder / name).iterdir())
+    with pytest.raises(InputError, match=message):
+        choose.choose_run(folder / name, say=lambda _: None, **options)
+    assert sorted(path.name for path in (folder / name).iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "Say for which run to choose: --run RUN"),
+        (("--run", "none"), "none/config.json cannot be read"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(folder, args, message):
+    result = python("-m", "bin.choose", *args, cwd=folder)
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+    assert message in result.stderr

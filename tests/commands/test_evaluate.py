@@ -1,0 +1,171 @@
+"""Evaluation through the real command line, and what it writes against NumPy."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from helper import python
+
+from hyperrecon_jax.commands import compare, evaluate, train
+from hyperrecon_jax.runs.config import complete
+from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runtime.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, small_network):
+    """A HyperRecon and an ensemble of two U-Nets, trained next to nothing, and images that neither has seen."""
+    folder = tmp_path_factory.mktemp("runs")
+    rng = np.random.default_rng(0)
+    for name, count in (("train", 4), ("val", 2), ("test", 5)):
+        np.save(folder / f"{name}.npy", rng.random((count, 16, 16), np.float32))
+    np.save(folder / "wider.npy", rng.random((2, 16, 24), np.float32))
+    data = {split: str(folder / f"{split}.npy") for split in ("train", "val", "test")}
+    settings = {
+        "data": {"source": "arrays", **data},
+        "loss": {"terms": ("mae", "ssim"), "scales": (1.0, 1.0)},
+        "model": {"width": 2, "hyper_width": 3},
+        "task": {"acceleration": 2.0, "sigma": 0.05},
+        "train": {"steps": 2, "batch": 4},
+    }
+    networks = {"model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "ensemble", "axes": ((0.0, 0.7),)}}
+    train.run(complete(settings), folder / "hyper", say=lambda _: None)
+    train.run(complete({**settings, **networks}), folder / "unets", say=lambda _: None)
+    return folder
+
+
+def command(folder, *args):
+    return python("-m", "bin.evaluate", *args, cwd=folder, small=True)
+
+
+def test_evaluate_then_compare(folder):
+    """The scores of the test set equal those of the run's own summary where the lambdas are the same."""
+    result = command(folder, "--run", "hyper", "--lams", "9")
+    assert result.returncode == 0, result.stderr
+    out = folder / "hyper" / "evaluation"
+    assert {path.name for path in out.iterdir()} == {
+        *("scores.nc", "scores.csv", "evaluation.json"),
+        *(f"{name}.{kind}" for name in ("curves", "slices", "pairs") for kind in ("png", "pdf")),
+    }
+    ds = xr.open_dataset(out / "scores.nc")
+    assert ds["psnr"].sizes == {"lam_1": 9, "image": 5}
+    summary = json.loads((folder / "hyper" / "summary.json").read_text())["test"]
+    for lam in (0, 0.25, 1):
+        for name in ("psnr", "ssim", "mae", "hfen", "rpsnr"):
+            np.testing.assert_allclose(ds[name].sel(lam_1=lam).mean(), summary[f"{lam:g}"][name], rtol=1e-4)
+    results = json.loads((out / "evaluation.json").read_text())
+    assert results["best"]["mae"]["mean"] == pytest.approx(float(ds["mae"].mean("image").min()), rel=1e-5)
+    pair = results["diverse_pairs"][0]
+    assert len(pair["lambdas"]) == 2
+    psnr = ds["psnr"].sel(image=pair["image"]).values
+    assert min(pair["psnr"]) >= np.sort(psnr)[-2] - 1e-4  # of nine the best tenth is one, and so the best two
+
+    compared = command(folder, "--compare", "hyper", "unets", "--out", "both")
+    assert compared.returncode == 0, compared.stderr
+    assert {path.name for path in (folder / "both").iterdir()} == {
+        *("comparison.md", "comparison.json"),
+        *(f"{name}.{kind}" for name in ("comparison", "gaps") for kind in ("png", "pdf")),
+    }
+    (gap,) = json.loads((folder / "both" / "comparison.json").read_text())["gaps"]
+    assert (gap["of"], gap["to"]) == ("hyper", "unets")
+    theirs = xr.open_dataset(folder / "unets" / "evaluation" / "scores.nc")
+    np.testing.assert_array_equal(theirs["lam_1"], [0, 0.7])
+    for name, sign in (("psnr", 1), ("mae", -1)):
+        ours = np.interp([0, 0.7], ds["lam_1"], ds[name].mean("image"))
+        expected = sign * (ours - theirs[name].mean("image").values)
+        np.testing.assert_allclose(gap[name]["at_lambdas"], expected, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose([gap[name]["mean"], gap[name]["worst"]], [expected.mean(), expected.min()], atol=1e-5)
+    assert "hyper against unets at 2 lambdas" in compared.stdout
+
+
+def test_gaps_to_networks_at_different_lambdas_are_drawn_each_at_its_own(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(compare.figures, "comparison", lambda path, **given: drawn.update(given))
+    rows = [
+        {"lambdas": [[lam] for lam in lams], "mae": {what: [*values] for what in ("at_lambdas", "low", "high")}}
+        for lams, values in (((0.0, 0.5, 1.0), (1, 2, 3)), ((0.5, 0.7), (4, 5)))
+    ]
+    compare.draw_gaps(tmp_path / "gaps.png", rows, ["a", "b"])
+    np.testing.assert_array_equal(drawn["lams"], [0, 0.5, 0.7, 1])
+    nan = np.nan
+    np.testing.assert_array_equal(drawn["gaps"]["nmae"], [[1, 2, nan, 3], [nan, 4, 5, nan]])
+
+
+def test_images_that_the_run_has_never_seen(folder):
+    """Of another shape, and fewer than a batch; the run's task is done to them."""
+    out = folder / "other"
+    result = command(
+        folder,
+        "--run",
+        "hyper",
+        "--data",
+        "wider.npy",
+        "--lams",
+        "3",
+        "--metrics",
+        "mse,data_consistency",
+        "--out",
+        "other",
+    )
+    assert result.returncode == 0, result.stderr
+    ds = xr.open_dataset(out / "scores.nc")
+    assert set(ds.data_vars) == {"mse", "data_consistency", "input_mse", "input_data_consistency"}
+    images = np.load(folder / "wider.npy")[..., None]
+    np.testing.assert_array_less(ds["input_mse"], np.square(images).mean((1, 2, 3)))
+    assert ds["mse"].sizes == {"lam_1": 3, "image": 2}
+
+
+def test_scores_of_other_images_are_not_taken_for_the_runs_own(folder):
+    before = sorted(path.name for path in (folder / "hyper").iterdir())
+    result = command(folder, "--run", "hyper", "--data", "wider.npy")
+    assert (result.returncode, "that are not the run's own go: --out DIR" in result.stderr) == (2, True)
+    assert sorted(path.name for path in (folder / "hyper").iterdir()) == before
+
+
+def test_members_are_told_apart(folder):
+    """An ensemble's score at a member's lambda is that member's, evaluated as a plain network."""
+    prepared = evaluate.prepare(folder / "unets")
+    np.testing.assert_allclose(prepared.axes, [[0, 0.7]], rtol=1e-6)
+    _, state = load(folder / "unets")
+    members = np.asarray(state.params["main"]["head"]["bias"])
+    assert members.shape == (2, 1)
+    assert members[0] != members[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "Say what to evaluate: --run RUN"),
+        (("hyper",), "Say what to evaluate: --run RUN, not 'hyper'"),
+        (("--run", "none"), "none/config.json cannot be read"),
+        (("--run", "hyper", "--metrics", "psnr,sim"), "A metric must be one of psnr"),
+        (("--run", "hyper", "--metrics", "dice"), "The metric dice needs a network that segments"),
+        (("--run", "hyper", "--lams", "1"), "needs at least 2 points, got 1"),
+        (("--run", "hyper", "--images", "6"), "must be in [1, 5], got 6"),
+        (("--run", "hyper", "--data", "none.npy"), "no such file"),
+        (("--run", "hyper", "--segmenter", "unets"), 'must hold a run of config.task.name "segmentation"'),
+        (("--compare", "hyper"), "--compare takes the folders of two runs"),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(folder, args, message):
+    result = command(folder, *args, *(("--out", "refused") if "--compare" not in args else ()))
+    assert result.returncode == 2, result.stderr
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (folder / "refused").exists()
+
+
+def test_runs_of_other_images_do_not_compare(folder, tmp_path):
+    scores = folder / "hyper" / "evaluation" / "scores.nc"
+    if not scores.exists():
+        evaluate.evaluate_run(folder / "hyper", scores.parent, points=3, say=lambda _: None)
+    other = tmp_path / "other"
+    (other / "evaluation").mkdir(parents=True)
+    ds = xr.load_dataset(scores).assign_attrs(test_images="0", steps=0)
+    ds.to_netcdf(other / "evaluation" / "scores.nc")
+    with pytest.raises(InputError, match="must have the same test images: hyper and other do not"):
+        compare.compare([folder / "hyper", other], tmp_path / "out", say=lambda _: None)

@@ -1,0 +1,275 @@
+"""What is exported is run: by ONNX Runtime, by JAX in a process without us, by PyTorch; from the real command line, too."""
+
+import re
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from helper import Net, explorable, fixture, part, python
+from made import GUIDE, made, python_blocks, reconstructions, torch_unet
+
+from hyperrecon_jax.commands import export as command
+from hyperrecon_jax.models import export, model, tensor_files
+from hyperrecon_jax.models.unet import UNet
+from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs.experiment import build, load
+from hyperrecon_jax.runtime.errors import InputError
+
+Y = np.random.default_rng(0).normal(size=(3, 16, 24, 2)).astype(np.float32)
+LAMS = np.asarray([[0.0], [0.3], [1.0]], np.float32)
+MEMBERS = np.asarray([[0.0], [0.7]], np.float32)
+
+
+def close(ours, theirs):
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * max(1, np.abs(theirs).max()))
+
+
+def run_onnx(content, y):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(content)
+    return session.run(["x_hat"], {"y": y.transpose(0, 3, 1, 2)})[0].transpose(0, 2, 3, 1)
+
+
+def test_a_plain_network_is_the_model_at_its_lambda():
+    hyper = made(UNet(2, norm="batch"), hyper_width=3)
+    alone = export.plain(*hyper, [0.3])
+    assert alone[0] == model.Model(UNet(2, norm="batch"))
+    close(reconstructions(*alone, LAMS, Y), reconstructions(*hyper, [[0.3]] * 3, Y))  # whatever the lambda
+    network, variables = made(UNet(2), members=MEMBERS)
+    member = export.plain(network, variables, [0.7])[1]
+    jax.tree.map(lambda leaf, leaves: np.testing.assert_array_equal(leaf, leaves[1]), member, variables)
+
+
+@pytest.mark.parametrize(
+    ("lam", "match"),
+    [
+        ([0.3, 0.2], "last axis of 1"),
+        ([1.5], r"in \[0, 1\]"),
+        ([[0.3]], "one lambda"),
+        ([0.3], "of the ensemble, 0; 0.7; got"),
+    ],
+)
+def test_a_lambda_that_cannot_be(lam, match):
+    network = made(UNet(2), members=MEMBERS) if "ensemble" in match else made(UNet(2), hyper_width=3)
+    with pytest.raises(InputError, match=match):
+        export.plain(*network, lam)
+
+
+def test_a_plain_model_has_no_lambda():
+    with pytest.raises(InputError, match="plain already"):
+        export.plain(*made(UNet(2)), [0.3])
+
+
+@pytest.mark.parametrize(
+    "options", [{"norm": "batch"}, {"norm": "instance", "residual": False, "out_channels": 2}, {"norm": "none"}]
+)
+def test_onnx_runtime_reconstructs_as_we_do(options):
+    onnx = pytest.importorskip("onnx")
+    network = made(UNet(2, **options))
+    content = export.onnx_bytes(*network, shape=(16, 24))
+    reference = reconstructions(*network, np.zeros((3, 0)), Y)
+    close(run_onnx(content, Y), reference)
+    close(run_onnx(content, Y[:1]), reference[:1])
+    graph = onnx.load_from_string(content)
+    assert [opset.version for opset in graph.opset_import] == [18]
+    sizes = [
+        [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*graph.graph.input, *graph.graph.output)
+    ]
+    assert sizes == [["batch", 2, 16, 24], ["batch", network[0].main.out_channels, 16, 24]]
+
+
+def test_onnx_of_what_it_cannot_hold(monkeypatch):
+    for network in (made(UNet(2), hyper_width=3), made(UNet(2), members=MEMBERS), made(Net("none"))):
+        with pytest.raises(InputError, match="must be a plain U-Net"):
+            export.onnx_bytes(*network, shape=(16, 24))
+    with pytest.raises(InputError, match=r"divisible by 8, got \(16, 20\)"):
+        export.onnx_bytes(*made(UNet(2)), shape=(16, 20))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(InputError, match="onnx, which is not installed"):
+        export.onnx_bytes(*made(UNet(2)), shape=(16, 24))
+
+
+@pytest.mark.parametrize(
+    "options", [{"hyper_width": 3}, {"members": MEMBERS}, {}], ids=["hypernetwork", "ensemble", "plain"]
+)
+def test_a_program_of_the_whole_runs_for_any_batch(options):
+    network = made(UNet(2, norm="batch"), **options)
+    loaded = jax.export.deserialize(export.serialized(*network, shape=(16, 24)))
+    assert loaded.platforms == ("cpu", "cuda", "tpu")
+    arguments = (Y, LAMS) if options else (Y,)
+    reference = reconstructions(*network, LAMS, Y)
+    close(np.asarray(loaded.call(*arguments)), reference)
+    close(np.asarray(loaded.call(*(a[2:] for a in arguments))), reference[2:])
+    assert np.abs(reference[0] - reference[1]).max() > 0.1
+
+
+def test_a_program_of_a_shape_that_cannot_be():
+    with pytest.raises(InputError, match="divisible by 8"):
+        export.serialized(*made(UNet(2), hyper_width=3), shape=(16, 20))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A HyperRecon trained next to nothing, and where files go."""
+    return explorable(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def at_three_tenths(folder):
+    """Two inputs of the run's size, and what its model makes of them at lambda = 0.3."""
+    experiment, state = load(folder / "run")
+    variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    y = Y[:2, :, :16]
+    return y, reconstructions(experiment.setup.model, variables, [[0.3]] * 2, y)
+
+
+LOADED = """
+import {imports}
+import numpy, sys
+y = numpy.load("y.npy"); lam = numpy.full((len(y), 1), 0.3, numpy.float32)
+{line}
+assert "hyperrecon_jax" not in sys.modules or {ours}
+numpy.save("x_hat.npy", x_hat)
+"""
+
+
+@pytest.mark.parametrize(
+    ("args", "imports"),
+    [
+        (("--lam", "0.3", "--out", "deep/unet.onnx"), "onnxruntime"),
+        (("--out", "model.jaxexport"), "jax.export"),
+        (("--lam", "0.3", "--out", "unet.npz", "--names", "ours"), "flax; from hyperrecon_jax.unet import UNet"),
+    ],
+)
+def test_the_command_ends_with_a_line_that_loads_the_file(folder, at_three_tenths, args, imports):
+    result = python("-m", "bin.export", "--run", "run", *args, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    said, line = result.stdout.splitlines()
+    whole = "--lam" not in args
+    assert re.match(rf"\S+ holds {'the whole model' if whole else 'the U-Net of lambda = 0.3'}, \S+ MB\. To load it:", said)
+    y, reference = at_three_tenths
+    onnx, ours = "onnx" in imports, "flax" in imports
+    np.save(folder / "y.npy", y.transpose(0, 3, 1, 2) if onnx else y[0] if ours else y)
+    (folder / "loading.py").write_text(LOADED.format(imports=imports, line=line.strip(), ours=ours))
+    loaded = python("loading.py", cwd=folder)
+    assert loaded.returncode == 0, loaded.stderr
+    x_hat = np.load(folder / "x_hat.npy")
+    x_hat = x_hat.transpose(0, 2, 3, 1) if onnx else x_hat[None] if ours else x_hat
+    close(x_hat, reference[: len(x_hat)])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npz"])
+def test_pytorch_loads_a_lambda_of_the_run(folder, at_three_tenths, suffix):
+    torch = pytest.importorskip("torch")
+    import safetensors.torch
+
+    said = []
+    command.export_run(folder / "run", folder / f"state{suffix}", lam=[0.3], say=said.append)
+    network = torch_unet(2, norm="instance")
+    exec(said[-1].strip(), {"network": network, "torch": torch, "numpy": np, "safetensors": safetensors})
+    y, reference = at_three_tenths
+    with torch.no_grad():
+        x_hat = network(torch.tensor(y.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+    close(x_hat, reference)
+
+
+def test_the_whole_hyper_unet_as_tensors(folder):
+    command.export_run(folder / "run", folder / "whole.npz", say=lambda _: None)
+    state = tensor_files.read(folder / "whole.npz")
+    assert state["hnet.lin1.weight"].shape == (3, 2)
+    assert state["unet.conv_last.hyperkernel.weight"].shape == (2, 3)
+
+
+def test_a_run_of_one_lambda(folder, monkeypatch):
+    config = load(folder / "run")[0].config.to_dict()
+    config["lam"] |= {"sampling": "constant", "value": (0.4,)}
+    config["model"] |= {"hyper_width": 0}
+    experiment = build(config)
+    variables = {"params": experiment.state.params, "batch_stats": experiment.state.batch_stats}
+    monkeypatch.setattr(command, "load", lambda folder: (experiment.setup.model, variables))
+    (folder / "one" / checkpoint.CHECKPOINTS).mkdir(parents=True)
+    checkpoint.write_json(folder / "one" / checkpoint.CONFIG, experiment.config.to_dict())
+    said = []
+    command.export_run(folder / "one", folder / "one.onnx", say=said.append)
+    assert "the U-Net of lambda = 0.4" in said[0]
+    assert len((folder / "one.onnx").read_bytes()) > 4000
+    with pytest.raises(InputError, match="`lam` must be left out: .*one holds one U-Net, of lambda = 0.4"):
+        command.export_run(folder / "one", folder / "one.onnx", lam=[0.4])
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"out": "unet.h5"}, r"`out` must end with one of \.onnx, \.jaxexport, \.npz"),
+        ({"out": "unet.pt", "names": "ours"}, '`names` "ours" goes with a .npz file'),
+        ({"out": "unet.npz", "names": "mine"}, "`names` must be one of torch, ours"),
+        ({"out": "unet.onnx"}, "`lam` must say of which lambda"),
+        ({"out": "unet.npz", "names": "ours"}, "`lam` must say of which lambda"),
+        ({"out": "unet.onnx", "lam": [2.0]}, r"`lam` must be in \[0, 1\]"),
+        ({"out": "folder.npz"}, "must be a file, got the folder"),
+        ({"out": "file/unet.onnx", "lam": [0.3]}, "must be a file that can be written"),
+    ],
+)
+def test_mistakes(folder, tmp_path, options, match):
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "file").touch()
+    out = tmp_path / options["out"]
+    options = {name: value for name, value in options.items() if name != "out"}
+    with pytest.raises(InputError, match=match):
+        command.export_run(folder / "run", out, **options)
+    assert not out.is_file()
+
+
+def test_a_package_that_is_missing_is_told_before_the_run_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    for suffix, package in ((".onnx", "onnx"), (".pt", "torch"), (".safetensors", "safetensors")):
+        with pytest.raises(InputError, match=f"takes the package {package}, which"):
+            command.export_run(tmp_path / "no run", tmp_path / f"unet{suffix}", lam=[0.3])
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ((), "Say what to export and to where: --run RUN --out FILE"),
+        (("--run", "nothing", "--out", "a.npz"), "nothing/config.json cannot be read"),
+        (("--run", "run", "--out", "a.onnx", "--lam", "x"), "--lam must be numbers, got x"),
+        (("--run", "run", "--out", "a.onnx", "--lam", "0.3,1"), "--lam must have a last axis of 1"),
+    ],
+)
+def test_mistakes_on_the_command_line(folder, args, message):
+    result = python("-m", "bin.export", *args, cwd=folder)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_what_the_guide_says(tmp_path, folder, monkeypatch, capsys):
+    """Its commands and its Python run one after the other, at a size that takes seconds."""
+    pytest.importorskip("torch")
+    pytest.importorskip("onnxruntime")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "quickstart").symlink_to(folder / "run")
+    tensor_files.write("authors.pth.tar", part(fixture("hyperunet_h8_d4_k2"), "state/"))
+    commands = re.findall(
+        r"^    python -m bin\.export --run (\S+)(?: --lam (\S+))? --out (\S+)(?: --names (\S+))?$", GUIDE, re.M
+    )
+    assert len(commands) == GUIDE.count("    python -m") == 4
+    for name, lam, out, names in commands:
+        lam = [float(lam)] if lam else None
+        command.export_run(Path(name), Path(out), lam=lam, names=names or "torch", say=lambda _: None)
+    namespace = {}
+    for block in python_blocks():
+        exec(block.replace("96", "16").replace("UNet(32,", "UNet(2,"), namespace)
+    assert capsys.readouterr().out.splitlines() == [
+        "8 batch 4 (16, 16, 1)",
+        "torch.Size([1, 1, 16, 16])",
+        "(1, 1, 16, 16)",
+        "(3, 16, 16, 1)",
+        "(16, 16, 1)",
+        "100 (1, 8, 1, 1)",
+    ]

@@ -1,0 +1,173 @@
+"""A run that is ended from outside at any moment and begun again by the same command loses nothing."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import psutil
+import pytest
+from helper import ROOT
+
+from hyperrecon_jax.runs import checkpoint, logs
+from hyperrecon_jax.runs.experiment import load
+
+pytestmark = pytest.mark.usefixtures("small_network")
+
+# Forks, for each line of arguments, a process that is `python -m bin.train` with all that it imports imported.
+SERVER = """
+import gc, json, os, runpy, sys
+sys.modules["torch"] = None  # tensorboardX would import it where it is installed, for nothing
+from helper import small_networks
+import grain, matplotlib, ml_collections, tensorboardX
+from hyperrecon_jax import figures
+from hyperrecon_jax.commands import train
+
+figures.lambda_histogram = lambda path, **options: path.touch()
+gc.freeze()
+with small_networks():
+    for line in sys.stdin:
+        if pid := os.fork():
+            print(pid, flush=True)
+            _, status, used = os.wait4(pid, 0)
+            print(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, flush=True)
+            continue
+        args, said = json.loads(line)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for stream in (1, 2):
+            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+        sys.argv = ["bin/train.py", *args]
+        runpy.run_module("bin.train", run_name="__main__")
+"""
+CONFIG = """
+from hyperrecon_jax.config import default_config
+
+def get_config():
+    config = default_config()
+    config.data.source = "arrays"
+    for split in ("train", "val", "test"):
+        config.data[split] = {folder!r} + f"/{{split}}.npy"
+    config.loss.terms = "data_consistency", "weight_l1", "total_variation"
+    config.loss.ground_truth, config.loss.scales, config.loss.pilot_steps = False, ("auto",), 3
+    config.model.width, config.model.hyper_width = 2, 3
+    config.train.steps, config.train.batch, config.dhs.keep = 60, 4, 2
+    config.train.log_every, config.train.save_every = 1, 4
+    return config
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("preempted")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("val", 3), ("test", 4)):
+        np.save(folder / f"{split}.npy", rng.random((count, 16, 16), np.float32))
+    (folder / "tiny.py").write_text(CONFIG.format(folder=str(folder)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train(folder):
+    """Train in a sub-folder, and send a signal after some seconds of computing: the exit status, the seconds it computed.
+
+    Of computing, because it gets as far in them on a machine that is busy.
+    """
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        "PYTHONUNBUFFERED": "1",  # what it says is in order
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, "-W", "ignore", "-c", SERVER], env=env, **pipes) as server:
+
+        def train(name, number=None, after=0.0):
+            args = ["--config", str(folder / "tiny.py"), "--workdir", str(folder / name)]
+            server.stdin.write(json.dumps([args, str(folder / f"{name}.txt")]) + "\n")
+            pid = int(server.stdout.readline())
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+                process = psutil.Process(pid)
+                while number is not None and sum(process.cpu_times()[:2]) < after:
+                    time.sleep(0.005)
+                if number is not None:
+                    process.send_signal(number)
+            status, seconds = server.stdout.readline().split()
+            return int(status), float(seconds)
+
+        yield train
+        server.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(train):
+    """How long it computes; what it leaves is in the sub-folder "undisturbed"."""
+    assert train("first")[0] == 0  # what it compiles is kept
+    status, seconds = train("undisturbed")
+    assert status == 0
+    return seconds
+
+
+def results(workdir):
+    """All that a finished run leaves, but for times and memory, and for what was saved before the end."""
+    _, state = load(workdir)
+    summary = checkpoint.read_json(workdir / checkpoint.SUMMARY)
+    rows = [{**row, "seconds": 0} for row in logs.read_rows(workdir / checkpoint.METRICS)]
+    with np.load(workdir / checkpoint.HISTOGRAM) as histogram:
+        counts = histogram["counts"].tolist()
+    validated = {row["step"]: row["val/loss"] for row in rows if "val/loss" in row}
+    best = min(validated, key=validated.get)
+    assert (workdir / checkpoint.CHECKPOINTS / str(best)).is_dir()
+    return {
+        "state": [leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(state))],
+        "rows": rows,
+        "lambdas": (workdir / checkpoint.LAMBDAS).read_text(),
+        "scales": (workdir / checkpoint.SCALES).read_text(),
+        "summary": [summary[key] for key in ("test", "test_images", "parameters", "steps")],
+        "histogram": counts,
+    }
+
+
+def test_the_undisturbed_run_logs_each_step_once(undisturbed, folder):
+    rows = results(folder / "undisturbed")["rows"]
+    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 61))
+    assert [row["step"] for row in rows if "val/loss" in row] == list(range(4, 61, 4))
+
+
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGTERM, 20), (signal.SIGKILL, 4)])
+def test_nothing_is_lost(train, undisturbed, folder, number, times):
+    """As many runs as it takes, each equal to one that nobody disturbed, bit for bit."""
+    moments = random.Random(number)
+    runs = 0
+    while times:
+        runs += 1
+        name = f"{number.name}-{runs}"
+        said = folder / f"{name}.txt"
+        status, reached = None, 0
+        while status != 0:
+            before = len(said.read_text()) if said.exists() else 0
+            status, _ = train(name, number if times else None, after=moments.uniform(0, 0.6 * undisturbed))
+            new = said.read_text()[before:]
+            if number == signal.SIGTERM:
+                if going_on := re.search(r"Going on from step (\d+)\.", new):
+                    assert int(going_on[1]) == reached
+                if saved := re.search(r"Interrupted at step (\d+); it is saved .* The same command goes on.*\n$", new):
+                    reached = int(saved[1])
+                if "\nScoring the test set" in new:
+                    reached = 60
+                elif "\nstep " in new:
+                    assert saved
+                # killed: before Python can tell, or after all is done
+                assert status in (0, 130) or (status == -number and (not new or "\nNext: " in new))
+                assert status != 130 or saved or new.endswith("error: interrupted.\n")
+            else:
+                assert status in (0, -number)
+            times -= bool(status)
+        assert "Traceback" not in said.read_text()
+        assert results(folder / name) == results(folder / "undisturbed")

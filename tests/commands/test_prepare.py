@@ -1,0 +1,192 @@
+"""`python -m bin.prepare` as a user meets it."""
+
+import json
+import shlex
+
+import matplotlib.image
+import numpy as np
+import pytest
+from helper import ROOT, npy, python
+from PIL import Image
+
+from hyperrecon_jax import data
+from hyperrecon_jax.commands import prepare
+from hyperrecon_jax.runtime.errors import InputError
+
+
+def command(*args, cwd=ROOT):
+    return python("-m", "bin.prepare", *args, cwd=cwd, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Five subjects of three slices, one of pictures with an empty one, and one that cannot be used."""
+    folder = tmp_path_factory.mktemp("files") / "my scans"
+    rng = np.random.default_rng(0)
+    (folder / "pictures").mkdir(parents=True)
+    for k in range(4):
+        (folder / f"s{k}.npy").write_bytes(npy(rng.random((3, 16, 16), np.float32)))
+    for k in range(4):
+        pixels = rng.integers(0, 255, (16, 16), np.uint8) * (k != 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"pictures/{k}.png")
+    (folder / "bad.npy").write_bytes(npy(np.zeros((3, 16, 16))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first(root):
+    """Both workers, from a relative root."""
+    cache = root.parent / "cache"
+    args = ["--source=folder", "--size=16", "--subjects=3,1,1", f"--cache={cache}"]
+    return command(*args, "--root=my scans/", "--workers=2", cwd=root.parent), args, cache
+
+
+def test_it_tells_what_became_of_the_files(root, first):
+    result, _, cache = first
+    assert result.returncode == 0, result.stderr
+    (picture,) = cache.rglob("slices.png")
+    lines = result.stdout.splitlines()
+    numbers = [line.split() for line in lines[:4]]
+    slices = data.metadata(picture.parent)["slices"]
+    assert numbers == [
+        ["split", "subjects", "slices"],
+        ["training", "3", str(sum(slices["train"]))],
+        ["validation", "1", str(sum(slices["val"]))],
+        ["test", "1", str(sum(slices["test"]))],
+    ]
+    assert sum(map(sum, slices.values())) == 15
+    assert lines[4] == "Slices dropped: 1 (background alone)."
+    rest = lines[5:]
+    if data.metadata(picture.parent)["unusable"]:
+        assert rest.pop(0).startswith("Not used: bad: ")
+    assert rest[0] == "Slices are 16 x 16; all of them take 15.4 kB of memory."
+    assert rest[1] == f"Look at {picture}."
+    assert rest[2].startswith("Train on it: python -m bin.train --config configs/paper_csmri_supervised_4x.py ")
+    assert "5/5" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_the_picture_shows_slices(first):
+    (picture,) = first[2].rglob("slices.png")
+    pixels = matplotlib.image.imread(picture)[..., :3]
+    assert min(pixels.shape[:2]) > 300
+    assert len(np.unique(pixels)) > 100
+
+
+def test_the_same_again_prepares_nothing(root, first):
+    result, args, cache = first
+    files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.array_record*")}
+    again = command(*args, f"--root={root}")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert again.stdout == result.stdout
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.array_record*")} == files
+
+
+def test_the_training_command_finds_them(root, first):
+    """Its batch of 32 is more than there are: training gets as far as to count them."""
+    line = first[0].stdout.splitlines()[-1].removeprefix("Train on it: python ")
+    args = shlex.split(line)
+    assert f"--config.data.root={root}" in args
+    result = python(*args, "--workdir", root.parent / "run", cwd=ROOT, timeout=120)
+    (picture,) = first[2].rglob("slices.png")
+    count = sum(data.metadata(picture.parent)["slices"]["train"])
+    assert result.returncode == 2
+    assert result.stderr == f"error: config.train.batch must be at most the {count} training images, got 32.\n"
+
+
+def test_a_cache_of_somebody_else_has_no_picture(root, first, monkeypatch):
+    def refused(*args):
+        raise PermissionError(13, "Permission denied", "slices.png")
+
+    monkeypatch.setattr(prepare.figures, "splits", refused)
+    said = []
+    settings = {"source": "folder", "root": str(root), "size": 16, "subjects": (3, 1, 1), "cache": str(first[2])}
+    prepare.prepare({"data": settings, "train": {"batch": 1}}, say=said.append)
+    assert said[1] == "There is no picture: [Errno 13] Permission denied: 'slices.png'."
+
+
+def test_a_synthetic_population(tmp_path):
+    said = []
+    settings = {"size": 16, "subjects": (1, 1, 1), "slices": 2, "cache": str(tmp_path)}
+    folder = prepare.prepare({"data": settings, "train": {"batch": 1}}, say=said.append)
+    assert "Slices are 16 x 16, with labels; all of them take 7.7 kB of memory." in said[0]
+    assert "dropped" not in said[0]
+    assert said[1:] == [
+        f"Look at {folder}/slices.png.",
+        f"Train on it: python -m bin.train --config configs/paper_csmri_supervised_4x.py --config.data.cache={tmp_path}"
+        " --config.data.size=16 --config.data.slices=2 --config.data.subjects=1,1,1",
+    ]
+
+
+def test_arrays_are_not_prepared():
+    with pytest.raises(InputError, match='config.data.source must be one that is prepared, got "arrays"'):
+        prepare.prepare({"data": {"source": "arrays"}})
+
+
+MISTAKES = [
+    ([], "Say what to prepare: --source folder --root FOLDER (see --help)."),
+    (["--source=arrays"], '--source must be one that is prepared, got "arrays", whose files are read as they are.'),
+    (["--source=nifti", "--root=x"], "--source must be one of mni, arrays, fastmri, abide, folder, got 'nifti'."),
+    (["--source=folder"], "--root must be a folder where --source is \"folder\", got ''."),
+    (["--source=folder", "--root=gone"], "/gone must be a folder, but there is none."),
+    (["--size=12", "ROOT"], "--size must be a positive multiple of 8 (the U-Net halves it three times), got 12."),
+    (["--subjects=1,2", "ROOT"], "--subjects must be three numbers of at least 1, got (1, 2)."),
+    (["--subjects=1,2,x", "ROOT"], "--subjects must be whole numbers, got 1,2,x."),
+    (["--subjects=1.5,2,1", "ROOT"], "--subjects must be whole numbers, got 1.5,2,1."),
+    (["--subjects=4,2,1", "ROOT"], "--subjects must be at most 6 together, as many as "),
+    (
+        ["--subjects=4,1,1", "--size=16", "ROOT"],
+        "--subjects must be at most the 5 that can be used, got (4, 1, 1); 1 cannot",
+    ),
+    (["--coils=4", "ROOT"], "--source must be \"fastmri\" where --coils is above 0, got 'folder'."),
+    (["--subjects=1,1,1", "INSIDE", "ROOT"], "must lie outside of --root "),
+    (["--subjects=1,1,1", "--cache=file/cache", "ROOT"], "file/cache must be a folder that can be written to ("),
+]
+ALL_AT_ONCE = """
+import contextlib, io, json, sys
+from absl import flags
+from bin import _cli, prepare
+
+told = []
+for args in json.loads(sys.argv[1]):
+    for flag in flags.FLAGS.get_key_flags_for_module(prepare):
+        flag.unparse()
+    sys.argv = ["bin/prepare.py", *args]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            _cli.main(prepare.prepare)
+        except SystemExit as end:
+            status = end.code
+    told.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(root, tmp_path_factory):
+    """What the command says to each mistake; in one process, because it takes seconds to start."""
+    cwd = tmp_path_factory.mktemp("mistakes")
+    (cwd / "file").touch()
+    places = {"ROOT": ["--source=folder", f"--root={root}"], "INSIDE": [f"--cache={root}/cache"]}
+    cases = [[given for arg in args for given in places.get(arg, [arg])] for args, _ in MISTAKES]
+    cases = [[f"--cache={cwd}/cache", *args] for args in cases]
+    result = python("-c", ALL_AT_ONCE, json.dumps(cases), cwd=cwd, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(("k", "sentence"), [(k, sentence) for k, (_, sentence) in enumerate(MISTAKES)])
+def test_mistakes_are_told_in_one_sentence(root, told, k, sentence):
+    status, out, err = told[k]
+    assert (status, out) == (2, "")
+    *before, last = err.splitlines()
+    assert last.startswith("error: ")
+    assert sentence in last
+    assert all("preparing data" in line or "cannot be used: bad: " in line for line in filter(str.strip, before))
+    assert not (root / "cache").exists()
+
+
+def test_a_mistake_ends_with_status_2(tmp_path):
+    result = command("--source=folder", "--root=gone", cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"error: {tmp_path}/gone must be a folder, but there is none.\n"

@@ -1,0 +1,87 @@
+"""Images of the user's own: what is read, and what each mistake is told."""
+
+import re
+
+import numpy as np
+import pytest
+
+from hyperrecon_jax import data
+from hyperrecon_jax.runtime.errors import InputError
+
+IMAGES = np.random.default_rng(0).random((5, 16, 24), np.float32)
+
+
+def read(folder, images):
+    paths = {}
+    for name, array in zip(("train", "val", "test"), (images, IMAGES[:2], IMAGES[2:3]), strict=True):
+        paths[name] = folder / f"{name}.npy"
+        np.save(paths[name], array)
+    return data.arrays(**paths)
+
+
+@pytest.mark.parametrize("shape", [(5, 16, 24), (5, 1, 16, 24), (5, 16, 24, 1)])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_layouts_and_precisions(tmp_path, shape, dtype):
+    dataset = read(tmp_path, IMAGES.reshape(shape).astype(dtype))
+    np.testing.assert_array_equal(dataset.train.samples.arrays.image, IMAGES[..., None].astype(dtype).astype(np.float32))
+    assert dataset.train.samples.arrays.image.dtype == np.float32
+    assert dataset.train.samples.arrays.label is None
+    assert [s.samples.arrays.image.shape for s in dataset] == [(5, 16, 24, 1), (2, 16, 24, 1), (1, 16, 24, 1)]
+    np.testing.assert_array_equal(np.concatenate([s.subjects for s in dataset]), np.arange(8))
+
+
+def test_they_have_no_labels(tmp_path):
+    with pytest.raises(InputError, match="images must have labels"):
+        data.need_labels(read(tmp_path, IMAGES).train)
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (bool, 1)])
+def test_integers_are_scaled_by_the_largest_of_their_type(tmp_path, dtype, top):
+    stored = (IMAGES * top).round().astype(dtype)
+    np.testing.assert_allclose(read(tmp_path, stored).train.samples.arrays.image[..., 0], stored / top, atol=1e-7)
+
+
+def spoilt(value):
+    images = IMAGES.copy()
+    images[3, 2, 1] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (spoilt(np.nan), "must hold finite numbers, but image 3 has NaN or infinity"),
+        (spoilt(np.inf), "must hold finite numbers, but image 3 has NaN or infinity"),
+        (spoilt(255.0), r"must hold values in \[0, 1\], got .* to 255; scale"),
+        (spoilt(-0.5), r"must hold values in \[0, 1\], got -0.5 to"),
+        (IMAGES[0], r"must have shape \(n, h, w\), .* got \(16, 24\)"),
+        (np.zeros((2, 16, 16, 3), np.float32), r"must have shape .* got \(2, 16, 16, 3\)"),
+        (IMAGES[:0], r"must hold at least one image, got shape \(0, 16, 24\)"),
+        (IMAGES[:, :, :20], r"multiples of 8 .* got \(16, 20\); crop or pad"),
+        (IMAGES.astype(np.complex64), "must be floating-point, uint8 or uint16, got complex64"),
+        ((IMAGES * 9).astype(np.int64), "must be floating-point, uint8 or uint16, got int64"),
+        (np.array([None, "x"], dtype=object), "cannot be read: Object arrays"),
+    ],
+)
+def test_wrong_contents_are_named(tmp_path, images, message):
+    with pytest.raises(InputError, match=rf"^`train` {re.escape(str(tmp_path / 'train.npy'))} .*{message}"):
+        read(tmp_path, images)
+
+
+def test_splits_of_different_size_are_named(tmp_path):
+    with pytest.raises(InputError, match=r"`val` must hold images of the size of those of `train`, \(16, 16\), got"):
+        read(tmp_path, IMAGES[:, :, :16])
+
+
+def test_files_that_are_missing_or_no_array_are_named(tmp_path):
+    path = tmp_path / "train.npy"
+    with pytest.raises(InputError, match="`train` .* there is no such file"):
+        data.arrays(train=path, val=path, test=path)
+    for content in (b"", b"not an array"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="`train` .* cannot be read"):
+            data.arrays(train=path, val=path, test=path)
+    with path.open("wb") as file:
+        np.savez(file, IMAGES)
+    with pytest.raises(InputError, match="`train` .* archive of several"):
+        data.arrays(train=path, val=path, test=path)

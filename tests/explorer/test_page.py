@@ -1,0 +1,317 @@
+"""The explorer's page in a real Chromium, through the real command; and the page that opens from disk."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helper import ROOT, explorable, npy, python, small_networks
+
+from hyperrecon_jax.commands import train
+from hyperrecon_jax.commands.evaluate import evaluate_run
+from hyperrecon_jax.explorer import export
+from hyperrecon_jax.explorer.engine import Engine
+from hyperrecon_jax.runs.config import complete
+from hyperrecon_jax.runtime.errors import InputError
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+EXACT = "#view-main[data-exact=true]"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return explorable(tmp_path_factory.mktemp("runs"))
+
+
+@contextlib.contextmanager
+def serving(folder, port):
+    """The command, until it answers; killed at the end."""
+    command = [sys.executable, "-m", "bin.explore", "--run", str(folder / "run"), "--port", str(port), "--noopen"]
+    with subprocess.Popen(
+        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+    ) as process:
+        try:
+            assert f"http://127.0.0.1:{port}/" in process.stdout.readline().decode()
+            yield process
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def port(folder):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser, address):
+    """A page that is ready; what it logs as an error fails the test."""
+    context = browser.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(address)
+    page.wait_for_selector("body[data-ready=true]")
+    page.wait_for_selector(EXACT)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def lam_of(page):
+    return float(page.get_attribute("#view-main", "data-lam"))
+
+
+def drawn(page, view="view-main"):
+    """The pixels of a view."""
+    return page.eval_on_selector(f"#{view}", "v => (v.matches('canvas') ? v : v.querySelector('canvas')).toDataURL()")
+
+
+@needs_chromium
+def test_a_visit(folder, port, browser, tmp_path):
+    """One server, since starting it takes most of the time: drag, type, compare, look closer, drop, export, lose it."""
+    engine = Engine(folder / "run")
+    address = f"http://127.0.0.1:{port}/"
+    with serving(folder, port) as server, opened(browser, address) as page:
+        assert "run" in page.inner_text("body")
+        drags(page)
+        types(page)
+        compares(page)
+        finds(page, engine)
+        exports(page, engine, tmp_path)
+        drops(page, tmp_path)
+        with opened(browser, address) as other:  # two at once
+            other.fill("#lambda-number-1", "0.9")
+            other.keyboard.press("Enter")
+            other.wait_for_selector(f"{EXACT}[data-lam='0.900']")
+            assert page.get_attribute("#view-main", "data-lam") != "0.900"
+        page.fill("#lambda-number-1", "0.35")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(f"{EXACT}[data-lam='0.350']")
+        link = page.wait_for_function("() => location.href.includes('0.35') && location.href").json_value()
+        server.send_signal(signal.SIGKILL)
+        server.wait()
+        page.fill("#lambda-number-1", "0.777")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("body[data-connection=down]")
+        assert "bin.explore --run" in page.inner_text("#banner")
+        with serving(folder, port):
+            page.wait_for_selector("body[data-connection=up]")
+            page.wait_for_selector(f"{EXACT}[data-lam='0.777']")
+            with opened(browser, link) as shared:  # the file that was dropped is gone, the rest of the link holds
+                assert lam_of(shared) == 0.35
+
+
+def drags(page):
+    box = page.locator("#lambda-slider-1").bounding_box()
+    before, y = drawn(page), box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 3, y)
+    page.mouse.down()
+    for i in range(1, 21):
+        page.mouse.move(box["x"] + box["width"] * (0.05 + 0.045 * i), y)
+    page.mouse.up()
+    page.wait_for_selector(EXACT)
+    assert lam_of(page) > 0.8
+    assert drawn(page) != before
+    kinds = {entry["kind"] for entry in page.evaluate("explorer.latencies")}
+    assert kinds == {"cached", "exact"}
+
+
+def types(page):
+    page.fill("#lambda-number-1", "0.25")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"{EXACT}[data-lam='0.250']")
+    page.focus("#lambda-slider-1")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_selector(f"{EXACT}[data-lam='0.260']")
+    page.keyboard.press("Home")
+    page.wait_for_selector(f"{EXACT}[data-lam='0.000']")
+
+
+def compares(page):
+    page.click("#copy-to-b")
+    page.fill("#lambda-number-1", "1")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"{EXACT}[data-lam='1.000']")
+    page.click("#mode-side")
+    page.wait_for_selector("#view-b[data-shows=B][data-lam='0.000']")
+    assert drawn(page) != drawn(page, "view-b")
+    for mode, shows in (("difference", "A-B"), ("error", "error"), ("single", "A")):
+        page.click(f"#mode-{mode}")
+        page.wait_for_selector(f"#view-main[data-shows='{shows}']")
+    page.click("#mode-flicker")
+    page.locator("#view-main").click()
+    page.keyboard.press("Space")
+    page.wait_for_selector("#view-main[data-shows=B]")
+    page.click("#mode-single")
+
+
+def finds(page, engine):
+    page.click("#diverse")
+    page.wait_for_selector("#diverse-list button[data-lam]")
+    found = [float(b.get_attribute("data-lam")) for b in page.query_selector_all("#diverse-list button[data-lam]")]
+    index = int(page.get_attribute("#view-main", "data-index"))
+    np.testing.assert_allclose(found, np.ravel(engine.diverse("test", index, len(found))[0]), atol=2e-3)
+    page.click("#diverse-list button[data-lam] >> nth=1")
+    page.wait_for_selector(f"{EXACT}[data-lam='{found[1]:.3f}']")
+    page.select_option("#best-metric", "ssim")
+    page.click("#best")
+    page.wait_for_function("() => document.querySelector('#best-result').innerText.includes('SSIM')")
+    np.testing.assert_allclose(lam_of(page), engine.best("test", index, "ssim")[0][0], atol=2e-2)
+    shown = page.inner_text("#readouts td[data-metric=psnr][data-of=A]")
+    expected = engine.reconstruct("test", index, [lam_of(page)])[1]["metrics"]["psnr"]
+    np.testing.assert_allclose(float(shown), expected, atol=0.02)
+
+
+def exports(page, engine, tmp_path):
+    index = int(page.get_attribute("#view-main", "data-index"))
+    with page.expect_download() as download:
+        page.click("button[data-format=npy]")
+    download.value.save_as(tmp_path / "shown.npz")
+    with np.load(tmp_path / "shown.npz") as archive:
+        lam = float(json.loads(str(archive["metadata"]))["lambda"])
+        np.testing.assert_allclose(archive["image"].squeeze(), engine.reconstruct("test", index, [lam])[0], atol=1e-5)
+    assert abs(lam - lam_of(page)) < 1e-3
+
+
+def drops(page, tmp_path):
+    (tmp_path / "broken.nii.gz").write_bytes(b"\x1f\x8b\x08 this is no volume")
+    page.set_input_files("#file", tmp_path / "broken.nii.gz")
+    page.wait_for_selector("#toasts li.error")
+    assert "broken.nii.gz" in page.inner_text("#toasts li.error")
+    page.evaluate(
+        """text => {
+            const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
+            const carried = new DataTransfer();
+            carried.items.add(new File([bytes], "mine.npy"));
+            for (const kind of ["dragenter", "dragover", "drop"])
+                document.querySelector("#view-main").dispatchEvent(
+                    new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
+        }""",
+        base64.b64encode(npy(np.random.default_rng(3).random((2, 24, 24), np.float32))).decode(),
+    )
+    page.wait_for_selector(f"{EXACT}:not([data-volume=test])")
+    assert "24 x 24" in page.inner_text("#volume-note")
+    page.select_option("#volume", "test")
+    page.wait_for_selector(f"{EXACT}[data-volume=test]")
+
+
+@pytest.fixture(scope="module")
+def landscape(folder):
+    """A run of three losses that was evaluated, as the page that opens from disk."""
+    settings = json.loads((folder / "run" / "config.json").read_text())
+    settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
+    with small_networks():
+        train.run(complete(settings), folder / "three", say=lambda _: None)
+        evaluate_run(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
+        return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
+
+
+@needs_chromium
+def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
+    with opened(browser, landscape.as_uri()) as page:
+        assert page.get_attribute("body", "data-k") == "3"
+        box = page.locator("#lambda-pad").bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.99 * box["width"], box["y"] + 0.99 * box["height"], steps=5)
+        page.mouse.up()
+        page.wait_for_selector(f"{EXACT}[data-lam='1.000,0.000']")  # lambda_1 to the right, lambda_2 to the top
+
+        view = page.locator("#view-main").bounding_box()
+        x, y = view["x"] + view["width"] / 2, view["y"] + view["height"] / 2
+        window, input = page.input_value("#window"), drawn(page, "view-input")
+        page.mouse.move(x, y)
+        page.mouse.down(button="right")
+        page.mouse.move(x + 80, y + 10, steps=4)
+        page.mouse.up(button="right")
+        assert page.input_value("#window") != window
+        leveled = drawn(page, "view-input")
+        page.mouse.wheel(0, -600)
+        page.wait_for_function("() => explorer.state.zoom > 1")
+        page.wait_for_timeout(200)
+        assert len({input, leveled, drawn(page, "view-input")}) == 3
+
+        page.click("#tool-profile")
+        page.mouse.move(x - 60, y)
+        page.mouse.down()
+        page.mouse.move(x + 60, y + 20, steps=4)
+        page.mouse.up()
+        page.wait_for_selector("#profile-plot polyline[data-curve=truth]", state="attached")
+
+
+@pytest.fixture(scope="module")
+def talk(folder):
+    """The page that opens from disk."""
+    return export(Engine(folder / "run"), folder / "talk", slices=2, points=5)
+
+
+def test_the_page_on_disk_holds_what_the_run_makes(folder, talk):
+    text = talk.read_text()
+    assert not re.search(r'(src|href)="(?!#|data:)', text)
+    exported = json.loads(re.search(r"window\.EXPORTED = (.*);</script>", text)[1])
+    assert exported["grid"] == [[0], [0.25], [0.5], [0.75], [1]]
+    assert [one["index"] for one in exported["slices"]] == [0, 2]
+    one = exported["slices"][1]
+    assert all(lam in exported["grid"] for lam in one["diverse"])
+    low, high = one["scale"]
+    image, known = Engine(folder / "run").reconstruct("test", 2, [0.75])
+    stored = np.frombuffer(base64.b64decode(one["reconstructions"][3]["data"]), "<u2").reshape(16, 16)
+    np.testing.assert_allclose(low + stored / 65535 * (high - low), image, atol=(high - low) / 65535)
+    assert one["reconstructions"][3]["metrics"] == pytest.approx(known["metrics"], rel=1e-4)
+
+
+@needs_chromium
+def test_the_page_on_disk_in_a_browser(talk, browser):
+    with opened(browser, talk.as_uri()) as page:
+        assert page.get_attribute("body", "data-source") == "static"
+        before = drawn(page)
+        page.focus("#lambda-slider-1")
+        page.keyboard.press("End")
+        page.wait_for_selector(f"{EXACT}[data-lam='1.000']")
+        assert drawn(page) != before
+        assert not page.is_visible("#file")
+
+
+def test_a_page_of_too_much_is_refused(folder):
+    engine = Engine(folder / "run")
+    for options, message in (
+        ({"slices": 0}, "slices must be at least 1, got 0"),
+        ({"points": 1}, "got 1 points"),
+        ({"points": 3000}, "2000 reconstructions at most"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export(engine, folder / "refused", **options)
+    assert not (folder / "refused").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [((), "Say what to explore: --run RUN"), (("--run", "none"), "none/config.json cannot be read")],
+)
+def test_mistakes_are_told_in_a_sentence(tmp_path, args, message):
+    result = python("-m", "bin.explore", *args, cwd=tmp_path)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

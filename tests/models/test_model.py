@@ -1,0 +1,124 @@
+"""The hyper-U-Net against the reference network, its counts, and the properties that vmap must keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax.traverse_util import flatten_dict
+from helper import assert_trees_close, fixture, hyper_params, nhwc, params_only, part, stats_only, unet_tree
+
+from hyperrecon_jax.models.model import (
+    apply_main,
+    count_parameters,
+    generate_weights,
+    init,
+    reconstruct,
+    train_main,
+    without_norms,
+)
+from hyperrecon_jax.models.unet import UNet
+
+REFERENCE = fixture("hyperunet_h8_d4_k2")
+X, TARGET = nhwc(REFERENCE["input"]), nhwc(REFERENCE["target"])
+LAM = jnp.asarray(REFERENCE["coefficients"][:, 1:])  # Eq. 9: the coefficients are (1 - lambda, lambda)
+MODEL, INITIAL = init(jax.random.key(0), UNet(width=8, norm="batch"), jnp.zeros((32, 32, 2)), num_terms=2, hyper_width=4)
+SHAPES = dict(MODEL.hyper.leaves)
+PARAMS = hyper_params(params_only(part(REFERENCE, "state/")), SHAPES)
+STATS = unet_tree(stats_only(part(REFERENCE, "state/unet.")))
+
+
+def test_evaluation_equals_the_reference():
+    variables = {"params": PARAMS, "batch_stats": STATS}
+    ours = jax.jit(jax.vmap(lambda lam, y: reconstruct(MODEL, variables, lam, y)))(LAM, X)
+    theirs = nhwc(REFERENCE["eval_output"])  # up to 6e5: nothing normalises an untrained network at evaluation
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
+    def loss(params):
+        def one(lam, y):
+            return train_main(MODEL, generate_weights(MODEL, params, lam), STATS, y, batch_axes=("b",))
+
+        x_hat, stats = jax.vmap(one, axis_name="b", out_axes=(0, None))(LAM, X)
+        return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, stats)
+
+    (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(PARAMS)
+    np.testing.assert_allclose(x_hat, nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(value, REFERENCE["train_l1_loss"], rtol=1e-5)
+    theirs = hyper_params(part(REFERENCE, "grad/"), SHAPES)
+    for head, leaves in theirs["hyper"].items():  # a bias before batch norm has all but no effect: mostly round-off
+        if head.startswith("head:") and "_conv" in head and head.endswith(".bias"):
+            for kind in leaves:
+                assert np.abs(leaves[kind]).max() < 1e-4
+                np.testing.assert_allclose(grads["hyper"][head][kind], leaves[kind], atol=1e-6)
+                leaves[kind] = grads["hyper"][head][kind]
+    assert_trees_close(grads, theirs)
+    assert_trees_close(stats, unet_tree(part(REFERENCE, "state_after/unet.")))
+
+
+@pytest.mark.parametrize(("width", "expected"), [(4, 743_533), (32, 4_905_089), (128, 19_208_993)])
+def test_parameter_counts_of_s_m_l(width, expected):
+    def params(key):
+        return init(key, UNet(norm="batch"), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=width)[1]["params"]
+
+    assert count_parameters(jax.eval_shape(params, jax.random.key(0))) == expected
+
+
+def test_vmap_over_lambda_and_images_equals_a_loop():
+    lams = jnp.asarray([[0.0], [0.3], [1.0]])
+    model, variables = init(jax.random.key(1), UNet(width=4), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=4)
+    images = X[:2, :16, :16]
+    one = jax.jit(lambda lam, y: reconstruct(model, variables, lam, y))
+    mapped = jax.jit(jax.vmap(lambda lam: jax.vmap(lambda y: reconstruct(model, variables, lam, y))(images)))(lams)
+    for i, lam in enumerate(lams):
+        for j, y in enumerate(images):
+            np.testing.assert_allclose(mapped[i, j], one(lam, y), rtol=1e-4, atol=1e-5)
+
+
+def test_initial_weights_depend_on_lambda_but_keep_their_size():
+    model, variables = init(jax.random.key(0), UNet(), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=128)
+    generate = jax.jit(lambda lam: generate_weights(model, variables["params"], lam))
+    ends = [flatten_dict(generate(jnp.array([lam]))) for lam in (0.0, 1.0)]
+    for path, shape in model.hyper.leaves:
+        if path[-1] == "kernel" and shape[0] == 3:
+            he = np.sqrt(2 / np.prod(shape[:-1]))
+            for theta in ends:
+                assert 0.7 * he < np.std(theta[path]) < 1.6 * he
+            assert np.abs(ends[0][path] - ends[1][path]).max() > 0.1 * he
+
+
+def test_any_flax_module_can_be_the_target():
+    target = nn.Sequential([nn.Dense(5), nn.tanh, nn.Dense(3)])
+    x = jnp.arange(4.0)
+    model, variables = init(
+        jax.random.key(0), target, x, num_terms=3, hyper_width=6, generated=lambda path: "layers_2" in path
+    )
+    assert {path for path, _ in model.hyper.leaves} == {("layers_2", "kernel"), ("layers_2", "bias")}
+    assert set(variables["params"]["main"]) == {"layers_0"}
+    theta = generate_weights(model, variables["params"], jnp.array([0.2, 0.7]))
+    expected = np.tanh(x @ theta["layers_0"]["kernel"] + theta["layers_0"]["bias"])
+    expected = expected @ theta["layers_2"]["kernel"] + theta["layers_2"]["bias"]
+    np.testing.assert_allclose(apply_main(model, theta, {}, x), expected, rtol=1e-5)
+
+
+def test_without_a_hypernetwork_the_model_is_the_unet():
+    model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=None)
+    ours = jax.jit(lambda y: reconstruct(model, variables, jnp.array([0.3]), y))(X[0])
+    expected = jax.jit(UNet(width=4).apply)({"params": variables["params"]["main"]}, X[0])
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+
+
+def test_differentiable_in_image_and_lambda():
+    model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=4)
+    blank = jnp.asarray(X[0]).at[:8].set(0)  # the magnitude has a kink at 0
+    total = jax.jit(jax.grad(lambda lam, y: jnp.sum(reconstruct(model, variables, lam, y)), argnums=(0, 1)))
+    grads = total(LAM[0], blank)
+    assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in grads)
+
+
+def test_without_norms_leaves_kernels_and_biases():
+    model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=None)
+    kept = flatten_dict(without_norms(generate_weights(model, variables["params"], LAM[0])))
+    assert len(kept) == 2 * 15  # fourteen 3x3 convolutions and the head
+    assert all("conv" in path[0] or path[0] == "head" for path in kept)

@@ -1,0 +1,150 @@
+"""The U-Net against the reference network, its parts against plain definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helper import assert_trees_close, fixture, nhwc, params_only, part, stats_only, unet_tree
+
+from hyperrecon_jax.models.model import count_parameters
+from hyperrecon_jax.models.unet import UNet, max_pool, upsample
+from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.errors import InputError
+
+REFERENCE = fixture("unet_h8")
+X, TARGET = nhwc(REFERENCE["input"]), nhwc(REFERENCE["target"])
+PARAMS = unet_tree(params_only(part(REFERENCE, "state/")))
+STATS = unet_tree(stats_only(part(REFERENCE, "state/")))
+NET = UNet(width=8, norm="batch")
+SMALL = UNet(width=4)
+VARIABLES = jax.jit(SMALL.init)(jax.random.key(0), X[0])
+
+
+def train_forward(params, x, net=NET):
+    def one(x):
+        return net.apply({"params": params, "batch_stats": STATS}, x, batch_axes=("b",), mutable=["batch_stats"])
+
+    return jax.vmap(one, axis_name="b", out_axes=(0, None))(x)
+
+
+def test_evaluation_equals_the_reference():
+    ours = jax.jit(jax.vmap(lambda x: NET.apply({"params": PARAMS, "batch_stats": STATS}, x)))(X)
+    np.testing.assert_allclose(ours, nhwc(REFERENCE["eval_output"]), rtol=1e-4, atol=1e-5)
+
+
+def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
+    def loss(params):
+        x_hat, updated = train_forward(params, X)
+        return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, updated["batch_stats"])
+
+    # One pre-activation of up2_norm0 is 3e-7 in float64: PyTorch's float32 has it on the other side of the ReLU's kink.
+    params = {**PARAMS, "up2_norm0": {**PARAMS["up2_norm0"], "bias": PARAMS["up2_norm0"]["bias"] + np.float32(5e-6)}}
+    (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    np.testing.assert_allclose(x_hat, nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(value, REFERENCE["train_l1_loss"], rtol=1e-5)
+    theirs = unet_tree(part(REFERENCE, "grad/"))
+    for name in theirs:  # the mean that batch norm takes away makes a conv's bias irrelevant: its gradient is round-off
+        if "_conv" in name:
+            assert np.abs(grads[name].pop("bias")).max() < 1e-6
+            assert np.abs(theirs[name].pop("bias")).max() < 1e-6
+    assert_trees_close(grads, theirs)
+    assert_trees_close(stats, unet_tree(part(REFERENCE, "state_after/")))
+
+
+@pytest.mark.parametrize(("norm", "expected"), [("batch", 149_409), ("instance", 149_409), ("none", 148_513)])
+def test_parameter_counts(norm, expected):
+    params = jax.eval_shape(UNet(norm=norm).init, jax.random.key(0), jnp.zeros((16, 16, 2)))["params"]
+    assert count_parameters(params) == expected
+
+
+def test_instance_norm_does_not_see_the_other_images():
+    together = jax.jit(jax.vmap(lambda x: SMALL.apply(VARIABLES, x, batch_axes=("b",)), axis_name="b"))(X)
+    np.testing.assert_allclose(together[1], jax.jit(SMALL.apply)(VARIABLES, X[1]), rtol=1e-4, atol=1e-5)
+
+
+def test_instance_norm_of_an_empty_slice_is_finite():
+    grads = jax.jit(jax.grad(lambda v: jnp.sum(SMALL.apply(v, jnp.zeros((16, 16, 2))))))(VARIABLES)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_residual_adds_the_magnitude():
+    with_residual, without = (jax.jit(UNet(width=4, residual=r).apply)(VARIABLES, X[0]) for r in (True, False))
+    np.testing.assert_allclose(with_residual - without, np.hypot(X[0, ..., :1], X[0, ..., 1:]), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 2), (4, 4, 1), (1, 7, 2)])
+def test_upsample_equals_linear_interpolation_with_aligned_corners(shape):
+    x = np.random.default_rng(0).random(shape, np.float32)
+    h, w, c = shape
+    rows, columns = np.linspace(0, h - 1, 2 * h), np.linspace(0, w - 1, 2 * w)
+    tall = np.stack([[np.interp(rows, np.arange(h), x[:, j, k]) for k in range(c)] for j in range(w)])  # (w, c, 2h)
+    wide = np.stack([[np.interp(columns, np.arange(w), tall[:, k, i]) for k in range(c)] for i in range(2 * h)])
+    np.testing.assert_allclose(upsample(x), wide.transpose(0, 2, 1), atol=1e-6)
+
+
+def test_max_pool_equals_a_loop():
+    x = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(np.float32)
+    expected = [[x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((0, 1)) for j in range(2)] for i in range(3)]
+    np.testing.assert_array_equal(max_pool(x), expected)
+
+
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match=r"divisible by 8, got \(12, 16, 2\)"):
+        UNet().init(jax.random.key(0), jnp.zeros((12, 16, 2)))
+    with pytest.raises(InputError, match="`norm` must be one of batch, instance, none, got 'layer'"):
+        UNet(norm="layer").init(jax.random.key(0), jnp.zeros((16, 16, 2)))
+
+
+def gradient(network):
+    """Of a loss of two images, with batch norm's statistics."""
+
+    def loss(params):
+        x_hat, updated = train_forward(params, X, network)
+        return jnp.mean(jnp.abs(x_hat - TARGET)), updated["batch_stats"]
+
+    return jax.jit(jax.grad(loss, has_aux=True))
+
+
+def test_rematerialisation_changes_no_gradient_and_keeps_less():
+    """What the backward pass is given by the forward pass is less; what a CPU's compiler makes of that is its affair."""
+    plain, again = (UNet(width=8, norm="batch", remat=remat) for remat in (False, True))
+    (grads, stats), (other, other_stats) = gradient(plain)(PARAMS), gradient(again)(PARAMS)
+    assert_trees_close(stats, other_stats)
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), grads, other)
+    large = jax.ShapeDtypeStruct((64, 64, 2), jnp.float32)
+    kept = [
+        memory.of_backward(lambda p, x, net=net: net.apply({"params": p, "batch_stats": STATS}, x), PARAMS, large)
+        for net in (plain, again)
+    ]
+    assert kept[1] < 0.5 * kept[0]
+
+
+def test_bfloat16_computes_near_float32_and_keeps_its_parameters():
+    """Eight bits of mantissa: a result within a percent, gradients that point the same way, both of type float32."""
+    nets = NET, NET.clone(precision="bfloat16")
+    (grads, _), (other, other_stats) = (gradient(net)(PARAMS) for net in nets)
+    x_hat, nearby = (jax.jit(net.apply)({"params": PARAMS, "batch_stats": STATS}, X[0]) for net in nets)
+    assert nearby.dtype == jnp.float32
+    assert 0 < np.abs(nearby - x_hat).max() < 0.02 * np.abs(x_hat).max()
+    assert {leaf.dtype for leaf in jax.tree.leaves((other, other_stats))} == {jnp.dtype("float32")}
+    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (grads, other))
+    assert np.dot(a, b) > 0.95 * np.linalg.norm(a) * np.linalg.norm(b)
+
+
+def test_precisions_ask_the_backend_for_different_products():
+    """What a GPU or TPU makes of a float32 product is the program's choice, and it is written in it."""
+
+    def written(precision):
+        net = UNet(width=4, precision=precision)
+        return jax.jit(net.apply).lower(VARIABLES, X[0]).as_text()
+
+    assert "HIGHEST" in written("float32")
+    assert "HIGHEST" not in written("tf32")
+    assert "bf16" in written("bfloat16")
+    assert "bf16" not in written("tf32")
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(InputError, match="`precision` must be one of float32, tf32, bfloat16, got 'half'"):
+        UNet(precision="half").init(jax.random.key(0), X[0])

@@ -1,0 +1,86 @@
+"""Run by test_train.py: a step of the U-Net on eight forced CPU devices against one device, and what the eight exchange."""
+
+import os
+
+os.environ["JAX_NUM_CPU_DEVICES"] = "8"
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from helper import Net
+from jax.sharding import AxisType
+
+from hyperrecon_jax.losses.objective import Objective, make_terms
+from hyperrecon_jax.models import hyperparams
+from hyperrecon_jax.models.model import init
+from hyperrecon_jax.models.unet import UNet
+from hyperrecon_jax.physics.sample import Sample
+from hyperrecon_jax.runtime import mesh
+from hyperrecon_jax.training import step
+from hyperrecon_jax.training.gradient import Plan
+from tests.training.test_step import IMAGES, KINDS, PROBLEM, exchanged
+
+BATCH, STEPS = 16, 3
+CASES = {
+    "instance": ("instance", BATCH, Plan()),
+    "batch": ("batch", BATCH, Plan()),
+    "dhs": ("instance", 4, Plan(rank_over="batch")),
+    **{name: ("instance", BATCH, Plan()) for name in KINDS},
+}
+WIDE = np.tile(IMAGES, (2, 2, 2, 1))
+
+
+def trained(devices, name):
+    """Losses and lambdas of some steps, the final parameters, and what the compiled step exchanges."""
+    norm, keep, plan = CASES[name]
+    network = UNet(width=4, norm=norm) if name not in KINDS else Net(norm, width=8)  # compiles in a tenth of the time
+    model, variables = init(
+        jax.random.key(0), network, jnp.zeros((32, 32, 2)), num_terms=2, hyper_width=3, **KINDS.get(name, {})
+    )
+    objective = Objective(make_terms(("data_consistency", "total_variation"), PROBLEM), (0.01, 0.001))
+    setup = step.Setup(
+        model,
+        objective,
+        PROBLEM,
+        hyperparams.uniform,
+        optax.sgd(0.1),
+        batch=BATCH,
+        key=jax.random.key(1),
+        keep=keep,
+        plan=plan,
+    )
+    on = jax.make_mesh((devices,), (mesh.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    state = step.place_state(on, step.initial_state(model, variables, setup.optimizer))
+    samples = mesh.place(on, Sample(WIDE))
+    take_step = step.make_step(setup, on, resident=True)
+    text = take_step.lower(state, samples).compile().as_text()
+    losses, lams = [], []
+    for batch in itertools.repeat(samples, STEPS):
+        state, logs, used = take_step(state, batch)
+        losses.append(float(logs["loss"]))
+        lams.append(np.sort(np.asarray(used)[:, 0]))
+    return losses, lams, jax.device_get(state.params), exchanged(text)
+
+
+def main():
+    assert len(jax.devices()) == 8
+    for name in CASES:
+        (losses, lams, params, found), (expected, expected_lams, expected_params, _) = trained(8, name), trained(1, name)
+        np.testing.assert_allclose(losses, expected, rtol=1e-4)
+        np.testing.assert_array_equal(lams, expected_lams)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), params, expected_params)
+        activation = 32 * 32 * 4
+        assert max(found["all-reduce"]) < activation
+        assert found.get("all-gather", []) == ([BATCH] if name == "dhs" else [])  # the costs that are ranked
+        weights = math.prod((3, 3, 4, 4)) * BATCH  # a lot more than a sample's weights of one layer
+        assert all(size < 30 * weights for size in found["all-to-all"])
+        assert found.keys() <= {"all-reduce", "all-to-all", "all-gather"}
+        print(name, flush=True)
+    print("done")
+
+
+main()
