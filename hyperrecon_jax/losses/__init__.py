@@ -3,6 +3,7 @@
 The loss functions of `losses.py` can be imported from here.
 """
 
+from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.losses import (
     mae,
     mse,
@@ -19,6 +20,7 @@ __all__ = [
     "check_images",
     "data_consistency",
     "mae",
+    "metrics",
     "mse",
     "soft_dice",
     "ssim",

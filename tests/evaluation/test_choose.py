@@ -10,8 +10,9 @@ import pytest
 from flax import linen as nn
 from helper import Net
 
+from hyperrecon_jax import losses
 from hyperrecon_jax.evaluation import choose
-from hyperrecon_jax.losses import losses, metrics
+from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.models import hyperparams, model
 from hyperrecon_jax.physics import masks, operators
 from hyperrecon_jax.physics.sample import Coils

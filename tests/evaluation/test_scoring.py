@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helper import Net
 
+from hyperrecon_jax import losses
 from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.evaluation.scoring import (
     AT_ONCE,
@@ -20,7 +21,7 @@ from hyperrecon_jax.evaluation.scoring import (
     make_scorer,
     reconstructions,
 )
-from hyperrecon_jax.losses import losses, metrics
+from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.models.model import generate_weights, init, reconstruct, without_norms
 from hyperrecon_jax.physics.operators import awgn, denoising, magnitude
@@ -115,14 +116,14 @@ def test_a_chunk_is_what_memory_has_room_for(monkeypatch):
     args = MODEL, PROBLEM, VARIABLES, SAMPLES.example, LAMS[0]
     assert images_at_once(*args) == AT_ONCE  # a small network on any machine
     activations = 4 * 16 * 16 * 3  # bytes of the one layer of three channels
-    monkeypatch.setattr("hyperrecon_jax.memory.free", lambda: 4 * 100 * activations)
+    monkeypatch.setattr("hyperrecon_jax.runtime.memory.free", lambda: 4 * 100 * activations)
     assert 5 < images_at_once(*args) < AT_ONCE
-    monkeypatch.setattr("hyperrecon_jax.memory.free", lambda: 0)
+    monkeypatch.setattr("hyperrecon_jax.runtime.memory.free", lambda: 0)
     assert images_at_once(*args) == 1
 
 
 def test_a_curve_is_scored_in_blocks_and_goes_on_where_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr("hyperrecon_jax.evaluate.BLOCK", 1)  # on each of two devices
+    monkeypatch.setattr("hyperrecon_jax.evaluation.scoring.BLOCK", 1)  # on each of two devices
     lams = np.linspace(0, 1, 5, dtype=np.float32)[:, None]
     scorer = score(names=("psnr", "rpsnr", "loss"), chunk=5)
     expected, expected_input = scorer.run(VARIABLES, SAMPLES, lams, KEY)

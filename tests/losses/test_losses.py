@@ -10,7 +10,7 @@ import pywt
 from jax.test_util import check_grads
 from skimage.metrics import structural_similarity
 
-from hyperrecon_jax.losses import losses
+from hyperrecon_jax import losses
 from hyperrecon_jax.runtime.errors import InputError
 
 MASK = jnp.asarray(np.random.default_rng(0).random((24, 20, 1)) < 0.4, jnp.float32)

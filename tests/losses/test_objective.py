@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from helper import Net
 
-from hyperrecon_jax.losses import losses, metrics
+from hyperrecon_jax import losses
+from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.models.model import init, reconstruct
 from hyperrecon_jax.physics.operators import denoising

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helper import Net
 
-from hyperrecon_jax.losses import losses
+from hyperrecon_jax import losses
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.models.model import generate_weights, init, only_norms, reconstruct, train_main, without_norms
 from hyperrecon_jax.models.unet import UNet
@@ -18,7 +18,7 @@ from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training import gradient as gradient_module
-from hyperrecon_jax.training.gradient import Plan, dhs_score, lowest, separable, value_and_grad
+from hyperrecon_jax.training.gradient import Plan, dhs_score, select_lowest, separable, value_and_grad
 
 OPERATOR = denoising()
 PROBLEM = simulated(OPERATOR)
@@ -202,11 +202,11 @@ def test_a_network_without_lambda_ranks_its_images():
 
 def test_lowest_come_in_order_and_of_equals_the_first():
     cost = jnp.array([3.0, 1.0, 2.0, 1.0, 1.0])
-    assert lowest(cost, 2).tolist() == [1, 3]
-    assert lowest(cost, 4).tolist() == [1, 3, 4, 2]
-    assert lowest(jnp.array([3.0, jnp.nan, 1.0, -jnp.nan]), 2).tolist() == [1, 3]  # it surfaces
+    assert select_lowest(cost, 2).tolist() == [1, 3]
+    assert select_lowest(cost, 4).tolist() == [1, 3, 4, 2]
+    assert select_lowest(jnp.array([3.0, jnp.nan, 1.0, -jnp.nan]), 2).tolist() == [1, 3]  # it surfaces
     many = jnp.asarray(RNG.random(50))
-    np.testing.assert_array_equal(lowest(many, 7), np.argsort(many)[:7])
+    np.testing.assert_array_equal(select_lowest(many, 7), np.argsort(many)[:7])
 
 
 def test_an_unknown_rank_is_named():

@@ -9,8 +9,8 @@ import optax
 import pytest
 from helper import Net
 
+from hyperrecon_jax import losses
 from hyperrecon_jax.data.feed import batch_indices
-from hyperrecon_jax.losses import losses
 from hyperrecon_jax.losses.objective import Objective, make_terms
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import generate_weights, init, reconstruct, without_norms
