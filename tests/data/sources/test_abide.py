@@ -9,13 +9,13 @@ import pytest
 
 from hyperrecon_jax.data import population
 from hyperrecon_jax.data.sources import abide
-from hyperrecon_jax.data.sources.subject import EMPTY, Settings
+from hyperrecon_jax.data.sources.base import EMPTY, Settings
 from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runtime.errors import InputError
 
 SIZE = 32
 SETTINGS = Settings(size=SIZE, slices=100, coils=0, acquisition="", whiten=False)
-SUBJECT = population.subject(0, size=SIZE, slices=8)
+SUBJECT = population.synthesize_subject(0, size=SIZE, slices=8)
 IMAGES = np.rint(SUBJECT.images[..., 0] / SUBJECT.images.max() * 255).astype(np.uint8)
 CODES_OF = {  # label -> codes of aseg, as FreeSurferColorLUT names the structures
     1: [8, 10, 11, 12, 13, 17, 18, 26, 28, 47, 49, 50, 51, 52, 53, 54, 58, 60],

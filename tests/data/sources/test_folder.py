@@ -14,12 +14,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from hyperrecon_jax.data import population
 from hyperrecon_jax.data.sources import folder
-from hyperrecon_jax.data.sources.subject import EMPTY, Settings
+from hyperrecon_jax.data.sources.base import EMPTY, Settings
 from hyperrecon_jax.runtime.errors import InputError
 
 SIZE = 32
 SETTINGS = Settings(size=SIZE, slices=100, coils=0, acquisition="", whiten=False)
-BRAIN = np.rint(population.subject(1, size=SIZE, slices=6).images[..., 0] * 900).astype(np.uint16)  # as a scanner's numbers
+BRAIN = np.rint(population.synthesize_subject(1, size=SIZE, slices=6).images[..., 0] * 900).astype(
+    np.uint16
+)  # as a scanner's numbers
 RNG = np.random.default_rng(0)
 
 
