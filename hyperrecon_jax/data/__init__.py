@@ -21,8 +21,9 @@ The modules:
     grid           cutting, padding and resampling
     volumes/       one file that somebody opens in the explorer: read it, write a result back
 
-A fastMRI file is read for training by `sources/fastmri.py` (`read`), which opens it with `sources/fastmri_file.py` and turns its
-k-space into samples with `kspace.py`. In the explorer `volumes/hdf5.py` reads it, and `kspace.py` makes the samples again.
+A fastMRI file is read for training by `sources/fastmri.py` (`read`), which opens it with `sources/fastmri_file.py` and
+turns its k-space into samples with `kspace.py`. In the explorer `volumes/hdf5.py` reads it, and `kspace.py` makes the
+samples again.
 """
 
 from hyperrecon_jax.data.array_files import arrays

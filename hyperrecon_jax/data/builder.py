@@ -1,15 +1,15 @@
 """The prepared data sets as builders of TensorFlow Datasets (TFDS). TensorFlow itself is not needed.
 
-`prepare` is the way to use them; they are in a module apart, so that only those who prepare data import TFDS. They are ordinary
-builders: those of files also read the folder `manual_dir` of TFDS.
+`prepare` is the way to use them; they are in a module apart, so that only those who prepare data import TFDS. They are
+ordinary builders: those of files also read the folder `manual_dir` of TFDS.
 
 An example is a slice. It holds "image" `(size, size, 1)` uint16, intensity in [0, 1] x 65535; with labels also "label"
 `(size, size)` uint8, indices into `physics.sample.LABELS`; with coils also "kspace" and "maps" `(coils, size, size, 2)`
-float32, real and imaginary part. Splits are in order of subject, then slice. The metadata hold "slices", the number of slices of
-each subject of each split, and for files also where the slices came from.
+float32, real and imaginary part. Splits are in order of subject, then slice. The metadata hold "slices", the number of
+slices of each subject of each split, and for files also where the slices came from.
 
-The splits are written in shards of whole subjects. The `GeneratorBasedBuilder` of TFDS is no alternative: it needs TensorFlow to
-sort a split of more than 1 GB, and where the order must stay it holds the split in memory.
+The splits are written in shards of whole subjects. The `GeneratorBasedBuilder` of TFDS is no alternative: it needs
+TensorFlow to sort a split of more than 1 GB, and where the order must stay it holds the split in memory.
 """
 
 import dataclasses

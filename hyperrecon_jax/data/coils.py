@@ -1,11 +1,11 @@
-"""Multi-coil k-space: its noise, fewer virtual coils, sensitivity maps, and the combined image. Steps of the recipe `kspace.py`.
+"""Multi-coil k-space: noise, virtual coils, sensitivity maps, and the combined image. Steps of the recipe in `kspace.py`.
 
 NumPy; k-space is `(c, h, w)` for a slice or `(n, c, h, w)` for a volume, complex, orthonormal, with the zero frequency
 in the CORNER: `np.fft.fft2(image, norm="ortho")` of the image that each coil sees. The functions work in any unit; the
 caller divides image and k-space by one number afterwards.
 
-Networks return a real image x >= 0. The measurement has a phase. The maps take its slowly varying part (`absorb_phase`), so that
-A x = F(maps x) can fit the measurement.
+Networks return a real image x >= 0, but a measured image has a phase. The maps take its slowly varying part
+(`absorb_phase`), so that A x = F(maps x) can fit the measurement.
 """
 
 import numpy as np
@@ -24,14 +24,15 @@ NO_SIGPY = (
 def noise_covariance(kspace: np.ndarray) -> np.ndarray:
     """Covariance E n n^H of the noise of a volume, `(n, c, h, w) -> (c, c)` complex128, from places without signal.
 
-    There are two such places. The first is the highest 5 % of the measured frequencies; a frequency counts as measured unless it
-    is zero in all coils and slices, as scanners fill up with zeros. The second is the corners of the field of view, squares with
-    an eighth of its sides. Signal in these places makes an estimate larger, so the function returns the estimate with the
-    smaller trace: usually the corners for a head, and the frequencies where anatomy or aliasing fills the field of view.
+    There are two such places. The first is the highest 5 % of the measured frequencies; a frequency counts as measured
+    unless it is zero in all coils and slices, as scanners fill up with zeros. The second is the corners of the field of
+    view, squares with an eighth of its sides. Signal in these places makes an estimate larger, so the function returns
+    the estimate with the smaller trace: usually the corners for a head, and the frequencies where anatomy or aliasing
+    fills the field of view.
 
-    Bias: the estimate is too large by the signal that remains. Whitening with it is still a change of coils, and any such change
-    keeps A x = y solvable; only the weights of the coils are not the best ones. The estimate is too small, equally in all
-    coils, where a receiver's filter weakens the rim of the field of view.
+    Bias: the estimate is too large by the signal that remains. Whitening with it is still a change of coils, and any such
+    change keeps A x = y solvable; only the weights of the coils are not the best ones. The estimate is too small, equally
+    in all coils, where a receiver's filter weakens the rim of the field of view.
 
     Raises:
         InputError: if nothing was measured.
@@ -59,8 +60,8 @@ def _covariance(noise: np.ndarray) -> np.ndarray:
 def whiten(kspace: np.ndarray, covariance: np.ndarray) -> np.ndarray:
     """Coils whose noise has unit variance and no correlation, `(n, c, h, w)`: L^-1 y with L L^H = covariance.
 
-    Pruessmann et al., MRM 46:638 (2001). Each variance gets 1e-9 of the mean variance added, so that a coil without noise, such
-    as a dead one, causes no division by zero.
+    Pruessmann et al., MRM 46:638 (2001). Each variance gets 1e-9 of the mean variance added, so that a coil without
+    noise, such as a dead one, causes no division by zero.
 
     Raises:
         InputError: if the covariance is not positive, for example zero.
@@ -77,9 +78,9 @@ def compress(kspace: np.ndarray, count: int) -> np.ndarray:
     """A volume seen by `count` virtual coils, `(n, c, h, w) -> (n, count, h, w)`.
 
     The virtual coils are the first left singular vectors of all samples of the volume: no other `count` orthonormal
-    combinations keep more energy (Buehrer et al., MRM 57:1131, 2007; Huang et al., MRI 26:133, 2008). All slices have the same
-    combinations. These are orthonormal, so white noise stays white. A volume of `count` coils or fewer keeps them, followed by coils
-    of zeros, so that volumes of different scanners have the same shape.
+    combinations keep more energy (Buehrer et al., MRM 57:1131, 2007; Huang et al., MRI 26:133, 2008). All slices have the
+    same combinations. These are orthonormal, so white noise stays white. A volume of `count` coils or fewer keeps them,
+    followed by coils of zeros, so that volumes of different scanners have the same shape.
     """
     n, c, h, w = kspace.shape
     if c <= count:
@@ -95,10 +96,10 @@ def compress(kspace: np.ndarray, count: int) -> np.ndarray:
 def sensitivities(kspace: np.ndarray, *, calibration: int = 24) -> np.ndarray:
     """Sensitivity maps of a slice by ESPIRiT (Uecker et al., MRM 71:990, 2014), `(c, h, w)` complex64.
 
-    They come from the central `calibration` x `calibration` frequencies, which must all be measured. Sum |maps|^2 is 1 where the
-    largest eigenvalue exceeds 0.95, which is the object and a little around it, and 0 elsewhere. Coils of zeros get maps of
-    zeros. The map of a single coil is 1 everywhere, since one coil alone does not show its sensitivity. The phase of maps is
-    arbitrary in each pixel; `absorb_phase` fixes it.
+    They come from the central `calibration` x `calibration` frequencies, which must all be measured. Sum |maps|^2 is 1
+    where the largest eigenvalue exceeds 0.95, which is the object and a little around it, and 0 elsewhere. Coils of zeros
+    get maps of zeros. The map of a single coil is 1 everywhere, since one coil alone does not show its sensitivity. The
+    phase of maps is arbitrary in each pixel; `absorb_phase` fixes it.
 
     Raises:
         InputError: if sigpy is not installed, or the slice is smaller than the calibration.
@@ -132,11 +133,11 @@ def absorb_phase(kspace: np.ndarray, maps: np.ndarray, *, calibration: int = 24)
     """Maps that hold the slowly varying phase of the image, `(*b, c, h, w)`: maps exp(i phase(sum conj(maps) low)).
 
     `low` holds the images of the coils from the central `calibration` x `calibration` frequencies under a Hann window. The
-    images are smoothed before they are combined. So the result does not depend on the phase that the maps had before, which has
-    vortices for virtual coils.
+    images are smoothed before they are combined. So the result does not depend on the phase that the maps had before,
+    which has vortices for virtual coils.
 
-    A finer phase stays in the result of `combine`: of vessels, of fat against water, of borders to air, and of noise. No real image
-    explains this part of the k-space. Its energy is a lower limit of ||A x - y||^2.
+    A finer phase stays in the result of `combine`: of vessels, of fat against water, of borders to air, and of noise. No
+    real image explains this part of the k-space. Its energy is a lower limit of ||A x - y||^2.
     """
     window = np.multiply.outer(*(_hann(side, calibration) for side in kspace.shape[-2:]))
     low = combine(kspace * window, maps)
@@ -155,7 +156,7 @@ def _hann(side: int, width: int) -> np.ndarray:
 
 
 def _mix(matrix: np.ndarray, kspace: np.ndarray) -> np.ndarray:
-    """Linear combinations of coils, `(a, c), (n, c, h, w) -> (n, a, h, w)`; slice by slice, in the precision of `kspace`."""
+    """Linear combinations of coils, `(a, c), (n, c, h, w) -> (n, a, h, w)`, in the precision of `kspace`."""
     c, h, w = kspace.shape[1:]
     matrix = matrix.astype(kspace.dtype)
     return np.stack([(matrix @ volume_slice.reshape(c, -1)).reshape(-1, h, w) for volume_slice in kspace])

@@ -81,7 +81,7 @@ def images(samples: Samples) -> np.ndarray:
 
 
 def evenly_spaced(size: int, count: int) -> np.ndarray:
-    """Indices of at most `count` of `size` images, evenly spaced from the first to the last: int32 `(min(size, count),)`."""
+    """At most `count` of the indices 0 to size - 1, evenly spaced from first to last: int32 `(min(size, count),)`."""
     return np.linspace(0, size - 1, min(size, count)).astype(np.int32)
 
 

@@ -1,8 +1,8 @@
 """Which samples make the batch of a step, and the feed that reads them from memory or disk.
 
-The order is a pure function of (key, step). So a run that resumes needs only the step, and the order is the same in memory and on
-disk. Each epoch has a new random order and uses every sample exactly once. Epochs follow each other without a gap: a batch
-may hold the end of one epoch and the start of the next.
+The order is a pure function of (key, step). So a run that resumes needs only the step, and the order is the same in
+memory and on disk. Each epoch has a new random order and uses every sample exactly once. Epochs follow each other without
+a gap: a batch may hold the end of one epoch and the start of the next.
 """
 
 from collections.abc import Callable, Iterator

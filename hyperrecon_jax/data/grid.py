@@ -1,6 +1,7 @@
 """From the pixels of a scan to the grid of the training images: cut or pad around the centre, then resample.
 
-NumPy and Pillow; images are `(n, h, w)` with square pixels. A reader of a file whose pixels are not square must resample first.
+NumPy and Pillow; images are `(n, h, w)` with square pixels. A reader of a file whose pixels are not square must resample
+first.
 """
 
 import numpy as np

@@ -15,11 +15,12 @@ Of each slice (`make_sample`):
     8. combine              the image is the magnitude of the combined coils (`coils.combine`)
 At last the caller divides image and k-space by one number for the volume.
 
-Preparing fastMRI (`sources/fastmri.py`) takes all steps. The explorer takes 3 and 4 when it reads the file (`volumes.read`, to
-sides that are multiples of 8), 5 when it opens it, and 6 to 8 when it shows a slice (`explorer/measurement.py`). It leaves out 1, as
-files of other scanners may have no oversampled rows; 2, as it writes results in the units of the file; and the flip, as it shows images
-as they are stored. It divides by the largest value of the zero-filled images, as the reference image may be unknown, and it
-calibrates on what was measured (`measured_centre`), as the file may be under-sampled.
+Preparing fastMRI (`sources/fastmri.py`) takes all steps. The explorer takes 3 and 4 when it reads the file
+(`volumes.read`, to sides that are multiples of 8), 5 when it opens it, and 6 to 8 when it shows a slice
+(`explorer/measurement.py`). It leaves out 1, as files of other scanners may have no oversampled rows; 2, as it writes
+results in the units of the file; and the flip, as it shows images as they are stored. It divides by the largest value of
+the zero-filled images, as the reference image may be unknown, and it calibrates on what was measured (`measured_centre`),
+as the file may be under-sampled.
 """
 
 import numpy as np
@@ -55,8 +56,8 @@ def make_sample(kspace: np.ndarray, *, calibration: int = CALIBRATION, maps: np.
 
     Args:
         kspace: `(c, h, w)` complex64, zero frequency in the corner.
-        calibration: side of the square of central frequencies, all measured, from which maps and phase are made. With 0, only
-            for a single coil, the phase of the image stays.
+        calibration: side of the square of central frequencies, all measured, from which maps and phase are made. With 0,
+            only for a single coil, the phase of the image stays.
         maps: `(c, h, w)`, those of the file; None: ESPIRiT makes them, which takes seconds.
 
     Returns:
@@ -95,8 +96,8 @@ def crop_frequencies(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
 def to_corner(kspace: np.ndarray, *, flip: bool) -> np.ndarray:
     """Centred k-space `(*b, h, w)` of a centred image -> `fft2` of that image.
 
-    With `flip` the image is flipped along both axes: frequency f becomes -f. Both are exact: values are moved and their phase is
-    turned, and zeros stay zeros.
+    With `flip` the image is flipped along both axes: frequency f becomes -f. Both are exact: values are moved and their
+    phase is turned, and zeros stay zeros.
     """
     moved = np.fft.ifftshift(kspace, axes=(-2, -1))
     if flip:

@@ -1,14 +1,14 @@
 """A population of synthetic T1-weighted brains: one average anatomy under random deformations and contrasts.
 
-Every subject is the ICBM 152 average (`template.py`) with a smooth deformation without folds, a monotone contrast of its own, a
-bias field, fine texture (the average of 152 people has lost it), and a little Rician noise. All subjects have ONE anatomy: for
-example, they have the same large sulci. So they test unseen deformations and contrasts, not new people.
+Every subject is the ICBM 152 average (`template.py`) with a smooth deformation without folds, a monotone contrast of its
+own, a bias field, fine texture (the average of 152 people has lost it), and a little Rician noise. All subjects have ONE
+anatomy: for example, they have the same large sulci. So they test unseen deformations and contrasts, not new people.
 
-NumPy and SciPy only. A subject is a pure function of its seed. Geometry, contrast and texture are defined in millimetres, so the
-same seed gives the same brain at every size; only the noise depends on the pixels.
+NumPy and SciPy only. A subject is a pure function of its seed. Geometry, contrast and texture are defined in millimetres,
+so the same seed gives the same brain at every size; only the noise depends on the pixels.
 
-Every random field is a cubic B-spline with independent Gaussian coefficients on a lattice. It is evaluated axis by axis, with exact
-derivatives, and only at the slices of a subject.
+Every random field is a cubic B-spline with independent Gaussian coefficients on a lattice. It is evaluated axis by axis,
+with exact derivatives, and only at the slices of a subject.
 """
 
 import functools
@@ -113,7 +113,7 @@ def load_anatomy() -> Anatomy:
 
 
 def _label_voxels(gm: np.ndarray, wm: np.ndarray, brain: np.ndarray) -> np.ndarray:
-    """The most probable tissue of each voxel. Gray matter is cortex, except at the positions of deep nuclei and cerebellum."""
+    """The most probable tissue of each voxel. Gray matter is cortex, except in deep nuclei and the cerebellum."""
     tissue = 1 + np.argmax(np.stack([gm, wm, brain - gm - wm]), axis=0)
     x, y, z = np.ogrid[tuple(slice(o - 1, o - 1 + n) for o, n in zip(template.ORIGIN, brain.shape, strict=True))]
     x = np.abs(x)
@@ -137,9 +137,9 @@ class Pose(NamedTuple):
 def random_pose(rng: np.random.Generator) -> Pose:
     """An affine map and a displacement at three scales that does not fold.
 
-    Rotations have a standard deviation of 4 degrees, scales of 4.5 %. Both are limited to 2.5 times that, so that every brain fits
-    the field of view. There is no left-right flip: the atlas is exactly symmetric, so only the displacement makes left differ from
-    right, and the distribution of displacements is symmetric, too.
+    Rotations have a standard deviation of 4 degrees, scales of 4.5 %. Both are limited to 2.5 times that, so that every
+    brain fits the field of view. There is no left-right flip: the atlas is exactly symmetric, so only the displacement
+    makes left differ from right, and the distribution of displacements is symmetric, too.
     """
     angles, scales = np.clip(rng.standard_normal((2, 3)), -2.5, 2.5)
     c, s = np.cos(np.deg2rad(4 * angles)), np.sin(np.deg2rad(4 * angles))

@@ -50,8 +50,8 @@ def mni_folder(
 ) -> Path:
     """The folder of a synthetic population (`population.py`). Prepares the population if the cache does not have it.
 
-    All subjects have the same anatomy, the average of 152 people, under random deformations and contrasts. So a test on them is
-    a test on unseen deformations and contrasts of that anatomy, not on new people.
+    All subjects have the same anatomy, the average of 152 people, under random deformations and contrasts. So a test on
+    them is a test on unseen deformations and contrasts of that anatomy, not on new people.
 
     Args:
         size: pixels along both sides, a multiple of 8; the field of view is 224 mm at every size.
@@ -90,7 +90,8 @@ def files_folder(
 ) -> Path:
     """The folder of the slices of the subjects in `root`, split by subject (Sec. V-A). Prepares what the cache lacks.
 
-    Afterwards the files may be deleted. Those that still exist must not have changed. Files that were added later are ignored.
+    Afterwards the files may be deleted. Those that still exist must not have changed. Files that were added later are
+    ignored.
 
     Args:
         source: one of `subjects.SOURCES`.

@@ -1,8 +1,8 @@
-"""From a folder of somebody's files to subjects that are ready to be packed: which subject is in which split, each read once.
+"""From a folder of somebody's files to the subjects of each split, whose slices are read once and kept in files.
 
-Subjects are ordered by a hash of their name and the seed. The first usable ones are for the test, the next for validation, the
-next for training. So the number of training subjects does not change who is tested, and one more subject in the folder moves
-at most one other across each border.
+Subjects are ordered by a hash of their name and the seed. The first usable ones are for the test, the next for
+validation, the next for training. So the number of training subjects does not change who is tested, and one more subject
+in the folder moves at most one other across each border.
 
 The slices of each subject are kept in a file of their own until all subjects are packed. An interrupted preparation goes on
 from these files.
@@ -227,7 +227,8 @@ def _write_slices(file: Path, slices: Slices, summary: dict[str, Any]) -> None:
 def _check_room(size: int, folder: Path, total: int, unread: int) -> None:
     """Raises `InputError` if the disk is too small, judged by the first subject.
 
-    Every unread subject takes `size` bytes in `folder`, and each of the `total` subjects takes as much again once it is packed.
+    Every unread subject takes `size` bytes in `folder`, and each of the `total` subjects takes as much again once it is
+    packed.
     """
     needed, free = (total + unread) * size, shutil.disk_usage(folder).free
     if free < needed:

@@ -1,9 +1,9 @@
 """The anatomy in this package: ICBM 152 (2009a, symmetric), an average of 152 people, at 1 mm.
 
-`mni152/template.npy.xz` holds the T1-weighted average and the gray- and white-matter probabilities. `mni152/NOTICE` names their
-owners, `mni152/remake.py` makes the file. The atlas is exactly mirror-symmetric, so the file has only x >= 0. For each
-voxel it stores the difference (modulo 256) from a prediction by its neighbours along three axes. Inside the brain nothing is
-lost; outside it (T1 = 0) the probabilities are dropped.
+`mni152/template.npy.xz` holds the T1-weighted average and the gray- and white-matter probabilities. `mni152/NOTICE` names
+their owners, `mni152/remake.py` makes the file. The atlas is exactly mirror-symmetric, so the file has only x >= 0. For
+each voxel it stores the difference (modulo 256) from a prediction by its neighbours along three axes. Inside the brain
+nothing is lost; outside it (T1 = 0) the probabilities are dropped.
 """
 
 import functools

@@ -110,7 +110,7 @@ class Engine:
         }
 
     def _landscape(self) -> dict[str, Any] | None:
-        """The mean scores of the test images on a grid of lambdas, if `bin.evaluate` has scored this state and all of them."""
+        """The mean scores of the test images on a grid of lambdas, if `bin.evaluate` scored all of them at this state."""
         try:
             ds = scores.load(self.run / "evaluation" / SCORES)
         except InputError:
@@ -170,7 +170,8 @@ class Engine:
         """The lambdas of good reconstructions of a slice that differ most (Sec. V-H), and what "good" means, in words.
 
         With a reference, good are the reconstructions above the 90th percentile of PSNR, and also those within half a dB of
-        the best: with two losses the best tenth is a single short interval of lambda. Without a reference, good is the half that is
+        the best: with two losses the best tenth is a single short interval of lambda. Without a reference, good is the
+            half that is
         nearest to the measurement.
 
         Args:
@@ -313,7 +314,7 @@ def _compile_programs(model: Model, problem: Problem) -> Programs:
 def _reconstruct_all(
     program: Callable[..., Any], variables: Any, lams: np.ndarray, measured: MeasuredSlice
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Reconstructions and scores at all lambdas, from calls with `LAMBDA_BATCH` lambdas each, so that it is compiled once."""
+    """Reconstructions and scores at all lambdas. Each call has `LAMBDA_BATCH` lambdas, so that it is compiled once."""
     batches = []
     for start in range(0, len(lams), LAMBDA_BATCH):
         index = np.minimum(np.arange(start, start + LAMBDA_BATCH), len(lams) - 1)

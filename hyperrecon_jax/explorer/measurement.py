@@ -1,7 +1,7 @@
 """Measured k-space on the page, as samples for `problem.measured`, by the recipe of `data/kspace.py`.
 
-`data/kspace.py` says which steps of the recipe the page takes, and why it leaves out the others. The map of a single coil is the
-slow phase of the image.
+`data/kspace.py` says which steps of the recipe the page takes, and why it leaves out the others. The map of a single coil
+is the slow phase of the image.
 """
 
 import importlib.util
@@ -38,7 +38,8 @@ def inspect_kspace(name: str, kspace: np.ndarray) -> Acquisition:
         kspace: `(n, h, w)` or, of coils, `(n, c, h, w)`, as `volumes.read` returns it.
 
     Raises:
-        InputError: if there are several coils, and the measured centre is too small for their maps or sigpy is not installed.
+        InputError: if there are several coils, and the measured centre is too small for their maps or sigpy is not
+            installed.
     """
     kspace = kspace[:, None] if kspace.ndim == 3 else kspace
     count = kspace.shape[1]
@@ -64,14 +65,14 @@ def inspect_kspace(name: str, kspace: np.ndarray) -> Acquisition:
 
 
 def make_sample(acquisition: Acquisition, index: int) -> Sample:
-    """The sample of a slice. Its image is the magnitude of the zero-filled, combined coils. Takes seconds for several coils.
+    """The sample of a slice: its image is the magnitude of the zero-filled, combined coils. Several coils take seconds.
 
     Raises:
         InputError: if the slice is not empty, but ESPIRiT finds no sensitivities in it.
     """
     kspace, centre = acquisition.kspace[index], acquisition.centre
     sample = recipe.make_sample(kspace, calibration=centre)
-    if len(kspace) > 1 and kspace.any() and not sample.coils.maps.any():
+    if len(kspace) > 1 and kspace.any() and not (sample.coils and sample.coils.maps.any()):
         raise InputError(
             f"Slice {index} must show what several coils saw of one image, but no sensitivities can be estimated from"
             f" the {centre} x {centre} frequencies of its centre."
@@ -84,8 +85,8 @@ def _check_maps_possible(name: str, count: int, centre: int) -> None:
     if centre < LEAST_CENTRE:
         raise InputError(
             f"{name} must be fully sampled in its central {LEAST_CENTRE} x {LEAST_CENTRE} frequencies, of which the"
-            f" sensitivities of its {count} coils are estimated, got {centre} x {centre}; measure more of the centre, or combine"
-            " the coils into one before."
+            f" sensitivities of its {count} coils are estimated, got {centre} x {centre}; measure more of the centre, or"
+            " combine the coils into one before."
         )
     if importlib.util.find_spec("sigpy") is None:
         raise InputError(f"{name} has {count} coils. {coils.NO_SIGPY}")

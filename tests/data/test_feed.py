@@ -1,4 +1,4 @@
-"""The order of the images: every image once in an epoch, a function of (key, step), the same inside and outside of a step."""
+"""The order of the images: each once in an epoch, a function of (key, step), the same inside and outside of a step."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Subjects: pure functions of their seed, without folds, as sharp as single subjects, with labels that fit their contrast."""
+"""Subjects: functions of their seed, without folds, as sharp as single subjects, with labels that fit their contrast."""
 
 import functools
 
@@ -53,7 +53,7 @@ def test_the_same_seed_is_the_same_brain_at_every_size():
 
 @pytest.mark.parametrize("seed", range(12))
 def test_no_pose_folds(seed):
-    """Determinant of the whole map by central differences of `template_coordinates`, on 2 mm, independent of the derivatives of the spline."""
+    """The determinant of the map, from central differences of `template_coordinates`, not from the spline."""
     pose = population.random_pose(np.random.default_rng(seed))
     z, y, x = (np.arange(-r, r + 1, 2.0) for r in (50, 100, 84))
     coordinates = population.template_coordinates(pose, (z, y, x))

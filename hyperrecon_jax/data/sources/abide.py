@@ -7,9 +7,9 @@ These are the brains of the paper (Di Martino et al. 2014). You must download th
       Pitt_0050004/mri/norm.mgz, aseg.mgz
       ...
 
-A subject is a folder at any depth below `root`, or `root` itself. It holds the image `norm`, or else `brain`, and the labels
-`aseg`, as `.mgz`, `.mgh`, `.nii.gz` or `.nii`. Its name is that of the folder, or of the folder above if the folder is `mri`.
-FreeSurfer's average subjects (`fsaverage...`) do not count. The slices of a subject:
+A subject is a folder at any depth below `root`, or `root` itself. It holds the image `norm`, or else `brain`, and the
+labels `aseg`, as `.mgz`, `.mgh`, `.nii.gz` or `.nii`. Its name is that of the folder, or of the folder above if the
+folder is `mri`. FreeSurfer's average subjects (`fsaverage...`) do not count. The slices of a subject:
 
 - They are axial, from foot to head, by the file's orientation. Anterior is up and the subject's LEFT IS ON THE LEFT, as in
   the synthetic brains of `population`.
@@ -17,8 +17,8 @@ FreeSurfer's average subjects (`fsaverage...`) do not count. The slices of a sub
 - Labels are FreeSurfer's codes in the groups of `GROUPS`; every other code is background.
 - A slice is dropped as "background alone" if, in the file's own pixels, no value is above 0 or no label is a tissue: some
   images reach a little beyond the tissues.
-- `image_files.to_grid` resamples them. A conformed volume (256 x 256 x 256 voxels of 1 mm) stays as it is at `size` 256. A label
-  goes to the nearest pixel.
+- `image_files.to_grid` resamples them. A conformed volume (256 x 256 x 256 voxels of 1 mm) stays as it is at `size` 256.
+  A label goes to the nearest pixel.
 - At most `slices` of them are used, evenly spaced.
 """
 
@@ -100,8 +100,8 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
             continue
         if subject in subjects:
             raise InputError(
-                f"{root} must hold each subject once, but {subject} is in {subjects[subject][0].parent} and in {folder}; were"
-                " both read, a subject could be trained on and tested."
+                f"{root} must hold each subject once, but {subject} is in {subjects[subject][0].parent} and in {folder};"
+                " were both read, a subject could be trained on and tested."
             )
         subjects[subject] = [folder / file for file in files]
     if not subjects:
@@ -113,8 +113,8 @@ def read(files: list[Path], settings: Settings) -> Slices:
     """The slices of a subject; the docstring of this module says how they are made.
 
     Raises:
-        InputError: if the image or the labels are missing, cannot be read or are of another kind, if they do not have the same
-            positions, if no slice has content, or if `settings.coils` asks for k-space.
+        InputError: if the image or the labels are missing, cannot be read or are of another kind, if they do not have the
+            same positions, if no slice has content, or if `settings.coils` asks for k-space.
     """
     if settings.coils:
         raise InputError(f"ABIDE must be read with 0 coils, as it has no k-space, got {settings.coils}.")
@@ -131,8 +131,8 @@ def read(files: list[Path], settings: Settings) -> Slices:
     nonempty = np.flatnonzero((peaks > 0) & labels.any(axis=(1, 2)))
     if not nonempty.size:
         raise InputError(
-            f"{codes_path} must hold codes of FreeSurfer's aseg, such as 2, 3, 41 and 42, where {image_path.name} is above 0,"
-            " but no slice has any."
+            f"{codes_path} must hold codes of FreeSurfer's aseg, such as 2, 3, 41 and 42, where {image_path.name} is above"
+            " 0, but no slice has any."
         )
     selected = nonempty[evenly_spaced(nonempty.size, settings.slices)]
     values = np.stack([np.clip(magnitude(str(image_path), image, k) / peaks.max(), 0, 1) for k in selected])

@@ -4,17 +4,18 @@ Images (`coils=0`): from `reconstruction_esc`, else `reconstruction_rss`, else t
 transform of `kspace`. The central 320 x 320 pixels (zeros around smaller images), both axes flipped for display, divided by
 the largest value of the volume, that is of the file, over all its slices, and resampled (`grid.resample`).
 
-K-space (`coils > 0`), by the recipe of `kspace.py`; ESPIRiT works slice by slice, the mixing of coils is the same for a file:
+K-space (`coils > 0`), by the recipe of `kspace.py`; ESPIRiT works slice by slice, the mixing of coils is the same for a
+file:
     1. readout (rows, oversampled): the central 320 pixels of the field of view, or all where there are fewer;
     2. `whiten`: noise of unit variance and no correlation (`coils.noise_covariance`, `coils.whiten`);
-    3. the central `size` frequencies along both sides, zeros around where there are fewer. Along the phase encodes (columns)
-       nothing else happens: measured lines stay measured lines, and the field of view is the scan's. So pixels are
-       as long as the fields of view divided by `size`, and may not be exactly square;
+    3. the central `size` frequencies along both sides, zeros around where there are fewer. Along the phase encodes
+       (columns) nothing else happens: measured lines stay measured lines, and the field of view is the scan's. So pixels
+       are as long as the fields of view divided by `size`, and may not be exactly square;
     4. zero frequency to the corner and both axes flipped, by moving lines and turning their phase, which is exact;
     5. coils compressed to `coils` virtual ones, or coils of zeros appended (`coils.compress`);
-    6. maps by ESPIRiT, slice by slice, unless the file has `sensitivity_maps` (slices, coils, h, w), on the grid of the image of
-       its `kspace`. These are cut, resampled and scaled to sum |maps|^2 = 1. They belong to the coils of the file, so the
-       number of these must be `coils`, and `whiten` must be False;
+    6. maps by ESPIRiT, slice by slice, unless the file has `sensitivity_maps` (slices, coils, h, w), on the grid of the
+       image of its `kspace`. These are cut, resampled and scaled to sum |maps|^2 = 1. They belong to the coils of the
+       file, so the number of these must be `coils`, and `whiten` must be False;
     7. the maps take the slow phase of the image (`coils.absorb_phase`);
     8. the image, the reference, is the magnitude of the coils combined by the maps. Image and k-space are divided by the
        largest value of the image over the slices of the file that are used.
@@ -58,9 +59,9 @@ truth. Please cite Zbontar et al., arXiv:1811.08839 (2018), and Knoll et al., Ra
 def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     """The subjects below `root`, each with its `.h5` files; both in order of their names.
 
-    All files with the same `patient_id` are one subject. Without that attribute, files of the same name are, because fastMRI gives
-    a scan the same name in its archives of one coil and of many. A file that cannot be opened is a subject of its own, so that
-    `read` can say what is wrong with it.
+    All files with the same `patient_id` are one subject. Without that attribute, files of the same name are, because
+    fastMRI gives a scan the same name in its archives of one coil and of many. A file that cannot be opened is a subject
+    of its own, so that `read` can say what is wrong with it.
 
     Raises:
         InputError: if there are no such files, or none with `settings.acquisition`.
@@ -96,8 +97,9 @@ def read(files: list[Path], settings: Settings) -> Slices:
     """The slices of a subject, from all its files.
 
     Raises:
-        InputError: if a file is damaged, lacks its datasets, is under-sampled, has other shapes than those of fastMRI or holds
-            NaN or infinity; if no slice has content; if a file has maps of another number of coils than `settings.coils`.
+        InputError: if a file is damaged, lacks its datasets, is under-sampled, has other shapes than those of fastMRI or
+            holds NaN or infinity; if no slice has content; if a file has maps of another number of coils than
+            `settings.coils`.
     """
     return _read_kspace_slices(files, settings) if settings.coils else _read_image_slices(files, settings)
 

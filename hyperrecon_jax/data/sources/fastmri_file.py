@@ -15,7 +15,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[Any]:
-    """The open HDF5 file. Any error inside becomes an `InputError`: damaged files raise many kinds, and there is no list."""
+    """The open HDF5 file. Any error inside becomes an `InputError`, because damaged files raise many kinds of errors."""
     import h5py
 
     try:

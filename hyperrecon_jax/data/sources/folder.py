@@ -6,13 +6,14 @@
       carl/IM0001, IM0002, ...  one subject, a DICOM series
       dora/slice1.png, ...      one subject, a series of pictures
 
-Put all images of a person into one sub-folder: splits are by subject, and only so is no person in two splits. Of a sub-folder
-every image file is read, at any depth:
+Put all images of a person into one sub-folder: splits are by subject, and only so is no person in two splits. Of a
+sub-folder every image file is read, at any depth:
 
 - NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. Volumes
   become axial slices, anterior up and the right on the LEFT. All others stay as they are stored.
-- The format is recognised by the first bytes or the extension (DICOM without a preamble needs `.dcm`). A file of one of these
-  formats must be readable. Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other files are ignored.
+- The format is recognised by the first bytes or the extension (DICOM without a preamble needs `.dcm`). A file of one of
+  these formats must be readable. Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other
+  files are ignored.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
 - Every series has ONE scale. Of its values in the file's units (slope and intercept applied, complex ones as magnitudes,
   colours as luminance) the largest becomes 1, and the smallest or 0, whichever is lower, becomes 0. Then MONOCHROME1 is
@@ -42,12 +43,12 @@ FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".g
 def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     """The files of each subject. Its name is that of the sub-folder, or of the file without its extension; natural order.
 
-    A sub-folder without images is no subject. Symbolic links are followed. Only the first bytes are read of files whose name does
-    not tell the format, and the header of DICOM files directly in `root`.
+    A sub-folder without images is no subject. Symbolic links are followed. Only the first bytes are read of files whose
+    name does not tell the format, and the header of DICOM files directly in `root`.
 
     Raises:
-        InputError: if `root` is no folder or holds no images, if two subjects have the same name or are links to the same place, or
-            if two DICOM files directly in it are of the same study, thus of the same person.
+        InputError: if `root` is no folder or holds no images, if two subjects have the same name or are links to the same
+            place, or if two DICOM files directly in it are of the same study, thus of the same person.
     """
     check_folder(root)
     subjects: dict[str, list[Path]] = {}
@@ -106,7 +107,10 @@ def read(files: list[Path], settings: Settings) -> Slices:
             f"{files[0]}{' and what is beside it' if len(files) > 1 else ''} must hold images, but of {total} slices each"
             " has one value alone."
         )
-    images = [_read_image(*slices[k], settings.size) for k in evenly_spaced(len(slices), settings.slices)]
+    images = []
+    for k in evenly_spaced(len(slices), settings.slices):
+        file, index, low, high = slices[k]
+        images.append(_read_image(file, index, low, high, settings.size))
     return Slices(image=np.clip(np.concatenate(images), 0, 1), label=None, coils=None, dropped={EMPTY: total - len(slices)})
 
 

@@ -49,13 +49,13 @@ def to_grid(
 ) -> np.ndarray:
     """Slices on the grid of the training images: square pixels, padded with zeros to a square, then `size x size` pixels.
 
-    Pixels whose sides differ by more than 1 % are first resampled to squares. These are as wide as the shorter side, or as the
-    pixels of the result if those are wider. Slices of `size x size` square pixels stay as they are.
+    Pixels whose sides differ by more than 1 % are first resampled to squares. These are as wide as the shorter side, or
+    as the pixels of the result if those are wider. Slices of `size x size` square pixels stay as they are.
 
     Args:
         images: `(n, h, w)`.
-        affine: of the file. Its first two columns are the steps from row to row and from column to column. None: the pixels are
-            square.
+        affine: of the file. Its first two columns are the steps from row to row and from column to column. None: the
+            pixels are square.
         size: of the result, `(n, size, size)`.
         resample: `grid.resample`, or `grid.resample_labels`.
     """

@@ -91,7 +91,8 @@ def kspace(where: str, file: Any) -> tuple[Any, tuple[int, int, int, int]]:
 def dataset(where: str, file: Any, key: str) -> Any:
     """A dataset of numbers inside an open file.
 
-    Links and external data are refused, because an HDF5 file can name any other file of this machine as the place of its data.
+    Links and external data are refused, because an HDF5 file can name any other file of this machine as the place of its
+    data.
 
     Raises:
         InputError: if there is no such dataset.

@@ -30,8 +30,8 @@ class Volume(NamedTuple):
 def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     """Read a file. Its first bytes show its format, or else its name does.
 
-    - `.npy`, `.npz`: one array `(h, w)`, `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; of an archive with several arrays, the
-      array `image`.
+    - `.npy`, `.npz`: one array `(h, w)`, `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; of an archive with several
+      arrays, the array `image`.
     - PNG, JPEG, TIFF: gray, or colours as luminance; the pages of a TIFF are the slices.
     - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume, as AXIAL slices from foot to head, by
       the file's orientation: axes are swapped and flipped, nothing is interpolated, so an oblique file stays oblique.
@@ -43,15 +43,15 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
     lower, becomes 0 and the largest of the whole volume 1. This is the exact largest value, so a single hot pixel makes all
     others dark. Sides are padded evenly with zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else
-    its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, cropped to
-    the middle 320 x 320 pixels if it is larger.
+    its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, cropped
+    to the middle 320 x 320 pixels if it is larger.
 
     K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file. In the file its zero frequency is CENTERED at
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
     result is `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has zeros. It
-    is divided by the largest value of the zero-filled images of the whole volume: their magnitude, or with several coils the root
-    of the sum of squares. Where sides are no multiples of 8, the highest frequencies are cut off, at most 7: the field of view
-    stays and pixels get a little larger.
+    is divided by the largest value of the zero-filled images of the whole volume: their magnitude, or with several coils
+    the root of the sum of squares. Where sides are no multiples of 8, the highest frequencies are cut off, at most 7: the
+    field of view stays and pixels get a little larger.
 
     Args:
         name: of the file, for its extension and for messages.

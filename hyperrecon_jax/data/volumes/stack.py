@@ -61,7 +61,7 @@ def check_size(where: str, n: int, h: int, w: int, *, what: str = "slices") -> N
 
 
 def check_coils(where: str, n: int, c: int, h: int, w: int) -> None:
-    """Raises `InputError` if k-space, of which all coils are read, has too many coils or samples. Call it after `check_size`."""
+    """Raises `InputError` if k-space has too many coils or samples. Call `check_size` first."""
     if not 1 <= c <= MAX_COILS:
         raise InputError(f"{where} must have k-space of 1 to {MAX_COILS} coils, got {c} of {h} x {w}.")
     if n * c * h * w > MAX_PIXELS:
