@@ -181,7 +181,7 @@ async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> 
 
 
 def _report_errors(handler: Handler) -> Handler:
-    """A handler that answers an error with a sentence; status 400 for a wrong request, 500 for a defect of ours (logged)."""
+    """A handler that answers an error with a sentence; 400 for a wrong request, 500 for a defect (logged)."""
 
     async def answer(request: Request) -> Response:
         try:

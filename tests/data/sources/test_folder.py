@@ -21,7 +21,7 @@ SIZE = 32
 SETTINGS = Settings(size=SIZE, slices=100, coils=0, acquisition="", whiten=False)
 BRAIN = np.rint(population.synthesize_subject(1, size=SIZE, slices=6).images[..., 0] * 900).astype(
     np.uint16
-)  # as a scanner's numbers
+)  # like the numbers of a scanner
 RNG = np.random.default_rng(0)
 
 
