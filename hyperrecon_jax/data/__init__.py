@@ -26,41 +26,7 @@ turns its k-space into samples with `kspace.py`. In the explorer `volumes/hdf5.p
 samples again.
 """
 
-from hyperrecon_jax.data.array_files import arrays
-from hyperrecon_jax.data.cache import metadata, read
-from hyperrecon_jax.data.dataset import (
-    Dataset,
-    Samples,
-    Split,
-    drop_labels,
-    evenly_spaced,
-    images,
-    in_memory,
-    load_into_memory,
-    on_disk,
-    require_labels,
-    subset,
-)
-from hyperrecon_jax.data.prepare import files_folder, mni, mni_folder
-from hyperrecon_jax.data.sources.base import Settings
+import lazy_loader
 
-__all__ = [
-    "Dataset",
-    "Samples",
-    "Settings",
-    "Split",
-    "arrays",
-    "drop_labels",
-    "evenly_spaced",
-    "files_folder",
-    "images",
-    "in_memory",
-    "load_into_memory",
-    "metadata",
-    "mni",
-    "mni_folder",
-    "on_disk",
-    "read",
-    "require_labels",
-    "subset",
-]
+# Names are imported on their first use, from the modules in `__init__.pyi`. So `data.volumes` alone does not import JAX.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -5,7 +5,6 @@ first.
 """
 
 import numpy as np
-from PIL import Image
 
 
 def centre(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -35,18 +34,21 @@ def resample(images: np.ndarray, rows: int, columns: int) -> np.ndarray:
     The filter is a triangle as wide as the pixels of the coarser grid (Pillow's antialiased bilinear filter). So nothing
     overshoots, a constant stays constant, and the field of view keeps its ends.
     """
-    return _resize(images.astype(np.float32), rows, columns, Image.Resampling.BILINEAR)
+    return _resize(images.astype(np.float32), rows, columns, "BILINEAR")
 
 
 def resample_labels(labels: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """Labels on a grid of `rows x columns`: each pixel gets the label of the nearest pixel, uint8."""
-    return _resize(labels.astype(np.uint8), rows, columns, Image.Resampling.NEAREST)
+    return _resize(labels.astype(np.uint8), rows, columns, "NEAREST")
 
 
-def _resize(images: np.ndarray, rows: int, columns: int, filter: Image.Resampling) -> np.ndarray:
+def _resize(images: np.ndarray, rows: int, columns: int, filter_name: str) -> np.ndarray:
+    from PIL import Image  # here, because it is slow to import
+
     if images.shape[1:] == (rows, columns):
         return images
-    return np.stack([np.asarray(Image.fromarray(image).resize((columns, rows), filter)) for image in images])
+    resampling = Image.Resampling[filter_name]
+    return np.stack([np.asarray(Image.fromarray(image).resize((columns, rows), resampling)) for image in images])
 
 
 def _overlap(old_side: int, new_side: int) -> tuple[int, int, int]:

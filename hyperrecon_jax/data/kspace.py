@@ -9,7 +9,7 @@ Of a whole volume (`virtual_coils`):
     3. crop_frequencies     the central frequencies, as many as the sample has pixels
     4. to_corner            zero frequency from the centre to the corner; the image is flipped or not
     5. compress             fewer virtual coils, or coils of zeros added (`coils.compress`)
-Of each slice (`make_sample`):
+Of each slice (`make_image_and_maps`):
     6. sensitivities        maps by ESPIRiT, unless the file has maps (`coils.sensitivities`)
     7. phase                the maps take the slow phase of the image (`coils.absorb_phase`)
     8. combine              the image is the magnitude of the combined coils (`coils.combine`)
@@ -26,7 +26,6 @@ as the file may be under-sampled.
 import numpy as np
 
 from hyperrecon_jax.data import coils, grid
-from hyperrecon_jax.physics.sample import Coils, Sample
 
 CALIBRATION = 24  # side of the square of central frequencies from which maps are made
 
@@ -51,8 +50,10 @@ def virtual_coils(kspace: np.ndarray, *, rows: int, size: int, flip: bool, white
     return coils.compress(to_corner(crop_frequencies(kspace, size, size), flip=flip), count)
 
 
-def make_sample(kspace: np.ndarray, *, calibration: int = CALIBRATION, maps: np.ndarray | None = None) -> Sample:
-    """Steps 6 to 8: a slice with its maps and its image, in the units of the k-space.
+def make_image_and_maps(
+    kspace: np.ndarray, *, calibration: int = CALIBRATION, maps: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps 6 to 8: the image of a slice, in the units of the k-space, and its maps.
 
     Args:
         kspace: `(c, h, w)` complex64, zero frequency in the corner.
@@ -61,7 +62,7 @@ def make_sample(kspace: np.ndarray, *, calibration: int = CALIBRATION, maps: np.
         maps: `(c, h, w)`, those of the file; None: ESPIRiT makes them, which takes seconds.
 
     Returns:
-        The image `(h, w, 1)` float32 and the coils with their maps `(c, h, w)` complex64.
+        The image `(h, w)` float32 and the maps `(c, h, w)` complex64.
 
     Raises:
         InputError: as `coils.sensitivities`.
@@ -70,8 +71,7 @@ def make_sample(kspace: np.ndarray, *, calibration: int = CALIBRATION, maps: np.
         maps = coils.sensitivities(kspace, calibration=calibration)
     if calibration:
         maps = coils.absorb_phase(kspace, maps, calibration=calibration)
-    image = np.abs(coils.combine(kspace, maps)).astype(np.float32)
-    return Sample(image[..., None], coils=Coils(kspace, maps))
+    return np.abs(coils.combine(kspace, maps)).astype(np.float32), maps
 
 
 def crop_rows(kspace: np.ndarray, rows: int) -> np.ndarray:

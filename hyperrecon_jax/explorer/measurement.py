@@ -11,7 +11,7 @@ import numpy as np
 
 from hyperrecon_jax.data import coils
 from hyperrecon_jax.data import kspace as recipe
-from hyperrecon_jax.physics.sample import Sample
+from hyperrecon_jax.physics.sample import Coils, Sample
 from hyperrecon_jax.runtime.errors import InputError
 
 MOST_COILS = 8  # more are compressed to this number
@@ -71,13 +71,13 @@ def make_sample(acquisition: Acquisition, index: int) -> Sample:
         InputError: if the slice is not empty, but ESPIRiT finds no sensitivities in it.
     """
     kspace, centre = acquisition.kspace[index], acquisition.centre
-    sample = recipe.make_sample(kspace, calibration=centre)
-    if len(kspace) > 1 and kspace.any() and not (sample.coils and sample.coils.maps.any()):
+    image, maps = recipe.make_image_and_maps(kspace, calibration=centre)
+    if len(kspace) > 1 and kspace.any() and not maps.any():
         raise InputError(
             f"Slice {index} must show what several coils saw of one image, but no sensitivities can be estimated from"
             f" the {centre} x {centre} frequencies of its centre."
         )
-    return sample
+    return Sample(image[..., None], coils=Coils(kspace, maps))
 
 
 def _check_maps_possible(name: str, count: int, centre: int) -> None:

@@ -58,7 +58,7 @@ def test_a_reconstruction_is_that_of_the_model_and_its_scores_are_right(folder, 
     np.testing.assert_allclose(info["metrics"]["mae"], np.abs(planes[0] - planes[1]).mean(), rtol=1e-4)
 
 
-def test_measured_k_space_gives_what_its_image_gives(engine):
+def test_measured_k_space_gives_the_same_as_its_image(engine):
     """The run has no noise: all of k-space, centred as in files, is under-sampled as the image is."""
     image = np.random.default_rng(1).random((2, 24, 16)).astype(np.float32)
     image /= image.max()
@@ -312,8 +312,8 @@ def test_three_losses_and_runs_with_nothing_to_move(folder):
     train.run(complete(members), folder / "members", say=lambda _: None)
     engine = Engine(folder / "members")
     assert sorted(engine.select_diverse("test", 0, 6)[0]) == [[0.1], [0.7]]
-    both = [engine.reconstruct("test", 0, [lam])[1]["metrics"]["ssim"] for lam in (0.1, 0.7)]
-    np.testing.assert_allclose(engine.find_best("test", 0, "ssim")[1], max(both), rtol=1e-5)
+    ssim = [engine.reconstruct("test", 0, [lam])[1]["metrics"]["ssim"] for lam in (0.1, 0.7)]
+    np.testing.assert_allclose(engine.find_best("test", 0, "ssim")[1], max(ssim), rtol=1e-5)
     fixed = {**settings, "model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "constant", "value": (0.5,)}}
     train.run(complete(fixed), folder / "fixed", say=lambda _: None)
     with pytest.raises(InputError, match="nothing to move"):

@@ -310,7 +310,7 @@ def test_a_page_of_too_much_is_refused(folder):
     ("args", "message"),
     [((), "Say what to explore: --run RUN"), (("--run", "none"), "none/config.json cannot be read")],
 )
-def test_mistakes_are_told_in_a_sentence(tmp_path, args, message):
+def test_mistakes_get_a_sentence(tmp_path, args, message):
     result = python("-m", "bin.explore", *args, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr

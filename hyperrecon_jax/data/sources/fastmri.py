@@ -133,9 +133,10 @@ def _read_measurements(path: Path, index: list[int], settings: Settings) -> tupl
     kspace = recipe.virtual_coils(
         kspace, rows=hdf5.CROP, size=settings.size, flip=True, whiten=settings.whiten, count=settings.coils
     )
-    samples = [recipe.make_sample(kspace[i], maps=None if file_maps is None else file_maps[i]) for i in range(len(kspace))]
-    image = np.stack([sample.image[..., 0] for sample in samples])
-    maps = np.stack([sample.coils.maps for sample in samples if sample.coils])
+    pairs = [
+        recipe.make_image_and_maps(kspace[i], maps=None if file_maps is None else file_maps[i]) for i in range(len(kspace))
+    ]
+    image, maps = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
     scale = peak(path, image)
     return image / scale, kspace / scale, maps
 
