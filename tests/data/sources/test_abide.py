@@ -1,4 +1,4 @@
-"""FreeSurfer's volumes of ABIDE, written here with nibabel: the subjects, their slices, and the message for each mistake."""
+"""FreeSurfer's volumes of ABIDE, written here with nibabel: subjects, slices, and the message for each mistake."""
 
 import os
 import re
@@ -36,10 +36,8 @@ def lia(slices):
 
 def write(folder, *, images=IMAGES, codes=CODES, image="norm.mgz", labels="aseg.mgz", affine=LIA, codes_affine=None):
     folder.mkdir(parents=True, exist_ok=True)
-    for name, slices, position in (
-        (image, images, affine),
-        (labels, codes, affine if codes_affine is None else codes_affine),
-    ):
+    codes_affine = affine if codes_affine is None else codes_affine
+    for name, slices, position in ((image, images, affine), (labels, codes, codes_affine)):
         if slices is not None:
             form = nibabel.MGHImage if ".mg" in name else nibabel.Nifti1Image
             values = slices if slices.dtype.kind == "f" else slices.astype(np.uint8)
