@@ -175,7 +175,7 @@ class Shelf:
         else:
             samples = Sample(shown.file.slices[index][None, ..., None])
         samples = jax.tree.map(jnp.asarray, samples)
-        y = take(scoring.measure(shown.problem, self._key, samples, jnp.asarray([index])), 0)
+        y = take(scoring.observe_samples(shown.problem, self._key, samples, jnp.asarray([index])), 0)
         return Measured(y, shown.problem.to_net_input(y), samples.image[0] if shown.truth else None)
 
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare, train
-from hyperrecon_jax.commands.evaluation_pictures import ends
+from hyperrecon_jax.commands.evaluation_pictures import lambda_ends
 from hyperrecon_jax.runs import checkpoint, report
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
@@ -71,7 +71,7 @@ def study(
         folder / PICTURE,
         gaps,
         [f"seed {seed}" for seed in range(seeds)],
-        ends=ends(config.loss.terms),
+        ends=lambda_ends(config.loss.terms),
         tolerance=TOLERANCE,
     )
     say(f"\n{table(found)}\n\nLook at {folder / PICTURE}; the table is in {folder / TABLE}.")

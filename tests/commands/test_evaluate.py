@@ -162,7 +162,7 @@ def test_mistakes_are_told_in_a_sentence(folder, args, message):
 def test_runs_of_other_images_do_not_compare(folder, tmp_path):
     scores = folder / "hyper" / "evaluation" / "scores.nc"
     if not scores.exists():
-        evaluate.evaluate_run(folder / "hyper", scores.parent, points=3, say=lambda _: None)
+        evaluate.evaluate(folder / "hyper", scores.parent, points=3, say=lambda _: None)
     other = tmp_path / "other"
     (other / "evaluation").mkdir(parents=True)
     ds = xr.load_dataset(scores).assign_attrs(test_images="0", steps=0)

@@ -12,7 +12,7 @@ import pytest
 from helper import explorable, npy
 
 from hyperrecon_jax.commands import train
-from hyperrecon_jax.commands.evaluate import evaluate_run
+from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer import engine as module
 from hyperrecon_jax.explorer import measurement, shelf
@@ -42,7 +42,7 @@ def test_a_reconstruction_is_that_of_the_model_and_its_scores_are_right(folder, 
     experiment, state = load(folder / "run")
     setup = experiment.setup
     x = experiment.dataset.test.samples.arrays.image[1]
-    (y,) = scoring.measure(setup.problem, experiment.key_test, Sample(jnp.asarray(x)[None]), jnp.array([1]))
+    (y,) = scoring.observe_samples(setup.problem, experiment.key_test, Sample(jnp.asarray(x)[None]), jnp.array([1]))
     expected = model.reconstruct(setup.model, report.variables(state), jnp.array([0.3]), setup.problem.to_net_input(y))
     image, known = engine.reconstruct("test", 1, [0.3])
     np.testing.assert_allclose(image, expected[..., 0], atol=1e-5)
@@ -220,11 +220,11 @@ def test_what_the_page_is_told(engine):
 
 
 def test_the_landscape_is_shown_if_it_is_of_this_run_and_its_images(folder, engine):
-    ds = evaluate_run(folder / "run", folder / "run" / "evaluation", points=3, say=lambda _: None)
+    ds = evaluate(folder / "run", folder / "run" / "evaluation", points=3, say=lambda _: None)
     found = engine.about()["evaluation"]
     np.testing.assert_allclose(found["axes"], [[0, 0.5, 1]])
     np.testing.assert_allclose(found["values"]["ssim"], ds["ssim"].mean("image"))
-    evaluate_run(folder / "run", folder / "run" / "evaluation", points=3, count=2, say=lambda _: None)
+    evaluate(folder / "run", folder / "run" / "evaluation", points=3, count=2, say=lambda _: None)
     assert engine.about()["evaluation"] is None
 
 
