@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from tqdm import tqdm
@@ -170,9 +169,7 @@ def _start_lams(experiment: Experiment) -> np.ndarray:
     return np.asarray(hyperparams.grid(11 if count < 3 else 4, count))
 
 
-def _input_maker(
-    experiment: Experiment, metric: str, fraction: float
-) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
+def _input_maker(experiment: Experiment, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
     """A compiled function of a key, samples and their places.
 
     It returns the network's input from the whole measurement, the input that lambda is chosen by, and the score's target.

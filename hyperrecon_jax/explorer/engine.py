@@ -21,6 +21,8 @@ from hyperrecon_jax.commands.evaluate import SCORES
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.evaluation import choose, diverse, scores, scoring
 from hyperrecon_jax.explorer.shelf import Shelf
+from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, SHOWN, average, function_to_maximize, page_facts
+from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model, apply_main, network_at, reconstruct
 from hyperrecon_jax.physics import operators
@@ -30,8 +32,7 @@ from hyperrecon_jax.runs.experiment import load
 from hyperrecon_jax.runs.names import term_name
 from hyperrecon_jax.runtime.errors import InputError
 
-METRICS = ("psnr", "ssim", "mae", "hfen")
-SIGN = {name: 1 if name in scores.HIGHER else -1 for name in METRICS}
+METRICS = SHOWN
 HINTS = {
     "mae": "smoother",
     "mse": "smoother",
@@ -89,6 +90,7 @@ class Engine:
             "lams": [self._ends(k) for k in range(len(self.terms) - 1)],
             "metrics": METRICS,
             "best_metrics": METRICS,
+            "metric_facts": page_facts((*METRICS, "data_consistency")),
             "volumes": self.shelf.listed(),
             "evaluation": self._evaluation(),
             "writable": True,
@@ -114,8 +116,13 @@ class Engine:
         if (ds.attrs.get("steps"), ds.attrs.get("test_images")) != (self.steps, self._test_images):
             return None
         lams = [f"lam_{k}" for k in range(1, len(self.terms))]
-        means = {name: ds[name].mean("image").transpose(*lams).values.ravel() for name in METRICS if name in ds}
-        values = {name: mean.astype(float).tolist() for name, mean in means.items() if np.isfinite(mean).all()}
+        values = {}
+        for name in METRICS:
+            if name in ds:
+                rows = ds[name].transpose(*lams, "image").values.reshape(-1, ds.sizes["image"])
+                means = [average(name, row) for row in rows]
+                if np.isfinite(means).all():
+                    values[name] = means
         return {"axes": [ds[lam].values.tolist() for lam in lams], "values": values} if values else None
 
     def warm(self) -> None:
@@ -170,9 +177,9 @@ class Engine:
         known = measured.x is not None
         quality = np.concatenate([part["psnr" if known else "data_consistency"] for _, part in parts])[: len(lams)]
         if known:
-            good = np.union1d(diverse.good(quality), np.flatnonzero(quality >= quality.max() - NEAR))
+            good = np.union1d(diverse.select_good(quality), np.flatnonzero(quality >= quality.max() - NEAR))
         else:
-            good = diverse.good(-quality, percentile=50)
+            good = diverse.select_good(-quality, percentile=50)
         chosen = good[diverse.diverse_set(x_hat[good], min(count, len(good)))]
         among = (
             f"PSNR among the best tenth, or within {NEAR:g} dB of the best,"
@@ -190,7 +197,7 @@ class Engine:
         if measured.x is None:
             raise InputError("The best lambda needs the truth, which is not known of this volume.")
         lam, value = self._climb(self.variables, self._starts(), METRICS.index(metric), measured.net_input, measured.x)
-        return _plain(lam), SIGN[metric] * float(value)
+        return _plain(lam), METRIC_TABLE[metric].sign * float(value)
 
     def export(
         self,
@@ -298,14 +305,14 @@ def _climb(model, variables, starts, metric, net_input, x):
 
     def value(lam):
         x_hat = reconstruct(model, variables, lam, net_input)
-        of = [lambda x_hat, name=name: SIGN[name] * scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS]
-        return jax.lax.switch(metric, of, x_hat)
+        scores = [lambda x_hat, name=name: function_to_maximize(name)(x_hat, x) for name in METRICS]
+        return jax.lax.switch(metric, scores, x_hat)
 
     return choose.best_lambda(value, starts)
 
 
 def _values(x_hat, x):
-    return {name: scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS}
+    return {name: FULL_REFERENCE[name](x_hat, x) for name in METRICS}
 
 
 _compare = jax.jit(_values)

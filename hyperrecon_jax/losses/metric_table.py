@@ -71,11 +71,13 @@ def _psnr_gain(inputs: MetricInputs) -> jax.Array:
 
 
 def _total_loss(inputs: MetricInputs) -> jax.Array:
+    assert inputs.lam is not None, "the zero-filled input has no lambda"
     return weighted_loss(inputs.objective, inputs.lam, term_values(inputs.objective, inputs.outcome))
 
 
 def _region_scores(inputs: MetricInputs) -> jax.Array:
     """The Dice score of each region, `(regions,)`."""
+    assert inputs.labels_hat is not None, "the scorer segments where Dice is wanted"
     return metrics.dice(inputs.labels_hat, inputs.outcome.labels, num_classes=len(LABELS))
 
 

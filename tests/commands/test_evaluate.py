@@ -84,7 +84,7 @@ def test_evaluate_then_compare(folder):
 
 def test_gaps_to_networks_at_different_lambdas_are_drawn_each_at_its_own(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(compare.figures, "comparison", lambda path, **given: drawn.update(given))
+    monkeypatch.setattr(compare.figures, "comparison", lambda path, **options: drawn.update(options))
     rows = [
         {"lambdas": [[lam] for lam in lams], "mae": {what: [*values] for what in ("at_lambdas", "low", "high")}}
         for lams, values in (((0.0, 0.5, 1.0), (1, 2, 3)), ((0.5, 0.7), (4, 5)))
