@@ -68,7 +68,7 @@ def draw_metrics(out: Path, ds: xr.Dataset, summary: xr.Dataset, terms: Sequence
 
 
 def _draw_landscape(path: Path, summary: xr.Dataset, metric: str, axes: Sequence[np.ndarray]) -> None:
-    label, sign = figures.upward(metric)
+    label, sign = figures.label_and_sign(metric)
     values = sign * summary[metric].sel(statistic="mean").values
     is_ensemble = summary.attrs["kind"] == "ensemble"
     if is_ensemble:

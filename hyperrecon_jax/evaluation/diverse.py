@@ -3,8 +3,8 @@
 Sample lambda densely, `select_good` the reconstructions with a high PSNR, and take the `furthest_pair` of them, or a
 `diverse_set`.
 
-Images are float `(m, ...)`, from NumPy or JAX. Distances are l2, over all axes but the first, in double precision. They come
-from one Gram matrix `(m, m)`. The images may fill most of the memory: they are never copied as a whole on the host.
+Images are float `(m, ...)`, from NumPy or JAX. Distances are l2, over all axes but the first, in double precision, and
+come from one Gram matrix `(m, m)`. The images may fill most of the memory: they are never copied as a whole on the host.
 
 `InputError` if the images are not float, too few, or not finite.
 """

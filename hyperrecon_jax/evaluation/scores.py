@@ -45,7 +45,7 @@ def make_dataset(
         input_values: `{metric: (n,)}`, of the zero-filled input.
         subjects: `(n,)` integers, the subject of each image.
         index: `(n,)` integers, the place of each image in its split.
-        attrs: attributes of the dataset. Text and numbers are stored as they are, everything else as JSON. None is left out.
+        attrs: attributes of the dataset. Text and numbers are stored unchanged, other values as JSON. None is left out.
 
     Raises:
         InputError: for an unknown metric or a wrong shape.

@@ -1,4 +1,4 @@
-"""The picture of a run: of reconstructions over lambda, or of a segmentation."""
+"""Overviews as PNG: the picture of a run (reconstructions over lambda, or segmentations) and of prepared data."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,16 +10,16 @@ from matplotlib.patches import Patch
 
 from hyperrecon_jax.figures.crops import busiest_part, frame
 
-# Background, then Okabe and Ito's: neighbours in the brain differ in lightness, too, so that they do in gray.
+# Background, then colours of Okabe and Ito. Neighbours in the brain also differ in lightness, for a gray copy.
 REGIONS = ("#000000", "#009E73", "#F0E442", "#56B4E9", "#D55E00")
 
 
 def splits(path: Path, groups: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> None:
-    """Some slices of each split, a row each.
+    """Draw some slices of each split in a row.
 
     Args:
         path: of the PNG to write.
-        groups: by the name of the split, images `(n, h, w)` in [0, 1], and a title for each.
+        groups: for each name of a split, images `(n, h, w)` in [0, 1] and their titles.
     """
     columns = max(len(images) for images, _ in groups.values())
     figure = Figure(figsize=(1.9 * columns + 0.4, 2.15 * len(groups)), layout="constrained")
@@ -45,7 +45,7 @@ def reconstructions(
     scores: Sequence[Sequence[tuple[float, float]]],
     heading: str,
 ) -> None:
-    """Test slices in rows: truth, input, reconstructions over lambda; under them a magnified part and the error.
+    """Draw test slices in rows: truth, input and reconstructions over lambda; below them a magnified part and the error.
 
     Args:
         path: of the PNG to write.
@@ -55,7 +55,7 @@ def reconstructions(
         titles: a title for each of the l lambdas.
         input_scores: (PSNR in dB, SSIM) of each input.
         scores: `scores[l][n]` likewise.
-        heading: a line over the picture.
+        heading: a line above the picture.
     """
     count, lams = len(truth), len(x_hat)
     bound = float(np.quantile(np.abs(x_hat - truth), 0.999))
@@ -116,14 +116,14 @@ def segmentations(
     names: Sequence[str],
     dice: Sequence[float],
 ) -> None:
-    """Test slices in rows: the image, its true and its predicted labels, and where the two differ.
+    """Draw test slices in rows: the image, its true labels, its predicted labels, and where the two differ.
 
     Args:
         path: of the PNG to write.
         images: `(n, h, w)` in [0, 1].
         truth: `(n, h, w)` integers, indices into `names`.
-        predicted: likewise.
-        names: of the labels, as many as `REGIONS` at most.
+        predicted: the same, of the network.
+        names: of the labels, at most as many as `REGIONS`.
         dice: `(n,)`, mean over the regions of a slice.
     """
     count = len(images)

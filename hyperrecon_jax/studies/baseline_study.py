@@ -116,7 +116,7 @@ def rows(gaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown: mean and worst of each metric, above 0 where the HyperRecon is better."""
     metrics = [name for name in found[0] if name != "seed"]
-    names = [figures.upward(metric)[0] for metric in metrics]
+    names = [figures.label_and_sign(metric)[0] for metric in metrics]
     lines = [
         f"| seed | {' | '.join(f'Δ{name}, mean and worst' for name in names)} |",
         "| --- " * (1 + len(metrics)) + "|",

@@ -13,7 +13,7 @@ from helper import explorable, npy
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
-from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.explorer import engine as module
 from hyperrecon_jax.explorer import measurement, shelf
 from hyperrecon_jax.explorer.engine import Engine
@@ -216,14 +216,21 @@ def test_what_the_page_is_told(engine):
     }
     images = np.random.default_rng(0).random((3, 16, 16)) * np.array([0.1, 1, 0.5])[:, None, None]
     assert engine.shelf.volume(engine.shelf.add("three.npy", npy(images)))["start"] == 1
+    assert set(about["metric_facts"]) == {*about["metrics"], "data_consistency"}
+    assert about["metric_facts"]["hfen"]["label"] == "HFEN"
     json.dumps(about, allow_nan=False)
 
 
 def test_the_landscape_is_shown_if_it_is_of_this_run_and_its_images(folder, engine):
     ds = evaluate(folder / "run", folder / "run" / "evaluation", points=3, say=lambda _: None)
-    found = engine.about()["evaluation"]
-    np.testing.assert_allclose(found["axes"], [[0, 0.5, 1]])
-    np.testing.assert_allclose(found["values"]["ssim"], ds["ssim"].mean("image"))
+    landscape = engine.about()["evaluation"]
+    np.testing.assert_allclose(landscape["axes"], [[0, 0.5, 1]])
+    np.testing.assert_allclose(landscape["values"]["ssim"], ds["ssim"].mean("image"))
+    ds["psnr"].values[:, 1] = np.inf  # a black slice that is matched exactly
+    scores.save(folder / "run" / "evaluation" / "scores.nc", ds)
+    values = engine.about()["evaluation"]["values"]
+    np.testing.assert_allclose(values["psnr"], ds["psnr"].isel(image=[0, 2]).mean("image"))
+    assert set(values) == {"psnr", "ssim", "mae", "hfen"}
     evaluate(folder / "run", folder / "run" / "evaluation", points=3, count=2, say=lambda _: None)
     assert engine.about()["evaluation"] is None
 

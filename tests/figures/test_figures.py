@@ -267,7 +267,7 @@ def test_curves_differ_without_colour(tmp_path, drawn):
     ],
 )
 def test_higher_is_better(metric, expected):
-    assert figures.curves.upward(metric) == expected
+    assert figures.label_and_sign(metric) == expected
 
 
 def test_the_best_of_an_error_is_the_lowest():

@@ -234,7 +234,7 @@ def _gap_table(found: Numbers) -> list[Table]:
     for task, one in found.get("supervised", {}).items():
         gaps = [np.array(one["metrics"][name]["gaps"]) for name in metrics]
         rows.append((TASKS[task], *(f"{shown(gap.mean(), '+.4f')} ({shown(gap.min(), '+.4f')})" for gap in gaps)))
-    head = ("task", *(f"Δ{figures.upward(name)[0]}" for name in metrics))
+    head = ("task", *(f"Δ{figures.label_and_sign(name)[0]}" for name in metrics))
     caption = (
         "HyperRecon-L less U-Nets, above 0 where it is better: the mean over the U-Nets' λ and, in brackets, the worst."
     )
