@@ -78,16 +78,10 @@ def choose(
     experiment, state = load(run)
     _check_run(run, experiment, metric, fraction)
     worth_metrics = WORTH_METRICS if metric == HELD_OUT else (metric,)
-    ds = load_or_evaluate(run, say=say)
-    for name in worth_metrics:
-        if name not in ds:
-            raise InputError(
-                f"The evaluation of {run} must have {name}: python -m bin.evaluate --run {run} --metrics {name}"
-            )
+    grid_scores = _grid_scores(run, worth_metrics, say=say)
     start = time.monotonic()
     variables = report.variables(state)
-    samples = subset(experiment.dataset.test.samples, ds["image"].values)
-    grid_scores = ds[[*worth_metrics]]
+    samples = subset(experiment.dataset.test.samples, grid_scores["image"].values)
     if per_image:
         say(f"Choosing a lambda for each of {samples.size} test images by {metric} ...")
         choice = _choose_per_image(experiment, variables, samples, metric, fraction, worth_metrics)
@@ -155,6 +149,17 @@ def _check_run(run: Path, experiment: Experiment, metric: str, fraction: float) 
         _, withheld = partition(jax.random.key(0), make_mask(config, shape), fraction=fraction)
         if not withheld.any():
             raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
+
+
+def _grid_scores(run: Path, metrics: Sequence[str], *, say: Say) -> xr.Dataset:
+    """The scores of the test images on the grid of the run's evaluation."""
+    ds = load_or_evaluate(run, say=say)
+    for name in metrics:
+        if name not in ds:
+            raise InputError(
+                f"The evaluation of {run} must have {name}: python -m bin.evaluate --run {run} --metrics {name}"
+            )
+    return ds[[*metrics]]
 
 
 def _start_lams(experiment: Experiment) -> np.ndarray:

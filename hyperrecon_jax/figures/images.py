@@ -110,9 +110,9 @@ def _draw_image(
     **options: Any,
 ) -> None:
     """Draw an image and its magnified part in two panels, as gray in [0, 1] unless other options of `imshow` are passed."""
-    for axis, shown in zip(axes, (image, image[part]), strict=True):
+    for axis, pixels in zip(axes, (image, image[part]), strict=True):
         axis.set(visible=True, xticks=[], yticks=[])
-        axis.imshow(shown, **({"cmap": "gray", "vmin": 0, "vmax": 1} | options))
+        axis.imshow(pixels, **({"cmap": "gray", "vmin": 0, "vmax": 1} | options))
     axes[1].spines[:].set(color=style.FRAME, linewidth=1)
     axes[0].set_title(title, pad=3)
     if psnr is not None:

@@ -84,9 +84,10 @@ def grid(
     return figure, axes
 
 
-def bar_beside(figure: Figure, first: Axes, last: Axes) -> Axes:
-    """Axes of a colour bar, to the right of a column of panels from the first to the last."""
-    (x, y, w, _), top, inch = last.get_position().bounds, first.get_position().y1, 1 / figure.get_figwidth()
+def bar_beside(figure: Figure, top_panel: Axes, bottom_panel: Axes) -> Axes:
+    """Axes of a colour bar, to the right of a column of panels from the top panel to the bottom panel."""
+    (x, y, w, _), top = bottom_panel.get_position().bounds, top_panel.get_position().y1
+    inch = 1 / figure.get_figwidth()
     return figure.add_axes((x + w + 0.08 * inch, y, 0.1 * inch, top - y))
 
 

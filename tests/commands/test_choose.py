@@ -122,10 +122,10 @@ def test_a_metric_that_the_evaluation_lacks(folder):
     ],
 )
 def test_what_cannot_be_chosen_is_told_before_anything_is_done(folder, name, options, message):
-    before = sorted(path.name for path in (folder / name).iterdir())
+    files_before = sorted(path.name for path in (folder / name).iterdir())
     with pytest.raises(InputError, match=message):
         choose.choose(folder / name, say=lambda _: None, **options)
-    assert sorted(path.name for path in (folder / name).iterdir()) == before
+    assert sorted(path.name for path in (folder / name).iterdir()) == files_before
 
 
 @pytest.mark.parametrize(

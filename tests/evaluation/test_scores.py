@@ -1,4 +1,4 @@
-"""The file of scores read by others, and its statistics against plain loops and SciPy."""
+"""The file of scores as other programs read it, and its statistics against plain loops and SciPy."""
 
 import csv
 import itertools
@@ -87,8 +87,8 @@ def test_lambdas_are_the_decimals_they_were():
     ds = make()
     assert ds["lam_2"].values.tolist() == [0.3, 0.7, 0.9]
     np.testing.assert_array_equal(ds["lam_1"].values.astype(np.float32), AXES[0])
-    again = scores.make_dataset([jnp.asarray(AXES[1])], {}, input_values={}, subjects=[1], index=[0], attrs={})
-    assert again["lam_1"].values.tolist() == [0.3, 0.7, 0.9]
+    ds = scores.make_dataset([jnp.asarray(AXES[1])], {}, input_values={}, subjects=[1], index=[0], attrs={})
+    assert ds["lam_1"].values.tolist() == [0.3, 0.7, 0.9]
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
