@@ -10,6 +10,7 @@ from helper import Net
 
 from hyperrecon_jax import losses
 from hyperrecon_jax.data import in_memory
+from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.evaluation.scoring import (
     MAX_BATCH,
     Scorer,
@@ -18,7 +19,7 @@ from hyperrecon_jax.evaluation.scoring import (
     reconstruct_at_lambdas,
 )
 from hyperrecon_jax.losses import metrics
-from hyperrecon_jax.losses.metric_table import DICE, METRICS
+from hyperrecon_jax.losses.metric_table import DICE, METRICS, Metric
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.models.model import generate_weights, init, reconstruct, without_norms
 from hyperrecon_jax.physics.operators import awgn, denoising, magnitude
@@ -54,17 +55,17 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
     labels = np.digitize(IMAGES[..., 0], [0.5, 0.8])
     samples = in_memory(Sample(IMAGES, labels.astype(np.uint8)))
     names = tuple(METRICS)
-    scores, input_scores = make_scorer(names=names, chunk=2, segment=segment).run(VARIABLES, samples, LAMS, KEY)
+    values, input_values = make_scorer(names=names, chunk=2, segment=segment).run(VARIABLES, samples, LAMS, KEY)
     in_one_batch, _ = make_scorer(names=names, chunk=8, segment=segment).run(VARIABLES, samples, LAMS, KEY)
-    assert tuple(scores) == names
-    assert set(input_scores) == {*METRICS} - {"rpsnr", "weight_l1", "loss"}
+    assert tuple(values) == names
+    assert set(input_values) == {*METRICS} - {"rpsnr", "weight_l1", "loss"}
     reconstruct_one = jax.jit(lambda lam, y: reconstruct(MODEL, VARIABLES, lam, OPERATOR.to_net_input(y)))
     for j, x in enumerate(IMAGES):
         y = awgn(jax.random.fold_in(KEY, j), jnp.asarray(x), sigma=0.1)
         x_input = magnitude(OPERATOR.to_net_input(y))
-        np.testing.assert_allclose(input_scores["psnr"][j], metrics.psnr(x_input, x), rtol=1e-4)
-        np.testing.assert_allclose(input_scores["total_variation"][j], losses.total_variation(x_input), rtol=1e-4)
-        np.testing.assert_allclose(input_scores["dice"][j], np.mean(dice(segment(x_input), labels[j])), rtol=1e-5)
+        np.testing.assert_allclose(input_values["psnr"][j], metrics.psnr(x_input, x), rtol=1e-4)
+        np.testing.assert_allclose(input_values["total_variation"][j], losses.total_variation(x_input), rtol=1e-4)
+        np.testing.assert_allclose(input_values["dice"][j], np.mean(dice(segment(x_input), labels[j])), rtol=1e-5)
         for i, lam in enumerate(LAMS):
             x_hat = reconstruct_one(lam, y)
             theta = generate_weights(MODEL, VARIABLES["params"], lam)
@@ -74,7 +75,7 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
                 "mae": losses.mae(x_hat, x),
                 "mse": np.mean(np.square(x_hat - x)),
                 "hfen": metrics.hfen(x_hat, x),
-                "rpsnr": metrics.psnr(x_hat, x) - input_scores["psnr"][j],
+                "rpsnr": metrics.psnr(x_hat, x) - input_values["psnr"][j],
                 "data_consistency": np.sum(np.square(x_hat - y)),
                 "total_variation": losses.total_variation(x_hat),
                 "wavelet_l1": losses.wavelet_l1(x_hat),
@@ -83,9 +84,9 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
                 **dict(zip(DICE[1:], [*dice(segment(x_hat), labels[j]), np.nan, np.nan], strict=True)),
                 "loss": weighted_loss(OBJECTIVE, lam, term_values(OBJECTIVE, Outcome(x_hat, Sample(x), y, theta))),
             }
-            assert scores.keys() == expected.keys()
+            assert values.keys() == expected.keys()
             for name, value in expected.items():
-                np.testing.assert_allclose(scores[name][i, j], value, rtol=1e-4, atol=1e-4, err_msg=name)
+                np.testing.assert_allclose(values[name][i, j], value, rtol=1e-4, atol=1e-4, err_msg=name)
                 np.testing.assert_allclose(in_one_batch[name][i, j], value, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
@@ -100,14 +101,14 @@ def test_dice_of_a_network_that_segments():
     scorer = Scorer(model, objective, simulated(OPERATOR), names=(*DICE, "loss"), segment=three)
     labels = np.random.default_rng(1).integers(0, 3, (5, 16, 16))
     samples = in_memory(Sample(IMAGES, labels.astype(np.uint8)))
-    scores, input_scores = scorer.run(variables, samples, np.zeros((1, 0), np.float32), KEY)
-    assert input_scores == {}
+    values, input_values = scorer.run(variables, samples, np.zeros((1, 0), np.float32), KEY)
+    assert input_values == {}
     for j, x in enumerate(IMAGES):
         logits = reconstruct(model, variables, jnp.zeros(0), OPERATOR.to_net_input(jnp.asarray(x)))
         expected = dice(three(logits), labels[j])
-        np.testing.assert_allclose([scores[name][0, j] for name in DICE[1:]], [*expected, np.nan, np.nan], rtol=1e-5)
-        np.testing.assert_allclose(scores["dice"][0, j], np.mean(expected), rtol=1e-5)
-        np.testing.assert_allclose(scores["loss"][0, j], losses.soft_dice(logits, labels[j]), rtol=1e-5)
+        np.testing.assert_allclose([values[name][0, j] for name in DICE[1:]], [*expected, np.nan, np.nan], rtol=1e-5)
+        np.testing.assert_allclose(values["dice"][0, j], np.mean(expected), rtol=1e-5)
+        np.testing.assert_allclose(values["loss"][0, j], losses.soft_dice(logits, labels[j]), rtol=1e-5)
 
 
 def test_as_many_images_as_memory_holds(monkeypatch):
@@ -141,3 +142,17 @@ def test_reconstructions_have_lambda_first():
         MODEL, VARIABLES, LAMS[1], OPERATOR.to_net_input(awgn(jax.random.fold_in(KEY, 2), IMAGES[2], sigma=0.1))
     )
     np.testing.assert_allclose(x_hat[1, 2], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_new_metric_is_one_row_of_the_table(monkeypatch):
+    def worst_pixel(x_hat, x):
+        return jnp.abs(x_hat - x).max((-3, -2, -1))
+
+    row = Metric("worst", "largest absolute error", higher_is_better=False, needs_reference=True, compare=worst_pixel)
+    monkeypatch.setitem(METRICS, "worst", row)
+    values, input_values = make_scorer(names=("worst", "mae")).run(VARIABLES, SAMPLES, LAMS, KEY)
+    assert np.all(values["worst"] > values["mae"])
+    axes, index = [np.array([0.0, 0.6], np.float32)], np.arange(5)
+    ds = scores.make_dataset(axes, values, input_values=input_values, subjects=index, index=index, attrs={})
+    lowest = values["worst"].mean(1).argmin()
+    assert scores.find_best(scores.summarize(ds), "worst")[0] == (float(ds["lam_1"][lowest]),)
