@@ -22,6 +22,8 @@ from hyperrecon_jax.commands.evaluate import SCORES
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.evaluation import choose, diverse, scores, scoring
 from hyperrecon_jax.explorer.volume_store import MeasuredSlice, VolumeStore
+from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, SHOWN, average, function_to_maximize, page_facts
+from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model, apply_main, network_at, reconstruct
 from hyperrecon_jax.physics import operators
@@ -31,8 +33,7 @@ from hyperrecon_jax.runs.experiment import load
 from hyperrecon_jax.runs.names import term_name
 from hyperrecon_jax.runtime.errors import InputError
 
-METRICS = ("psnr", "ssim", "mae", "hfen")
-SIGN = {name: 1 if name in scores.HIGHER else -1 for name in METRICS}
+METRICS = SHOWN
 HINTS = {
     "mae": "smoother",
     "mse": "smoother",
@@ -90,6 +91,7 @@ class Engine:
             "lams": [self._lambda_ends(k) for k in range(len(self.terms) - 1)],
             "metrics": METRICS,
             "best_metrics": METRICS,
+            "metric_facts": page_facts((*METRICS, "data_consistency")),
             "volumes": self.volumes.describe_all(),
             "evaluation": self._landscape(),
             "writable": True,
@@ -118,8 +120,13 @@ class Engine:
         if (ds.attrs.get("steps"), ds.attrs.get("test_images")) != (self.steps, self._test_images):
             return None
         lams = [f"lam_{k}" for k in range(1, len(self.terms))]
-        means = {name: ds[name].mean("image").transpose(*lams).values.ravel() for name in METRICS if name in ds}
-        values = {name: mean.astype(float).tolist() for name, mean in means.items() if np.isfinite(mean).all()}
+        values = {}
+        for name in METRICS:
+            if name in ds:
+                rows = ds[name].transpose(*lams, "image").values.reshape(-1, ds.sizes["image"])
+                means = [average(name, row) for row in rows]
+                if np.isfinite(means).all():
+                    values[name] = means
         return {"axes": [ds[lam].values.tolist() for lam in lams], "values": values} if values else None
 
     def compile_ahead(self) -> None:
@@ -171,8 +178,7 @@ class Engine:
 
         With a reference, good are the reconstructions above the 90th percentile of PSNR, and also those within half a dB of
         the best: with two losses the best tenth is a single short interval of lambda. Without a reference, good is the
-            half that is
-        nearest to the measurement.
+        half that is nearest to the measurement.
 
         Args:
             volume, index: which slice.
@@ -190,10 +196,10 @@ class Engine:
         has_reference = measured.x is not None
         if has_reference:
             psnr = metrics["psnr"]
-            good = np.union1d(diverse.good(psnr), np.flatnonzero(psnr >= psnr.max() - NEAR))
+            good = np.union1d(diverse.select_good(psnr), np.flatnonzero(psnr >= psnr.max() - NEAR))
             condition = f"PSNR among the best tenth, or within {NEAR:g} dB of the best,"
         else:
-            good = diverse.good(-metrics["data_consistency"], percentile=50)
+            good = diverse.select_good(-metrics["data_consistency"], percentile=50)
             condition = "The half nearest the measurement"
         chosen = good[diverse.diverse_set(x_hat[good], min(count, len(good)))]
         criterion = f"{condition} of {len(lams)} lambdas; of these, the {len(chosen)} that differ most."
@@ -208,7 +214,7 @@ class Engine:
             raise InputError("The best lambda needs the truth, which is not known of this volume.")
         starts = self._start_lambdas()
         lam, value = self._best_lambda(self.variables, starts, METRICS.index(metric), measured.net_input, measured.x)
-        return _round_lambda(lam), SIGN[metric] * float(value)
+        return _round_lambda(lam), METRIC_TABLE[metric].sign * float(value)
 
     def export(
         self,
@@ -330,7 +336,7 @@ def _best_lambda(model, variables, starts, metric, net_input, x):
 
     def value(lam):
         x_hat = reconstruct(model, variables, lam, net_input)
-        metrics = [lambda x_hat, name=name: SIGN[name] * scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS]
+        metrics = [lambda x_hat, name=name: function_to_maximize(name)(x_hat, x) for name in METRICS]
         return jax.lax.switch(metric, metrics, x_hat)
 
     return choose.best_lambda(value, starts)
@@ -343,7 +349,7 @@ def _scores(problem: Problem, x_hat: jax.Array, measured: MeasuredSlice) -> dict
 
 
 def _metrics(x_hat, x):
-    return {name: scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS}
+    return {name: FULL_REFERENCE[name](x_hat, x) for name in METRICS}
 
 
 _score_image = jax.jit(_metrics)

@@ -187,7 +187,7 @@ class VolumeStore:
         else:
             samples = Sample(entry.file.slices[index][None, ..., None])
         samples = jax.tree.map(jnp.asarray, samples)
-        y = take(scoring.measure(entry.problem, self._noise_key, samples, jnp.asarray([index])), 0)
+        y = take(scoring.observe_samples(entry.problem, self._noise_key, samples, jnp.asarray([index])), 0)
         return MeasuredSlice(y, entry.problem.to_net_input(y), samples.image[0] if entry.has_reference else None)
 
 

@@ -16,7 +16,8 @@ import optax
 from ml_collections import ConfigDict
 
 from hyperrecon_jax import data
-from hyperrecon_jax.evaluation.scoring import DICE, FULL_REFERENCE, Scorer, make_scorer
+from hyperrecon_jax.evaluation.scoring import Scorer
+from hyperrecon_jax.losses.metric_table import DICE, FULL_REFERENCE
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model, all_but_norms, init, only_norms
@@ -151,8 +152,8 @@ def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment
 def _make_scorer(config, setup):
     if config.task.name == "segmentation":
         names, segment = (*DICE, "loss"), regions
-        return make_scorer(setup.model, setup.objective, setup.problem, names=names, segment=segment)
-    return make_scorer(setup.model, setup.objective, setup.problem)
+        return Scorer(setup.model, setup.objective, setup.problem, names=names, segment=segment)
+    return Scorer(setup.model, setup.objective, setup.problem)
 
 
 def load_data(config: ConfigDict) -> data.Dataset:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.losses.metric_table import average
 from hyperrecon_jax.models.model import count_parameters, network_at
 from hyperrecon_jax.physics.operators import magnitude
 from hyperrecon_jax.physics.sample import LABELS
@@ -32,15 +33,10 @@ BINS = 10  # of DHS's histogram, for each lambda
 PICTURED = 3  # test slices in the picture
 
 
-def mean(values: np.ndarray) -> float:
-    """The mean over images, but for infinite PSNRs, of black images that are matched exactly; 100 dB if all are."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else 100.0
-
-
 def means(scores: dict[str, np.ndarray]) -> dict[str, float]:
-    """The mean of each score that any image has; the Dice score of a region needs one that shows it."""
-    return {name: mean(values) for name, values in scores.items() if not np.isnan(values).all()}
+    """The mean of each metric over images, if it is finite: a region that no image shows has no Dice score."""
+    averages = {name: average(name, values) for name, values in scores.items()}
+    return {name: value for name, value in averages.items() if math.isfinite(value)}
 
 
 def variables(state: TrainState) -> Tree:
@@ -135,7 +131,7 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     rows = {
         lam_name(lam): {
             **means({name: values[i] for name, values in scores.items()}),
-            **means({f"input_{name}": values for name, values in of_input.items()}),  # but for its gain, which is 0
+            **{f"input_{name}": value for name, value in means(of_input).items()},  # without its gain, which is 0
         }
         for i, lam in enumerate(experiment.lams)
     }
@@ -219,8 +215,8 @@ def draw(experiment: Experiment, variables: Tree, scores: Tree, of_input: Tree, 
     setup, split = experiment.setup, experiment.dataset.test
     chosen = pictured(split.subjects)
     truth = split.samples.take(chosen)
-    net_input = scoring.inputs(setup.problem, experiment.key_test, truth, chosen)
-    x_hat = scoring.reconstructions(setup.model, variables, net_input, experiment.lams)
+    net_input = scoring.make_net_inputs(setup.problem, experiment.key_test, truth, chosen)
+    x_hat = scoring.reconstruct_at_lambdas(setup.model, variables, net_input, experiment.lams)
     if experiment.config.task.name == "segmentation":
         figures.segmentations(
             path,

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.data import evenly_spaced, subset
-from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.evaluation.sweep import score_on_grid
 from hyperrecon_jax.runs import checkpoint, report
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import load
@@ -106,7 +106,7 @@ def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     samples = experiment.dataset.test.samples
     samples = subset(samples, evenly_spaced(samples.size, MAPPED))
     axis = np.linspace(0, 1, points)
-    scores, _ = scoring.landscape(
+    scores, _ = score_on_grid(
         experiment.score, report.variables(state), samples, [axis, axis], experiment.key_test, progress=True
     )
     values = scores["rpsnr"]

@@ -129,14 +129,14 @@ def rows(
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown; a gap is above 0 where the variant is better than the U-Nets, or than the first variant."""
-    heads = [f"Δ{figures.upward(metric)[0]}, mean ± sd, worst" for metric in SHOWN]
+    heads = [f"Δ{figures.label_and_sign(metric)[0]}, mean ± sd, worst" for metric in SHOWN]
     lines = [f"| variant | parameters | step | {' | '.join(heads)} |", "| --- " * (3 + len(SHOWN)) + "|"]
     for row in found:
         values = [f"{row[m]['mean']:+.4f} ± {row[m]['sd']:.4f}, {row[m]['worst']:+.4f}" if m in row else "" for m in SHOWN]
         lines.append(f"| {row['variant']} | {row['parameters']:,} | {row['ratio']:.2f} | {' | '.join(values)} |")
     others = [row for row in found if "ahead" in row.get(SHOWN[0], {})]
     if others:
-        heads = [f"{figures.upward(metric)[0]}, each seed | mean ± sd" for metric in SHOWN]
+        heads = [f"{figures.label_and_sign(metric)[0]}, each seed | mean ± sd" for metric in SHOWN]
         lines += ["", f"| ahead of {found[0]['variant']} in | {' | '.join(heads)} |", "| --- " * (1 + 2 * len(SHOWN)) + "|"]
     for row in others:
         values = [

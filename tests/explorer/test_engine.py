@@ -12,8 +12,8 @@ import pytest
 from helper import explorable, npy
 
 from hyperrecon_jax.commands import train
-from hyperrecon_jax.commands.evaluate import evaluate_run
-from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.commands.evaluate import evaluate
+from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.explorer import engine as module
 from hyperrecon_jax.explorer import measurement, volume_store
 from hyperrecon_jax.explorer.engine import Engine
@@ -42,7 +42,7 @@ def test_a_reconstruction_is_that_of_the_model_and_its_scores_are_right(folder, 
     experiment, state = load(folder / "run")
     setup = experiment.setup
     x = experiment.dataset.test.samples.arrays.image[1]
-    (y,) = scoring.measure(setup.problem, experiment.key_test, Sample(jnp.asarray(x)[None]), jnp.array([1]))
+    (y,) = scoring.observe_samples(setup.problem, experiment.key_test, Sample(jnp.asarray(x)[None]), jnp.array([1]))
     expected = model.reconstruct(setup.model, report.variables(state), jnp.array([0.3]), setup.problem.to_net_input(y))
     image, info = engine.reconstruct("test", 1, [0.3])
     np.testing.assert_allclose(image, expected[..., 0], atol=1e-5)
@@ -220,15 +220,22 @@ def test_the_description_of_the_run(engine):
     }
     images = np.random.default_rng(0).random((3, 16, 16)) * np.array([0.1, 1, 0.5])[:, None, None]
     assert engine.volumes.describe(engine.volumes.add("three.npy", npy(images)))["start"] == 1
+    assert set(run["metric_facts"]) == {*run["metrics"], "data_consistency"}
+    assert run["metric_facts"]["hfen"]["label"] == "HFEN"
     json.dumps(run, allow_nan=False)
 
 
-def test_the_landscape_needs_an_evaluation_of_this_state_and_all_images(folder, engine):
-    ds = evaluate_run(folder / "run", folder / "run" / "evaluation", points=3, say=lambda _: None)
+def test_the_landscape_is_shown_if_it_is_of_this_run_and_its_images(folder, engine):
+    ds = evaluate(folder / "run", folder / "run" / "evaluation", points=3, say=lambda _: None)
     landscape = engine.describe()["evaluation"]
     np.testing.assert_allclose(landscape["axes"], [[0, 0.5, 1]])
     np.testing.assert_allclose(landscape["values"]["ssim"], ds["ssim"].mean("image"))
-    evaluate_run(folder / "run", folder / "run" / "evaluation", points=3, count=2, say=lambda _: None)
+    ds["psnr"].values[:, 1] = np.inf  # a black slice that is matched exactly
+    scores.save(folder / "run" / "evaluation" / "scores.nc", ds)
+    values = engine.describe()["evaluation"]["values"]
+    np.testing.assert_allclose(values["psnr"], ds["psnr"].isel(image=[0, 2]).mean("image"))
+    assert set(values) == {"psnr", "ssim", "mae", "hfen"}
+    evaluate(folder / "run", folder / "run" / "evaluation", points=3, count=2, say=lambda _: None)
     assert engine.describe()["evaluation"] is None
 
 

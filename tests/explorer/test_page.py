@@ -16,7 +16,7 @@ import pytest
 from helper import ROOT, explorable, npy, python, small_networks
 
 from hyperrecon_jax.commands import train
-from hyperrecon_jax.commands.evaluate import evaluate_run
+from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.explorer import export
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.runs.config import complete
@@ -224,7 +224,7 @@ def landscape(folder):
     settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
     with small_networks():
         train.run(complete(settings), folder / "three", say=lambda _: None)
-        evaluate_run(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
+        evaluate(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
         return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
 
 

@@ -283,7 +283,7 @@ def test_two_hosts_score_what_one_scores(both, tmp_path):
     assert "Scoring 3 images at 5 lambdas" in said
     assert "Scoring" not in said_second
     with small_networks():
-        expected = evaluate.evaluate_run(both[0], tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
+        expected = evaluate.evaluate(both[0], tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
     with xr.open_dataset(tmp_path / "two" / evaluate.SCORES) as found:
         for name in ("mae", "rpsnr", "input_mae"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
