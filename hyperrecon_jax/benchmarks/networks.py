@@ -20,7 +20,7 @@ from hyperrecon_jax.physics import masks, operators
 from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.mesh import SHARDED, device_mesh, place
-from hyperrecon_jax.training.gradient import separable
+from hyperrecon_jax.training.gradient import is_separable
 from hyperrecon_jax.training.step import Setup, TrainState, initial_state, make_step, place_state
 
 Tree = Any
@@ -122,7 +122,7 @@ def stepper(step: Any, at: TrainState, supply: Iterator[Sample]) -> Any:
 def step_work(task: Task) -> floor.Work:
     """What a training step cannot do without; where the norm couples the samples DHS skips nothing."""
     setup, variables, example, _ = task
-    keep = setup.keep if separable(setup.model, variables["batch_stats"]) else None
+    keep = setup.keep if is_separable(setup.model, variables["batch_stats"]) else None
     terms = len(setup.objective.terms)
     return floor.step(setup.model, variables, example, terms=terms, batch=setup.batch, keep=keep)
 

@@ -18,7 +18,8 @@ from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training import gradient as gradient_module
-from hyperrecon_jax.training.gradient import Plan, dhs_score, select_lowest, separable, value_and_grad
+from hyperrecon_jax.training.dhs import dhs_score, select_lowest
+from hyperrecon_jax.training.gradient import Plan, is_separable, value_and_grad
 
 OPERATOR = denoising()
 PROBLEM = simulated(OPERATOR)
@@ -134,7 +135,7 @@ def test_the_two_ranks_differ_on_dark_and_bright_images():
 
 def test_pulling_back_the_best_is_the_masked_full_backward(monkeypatch):
     (_, logs, counted), grad = gradient(keep=4)
-    monkeypatch.setattr(gradient_module, "separable", lambda model, batch_stats: False)
+    monkeypatch.setattr(gradient_module, "is_separable", lambda model, batch_stats: False)
     compiled.cache_clear()
     (_, masked_logs, masked_counted), masked = gradient(keep=4)
     compiled.cache_clear()
@@ -146,8 +147,8 @@ def test_pulling_back_the_best_is_the_masked_full_backward(monkeypatch):
 def test_which_models_are_separable():
     for norm, expected in (("instance", True), ("none", True), ("batch", False)):
         model, variables = amortized(norm)
-        assert separable(model, variables["batch_stats"]) == expected
-    assert not separable(amortized(hyper_width=None)[0], {})
+        assert is_separable(model, variables["batch_stats"]) == expected
+    assert not is_separable(amortized(hyper_width=None)[0], {})
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
@@ -270,7 +271,7 @@ def test_pieces_of_a_batch_have_batch_norm_statistics_of_their_own():
 @pytest.mark.parametrize(("keep", "microbatch"), [(BATCH, None), (BATCH, 1), (BATCH, 4), (4, None), (4, 1)])
 def test_film_has_the_gradient_of_a_loop(keep, microbatch):
     """Of convolutions that all samples share, and of norms that are each one's own; at once and in pieces, UHS and DHS."""
-    assert separable(amortized("instance", "film")[0], {})
+    assert is_separable(amortized("instance", "film")[0], {})
     (_, logs, counted), grad = gradient(hyper_width="film", keep=keep, plan=Plan(microbatch=microbatch))
     values, gradients = loop("film")
     chosen = np.argsort(values[:, 1])[:keep]

@@ -204,8 +204,8 @@ def test_dhs_over_the_batch_equals_one_device(norm):
         np.testing.assert_array_equal(np.sort(a["used"], 0), np.sort(b["used"], 0))
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), one.params, two.params)
-    assert step.mesh_of(made._replace(keep=3)).devices.size == 2  # as many from each device is not asked
-    assert step.mesh_of(made._replace(keep=3, plan=Plan())).devices.size == 1
+    assert step.training_mesh(made._replace(keep=3)).devices.size == 2  # as many from each device is not asked
+    assert step.training_mesh(made._replace(keep=3, plan=Plan())).devices.size == 1
 
 
 def test_batch_norm_may_keep_to_its_device():
@@ -224,11 +224,11 @@ def test_batch_norm_may_keep_to_its_device():
 
 def test_microbatches_suit_the_backend():
     made, state = setup()
-    assert step.microbatch(made, state.batch_stats, mesh(2)) == 1
-    assert step.microbatch(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(1)) == 3
-    assert step.microbatch(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(2)) == 2
+    assert step.microbatch_size(made, state.batch_stats, mesh(2)) == 1
+    assert step.microbatch_size(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(1)) == 3
+    assert step.microbatch_size(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(2)) == 2
     coupled, coupled_state = setup("batch")
-    assert step.microbatch(coupled, coupled_state.batch_stats, mesh(2)) == 2
+    assert step.microbatch_size(coupled, coupled_state.batch_stats, mesh(2)) == 2
 
 
 def test_eight_devices_equal_one():
@@ -269,10 +269,10 @@ def test_members_trained_together_are_what_memory_has_room_for(monkeypatch):
     made, state = ensemble(np.linspace(0, 1, 6, dtype=np.float32)[:, None])
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     share = jax.ShapeDtypeStruct((4, 16, 16, 2), jnp.float32)
-    assert step.members_together(made.model, share, variables) == 1  # on a CPU, whose cache holds one
+    assert step.count_members_at_once(made.model, share, variables) == 1  # on a CPU, whose cache holds one
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert step.members_together(made.model, share, variables) == 6
+    assert step.count_members_at_once(made.model, share, variables) == 6
     activations = 4 * 4 * 16 * 16 * 3  # bytes of the one layer of three channels
     for free, low, high in ((0, 1, 1), (2 * 20 * activations, 2, 3)):
         monkeypatch.setattr("hyperrecon_jax.runtime.memory.free", lambda free=free: free)
-        assert low <= step.members_together(made.model, share, variables) <= high
+        assert low <= step.count_members_at_once(made.model, share, variables) <= high
