@@ -11,9 +11,9 @@ features:
 
 The target is described by the names and shapes of its leaves. This module does not know what the target computes.
 
-Nearly all parameters are in the heads. Where a batch is sharded over devices, so is every head. Each device computes its part
-of the weights for the whole batch, and the devices then exchange these parts (`generate_sharded`). The weights of the samples
-are some hundred times fewer numbers than the gradients of the heads, which stay where they are.
+Nearly all parameters are in the heads. Where a batch is sharded over devices, so is every head. Each device computes its
+part of the weights for the whole batch, and the devices then exchange these parts (`generate_sharded`). The weights of the
+samples are some hundred times fewer numbers than the gradients of the heads, which stay where they are.
 """
 
 import math
@@ -85,9 +85,9 @@ def encode(coefficients: jax.Array, encoding: str) -> jax.Array:
     """The input of the hypernetwork for `(K,)` coefficients in [0, 1].
 
     "coefficients" returns them unchanged, as in the paper. "circle" turns each coefficient c into
-    [cos(pi c / 2), sin(pi c / 2)], `(2 K,)` in all. The norm of this vector is the same for every lambda, and so the sizes of
-    the initial features and of their gradients do not depend on lambda (Gonzalez Ortiz, Guttag and Dalca, 2024). The other
-    half of their proposal, theta = theta_0 + change, holds for all heads of this module.
+    [cos(pi c / 2), sin(pi c / 2)], `(2 K,)` in all. The norm of this vector is the same for every lambda, and so the sizes
+    of the initial features and of their gradients do not depend on lambda (Gonzalez Ortiz, Guttag and Dalca, 2024). The
+    other half of their proposal, theta = theta_0 + change, holds for all heads of this module.
 
     Raises:
         InputError: for an unknown encoding.
@@ -131,8 +131,8 @@ def sharded_heads(hypernet: HyperNet, devices: int) -> set[str]:
 def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, axis: str) -> dict[Path, jax.Array]:
     """The generated leaves of this device's samples, where the heads are sharded; for use inside of `jax.shard_map`.
 
-    Each device multiplies the features of the whole batch with its shard of the heads. One exchange for all heads then brings
-    every part of a sample's weights to the device that has the sample.
+    Each device multiplies the features of the whole batch with its shard of the heads. One exchange for all heads then
+    brings every part of a sample's weights to the device that has the sample.
 
     Args:
         hypernet: the module.
@@ -141,8 +141,8 @@ def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, 
         axis: the mapped axis of the n devices.
 
     Returns:
-        `{path: (B/n, *shape)}`. Pulled back, this gives the gradient of the whole batch for sharded heads, and for all other
-        parameters this device's term of a sum over the devices (`sum_over_devices`).
+        `{path: (B/n, *shape)}`. Pulled back, this gives the gradient of the whole batch for sharded heads, and for all
+        other parameters this device's term of a sum over the devices (`sum_over_devices`).
     """
     devices = jax.lax.axis_size(axis)
     size = len(coefficients) // devices
@@ -191,9 +191,9 @@ def with_dense_heads(hypernet: HyperNet, params: Tree) -> tuple[HyperNet, Tree]:
 def init(key: jax.Array, hypernet: HyperNet, *, num_coefficients: int, target: dict[Path, jax.Array]) -> Tree:
     """Initial parameters such that the generated network starts well for every lambda.
 
-    A head is theta = theta_0 + W f. Its bias theta_0 starts as the initial leaf of the target itself. Its W starts such that
-    the part that depends on lambda has about half the root mean square of that leaf. (PyTorch's default, which the authors
-    use, makes the size of the generated weights depend on d, and relies on batch norm to correct it.)
+    A head is theta = theta_0 + W f. Its bias theta_0 starts as the initial leaf of the target itself. Its W starts such
+    that the part that depends on lambda has about half the root mean square of that leaf. (PyTorch's default, which the
+    authors use, makes the size of the generated weights depend on d, and relies on batch norm to correct it.)
 
     Args:
         key: PRNG key.

@@ -136,8 +136,8 @@ def condition(
 ) -> tuple[Model, Tree]:
     """Make any tree of parameters a function of lambda: `generate_weights(model, params, lam)` is a tree like `theta`.
 
-    For networks that are no Flax modules, or that are applied in a special way. At first, the generated tree is near `theta`
-    for every lambda. So the training of a network that has already learned something can continue from it.
+    For networks that are no Flax modules, or that are applied in a special way. At first, the generated tree is near
+    `theta` for every lambda. So the training of a network that has already learned something can continue from it.
 
     Args:
         key: PRNG key.
@@ -244,7 +244,7 @@ def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tre
 
 
 def without_norms(theta: Tree) -> Tree:
-    """The leaves of theta that a penalty on the weights applies to (Eq. 11): kernels and biases, no norm's scale or bias."""
+    """The leaves of theta that a penalty on the weights uses (Eq. 11): kernels and biases, no norm's scale or bias."""
     return unflatten_dict({path: leaf for path, leaf in flatten_dict(theta).items() if all_but_norms(path)})
 
 

@@ -1,4 +1,4 @@
-"""Data-driven hyperparameter sampling (DHS, Sec. IV-C): the score of a sample, and which samples of a batch are selected."""
+"""Data-driven hyperparameter sampling (DHS, Sec. IV-C): how samples are scored and selected."""
 
 from typing import NamedTuple
 

@@ -15,8 +15,8 @@ Stage 2 has one path for each kind of model:
 
 - The samples are separable (`is_separable`): the loss of a sample does not depend on the other samples. Each sample has a
   backward pass of its own (`_separable_grads`), and DHS runs it for the selected samples only.
-- The samples are coupled, by the statistics of batch norm or because they share all weights. One backward pass serves all of
-  them (`_coupled_grads`). DHS multiplies the loss of a sample that is not selected by 0, so it saves no time.
+- The samples are coupled, by the statistics of batch norm or because they share all weights. One backward pass serves all
+  of them (`_coupled_grads`). DHS multiplies the loss of a sample that is not selected by 0, so it saves no time.
 
 Cost of DHS with b of B separable samples, in forward passes (without DHS it is 3): 1 + 2 b/B if a device holds all of its
 samples at once. With smaller microbatches it is 1 + 3 b/B, because the selected samples are computed a second time.
@@ -102,8 +102,9 @@ def value_and_grad(
 ) -> tuple[BatchSummary, Tree]:
     """The mean loss of a batch and its gradient in the parameters (Algorithm 1).
 
-    DHS selects the `keep` samples with the lowest score; if `keep` is the size of the batch, this is UHS. The paper sums the
-    loss over the selected samples. The mean makes losses comparable for different `keep`, and Adam takes the same steps.
+    DHS selects the `keep` samples with the lowest score; if `keep` is the size of the batch, this is UHS. The paper sums
+    the loss over the selected samples. The mean makes losses comparable for different `keep`, and Adam takes the same
+    steps.
 
     Args:
         model, objective, problem: what is trained; static.
@@ -286,7 +287,8 @@ def _coupled_grads(
         InputError: if the microbatch does not divide the samples, or is smaller than all of them although DHS selects some.
     """
     size = len(batch[1])
-    in_axes, out_axes = (Weights(None, 0), 0, 0, 0), (0, SampleAux(None, 0, 0))
+    in_axes: Any = (Weights(None, 0), 0, 0, 0)  # the shared weights and the statistics have no axis of samples
+    out_axes: Any = (0, SampleAux._make((None, 0, 0)))
     per_sample_loss = jax.vmap(loss, in_axes, out_axes, axis_name="sample")
     if microbatch == size:
         return _coupled_grads_at_once(per_sample_loss, shared, batch, keep=keep, select=select)

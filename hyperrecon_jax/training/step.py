@@ -86,8 +86,8 @@ def initial_state(model: Model, variables: Tree, optimizer: optax.GradientTransf
 def count_members_at_once(model: Model, images: jax.ShapeDtypeStruct, variables: Tree) -> int:
     """How many members of an ensemble to compute at a time, a divisor of their number.
 
-    On an accelerator: as many as half of the free memory can hold. On a CPU: one, because what one member needs stays in the
-    cache; a step is 1.4 times as fast as with five (64 x 64, batch 8, two cores).
+    On an accelerator: as many as half of the free memory can hold. On a CPU: one, because what one member needs stays in
+    the cache; a step is 1.4 times as fast as with five (64 x 64, batch 8, two cores).
 
     Args:
         model, variables: the ensemble.
@@ -145,8 +145,8 @@ def partition_specs(mesh: Mesh, tree: Tree) -> Tree:
 def microbatch_size(setup: Setup, batch_stats: Tree, mesh: Mesh) -> int:
     """How many samples a device puts through the network at a time.
 
-    If the plan does not say: on a CPU one, unless batch norm couples the samples or DHS needs all of them at once; elsewhere
-    all of the device's samples.
+    If the plan does not say: on a CPU one, unless batch norm couples the samples or DHS needs all of them at once;
+    elsewhere all of the device's samples.
     """
     size = setup.batch // mesh.devices.size
     if setup.plan.microbatch is not None:
@@ -161,8 +161,8 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
     Args:
         setup: what to train.
         mesh: the devices, those of `training_mesh(setup)` or fewer.
-        resident: True: the step receives the whole data set, replicated, and draws the batch from it. False: it receives the
-            batch, `SHARDED` over the mesh.
+        resident: True: the step receives the whole data set, replicated, and draws the batch from it. False: it receives
+            the batch, `SHARDED` over the mesh.
 
     Returns:
         `(state, samples) -> (state, logs, used)`. The state, from `place_state`, is donated: its buffers are reused. The
@@ -197,7 +197,7 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
 def _local_gradient(
     setup: Setup, mesh: Mesh, resident: bool, step: jax.Array, params: Tree, batch_stats: Tree, samples: Sample
 ) -> tuple[Tree, dict[str, jax.Array], jax.Array, Tree]:
-    """The new running statistics, the logs, the lambdas that were used, and the gradient; for an ensemble, of each member."""
+    """The new running statistics, the logs, the lambdas used, and the gradient; for an ensemble, of each member."""
     key_lam, samples, y = _draw_batch(setup, resident, step, samples)
     plan = setup.plan._replace(microbatch=microbatch_size(setup, batch_stats, mesh))
     network_gradient = partial(_network_gradient, setup, plan, samples, y)
@@ -252,8 +252,8 @@ def _update(
     optimizer: optax.GradientTransformation, grad: Tree, opt_state: Tree, params: Tree
 ) -> tuple[Tree, Tree, jax.Array]:
     """The new parameters, the new state of the optimizer, and the norm of the gradient."""
-    # The barrier keeps the norm apart. Otherwise the norm and Adam share the squares of the gradient, and a CPU stores them,
-    # which takes longer than all of Adam.
+    # The barrier keeps the norm apart. Otherwise the norm and Adam share the squares of the gradient, and a CPU stores
+    # them, which takes longer than all of Adam.
     grad_norm = optax.tree.norm(jax.lax.optimization_barrier(grad))
     updates, opt_state = optimizer.update(grad, opt_state, params)
     return optax.apply_updates(params, updates), opt_state, grad_norm

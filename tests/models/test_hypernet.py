@@ -13,12 +13,12 @@ from hyperrecon_jax.models.hyperparams import coefficients
 from hyperrecon_jax.models.model import (
     all_but_norms,
     count_parameters,
-    generate_per_sample,
+    generate_batch,
     generate_weights,
     init,
+    merge_weights,
     only_norms,
     reconstruct,
-    whole,
 )
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.runtime.errors import InputError
@@ -119,11 +119,11 @@ def test_parameter_counts(kind, encoding, generated, expected):
 def test_film_shares_its_convolutions_and_acts():
     model, variables = made("dense", generated=only_norms)
     lams = jnp.array([[0.0, 0.5], [0.3, 0.8]])
-    weights = generate_per_sample(model, variables["params"], lams)
-    assert set(weights.own) == {("norm", "scale"), ("norm", "bias")}
+    weights = generate_batch(model, variables["params"], lams)
+    assert set(weights.per_sample) == {("norm", "scale"), ("norm", "bias")}
     assert {path: leaf.shape for path, leaf in weights.shared.items()}[("conv", "kernel")] == (3, 3, 2, 3)  # once
     for i, lam in enumerate(lams):
-        one = whole(weights._replace(own={path: leaf[i] for path, leaf in weights.own.items()}))
+        one = merge_weights(weights._replace(per_sample={path: leaf[i] for path, leaf in weights.per_sample.items()}))
         expected = generate_weights(model, variables["params"], lam)
         assert jax.tree.structure(one) == jax.tree.structure(expected)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, expected)

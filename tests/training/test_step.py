@@ -52,13 +52,13 @@ def setup(norm="instance", keep=4, network=Net, **options):
     return made, step.initial_state(model, variables, optimizer)
 
 
-def ensemble(lams, *, norm="instance", together=1):
+def ensemble(lams, *, norm="instance", members_at_once=1):
     """As `setup`, with a network of its own at each lambda."""
     made, _ = setup(norm)
     model, variables = init(
         jax.random.key(0), Net(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=None, members=lams
     )
-    made = made._replace(model=model, together=together)
+    made = made._replace(model=model, members_at_once=members_at_once)
     return made, step.initial_state(model, variables, made.optimizer)
 
 
@@ -245,10 +245,10 @@ def test_device_mesh_divides_the_batch():
     assert placement.device_mesh(4, 3).devices.size == 1
 
 
-@pytest.mark.parametrize(("norm", "devices", "together"), [("instance", 1, 1), ("instance", 2, 3), ("batch", 2, 1)])
-def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, together):
+@pytest.mark.parametrize(("norm", "devices", "members_at_once"), [("instance", 1, 1), ("instance", 2, 3), ("batch", 2, 1)])
+def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, members_at_once):
     lams = np.array([[0.0], [0.3], [1.0]], np.float32)
-    made, state = ensemble(lams, norm=norm, together=together)
+    made, state = ensemble(lams, norm=norm, members_at_once=members_at_once)
     states, rows = steps(made, jax.tree.map(jnp.copy, state), devices)
     assert int(states.step) == 3
     np.testing.assert_array_equal(np.unique(rows[0]["used"]), lams[:, 0])
