@@ -148,8 +148,8 @@ def soft_dice(logits: jax.Array, labels: jax.Array) -> jax.Array:
         )
     predicted = jax.nn.softmax(logits, axis=-1)
     true = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    both, sizes = (jnp.sum(a, axis=(-3, -2)) for a in (predicted * true, predicted + true))
-    return 1 - jnp.mean((2 * both + 1) / (sizes + 1), axis=-1)
+    overlap, sizes = (jnp.sum(a, axis=(-3, -2)) for a in (predicted * true, predicted + true))
+    return 1 - jnp.mean((2 * overlap + 1) / (sizes + 1), axis=-1)
 
 
 def _abs(z: jax.Array) -> jax.Array:

@@ -5,8 +5,9 @@ same initial weights, on data consistency only (each sample's J is weighted by i
 
     alpha_k = 1 / (mean of L_k over the last quarter of the pilot's steps).
 
-So near a reconstruction that agrees with the data, all terms have the same weight. For supervised losses the paper uses
-1/s_k, where s_k is the best value of a loss; J and the priors can reach 0, so that this rule does not work for them.
+So near a reconstruction that agrees with the data, all terms have the same weight. (For supervised losses the paper uses
+1/s_k, where s_k is the loss of a network trained for this loss alone. J and the priors have no such value: their minimum is
+0.)
 
 J is still falling when the pilot ends. A longer pilot gives J a larger scale, and the useful part of the landscape moves to
 lower lambda_1. The pilot uses the first learning rates of the training's schedule, including its warm-up.
