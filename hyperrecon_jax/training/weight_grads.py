@@ -75,7 +75,7 @@ def sample_loss(
         batch_axes: the mapped axes over which batch norm takes its statistics.
 
     Returns:
-        The loss, `()`, and what is logged of the sample.
+        The loss, `()`, and the running statistics, logs and score beside it.
     """
     theta = merge_weights(weights)
     x_hat, new_stats = train_main(model, theta, batch_stats, problem.to_net_input(y), batch_axes=batch_axes)
@@ -94,15 +94,18 @@ def sample_loss(
 def separable_grads(
     loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select | None, microbatch: int
 ) -> tuple[dict[str, jax.Array], jax.Array, Weights]:
-    """The logs of n separable samples, which ones are selected, `(n,)`, and the gradient of the mean loss in their weights.
+    """The gradient of the mean loss in the weights of n separable samples.
 
     Args:
-        loss: of one sample.
+        loss: the loss of one sample.
         shared: the weights that all samples share.
-        batch: the n samples.
-        keep: how many samples are selected, on all devices together.
-        select: the choice of DHS; None for UHS.
+        batch: the n samples of this device.
+        keep: how many samples are selected, on all devices together; the mean is over these.
+        select: how DHS selects samples; None: UHS, which selects all.
         microbatch: how many samples are computed at a time.
+
+    Returns:
+        The logs of each sample, `(n,)`; which samples are selected, `(n,)`, 1 or 0; and the gradient.
     """
     size = len(batch.lam)
     if select is None:
@@ -181,10 +184,17 @@ def _sample_grad(loss, shared, keep, mask, per_sample, lam, sample, y):
 def coupled_grads(
     loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select | None, microbatch: int
 ) -> tuple[Tree, dict[str, jax.Array], jax.Array, Weights]:
-    """The running statistics, and what `separable_grads` returns, of n coupled samples. The arguments are the same.
+    """The gradient of the mean loss in the weights of n coupled samples.
+
+    Args:
+        loss: the loss of one sample, which takes batch norm's statistics over the mapped axis "sample".
+        shared, batch, keep, select, microbatch: as for `separable_grads`.
+
+    Returns:
+        The new running statistics, and the three results of `separable_grads`.
 
     Raises:
-        InputError: if the microbatch does not divide the samples, or is smaller than all of them although DHS selects some.
+        InputError: if the microbatch does not divide the n samples, or if it is smaller than n and DHS selects samples.
     """
     size = len(batch.lam)
     in_axes: Any = (Weights(None, 0), 0, 0, 0)  # the shared weights and the statistics have no axis of samples
