@@ -12,8 +12,8 @@ features:
 The target is described by the names and shapes of its leaves. This module does not know what the target computes.
 
 Nearly all parameters are in the heads. Where a batch is sharded over devices, so is every head. Each device computes its
-part of the weights for the whole batch, and the devices then exchange these parts (`generate_sharded`). The weights of the
-samples are some hundred times fewer numbers than the gradients of the heads, which stay where they are.
+part of the weights for the whole batch, and the devices then exchange these parts (`generate_sharded`). So they exchange
+weights of samples, and not the gradients of the heads, which have some hundred times as many numbers.
 """
 
 import math
