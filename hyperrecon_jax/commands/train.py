@@ -34,7 +34,7 @@ from hyperrecon_jax.runtime.mesh import place, place_part
 from hyperrecon_jax.runtime.signals import until_signalled
 from hyperrecon_jax.training.loop import fit
 from hyperrecon_jax.training.pilot import pilot
-from hyperrecon_jax.training.step import TrainState, keys, make_step, mesh_of, place_state, uses_dhs
+from hyperrecon_jax.training.step import TrainState, keys, make_step, place_state, training_mesh, uses_dhs
 
 Scores = dict[str, float]
 TRIED = 4  # steps of a dry run
@@ -70,7 +70,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     experiment = build(config)
     setup = experiment.setup
     lambdas = workdir / checkpoint.LAMBDAS
-    mesh = mesh_of(setup)
+    mesh = training_mesh(setup)
     resident = distributed.broadcast_from_primary(partial(lives_on_device, experiment, mesh))
     say(report.describe(experiment, mesh, resident))
     size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
@@ -274,7 +274,7 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     experiment = build(config)
     setup, steps = experiment.setup, experiment.config.train.steps
     pilot_steps = experiment.config.loss.pilot_steps if experiment.config.loss.scales == AUTO else 0
-    mesh = mesh_of(setup)
+    mesh = training_mesh(setup)
     resident = distributed.broadcast_from_primary(partial(lives_on_device, experiment, mesh))
     say(report.describe(experiment, mesh, resident))
     state = place_state(mesh, experiment.state)

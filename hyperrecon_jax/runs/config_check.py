@@ -14,7 +14,8 @@ from hyperrecon_jax.models.hypernet import ENCODINGS, KINDS
 from hyperrecon_jax.models.unet import NORMS, PRECISIONS
 from hyperrecon_jax.physics import masks
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.gradient import RANKS, SCOPES
+from hyperrecon_jax.training.dhs import RANKS
+from hyperrecon_jax.training.gradient import SCOPES
 
 TASKS = ("csmri", "denoising", "super_resolution", "segmentation")
 NOISES = ("gaussian", "rician")

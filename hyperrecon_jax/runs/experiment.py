@@ -29,8 +29,15 @@ from hyperrecon_jax.runs import checkpoint
 from hyperrecon_jax.runs.config import AUTO, complete
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.gradient import Plan, separable
-from hyperrecon_jax.training.step import Setup, TrainState, initial_state, members_together, mesh_of, microbatch
+from hyperrecon_jax.training.gradient import Plan, is_separable
+from hyperrecon_jax.training.step import (
+    Setup,
+    TrainState,
+    count_members_at_once,
+    initial_state,
+    microbatch_size,
+    training_mesh,
+)
 
 FEW = 9  # networks of an ensemble that a table can hold
 
@@ -82,9 +89,9 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
         rank=config.dhs.rank,
         plan=Plan(config.train.microbatch or None, config.model.norm_over, config.dhs.rank_over),
     )
-    mesh = mesh_of(setup)
+    mesh = training_mesh(setup)
     share = config.train.batch // mesh.devices.size
-    if not separable(model, variables["batch_stats"]) and share % microbatch(setup, variables["batch_stats"], mesh):
+    if not is_separable(model, variables["batch_stats"]) and share % microbatch_size(setup, variables["batch_stats"], mesh):
         raise InputError(
             f"config.train.microbatch must divide the {share} samples of each device where samples share statistics or"
             f" weights, got {config.train.microbatch}."
@@ -92,7 +99,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     if model.members:
         images = jax.ShapeDtypeStruct((share, *shape, 2), jnp.float32)
         setup = setup._replace(
-            together=distributed.broadcast_from_primary(partial(members_together, model, images, variables))
+            members_at_once=distributed.broadcast_from_primary(partial(count_members_at_once, model, images, variables))
         )
     score = _make_scorer(config, setup)
     state = initial_state(model, variables, optimizer)

@@ -24,7 +24,7 @@ from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runs.experiment import Experiment, regions
 from hyperrecon_jax.runs.names import lam_name, lam_title
 from hyperrecon_jax.runtime import distributed
-from hyperrecon_jax.training.gradient import separable
+from hyperrecon_jax.training.gradient import is_separable
 from hyperrecon_jax.training.step import TrainState, uses_dhs
 
 Tree = Any
@@ -72,7 +72,7 @@ def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
 def _networks(experiment: Experiment) -> str:
     count, members = parameter_counts(experiment), experiment.setup.model.members
     if members:
-        together = experiment.setup.together
+        together = experiment.setup.members_at_once
         at_once = "all at once" if together == len(members) else f"{together} at a time"
         return f"{len(members)} networks of {count['main_network']:,} parameters, one for each lambda, trained {at_once}"
     if not count["hypernetwork"]:
@@ -96,7 +96,7 @@ def _sampling(experiment: Experiment, mesh: Mesh) -> str:
     if not uses_dhs(setup):
         return f"{drawn}, every sample of a batch trains (UHS)"
     by = "J" if setup.rank == "absolute" else "J / ||y||^2"
-    if separable(setup.model, experiment.state.batch_stats):
+    if is_separable(setup.model, experiment.state.batch_stats):
         how = "they alone are pulled back"
     else:
         how = "the others are masked in a full backward pass, since the norm or shared weights couple the samples"

@@ -31,7 +31,7 @@ from hyperrecon_jax.runs.experiment import build
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import SHARDED, place
 from hyperrecon_jax.studies import baseline_study
-from hyperrecon_jax.training.step import make_step, mesh_of, place_state
+from hyperrecon_jax.training.step import make_step, place_state, training_mesh
 
 PAPER, UNETS = "paper", "unets"
 TABLE, FIGURES, TIMES = "table.md", "table.json", "step_times.json"
@@ -175,7 +175,7 @@ def _step_times(plan: Mapping[str, ConfigDict], folder: Path, *, say: report.Say
 def _candidate(name: str, config: ConfigDict) -> timing.Candidate:
     """Successive steps on one batch that lies on the devices already."""
     experiment = build(config)
-    mesh, batch = mesh_of(experiment.setup), experiment.setup.batch
+    mesh, batch = training_mesh(experiment.setup), experiment.setup.batch
     samples = place(mesh, experiment.dataset.train.samples.take(np.arange(batch)), SHARDED)
     state = place_state(mesh, experiment.state)
     step = make_step(experiment.setup, mesh, resident=False).lower(state, samples).compile()

@@ -255,7 +255,7 @@ with distributed.joined(sys.argv[1], 2, int(sys.argv[2])):
 
 def trained():
     """An ensemble after two steps on two devices, and an array that is cut between them."""
-    made, state = test_step.ensemble(np.array([[0.0], [1.0]], np.float32))
+    made, state = test_step.make_ensemble(np.array([[0.0], [1.0]], np.float32))
     mesh = placement.device_mesh(made.batch)
     assert mesh.devices.size == 2
     take_step, images = step.make_step(made, mesh, resident=True), placement.place(mesh, Sample(test_step.IMAGES))
