@@ -30,8 +30,8 @@ def train() -> int:
 
     if CONFIG.value is None:
         raise InputError("Say what to train: --config configs/quickstart.py (see --help).")
-    machine.start()
-    with _hosts.joined():
+    machine.configure_jax()
+    with _hosts.connect_processes():
         if DRY_RUN.value:
             train.dry_run(CONFIG.value)
             return 0

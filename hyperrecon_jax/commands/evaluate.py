@@ -66,6 +66,17 @@ def evaluate_run(
     Raises:
         InputError: if there is no such run, or for images or metrics that do not fit; before anything is written.
     """
+    distributed.check_same_settings(
+        {
+            "--run": str(run),
+            "--out": str(out),
+            "--metrics": list(metrics),
+            "--lams": points,
+            "--images": count,
+            "--segmenter": str(segmenter),
+            **{f"config.data.{key}": value for key, value in (data or {}).items()},
+        }
+    )
     if segmenter is None and "dice" in metrics:
         raise InputError("The metric dice needs a network that segments: --segmenter RUN.")
     segment = segmentation(segmenter) if segmenter is not None else None

@@ -116,8 +116,8 @@ def preparing(cache: Path, folder: Path, need: int) -> Iterator[None]:
         free = shutil.disk_usage(cache).free
         if free < need:
             raise InputError(
-                f"`cache` {cache} must have room, but {memory.shown(free)} are left and the data need up to"
-                f" {memory.shown(need)}; free some or name another folder as `cache` or in $HYPERRECON_JAX_CACHE."
+                f"`cache` {cache} must have room, but {memory.format_bytes(free)} are left and the data need up to"
+                f" {memory.format_bytes(need)}; free some or name another folder as `cache` or in $HYPERRECON_JAX_CACHE."
             )
         _opened.cache_clear()  # of a folder of that name that was deleted
         _source.cache_clear()

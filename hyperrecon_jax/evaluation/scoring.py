@@ -29,7 +29,7 @@ from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import LABELS, Sample
 from hyperrecon_jax.runtime import distributed, files, memory
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.runtime.mesh import REPLICATED, SHARDED, device_mesh, place
+from hyperrecon_jax.runtime.mesh import REPLICATED, SHARDED, device_mesh, gather, place
 
 Tree = Any
 Values = dict[str, np.ndarray]
@@ -171,9 +171,7 @@ def make_scorer(
         for start in range(0, count, size):
             index = np.arange(start, start + size)  # the last chunk is filled up with images that are dropped again
             here = jax.tree.map(jnp.asarray, samples.take(index % count))
-            rows.append(
-                jax.device_get(distributed.local(spread(variables, place(mesh, padded, SHARDED), key, here, index)))
-            )
+            rows.append(jax.device_get(gather(spread(variables, place(mesh, padded, SHARDED), key, here, index))))
         scores, of_input = zip(*rows, strict=True)
         return (
             {k: np.concatenate([row[k] for row in scores], 1)[: len(lams), :count] for k in names},
@@ -275,7 +273,7 @@ def images_at_once(model: Model, problem: Problem, variables: Tree, one: Sample,
         return apply_main(model, *network_at(model, variables, lam), net_input)
 
     net_input = jax.eval_shape(lambda key, one: problem.to_net_input(problem.observe(key, one)), jax.random.key(0), one)
-    return max(1, min(AT_ONCE, memory.free() // (4 * memory.of_backward(forward, net_input))))
+    return max(1, min(AT_ONCE, memory.free_bytes() // (4 * memory.backward_bytes(forward, net_input))))
 
 
 def digest(*parts: Any) -> str:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import Diverged
+from hyperrecon_jax.runtime.mesh import gather
 from hyperrecon_jax.training.step import Step, TrainState
 
 
@@ -49,7 +49,7 @@ def fit(
 
     def flush():
         if since:
-            rows, used = zip(*jax.device_get(distributed.local(since)), strict=True)
+            rows, used = zip(*jax.device_get(gather(since)), strict=True)
             for i, row in enumerate(rows, start=done - len(rows) + 1):
                 if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                     raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")

@@ -33,8 +33,8 @@ from hyperrecon_jax.models.hypernet import is_sharded
 from hyperrecon_jax.models.model import Model, generate_sharded, train_main
 from hyperrecon_jax.physics.problem import Problem
 from hyperrecon_jax.physics.sample import Sample, take
-from hyperrecon_jax.runtime import distributed, memory
-from hyperrecon_jax.runtime.mesh import DEVICE, REPLICATED, SHARDED, device_mesh, shardings
+from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.mesh import DEVICE, REPLICATED, SHARDED, device_mesh, place, shardings
 from hyperrecon_jax.training.gradient import Plan, of_weights, separable
 
 Tree = Any
@@ -95,7 +95,7 @@ def members_together(model: Model, images: jax.ShapeDtypeStruct, variables: Tree
             lambda y: train_main(alone, theta, one["batch_stats"], y, batch_axes=("sample",))[0], axis_name="sample"
         )(images)
 
-    room = memory.free() // (2 * memory.of_backward(forward, one["params"]["main"], images))
+    room = memory.free_bytes() // (2 * memory.backward_bytes(forward, one["params"]["main"], images))
     return max(n for n in range(1, len(model.members) + 1) if len(model.members) % n == 0 and (n == 1 or n <= room))
 
 
@@ -117,7 +117,7 @@ def mesh_of(setup: Setup) -> Mesh:
 
 def place_state(mesh: Mesh, state: TrainState) -> TrainState:
     """The state on the mesh: the hypernetwork's heads and what the optimizer knows of them in parts, all else as copies."""
-    return distributed.put(state, shardings(mesh, specs(mesh, state)))
+    return place(mesh, state, specs(mesh, state))
 
 
 def specs(mesh: Mesh, tree: Tree) -> Tree:

@@ -29,7 +29,7 @@ def count(event, **_):
     name = event.rpartition("/")[2]
     seen[name] = seen.get(name, 0) + 1
 jax.monitoring.register_event_listener(count)
-machine.start()
+machine.configure_jax()
 
 mesh = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
 def local(x):
@@ -125,9 +125,9 @@ def test_what_was_not_used_for_the_longest_time_goes_first(tmp_path):
     for age, name in enumerate(("new", "old", "older", "oldest")):
         (tmp_path / name).write_bytes(bytes(100))
         os.utime(tmp_path / name, (1e9 - age, 0))
-    machine.trim(tmp_path, 400)
+    machine.delete_least_recently_used(tmp_path, 400)
     assert len(list(tmp_path.iterdir())) == 4
-    machine.trim(tmp_path, 250)
+    machine.delete_least_recently_used(tmp_path, 250)
     assert {path.name for path in tmp_path.iterdir()} == {"new", "old"}
 
 
@@ -137,7 +137,7 @@ def test_freed_memory_is_kept():
     code = (
         "import resource, sys, numpy as np\n"
         "from hyperrecon_jax.runtime import machine\n"
-        "if sys.argv[1:]: machine.keep_memory()\n"
+        "if sys.argv[1:]: machine.retain_freed_memory()\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "np.ones(2**24)\n"
         "before = faults(); np.ones(2**24); print(faults() - before)\n"
