@@ -59,9 +59,8 @@ def bench() -> int:
                     raise
                 print(error)  # and the others go on
                 break
-            print(
-                f"\n{benchmarks.table(found)}\n\nMemory at the peak so far: {memory.format_bytes(benchmarks.memory_held())}.\n"
-            )
+            peak = memory.format_bytes(benchmarks.memory_held())
+            print(f"\n{benchmarks.table(found)}\n\nMemory at the peak so far: {peak}.\n")
             rows += found
             if JSON.value:
                 write_json(pathlib.Path(JSON.value), [row._asdict() for row in rows])

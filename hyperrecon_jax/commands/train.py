@@ -76,8 +76,8 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     resident = distributed.broadcast_from_primary(partial(lives_on_device, experiment, mesh))
     say(report.describe(experiment, mesh, resident))
     size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
-    distributed.run_on_primary(checkpoint.check_room, workdir, size)
-    begin = partial(distributed.run_on_primary, checkpoint.begin, workdir, settings, size=size)
+    distributed.broadcast_from_primary(partial(checkpoint.check_room, workdir, size))
+    begin = partial(distributed.broadcast_from_primary, partial(checkpoint.begin, workdir, settings, size=size))
     known = partial(checkpoint.read_scales, workdir, config.loss.terms)
     found = distributed.broadcast_from_primary(known) if config.loss.scales == AUTO else None
     if config.loss.scales == AUTO and not found:

@@ -200,6 +200,6 @@ def _check_room(size: int, folder: Path, total: int, left: int) -> None:
     need, free = (total + left) * size, shutil.disk_usage(folder).free
     if free < need:
         raise InputError(
-            f"`cache` must have room, but on the disk of {folder} {memory.format_bytes(free)} are left and {total} subjects like"
-            f" the first need about {memory.format_bytes(need)}; free some or name another folder."
+            f"`cache` must have room, but on the disk of {folder} {memory.format_bytes(free)} are left and {total} subjects"
+            f" like the first need about {memory.format_bytes(need)}; free some or name another folder."
         )

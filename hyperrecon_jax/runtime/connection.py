@@ -1,8 +1,8 @@
 """The connection between the processes of a job, and how a process ends when it has an error.
 
-`jax.distributed` connects them. JAX's coordinator, in the primary process, receives a heartbeat of each process, and ends all
-processes if one is silent. The error of one process ends that process alone, at once: the next collective operation of the
-others fails, or they miss its heartbeat.
+`jax.distributed` connects them. JAX's coordinator runs in the primary process. It receives a heartbeat from each process, and
+ends all processes if one is silent. An error in one process ends that process at once. The others end when their next
+collective operation fails, or when the coordinator misses the heartbeat.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ def connect_processes(coordinator: str | None, processes: int | None, process: i
     """Connect to the other processes; at the end, wait for all of them. Call it before any computation with JAX.
 
     Args:
-        coordinator: "ADDRESS:PORT" of the primary process; "auto": JAX finds all three arguments (Slurm, Open MPI, Kubernetes,
-            TPU pods); None: there is one process.
+        coordinator: "ADDRESS:PORT" of the primary process; "auto": JAX finds all three arguments (Slurm, Open MPI,
+            Kubernetes, TPU pods); None: there is one process.
         processes: the number of processes.
         process: the number of this process, from 0.
 

@@ -1,8 +1,8 @@
 """JAX's settings for this machine: a device for each CPU core, memory that is reused, and a cache of compiled programs.
 
-The cache of compiled programs is on disk, so that a second start does not compile again: the folder `compiled` in the cache
-folder (`files.cache_folder`). It may be deleted at any time. JAX names its entries after the program, the machine, the versions
-and the settings, and compiles again where an entry is damaged: the cache can make a start slow, but not wrong.
+With the cache, a second start does not compile again. It is the folder `compiled` in the cache folder (`files.cache_folder`),
+and may be deleted at any time. JAX names its entries after the program, the machine, the versions and the settings, and
+compiles again where an entry is damaged: the cache can make a start slow, but not wrong.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def configure_jax() -> None:
 def use_all_cores() -> None:
     """Make each CPU core a JAX device, unless the user chose a number of devices.
 
-    One training step on one device keeps one core busy. With a device for each core, each core computes its part of the batch.
+    A training step on one device keeps one core busy. With a device for each core, each computes its part of the batch.
     """
     if jax.config.jax_num_cpu_devices < 1:  # type: ignore[attr-defined]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
@@ -39,9 +39,9 @@ def use_all_cores() -> None:
 def retain_freed_memory() -> None:
     """Keep freed memory in the process for the next allocation, if the C library is glibc.
 
-    On a CPU each step allocates its arrays anew. By default glibc returns large blocks to the system when they are freed, and
-    the system clears every page when they are allocated again. That takes 7 % of a step of HyperRecon-L at 128 x 128 on two
-    cores.
+    On a CPU each step allocates its arrays anew. By default glibc returns large blocks to the system when they are freed,
+    and the system clears every page when they are allocated again. That takes 7 % of a step of HyperRecon-L at 128 x 128 on
+    two cores.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
@@ -50,7 +50,10 @@ def retain_freed_memory() -> None:
 
 
 def enable_compilation_cache(folder: Path) -> None:
-    """Keep compiled programs in a folder, unless the user chose a folder or no cache; without it if the folder cannot be made."""
+    """Keep compiled programs in a folder, unless the user chose a folder or no cache.
+
+    If the folder cannot be made, there is no cache.
+    """
     is_chosen = jax.config.jax_compilation_cache_dir is not None  # type: ignore[attr-defined]
     if is_chosen or not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return

@@ -1,7 +1,7 @@
 """The devices of all processes, and how arrays are placed on them.
 
-A mesh has one axis, `DEVICE`. An array is either `REPLICATED`, so that each device has a copy, or `SHARDED`: a batch of images
-or lambdas is cut along its first axis, and each device has one shard.
+A mesh has one axis, `DEVICE`. An array is either `REPLICATED`, so that each device has a copy, or `SHARDED`: a batch of
+images or lambdas is cut along its first axis, and each device has one shard.
 """
 
 import math
@@ -47,8 +47,8 @@ def device_mesh(*sizes: int) -> Mesh:
 def connect_devices(mesh: Mesh) -> None:
     """Connect the devices of several processes for collective operations.
 
-    Between CPUs the first collective operation on a mesh fails if a process is 30 s late, as when it compiles a program that
-    another process has in its cache. Later operations wait longer. So all processes meet here before they compile.
+    Between CPUs the first collective operation on a mesh fails if a process is 30 s late. That happens when it compiles a
+    program that another process has in its cache. Later operations wait longer. So all processes meet here first.
     """
     if process_count() == 1:
         return

@@ -21,7 +21,7 @@ def defer_signals() -> Iterator[tuple[Callable[[], bool], Callable[[Callable[[],
 
     Yields:
         is_stop_requested: whether this process has received a signal.
-        run_interruptible: `run_interruptible(work)` returns `work()`, or None if a signal has come or interrupts the work. It is
+        run_interruptible: `run_interruptible(work)` returns `work()`, or None if a signal has come or interrupts it. It is
             for work that can be repeated later. With several processes it always finishes, because they work together.
     """
     received: list[int] = []
@@ -67,8 +67,8 @@ def agree_on_stop(is_stop_requested: Callable[[], bool]) -> Callable[[], bool]:
     All processes must call it before each step. It answers one call late: the devices sum up the requests of a call while
     they compute the step, so that no process waits for another. With a single process it is `is_stop_requested` itself.
 
-    JAX's own `multihost_utils.reached_preemption_sync_point` is not used, because with it JAX handles SIGTERM: the signal would
-    not end a process outside of training, and Ctrl-C would stop one process alone.
+    JAX's own `multihost_utils.reached_preemption_sync_point` is not used, because with it JAX handles SIGTERM: the signal
+    would not end a process outside of training, and Ctrl-C would stop one process alone.
     """
     if process_count() == 1:
         return is_stop_requested

@@ -8,8 +8,8 @@ import sys
 
 from helper import ROOT
 
-# A command with a small network. It sends SIGNAL to its own process when step SIGNAL_STEP is logged, and sleeps DELAY seconds
-# before it trains, as if it compiled for so long.
+# A command with a small network. It sends SIGNAL to its own process when step SIGNAL_STEP is logged, and sleeps DELAY
+# seconds before it trains, as if it compiled for so long.
 COMMAND = """
 import os, runpy, sys, time
 from helper import small_networks
@@ -62,7 +62,7 @@ def wait_for_processes(processes, timeout=120):
 
 
 def run_in_two_processes(module, *args, second_args=(), signal=0, signal_step=0, delay=0, second_environment=None):
-    """Run a command in two processes; the arguments after `args`, the signal, the delay and the environment are the second's."""
+    """Run a command in two processes; all options are for the second one."""
     coordinator = ("--coordinator", f"localhost:{free_port()}", "--processes", 2)
     constants = "MODULE, SIGNAL, SIGNAL_STEP, DELAY = "
     first = f"{constants}{module!r}, 0, 0, 0" + COMMAND

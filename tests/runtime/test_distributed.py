@@ -91,7 +91,7 @@ def test_two_processes_train_as_one_process_does(single_workdir, two_processes):
 
 @pytest.mark.slow
 def test_a_killed_and_a_stopped_run_resume_with_the_same_results(settings, single_workdir, tmp_path):
-    """The second process is killed, then gets SIGTERM; then a single process resumes. Each process reads its images itself."""
+    """The second process is killed, then gets SIGTERM; then one process resumes. Each process reads its own images."""
     workdir = tmp_path / "run"
     command = "bin.train", "--config", settings[0], "--workdir", workdir, "--config.data.placement=host"
     survivor, killed = run_in_two_processes(*command, signal=signal.SIGKILL, signal_step=9)
