@@ -1,7 +1,7 @@
 """The connection between the processes of a job, and how a process ends when it has an error.
 
-`jax.distributed` connects them. JAX's coordinator runs in the primary process. It receives a heartbeat from each process, and
-ends all processes if one is silent. An error in one process ends that process at once. The others end when their next
+`jax.distributed` connects them. JAX's coordinator runs in the primary process. It receives a heartbeat from each process,
+and ends all processes if one is silent. An error in one process ends that process at once. The others end when their next
 collective operation fails, or when the coordinator misses the heartbeat.
 """
 
@@ -24,7 +24,7 @@ from hyperrecon_jax.runtime.errors import Diverged, InputError
 AUTO = "auto"
 CONNECT_TIMEOUT = 300  # seconds for all processes to start
 HEARTBEAT_TIMEOUT = 60  # seconds of silence after which JAX takes a process for dead
-EXIT_TIMEOUT = 3  # seconds that a process with an error waits to see whether all others have one, too
+EXIT_TIMEOUT = 5  # seconds that a process with an error waits to see whether all others have one, too
 LOST_PROCESS = re.compile(
     "gloo|nccl|rccl|coordination|connection|socket|barrier|sync_global_devices|deadline_exceeded|unavailable", re.IGNORECASE
 )
@@ -62,7 +62,7 @@ def exit_on_error() -> Iterator[None]:
     """End this process at once if an error is raised inside, unless all processes raise one.
 
     The ordinary way out (closing Orbax's checkpoints, JAX's shutdown) waits for the other processes, and those may wait for
-    this one. If all processes raise an error, as for a bad setting, it is raised as usual. So it is with a single process.
+    this one. If all processes raise an error, as for a bad setting, it is raised as usual. With a single process it always is.
     """
     try:
         yield

@@ -1,8 +1,8 @@
 """What several processes agree on, and what only the primary process does.
 
 Each process runs the same program, and JAX connects them (`connection.py`): `jax.devices()` lists the devices of all
-processes, and an array may be sharded over them. So all processes must run the same computations in the same order. What may
-differ between them, such as the content of a disk or the free memory, is read on the primary process and broadcast. The
+processes, and an array may be sharded over them. So all processes must run the same computations in the same order. What
+may differ between them, such as the content of a disk or the free memory, is read on the primary process and broadcast. The
 folders of runs are on a file system that all processes share. With a single process no function here waits.
 """
 

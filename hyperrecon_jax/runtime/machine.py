@@ -1,8 +1,8 @@
 """JAX's settings for this machine: a device for each CPU core, memory that is reused, and a cache of compiled programs.
 
-With the cache, a second start does not compile again. It is the folder `compiled` in the cache folder (`files.cache_folder`),
-and may be deleted at any time. JAX names its entries after the program, the machine, the versions and the settings, and
-compiles again where an entry is damaged: the cache can make a start slow, but not wrong.
+With the cache, a second start does not compile again. It is the folder `compiled` in `files.cache_folder()`, and may be
+deleted at any time. JAX names its entries after the program, the machine, the versions and the settings, and compiles again
+where an entry is damaged: the cache can make a start slow, but not wrong.
 """
 
 import contextlib
