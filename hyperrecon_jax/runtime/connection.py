@@ -62,7 +62,7 @@ def exit_on_error() -> Iterator[None]:
     """End this process at once if an error is raised inside, unless all processes raise one.
 
     The ordinary way out (closing Orbax's checkpoints, JAX's shutdown) waits for the other processes, and those may wait for
-    this one. If all processes raise an error, as for a bad setting, it is raised as usual. With a single process it always is.
+    this one. If all processes raise an error, as for a bad setting, or if there is one process, it is raised as usual.
     """
     try:
         yield

@@ -48,7 +48,8 @@ def connect_devices(mesh: Mesh) -> None:
     """Connect the devices of several processes for collective operations.
 
     Between CPUs the first collective operation on a mesh fails if a process is 30 s late. That happens when it compiles a
-    program that another process has in its cache. Later operations wait longer. So all processes meet here first.
+    program that another process has in its cache. Later operations wait longer (20 minutes were tried). So all processes
+    meet here first.
     """
     if process_count() == 1:
         return

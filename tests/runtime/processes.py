@@ -61,8 +61,10 @@ def wait_for_processes(processes, timeout=120):
                 process.kill()
 
 
-def run_in_two_processes(module, *args, second_args=(), signal=0, signal_step=0, delay=0, second_environment=None):
-    """Run a command in two processes; all options are for the second one."""
+def run_in_two_processes(
+    module, *args, second_args=(), signal=0, signal_step=0, delay=0, second_environment=None, timeout=120
+):
+    """Run a command in two processes; all options but the timeout are for the second one."""
     coordinator = ("--coordinator", f"localhost:{free_port()}", "--processes", 2)
     constants = "MODULE, SIGNAL, SIGNAL_STEP, DELAY = "
     first = f"{constants}{module!r}, 0, 0, 0" + COMMAND
@@ -71,5 +73,6 @@ def run_in_two_processes(module, *args, second_args=(), signal=0, signal_step=0,
         [
             start_process(first, *args, *coordinator, "--process", 0),
             start_process(second, *args, *second_args, *coordinator, "--process", 1, **(second_environment or {})),
-        ]
+        ],
+        timeout,
     )

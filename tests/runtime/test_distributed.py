@@ -94,14 +94,14 @@ def test_a_killed_and_a_stopped_run_resume_with_the_same_results(settings, singl
     """The second process is killed, then gets SIGTERM; then one process resumes. Each process reads its own images."""
     workdir = tmp_path / "run"
     command = "bin.train", "--config", settings[0], "--workdir", workdir, "--config.data.placement=host"
-    survivor, killed = run_in_two_processes(*command, signal=signal.SIGKILL, signal_step=9)
+    survivor, killed = run_in_two_processes(*command, signal=signal.SIGKILL, signal_step=9, timeout=300)
     assert killed[0] == -signal.SIGKILL
     assert survivor[0] == 1
     message = "error: Another process ended or cannot be reached; the same command resumes from the last checkpoint"
     assert message in survivor[2]
     assert "Traceback" not in survivor[2]
 
-    first, second = run_in_two_processes(*command, signal=signal.SIGTERM, signal_step=10)
+    first, second = run_in_two_processes(*command, signal=signal.SIGTERM, signal_step=10, timeout=300)
     assert (first[0], second[0]) == (130, 130)
     assert "streamed from the host" in first[1]
     assert re.search("Going on from step [48].", first[1])
@@ -147,6 +147,7 @@ def test_a_process_that_compiles_while_the_other_reads_its_cache_is_waited_for(s
         second_args=["--config.data.cache", tmp_path / "other"],  # each process may have a cache of its own
         second_environment={"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")},
         delay=35,
+        timeout=300,
     )
     assert (status, second[0]) == (0, 0), errors
     assert_same_run(tmp_path / "run", single_workdir)
