@@ -28,7 +28,7 @@ def study() -> int:
     if CONFIG.value is None:
         raise InputError("Say what to study: --config configs/laptop_sl.py:csmri (see --help).")
     lams = _cli.numbers("lams", LAMS.value)
-    machine.start()
+    machine.configure_jax()
     done = baseline_study.study(
         CONFIG.value, pathlib.Path(OUT.value), lams=lams, learning_rate=RATE.value, seeds=SEEDS.value
     )

@@ -47,7 +47,7 @@ def bench() -> int:
     for suite in suites:
         if suite not in benchmarks.SUITES:
             raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
-    machine.start()
+    machine.configure_jax()
     print(f"{', '.join(suites)} on {benchmarks.machine()}")
     rows = []
     for suite in suites:
@@ -59,7 +59,8 @@ def bench() -> int:
                     raise
                 print(error)  # and the others go on
                 break
-            print(f"\n{benchmarks.table(found)}\n\nMemory at the peak so far: {memory.shown(benchmarks.memory_held())}.\n")
+            peak = memory.format_bytes(benchmarks.memory_held())
+            print(f"\n{benchmarks.table(found)}\n\nMemory at the peak so far: {peak}.\n")
             rows += found
             if JSON.value:
                 write_json(pathlib.Path(JSON.value), [row._asdict() for row in rows])

@@ -25,7 +25,7 @@ def choose() -> int:
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.runtime.errors import InputError
 
-    machine.start()
+    machine.configure_jax()
     if not RUN.value:
         raise InputError("Say for which run to choose: --run RUN (see --help).")
     choose.choose(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)

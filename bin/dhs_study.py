@@ -31,7 +31,7 @@ def study() -> int:
     if not all(width.isdecimal() and int(width) > 0 for width in WIDTHS.value):
         raise InputError(f"--widths must be whole numbers above 0, got {','.join(WIDTHS.value)}.")
     rates = _cli.numbers("rates", RATES.value)
-    machine.start()
+    machine.configure_jax()
     done = dhs_study.study(
         CONFIG.value,
         pathlib.Path(OUT.value),

@@ -35,7 +35,7 @@ def evaluate(folders: list[str]) -> int:
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.runtime.errors import InputError
 
-    machine.start()
+    machine.configure_jax()
     if COMPARE.value:
         if RUN.value or len(folders) < 2:
             raise InputError("--compare takes the folders of two runs or more: --compare RUN RUN ...")
@@ -51,7 +51,7 @@ def evaluate(folders: list[str]) -> int:
     if DATA.value:
         data = {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
     folder = pathlib.Path(RUN.value)
-    with _hosts.joined():
+    with _hosts.connect_processes():
         evaluate.evaluate(
             folder,
             pathlib.Path(OUT.value) if OUT.value else folder / "evaluation",

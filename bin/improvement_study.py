@@ -31,7 +31,7 @@ def study() -> int:
     if CONFIG.value is None:
         raise InputError("Say what to study: --config configs/laptop_sl.py:csmri (see --help).")
     rates, lams = _cli.numbers("rates", RATES.value), _cli.numbers("lams", LAMS.value)
-    machine.start()
+    machine.configure_jax()
     done = improvement_study.study(
         CONFIG.value,
         pathlib.Path(OUT.value),

@@ -31,7 +31,7 @@ def reproduce() -> int:
     if SCALE.value not in SCALES:
         raise InputError(f"--scale must be one of {', '.join(SCALES)}; got {SCALE.value!r}.")
     scale, out = SCALES[SCALE.value](), pathlib.Path(OUT.value or f"runs/reproduce-{SCALE.value}")
-    machine.start()
+    machine.configure_jax()
     if DRY_RUN.value:
         paper.show_plan(scale, out, configs=CONFIGS, only=ONLY.value)
         return 0

@@ -3,7 +3,7 @@
     python -m bin.train --config configs/quickstart.py
     python -m bin.train --config configs/paper_csmri_supervised_8x.py:M --config.train.batch=16 --workdir runs/mine
     python -m bin.train --config configs/paper_csmri_supervised_8x.py --dry-run
-    srun python -m bin.train --config configs/paper_csmri_supervised_8x.py --coordinator auto     # on several hosts
+    srun python -m bin.train --config configs/paper_csmri_supervised_8x.py --coordinator auto     # in several processes
 
 The same command again goes on where it was stopped. Results are in the work folder, `runs/NAME` by default.
 """
@@ -30,8 +30,8 @@ def train() -> int:
 
     if CONFIG.value is None:
         raise InputError("Say what to train: --config configs/quickstart.py (see --help).")
-    machine.start()
-    with _hosts.joined():
+    machine.configure_jax()
+    with _hosts.connect_processes():
         if DRY_RUN.value:
             train.dry_run(CONFIG.value)
             return 0

@@ -29,7 +29,7 @@ FOLDERS = [
 LIBRARIES = {
     "flax": {"models"},
     "ml_collections": {"runs", "commands", "studies", "cli"},
-    "orbax": {"runs"},
+    "orbax": {"runs", "runtime"},
     "matplotlib": {"figures", "studies"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -87,6 +87,17 @@ def evaluate(
     Raises:
         InputError: if there is no such run, or images or metrics do not fit; before anything is written.
     """
+    distributed.check_same_settings(
+        {
+            "--run": str(run),
+            "--out": str(out),
+            "--metrics": list(metrics),
+            "--lams": points,
+            "--images": count,
+            "--segmenter": str(segmenter),
+            **{f"config.data.{key}": value for key, value in (data or {}).items()},
+        }
+    )
     for name in metrics:
         if name in DICE and segmenter is None:
             raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")

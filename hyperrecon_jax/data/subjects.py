@@ -233,6 +233,6 @@ def _check_room(size: int, folder: Path, total: int, unread: int) -> None:
     needed, free = (total + unread) * size, shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
-            f"`cache` must have room, but on the disk of {folder} {memory.shown(free)} are left and {total} subjects like"
-            f" the first need about {memory.shown(needed)}; free some or name another folder."
+            f"`cache` must have room, but on the disk of {folder} {memory.format_bytes(free)} are left and {total} subjects"
+            f" like the first need about {memory.format_bytes(needed)}; free some or name another folder."
         )

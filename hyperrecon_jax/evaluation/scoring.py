@@ -23,7 +23,7 @@ from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import distributed, memory
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.runtime.mesh import REPLICATED, SHARDED, device_mesh, place
+from hyperrecon_jax.runtime.mesh import REPLICATED, SHARDED, device_mesh, gather, place
 
 Tree = Any
 Scores = dict[str, np.ndarray]
@@ -121,7 +121,7 @@ class Scorer:
             index = np.arange(start, start + size)  # the last batch is filled up with images that are dropped below
             batch = jax.tree.map(jnp.asarray, samples.take(index % count))
             scores = self._score_sharded(variables, sharded_lams, key, batch, index)
-            batches.append(jax.device_get(distributed.local(scores)))
+            batches.append(jax.device_get(gather(scores)))
         scores_of, input_scores_of = zip(*batches, strict=True)
         return (
             {k: np.concatenate([scores[k] for scores in scores_of], 1)[: len(lams), :count] for k in self.names},
@@ -230,7 +230,7 @@ def images_that_fit(model: Model, problem: Problem, variables: Tree, sample: Sam
     net_input = jax.eval_shape(
         lambda key, sample: problem.to_net_input(problem.observe(key, sample)), jax.random.key(0), sample
     )
-    return max(1, min(MAX_BATCH, memory.free() // (4 * memory.of_backward(forward, net_input))))
+    return max(1, min(MAX_BATCH, memory.free_bytes() // (4 * memory.backward_bytes(forward, net_input))))
 
 
 def digest(*parts: Any) -> str:

@@ -24,6 +24,7 @@ from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runs.experiment import Experiment, regions
 from hyperrecon_jax.runs.names import lam_name, lam_title
 from hyperrecon_jax.runtime import distributed
+from hyperrecon_jax.runtime.mesh import gather
 from hyperrecon_jax.training.gradient import is_separable
 from hyperrecon_jax.training.step import TrainState, uses_dhs
 
@@ -41,9 +42,7 @@ def means(scores: dict[str, np.ndarray]) -> dict[str, float]:
 
 def variables(state: TrainState) -> Tree:
     """The model's variables on one device, out of the mesh."""
-    return jax.device_put(
-        distributed.local({"params": state.params, "batch_stats": state.batch_stats}), jax.local_devices()[0]
-    )
+    return jax.device_put(gather({"params": state.params, "batch_stats": state.batch_stats}), jax.local_devices()[0])
 
 
 def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
@@ -83,7 +82,7 @@ def _networks(experiment: Experiment) -> str:
 def _devices(mesh: Mesh) -> str:
     used, there = mesh.devices.size, jax.device_count()
     text = f"{used} {mesh.devices.flat[0].platform} device{'s' * (used > 1)}"
-    text += f" of {distributed.process_count()} hosts" if distributed.process_count() > 1 else ""
+    text += f" of {distributed.process_count()} processes" if distributed.process_count() > 1 else ""
     if used == there:
         return text
     return f"{text} of {there}, since config.train.batch (and what DHS keeps, of each) must be a multiple of their number"

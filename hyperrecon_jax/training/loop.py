@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import Diverged
+from hyperrecon_jax.runtime.mesh import gather
 from hyperrecon_jax.training.step import Step, TrainState
 
 OnLog = Callable[[int, dict[str, float], np.ndarray], None]  # step, means of the logs, lambdas used
@@ -72,7 +72,7 @@ def _flush(pending: list[tuple[dict[str, jax.Array], jax.Array]], done: int, on_
     """Check and log the pending steps, the last of which is step `done`, and empty the list."""
     if not pending:
         return
-    rows, used = zip(*jax.device_get(distributed.local(pending)), strict=True)
+    rows, used = zip(*jax.device_get(gather(pending)), strict=True)
     for i, row in enumerate(rows, start=done - len(rows) + 1):
         if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
             raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")

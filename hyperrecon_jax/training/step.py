@@ -41,8 +41,8 @@ from hyperrecon_jax.models.hypernet import is_sharded
 from hyperrecon_jax.models.model import Model, train_main
 from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Sample, take
-from hyperrecon_jax.runtime import distributed, memory
-from hyperrecon_jax.runtime.mesh import DEVICE, REPLICATED, SHARDED, device_mesh, local_shard, shardings
+from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.mesh import DEVICE, REPLICATED, SHARDED, device_mesh, local_shard, place, shardings
 from hyperrecon_jax.training.gradient import Plan, is_separable, value_and_grad
 
 Tree = Any
@@ -104,7 +104,7 @@ def count_members_at_once(model: Model, images: jax.ShapeDtypeStruct, variables:
 
         return jax.vmap(forward_one, axis_name="sample")(net_inputs)
 
-    limit = memory.free() // (2 * memory.of_backward(forward, first["params"]["main"], images))
+    limit = memory.free_bytes() // (2 * memory.backward_bytes(forward, first["params"]["main"], images))
     count = len(model.members)
     return max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n <= limit))
 
@@ -127,7 +127,7 @@ def training_mesh(setup: Setup) -> Mesh:
 
 def place_state(mesh: Mesh, state: TrainState) -> TrainState:
     """The state on the devices: the hypernetwork's heads and the optimizer's state of them sharded, all else replicated."""
-    return distributed.put(state, shardings(mesh, partition_specs(mesh, state)))
+    return place(mesh, state, partition_specs(mesh, state))
 
 
 def partition_specs(mesh: Mesh, tree: Tree) -> Tree:

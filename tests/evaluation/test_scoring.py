@@ -116,9 +116,9 @@ def test_as_many_images_as_memory_holds(monkeypatch):
     args = MODEL, PROBLEM, VARIABLES, SAMPLES.example, LAMS[0]
     assert images_that_fit(*args) == MAX_BATCH  # a small network on any machine
     activations = 4 * 16 * 16 * 3  # bytes of the one layer of three channels
-    monkeypatch.setattr("hyperrecon_jax.runtime.memory.free", lambda: 4 * 100 * activations)
+    monkeypatch.setattr("hyperrecon_jax.runtime.memory.free_bytes", lambda: 4 * 100 * activations)
     assert 5 < images_that_fit(*args) < MAX_BATCH
-    monkeypatch.setattr("hyperrecon_jax.runtime.memory.free", lambda: 0)
+    monkeypatch.setattr("hyperrecon_jax.runtime.memory.free_bytes", lambda: 0)
     assert images_that_fit(*args) == 1
 
 

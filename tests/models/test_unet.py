@@ -114,7 +114,7 @@ def test_rematerialisation_changes_no_gradient_and_keeps_less():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), grads, other)
     large = jax.ShapeDtypeStruct((64, 64, 2), jnp.float32)
     sizes = [
-        memory.of_backward(lambda p, x, net=net: net.apply({"params": p, "batch_stats": STATS}, x), PARAMS, large)
+        memory.backward_bytes(lambda p, x, net=net: net.apply({"params": p, "batch_stats": STATS}, x), PARAMS, large)
         for net in (plain, recomputing)
     ]
     assert sizes[1] < 0.5 * sizes[0]

@@ -279,5 +279,5 @@ def test_memory_limits_the_members_at_once(monkeypatch):
     assert step.count_members_at_once(setup.model, share, variables) == 6
     activations = 4 * 4 * 16 * 16 * 3  # bytes of the one layer of three channels
     for free, low, high in ((0, 1, 1), (2 * 20 * activations, 2, 3)):
-        monkeypatch.setattr("hyperrecon_jax.runtime.memory.free", lambda free=free: free)
+        monkeypatch.setattr("hyperrecon_jax.runtime.memory.free_bytes", lambda free=free: free)
         assert low <= step.count_members_at_once(setup.model, share, variables) <= high
