@@ -4,16 +4,16 @@ import base64
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from PIL import Image
 
 from hyperrecon_jax.figures import style
 from hyperrecon_jax.runtime import files
-from hyperrecon_jax.studies.paper.claims import FAILS, HOLDS, UNTESTED, Verdict
-from hyperrecon_jax.studies.paper.content import Report
+from hyperrecon_jax.studies.paper.verdicts import FAILS, HOLDS, UNTESTED, Verdict
 
 TEMPLATE = Path(__file__).with_name("report.html")
 MARKS = {HOLDS: ("✓", "#1a7f37"), FAILS: ("✗", "#b42318"), UNTESTED: ("–", "#6b7280")}
@@ -21,29 +21,27 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 PRINT_SECONDS = 120  # after which a browser that does not answer is ended
 
 
-def write(report: Report, folder: Path) -> tuple[Path, Path | None]:
+def write(content: Mapping[str, Any], folder: Path) -> tuple[Path, Path | None]:
     """Write `index.html` and, where a browser can print it, `report.pdf`.
+
+    Args:
+        content: what `content.make_content` returns.
+        folder: where the files go.
 
     Returns:
         Their paths; None for the PDF if there is none. A PDF of an earlier report is removed then.
     """
     folder.mkdir(parents=True, exist_ok=True)
     page, pdf = folder / "index.html", folder / "report.pdf"
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    text = template.render(content, tally=tally(content["verdicts"]), marks=MARKS, data_url=_data_url, width=_width)
     with files.atomic_write(page) as partial:
-        partial.write_text(render_html(report), encoding="utf-8")
+        partial.write_text(text, encoding="utf-8")
     if print_pdf(page, pdf):
         return page, pdf
     pdf.unlink(missing_ok=True)
     return page, None
-
-
-def render_html(report: Report) -> str:
-    """The page as text."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(report=report, tally=tally(report.verdicts), marks=MARKS, data_url=_data_url, width=_width)
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:
@@ -57,8 +55,12 @@ def print_pdf(page: Path, pdf: Path) -> bool:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         return False
-    options = ["--headless", "--disable-gpu", "--no-pdf-header-footer"]
-    options.append("--no-sandbox")  # which root may not use; the page is our own
+    options = [
+        "--headless",
+        "--disable-gpu",
+        "--no-pdf-header-footer",
+        "--no-sandbox",
+    ]  # root has no sandbox; the page is ours
     try:
         with files.atomic_write(pdf) as partial, tempfile.TemporaryDirectory() as profile:
             options += [f"--user-data-dir={profile}", f"--print-to-pdf={partial.absolute()}"]

@@ -1,8 +1,9 @@
 """The three scales and their pieces: a laptop's, one GPU's, the paper's."""
 
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from hyperrecon_jax.runs.config import HYPER_WIDTHS
 from hyperrecon_jax.studies.paper.scale import AO_LARGE, AO_UNETS, SAMPLINGS, SEGMENTER, SIZES, Scale
@@ -51,12 +52,8 @@ def laptop(configs: Path) -> Scale:
 
 def _laptop_supervised(configs: Path, steps: int) -> list[Piece]:
     """The segmenter, and HyperRecon and U-Nets for each task."""
-    unets: dict[str, Any] = {
-        "model.hyper_width": 0,
-        "lam.sampling": "ensemble",
-        "lam.axes": ((0.0, 0.25, 0.5, 0.75, 0.95),),
-    }
-    unets |= {"train.steps": steps, "train.learning_rate": 1e-2}
+    unets: dict[str, Any] = {"train.steps": steps, "train.learning_rate": 1e-2, "model.hyper_width": 0}
+    unets |= {"lam.sampling": "ensemble", "lam.axes": ((0.0, 0.25, 0.5, 0.75, 0.95),)}
     changes: dict[str, Any] = {"data.size": 64, "data.seed": 0}
     pieces = [_piece(configs, SEGMENTER, ("dice", "fig3"), "segment_quickstart.py", changes, 0.05)]
     for task, labels in (
@@ -84,28 +81,23 @@ def _laptop_supervised(configs: Path, steps: int) -> list[Piece]:
 def _laptop_ao(configs: Path, steps: int, seeds: int) -> list[Piece]:
     """HyperRecon and U-Nets without ground truth."""
     rates = {"S": 1e-2, "M": 3e-3, "L": 1e-3}
-    experiment = AoExperiment(
-        "ao_quickstart.py:{sampling}",
-        {
-            size: {
-                "train.steps": steps,
-                "model.hyper_width": HYPER_WIDTHS[size],
-                "train.learning_rate": rates[size],
-                "dhs.rank_over": "batch",
-            }
-            for size in SIZES
-        },
-        {"uhs": {"S": 0.045, "M": 0.048, "L": 0.052}, "dhs": {"S": 0.035, "M": 0.038, "L": 0.042}},
-        Evaluation(metrics=LANDSCAPE, points=21, images=32, reconstructions=21 * 21 * 32),
-    )
+    changes = {
+        size: {
+            "train.steps": steps,
+            "model.hyper_width": HYPER_WIDTHS[size],
+            "train.learning_rate": rates[size],
+            "dhs.rank_over": "batch",
+        }
+        for size in SIZES
+    }
+    step_seconds = {"uhs": {"S": 0.045, "M": 0.048, "L": 0.052}, "dhs": {"S": 0.035, "M": 0.038, "L": 0.042}}
+    landscape = Evaluation(metrics=LANDSCAPE, points=21, images=32, reconstructions=21 * 21 * 32)
+    pieces = _ao_pieces(configs, "ao_quickstart.py:{sampling}", changes, step_seconds, landscape, seeds=seeds)
     # after 500 steps two U-Nets were 0.3 dB better at 1e-2 than at 3e-3
     unets: dict[str, Any] = {"train.steps": steps, "train.learning_rate": 1e-2, "model.hyper_width": 0}
     unets |= {"lam.sampling": "ensemble", "lam.axes": ((0.0, 0.5, 0.9, 1.0), (0.0, 1.0))}
     at_unets = Evaluation(metrics=LANDSCAPE, images=32, reconstructions=8 * 32)
-    return [
-        *_ao_pieces(configs, experiment, seeds),
-        _piece(configs, AO_UNETS, ("fig4",), "ao_quickstart.py:uhs", unets, 0.26, (at_unets,)),
-    ]
+    return [*pieces, _piece(configs, AO_UNETS, ("fig4",), "ao_quickstart.py:uhs", unets, 0.26, (at_unets,))]
 
 
 def gpu(configs: Path) -> Scale:
@@ -160,26 +152,21 @@ def _paper_sized(
     """256 x 256. The rough figures come from the paper's Table 1: hours for 35,625 steps on its GPU."""
     hours, all_unets = {"unet": 4.0, "S": 5.0, "M": 6.0, "L": 7.0}, 648 / 361
     step_seconds = {key: value * 3600 / 35_625 for key, value in hours.items()}
-    experiment = AoExperiment(
+    hyperrecon = _ao_pieces(
+        configs,
         "paper_csmri_ao_8x.py:{size}{suffix}",
         dict.fromkeys(SIZES, changes),
-        {sampling: {size: step_seconds[size] for size in SIZES} for sampling in SAMPLINGS},
+        dict.fromkeys(SAMPLINGS, step_seconds),
         Evaluation(metrics=LANDSCAPE, points=points, images=64, reconstructions=points**2 * 64),
+        seeds=1,
         scales_from=AO_LARGE,
     )
     count = len(grid[0]) * len(grid[1]) if grid else 324
     at_unets = Evaluation(metrics=LANDSCAPE, images=64, reconstructions=count * 64)
-    ao_unets = _piece(
-        configs,
-        AO_UNETS,
-        ("fig4", "table1"),
-        "paper_baselines_ao.py",
-        {**changes, "lam.axes": grid} if grid else changes,
-        count * all_unets * 3600 / 35_625,
-        (at_unets,),
-        scales_from=AO_LARGE,
-    )
-    pieces = [*_paper_supervised(configs, changes, step_seconds), *_ao_pieces(configs, experiment, 1), ao_unets]
+    ao_changes = {**changes, "lam.axes": grid} if grid else changes
+    labels, time = ("fig4", "table1"), count * all_unets * 3600 / 35_625
+    unets = _piece(configs, AO_UNETS, labels, "paper_baselines_ao.py", ao_changes, time, (at_unets,), AO_LARGE)
+    pieces = [*_paper_supervised(configs, changes, step_seconds), *hyperrecon, unets]
     machine = "the paper's Table 1 (an NVIDIA Titan Xp; not measured here, a recent GPU is several times faster)"
     return Scale(name, about, machine, tuple(pieces), rate=150.0, preparation=700.0, notes=notes)
 
@@ -204,36 +191,37 @@ def _paper_supervised(configs: Path, changes: Mapping[str, Any], step_seconds: M
     return pieces
 
 
-class AoExperiment(NamedTuple):
-    """HyperRecon without ground truth, in three sizes, with UHS and DHS."""
+def _ao_pieces(
+    configs: Path,
+    file: str,
+    changes: Mapping[str, Mapping[str, Any]],
+    step_seconds: Mapping[str, Mapping[str, float]],
+    landscape: Evaluation,
+    *,
+    seeds: int,
+    scales_from: str = "",
+) -> list[Piece]:
+    """HyperRecon without ground truth: seed by seed, so that an interrupted study compares like with like.
 
-    file: str  # of the config, with {sampling}, {size} and {suffix} to fill in
-    changes: Mapping[str, Mapping[str, Any]]  # by size
-    step_seconds: Mapping[str, Mapping[str, float]]  # by sampling and size
-    landscape: Evaluation
-    scales_from: str = ""  # the piece whose loss scales the others take
-
-
-def _ao_pieces(configs: Path, experiment: AoExperiment, seeds: int) -> list[Piece]:
-    """Seed by seed, so that an interrupted study compares like with like. The first piece is the network of Fig. 7."""
+    Args:
+        configs: the folder of config files.
+        file: of the config, with {sampling}, {size} and {suffix} to fill in.
+        changes: of the settings, by size.
+        step_seconds: by sampling and size.
+        landscape: the evaluation of each. The first piece is the network of Fig. 7, and has `DIVERSE` as well.
+        seeds: how many runs of each.
+        scales_from: the piece whose loss scales the others take.
+    """
     pieces = []
-    for seed in range(seeds):
-        for size in SIZES[::-1]:
-            for sampling in SAMPLINGS[::-1]:
-                name = f"ao-{size}-{sampling}-{seed}"
-                file = experiment.file.format(sampling=sampling, size=size, suffix="" if sampling == "dhs" else "-uhs")
-                pieces.append(
-                    _piece(
-                        configs,
-                        name,
-                        ("fig4", "fig7", "dhs") if name == AO_LARGE else ("fig4",),
-                        file,
-                        {**experiment.changes[size], "seed": seed},
-                        experiment.step_seconds[sampling][size],
-                        (experiment.landscape, DIVERSE) if name == AO_LARGE else (experiment.landscape,),
-                        scales_from="" if name == experiment.scales_from else experiment.scales_from,
-                    )
-                )
+    for seed, size, sampling in itertools.product(range(seeds), SIZES[::-1], SAMPLINGS[::-1]):
+        name = f"ao-{size}-{sampling}-{seed}"
+        labels, evaluations = (
+            (("fig4", "fig7", "dhs"), (landscape, DIVERSE)) if name == AO_LARGE else (("fig4",), (landscape,))
+        )
+        config_file = file.format(sampling=sampling, size=size, suffix="" if sampling == "dhs" else "-uhs")
+        settings, time = {**changes[size], "seed": seed}, step_seconds[sampling][size]
+        source = "" if name == scales_from else scales_from
+        pieces.append(_piece(configs, name, labels, config_file, settings, time, evaluations, source))
     return pieces
 
 

@@ -4,7 +4,7 @@ OUT/PIECE/                  a run for each piece (`scale.py`), with its evaluati
 OUT/TASK-comparison/        HyperRecon beside U-Nets (`compare.compare`)
 OUT/TASK-look.npz           how their reconstructions look over lambda (`look.py`)
 OUT/figures/                the pictures that no run draws
-OUT/numbers.json            what the verdicts rest on (`numbers.py`, `claims.py`)
+OUT/numbers.json            what the verdicts rest on (`numbers.py`, `verdicts.py`)
 OUT/report/index.html       the report; report.pdf too, where a Chromium can print it
 """
 
@@ -44,7 +44,7 @@ def _report(out: Path, finished: Sequence[int], failures: Sequence[str], say: Sa
         out.mkdir(parents=True, exist_ok=True)
         checkpoint.write_json(out / NUMBERS, values)
     with checkpoint.writing(out / REPORT):
-        page, pdf = pages.write(content.make_report(scale, out, values, failures), out / REPORT)
+        page, pdf = pages.write(content.make_content(scale, out, values, failures), out / REPORT)
     printed = f"and as {pdf}" if pdf else "without a PDF: no Chromium here could print the page. Any browser can"
     say(f"\nThe report is in {page}, {printed}; the numbers behind it are in {out / NUMBERS}.")
 

@@ -10,7 +10,7 @@ from hyperrecon_jax import figures
 from hyperrecon_jax.runs import logs
 from hyperrecon_jax.studies.dhs import best_quarter
 from hyperrecon_jax.studies.paper import numbers
-from hyperrecon_jax.studies.paper.criteria import PAPERS_UNETS, format_number
+from hyperrecon_jax.studies.paper.claims import format_number
 from hyperrecon_jax.studies.paper.numbers import Numbers
 from hyperrecon_jax.studies.paper.scale import AO_UNETS, SIZES, TASKS, Scale
 
@@ -54,7 +54,7 @@ def _table1(values: Numbers) -> Table:
     names = {"unet": "csmri-unets", "all": AO_UNETS, **{size: f"csmri-{size}" for size in SIZES}}
     rows = []
     for key, (hours, parameters) in PAPERS_TABLE.items():
-        at_papers_size = PAPERS_UNETS * counted["unet"] if key == "all" else counted[key]
+        at_papers_size = numbers.PAPERS_UNETS * counted["unet"] if key == "all" else counted[key]
         label, cells = NAMES[key], ("", "", "")
         if (run := runs.get(names[key])) is not None:
             share = run["members"] if key == "unet" else 1
