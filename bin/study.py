@@ -34,14 +34,16 @@ POINTS = flags.DEFINE_integer("points", None, "Points of the landscape along eac
 
 
 def study() -> int:
-    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
     from hyperrecon_jax.runtime.errors import InputError
-    from hyperrecon_jax.studies.plan import read_plan
-    from hyperrecon_jax.studies.study import run_study, show_plan
 
     if PLAN.value is None:
         raise InputError("Say what to study: --plan configs/plans/baselines.py (see --help).")
     plan_options = options()
+
+    from hyperrecon_jax.runtime import machine  # after the checks: JAX takes seconds to import
+    from hyperrecon_jax.studies.plan import read_plan
+    from hyperrecon_jax.studies.study import run_study, show_plan
+
     machine.start()
     plan, out = read_plan(PLAN.value, plan_options), folder()
     if DRY_RUN.value:
