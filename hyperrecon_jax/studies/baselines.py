@@ -49,7 +49,7 @@ def make_plan(config: ConfigDict, *, lams: Sequence[float], unets_rate: float | 
         "unets": unet_changes(config, lams=lams, learning_rate=unets_rate),
     }
     return Plan(
-        title=f"{seeds} seeds of a HyperRecon and of {len(lams)} U-Nets",
+        title=f"A HyperRecon and {len(lams)} U-Nets, number of seeds: {seeds}",
         groups=seed_groups(config, changes, seeds=seeds, evaluation=Evaluation()),
         report=partial(_report, terms=config.loss.terms),
         labels=seed_labels(seeds),

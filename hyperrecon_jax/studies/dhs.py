@@ -61,7 +61,7 @@ def make_plan(config: ConfigDict, *, widths: Sequence[int], rates: Sequence[floa
     }
     evaluation = Evaluation(metrics=("rpsnr",), points=points, images=IMAGES, reconstructions=points**2 * IMAGES)
     return Plan(
-        title=f"{seeds} seeds of UHS and DHS at the widths {', '.join(map(str, widths))}",
+        title=f"UHS and DHS at the widths {', '.join(map(str, widths))}, number of seeds: {seeds}",
         groups=seed_groups(config, changes, seeds=seeds, evaluation=evaluation),
         report=partial(_report, widths=widths),
         labels=seed_labels(seeds),

@@ -79,7 +79,7 @@ def make_plan(
     groups = seed_groups(config, changes, seeds=seeds, evaluation=Evaluation())
     configs = {name: settings(piece, Path()) for name, piece in zip(changes, groups[0], strict=True)}
     return Plan(
-        title=f"{seeds} seeds of {', '.join(variants)} and {len(lams)} U-Nets",
+        title=f"{', '.join(variants)} and {len(lams)} U-Nets, number of seeds: {seeds}",
         groups=groups,
         report=partial(_report, names=[*changes]),
         labels=seed_labels(seeds),
