@@ -22,7 +22,7 @@ import numpy as np
 import xarray as xr
 
 from hyperrecon_jax.commands.evaluation_pictures import Evaluated, draw, title
-from hyperrecon_jax.data import evenly_spaced, need_labels, subset
+from hyperrecon_jax.data import evenly_spaced, require_labels, subset
 from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.physics.sample import take
@@ -157,7 +157,7 @@ def prepare(
         )
     split = experiment.dataset.test
     if labels:
-        need_labels(split)
+        require_labels(split)
     if points is not None and points < 2:
         raise InputError(f"A grid of lambdas needs at least 2 points, got {points}.")
     if count is not None and not 1 <= count <= split.samples.size:

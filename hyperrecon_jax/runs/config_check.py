@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.data.preparation import SOURCES as FILES
+from hyperrecon_jax.data.subjects import SOURCES as FILES
 from hyperrecon_jax.losses.objective import SUPERVISED, TERMS
 from hyperrecon_jax.models.hypernet import ENCODINGS, KINDS
 from hyperrecon_jax.models.unet import NORMS, PRECISIONS

@@ -164,7 +164,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
     made = data.read(folder, disk=None if c.placement == "auto" else c.placement == "disk")
     if config.task.name == "segmentation":
         return made
-    return made._replace(train=data.without_labels(made.train), val=data.without_labels(made.val))
+    return made._replace(train=data.drop_labels(made.train), val=data.drop_labels(made.val))
 
 
 def prepared_folder(config: ConfigDict) -> Path:

@@ -116,7 +116,7 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     _, known = engine.reconstruct("test", 0, [0.5])
     np.testing.assert_allclose(known["metrics"]["psnr"], ds["psnr"].sel(lam_1=0.5)[0], rtol=1e-4)
     np.testing.assert_allclose(known["metrics"]["data_consistency"], ds["data_consistency"].sel(lam_1=0.5)[0], rtol=1e-4)
-    assert engine.slice(engine.shelf.add("x.npy", npy(RNG.random((16, 16)))), 0)[0].shape == (2, 16, 16)
+    assert engine.input_and_reference(engine.volumes.add("x.npy", npy(RNG.random((16, 16)))), 0)[0].shape == (2, 16, 16)
 
 
 @pytest.mark.parametrize(
