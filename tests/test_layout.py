@@ -30,7 +30,7 @@ LIBRARIES = {
     "flax": {"models"},
     "ml_collections": {"runs", "commands", "studies", "cli"},
     "orbax": {"runs", "runtime"},
-    "matplotlib": {"figures", "studies"},
+    "matplotlib": {"figures"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

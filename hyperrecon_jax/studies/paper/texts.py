@@ -1,4 +1,4 @@
-"""What the paper shows and says, figure by figure, in our words; and what to see in our pictures."""
+"""The texts of the report: what the paper shows and says, in our words, and what to see in our pictures."""
 
 TITLE = "Computing Multiple Image Reconstructions with a Single Hypernetwork"
 INTRODUCTION = (

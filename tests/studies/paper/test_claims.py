@@ -1,14 +1,15 @@
-"""The paper's claims: every verdict both ways, from made numbers; and the numbers themselves against closed forms."""
+"""The paper's claims: every verdict both ways, from invented numbers; and the numbers themselves against closed forms."""
 
 import copy
 
 import numpy as np
 import pytest
 import xarray as xr
+from helper import ROOT
 
-from hyperrecon_jax.studies.paper import claims, look, numbers
-from hyperrecon_jax.studies.paper.claims import FAILS, HOLDS, UNTESTED
-from hyperrecon_jax.studies.paper.sizes import laptop
+from hyperrecon_jax.studies.paper import look, numbers
+from hyperrecon_jax.studies.paper.pieces import laptop
+from hyperrecon_jax.studies.paper.verdicts import FAILS, HOLDS, UNTESTABLE, UNTESTED, judge
 
 
 def supervised(gap):
@@ -59,26 +60,26 @@ GOOD = {
 
 
 def changed(path, value):
-    found = copy.deepcopy(GOOD)
+    values = copy.deepcopy(GOOD)
     *groups, last = path
-    inner = found
+    inner = values
     for key in groups:
         inner = inner[key]
     inner[last] = value
-    return found
+    return values
 
 
 def test_what_can_be_tested_holds_by_good_numbers():
-    verdicts = claims.verdicts(GOOD)
+    verdicts = judge(GOOD)
     assert len({v.claim for v in verdicts}) == len(verdicts)
-    beyond = {row[0] for row in claims.BEYOND}
+    untestable = {row[0] for row in UNTESTABLE}
     for verdict in verdicts:
-        assert verdict.verdict == (UNTESTED if verdict.claim in beyond else HOLDS), verdict
-        assert bool(verdict.number) == (verdict.claim not in beyond)
+        assert verdict.verdict == (UNTESTED if verdict.claim in untestable else HOLDS), verdict
+        assert bool(verdict.number) == (verdict.claim not in untestable)
 
 
 def test_nothing_is_judged_without_numbers():
-    for verdict in claims.verdicts({"counted": GOOD["counted"]}):
+    for verdict in judge({"counted": GOOD["counted"]}):
         counted = verdict.claim.startswith(("Parameters", "The largest HyperRecon"))
         assert verdict.verdict == (HOLDS if counted else UNTESTED), verdict
         assert verdict.why
@@ -109,33 +110,33 @@ def test_nothing_is_judged_without_numbers():
     ],
 )
 def test_each_verdict_can_be_that_it_does_not_hold(path, value, claim, number):
-    (verdict,) = (v for v in claims.verdicts(changed(path, value)) if claim in v.claim)
+    (verdict,) = (v for v in judge(changed(path, value)) if claim in v.claim)
     assert verdict.verdict == FAILS, verdict
     assert number in verdict.number
 
 
 def test_the_worst_lambda_alone_can_decide():
-    found = copy.deepcopy(GOOD)
-    found["supervised"]["csmri"]["metrics"]["ssim"]["gaps"] = [0.01, 0.01, -0.0095]  # 0.0035 in the mean
-    (verdict,) = (v for v in claims.verdicts(found) if "8-fold" in v.claim)
+    values = copy.deepcopy(GOOD)
+    values["supervised"]["csmri"]["metrics"]["ssim"]["gaps"] = [0.01, 0.01, -0.0095]  # 0.0035 in the mean
+    (verdict,) = (v for v in judge(values) if "8-fold" in v.claim)
     assert verdict.verdict == FAILS
 
 
 def test_the_busiest_quarter():
-    even, one = np.ones((8, 8)), np.zeros((10, 10))
-    one[3, 4] = 7
+    even, single = np.ones((8, 8)), np.zeros((10, 10))
+    single[3, 4] = 7
     assert numbers.busiest_quarter(even) == 0.25
     half = np.zeros((8, 8))
     half[:, 4:] = 1
     assert numbers.busiest_quarter(half) == 0.5
     drawn = np.random.default_rng(0).random((2, 144))  # an epoch at the laptop's scale: chance alone does not do
     assert numbers.busiest_quarter(np.histogram2d(*drawn, bins=10, range=[[0, 1]] * 2)[0]) < 0.45
-    assert numbers.busiest_quarter(one) == 1
+    assert numbers.busiest_quarter(single) == 1
     assert numbers.busiest_quarter(np.zeros((10, 10))) == 0
 
 
 def test_the_papers_networks_are_counted():
-    assert numbers.counted() == {"unet": 149_409, "S": 743_533, "M": 4_905_089, "L": 19_208_993}
+    assert numbers.count_paper_networks() == {"unet": 149_409, "S": 743_533, "M": 4_905_089, "L": 19_208_993}
 
 
 def test_sharpness_and_contrast_are_relative_to_the_truth():
@@ -145,17 +146,18 @@ def test_sharpness_and_contrast_are_relative_to_the_truth():
     blurred = truth.copy()
     blurred[:2, 4:20, 4:20] = 0.55
     shifted = np.where(truth > 0, 0.3 + 2 * (truth - 0.5), 0.0)
-    sharpness, contrast = look.measures(np.stack([truth, shifted, blurred]), truth)
+    sharpness, contrast = look.relative_looks(np.stack([truth, shifted, blurred]), truth)
     np.testing.assert_allclose(sharpness, [1, 2, 0], atol=1e-9)
     np.testing.assert_allclose(contrast, [1, 2, 0], atol=1e-9)
 
 
-def test_landscapes_are_by_size_sampling_and_whole_seed(monkeypatch, tmp_path):
+def test_landscapes_are_by_size_sampling_and_complete_seed(monkeypatch, tmp_path):
     """Of names alone: S, M, L are 1, 2, 3, DHS adds 10, the seed 100; lambda_1 is the first axis."""
-    there = {f"ao-{size}-{sampling}-0" for size in "SML" for sampling in ("uhs", "dhs")} | {"ao-L-dhs-1", "ao-unets"}
+    scale = laptop(ROOT / "configs")
+    existing = {f"ao-{size}-{sampling}-0" for size in "SML" for sampling in ("uhs", "dhs")} | {"ao-L-dhs-1", "ao-unets"}
 
-    def evaluated(scale, out, name):
-        if name not in there:
+    def read_scores(scale, out, name):
+        if name not in existing:
             return None
         if name == "ao-unets":
             axes, values = {"lam_1": [0.0, 1.0], "lam_2": [0.0, 1.0]}, np.array([[0.0, 0.0], [2.0, 2.0]])
@@ -165,11 +167,11 @@ def test_landscapes_are_by_size_sampling_and_whole_seed(monkeypatch, tmp_path):
             values = np.full((21, 21), "SML".index(size) + 1.0 + 10 * (sampling == "dhs") + 100 * int(seed))
         return xr.Dataset({"rpsnr": (("image", "lam_2", "lam_1"), np.stack([values.T - 1, values.T + 1]))}, axes)
 
-    monkeypatch.setattr(numbers, "evaluated", evaluated)
-    values, fixed = numbers.landscapes(laptop(), tmp_path)
-    assert values.shape == (3, 2, 1, 21, 21)  # the second seed is not whole
+    monkeypatch.setattr(numbers, "read_scores", read_scores)
+    values, fixed = numbers.landscapes(scale, tmp_path)
+    assert values.shape == (3, 2, 1, 21, 21)  # the second seed is not complete
     np.testing.assert_allclose(values[:, :, 0, 3, 4], [[1, 11], [2, 12], [3, 13]])
     np.testing.assert_allclose(fixed[:, 7], np.linspace(0, 2, 21), atol=1e-12)
-    there |= {f"ao-{size}-{sampling}-1" for size in "SML" for sampling in ("uhs", "dhs")}
-    values, _ = numbers.landscapes(laptop(), tmp_path)
+    existing |= {f"ao-{size}-{sampling}-1" for size in "SML" for sampling in ("uhs", "dhs")}
+    values, _ = numbers.landscapes(scale, tmp_path)
     np.testing.assert_allclose(values[2, 1, :, 0, 0], [13, 113])
