@@ -12,7 +12,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +134,13 @@ def preparing(cache: Path, folder: Path, need: int) -> Iterator[None]:
         ) from error
 
 
-def read(folder: Path, *, disk: bool | None = None) -> Dataset:
+def read(folder: Path, *, disk: bool | None = None, splits: Sequence[str] = Dataset._fields) -> Dataset:
     """A prepared data set.
 
     Args:
         folder: of the cache.
         disk: leave the samples on disk, or read all into memory; none given: into memory if half of it has room.
+        splits: those that are needed: "train", "val", "test"; the others stay on disk.
 
     Raises:
         InputError: if what is there is damaged.
@@ -148,10 +149,10 @@ def read(folder: Path, *, disk: bool | None = None) -> Dataset:
         slices = metadata(folder)["slices"]
         sets = {name: _samples(folder, name, sum(slices[name])) for name in Dataset._fields}
         if disk is None:
-            size = sum(samples.nbytes for samples in sets.values())
+            size = sum(sets[name].nbytes for name in splits)
             disk = distributed.broadcast_from_primary(lambda: size > psutil.virtual_memory().available / 2)
         if not disk:
-            sets = {name: loaded(samples) for name, samples in sets.items()}
+            sets |= {name: loaded(sets[name]) for name in splits}
     ends = np.cumsum([0, *(len(slices[name]) for name in sets)])
     return Dataset(
         *(
