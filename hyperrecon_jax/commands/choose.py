@@ -31,10 +31,11 @@ from hyperrecon_jax.evaluation import choose, scores, scoring
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import reconstruct
-from hyperrecon_jax.runs import checkpoint, logs, report
-from hyperrecon_jax.runs.experiment import Experiment, load, make_mask
-from hyperrecon_jax.runs.names import lam_name
+from hyperrecon_jax.runs import logs, report, run_folder
+from hyperrecon_jax.runs.labels import lam_label
+from hyperrecon_jax.runs.load import TrainedRun, load_run
 from hyperrecon_jax.runs.report import Say
+from hyperrecon_jax.runs.task import make_mask
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -65,8 +66,8 @@ def choose_run(
     """
     if metric not in METRICS:
         raise InputError(f"`metric` must be one of {', '.join(METRICS)}, got {metric!r}.")
-    experiment, state = load(run)
-    _check(run, experiment, metric, fraction)
+    trained = load_run(run, splits=("val", "test"))
+    _check(run, trained, metric, fraction)
     judges = JUDGES if metric == HELD_OUT else (metric,)
     ds = evaluated(run, say=say)
     for name in judges:
@@ -75,16 +76,15 @@ def choose_run(
                 f"The evaluation of {run} must have {name}: python -m bin.evaluate --run {run} --metrics {name}"
             )
     begun = time.monotonic()
-    variables = report.variables(state)
-    samples = subset(experiment.dataset.test.samples, ds["image"].values)
+    samples = subset(trained.dataset.test.samples, ds["image"].values)
     if per_image:
         say(f"Choosing a lambda for each of {samples.size} test images by {metric} ...")
-        lams, value, by = _per_image(experiment, variables, samples, metric, fraction, judges)
+        lams, value, by = _per_image(trained, samples, metric, fraction, judges)
     else:
-        val = experiment.dataset.val.samples
+        val = trained.dataset.val.samples
         val = subset(val, evenly_spaced(val.size, VALIDATION))
         say(f"Choosing lambda on {val.size} validation images by {metric} ...")
-        (lams, value), by = _one(experiment, variables, val, metric, fraction), {}
+        (lams, value), by = _one(trained, val, metric, fraction), {}
     result = {
         "run": str(run),
         "metric": metric,
@@ -93,12 +93,12 @@ def choose_run(
         "lambda": _plain(lams),
         "value": value,
         "test_images": samples.size,
-        "test": _worth(experiment, variables, samples, ds[[*judges]], lams, by),
+        "test": _worth(trained, samples, ds[[*judges]], lams, by),
         "seconds": time.monotonic() - begun,
     }
     path = run / f"choice-{metric}{'-per_image' if per_image else ''}.json"
-    with checkpoint.writing(run):
-        checkpoint.write_json(path, result)
+    with run_folder.explain_write_errors(run):
+        run_folder.write_json(path, result)
     say(table(result))
     say(f"All of it is in {path}; it took {logs.duration(result['seconds'])}.")
     return result
@@ -110,9 +110,9 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{'test images':<12}{'lambda':<16}{'mean':>10}{'regret':>10}  95 % interval over subjects"]
     for name, found in result["test"].items():
         lams = {
-            "chosen": own if result["per_image"] else lam_name(np.asarray(result["lambda"])),
-            "middle": lam_name(np.asarray(found["middle"]["lambda"])),
-            "best": lam_name(np.asarray(found["best"]["lambda"])),
+            "chosen": own if result["per_image"] else lam_label(np.asarray(result["lambda"])),
+            "middle": lam_label(np.asarray(found["middle"]["lambda"])),
+            "best": lam_label(np.asarray(found["best"]["lambda"])),
             "best_per_image": own,
         }
         lines.append(name)
@@ -138,8 +138,8 @@ def score_of(metric: str) -> choose.Score:
     return lambda x_hat, x: sign * scoring.FULL_REFERENCE[metric](x_hat, x)
 
 
-def _check(run: Path, experiment: Experiment, metric: str, fraction: float) -> None:
-    config, model = experiment.config, experiment.setup.model
+def _check(run: Path, trained: TrainedRun, metric: str, fraction: float) -> None:
+    config, model = trained.config, trained.model
     if config.task.name == "segmentation" or not (model.hyper or model.members) or len(config.loss.terms) < 2:
         raise InputError(
             f"{run} must hold a run that reconstructs for more than one lambda; in this one none can be chosen."
@@ -147,27 +147,27 @@ def _check(run: Path, experiment: Experiment, metric: str, fraction: float) -> N
     if metric == HELD_OUT:
         if config.task.name != "csmri":
             raise InputError(f"{HELD_OUT} needs k-space to withhold, got a run of the task {config.task.name!r}.")
-        shape = experiment.dataset.test.samples.example.image.shape[:2]
+        shape = trained.dataset.test.samples.example.image.shape[:2]
         _, held = choose.partition(jax.random.key(0), make_mask(config, shape), fraction=fraction)
         if not held.any():
             raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
 
 
-def _starts(experiment: Experiment) -> np.ndarray:
+def _starts(trained: TrainedRun) -> np.ndarray:
     """Lambdas to climb from, `(s, K-1)`: a grid; of an ensemble its members.
 
     It is not coarse, since of a network with kinks the gradient leads to the top of a small hill: from 5 x 5 points a test
     image's PSNR was 0.02 dB lower than from 11 x 11, whatever the steps.
     """
-    if experiment.setup.model.members:
-        return np.array(experiment.setup.model.members, np.float32)
-    count = len(experiment.config.loss.terms) - 1
+    if trained.model.members:
+        return np.array(trained.model.members, np.float32)
+    count = len(trained.config.loss.terms) - 1
     return np.asarray(hyperparams.grid(11 if count < 3 else 4, count))
 
 
-def _judged(experiment: Experiment, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
+def _judged(trained: TrainedRun, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
     """Compiled: key, samples, their places -> all of the network's input, that by which lambda is chosen, its target."""
-    problem = experiment.setup.problem
+    problem = trained.problem
 
     @jax.jit
     def judged(key, samples, index):
@@ -181,29 +181,27 @@ def _judged(experiment: Experiment, metric: str, fraction: float) -> Callable[..
     return judged
 
 
-def _one(
-    experiment: Experiment, variables: Tree, samples: Samples, metric: str, fraction: float
-) -> tuple[np.ndarray, float]:
+def _one(trained: TrainedRun, samples: Samples, metric: str, fraction: float) -> tuple[np.ndarray, float]:
     """The best lambda for all samples, and its value."""
-    judged = _judged(experiment, metric, fraction)
+    judged = _judged(trained, metric, fraction)
     index = np.arange(samples.size)
-    _, net_input, targets = judged(experiment.key_validation, samples.take(index), index)
+    _, net_input, targets = judged(trained.keys.validation, samples.take(index), index)
 
     @jax.jit
     def best(variables, net_input, targets, starts):
-        value = choose.mean_value(experiment.setup.model, variables, score_of(metric), net_input, targets)
+        value = choose.mean_value(trained.model, variables, score_of(metric), net_input, targets)
         return choose.best_lambda(value, starts, steps=20)
 
-    lam, value = best(variables, net_input, targets, _starts(experiment))
+    lam, value = best(trained.variables, net_input, targets, _starts(trained))
     return np.asarray(lam), float(value)
 
 
 def _per_image(
-    experiment: Experiment, variables: Tree, samples: Samples, metric: str, fraction: float, judges: Sequence[str]
+    trained: TrainedRun, samples: Samples, metric: str, fraction: float, judges: Sequence[str]
 ) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
     """The best lambda of each sample `(n, K-1)`, the mean of their values, and by each judge `(n,)` what it gives."""
-    judged, model = _judged(experiment, metric, fraction), experiment.setup.model
-    starts = _starts(experiment)
+    judged, model = _judged(trained, metric, fraction), trained.model
+    starts = _starts(trained)
 
     @jax.jit
     def best(variables, net_input, targets, whole, image):
@@ -218,30 +216,30 @@ def _per_image(
     for start in tqdm(starting, desc="choosing", unit_scale=size, unit=" images", file=sys.stderr, mininterval=every):
         index = np.arange(start, start + size) % count  # the last ones are filled up with images that are dropped again
         here = samples.take(index)
-        whole, net_input, targets = judged(experiment.key_test, here, index)
-        found.append(jax.device_get(best(variables, net_input, targets, whole, here.image)))
+        whole, net_input, targets = judged(trained.keys.test, here, index)
+        found.append(jax.device_get(best(trained.variables, net_input, targets, whole, here.image)))
     lams, values, by = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
     return lams, float(values.mean()), by
 
 
 def _worth(
-    experiment: Experiment, variables: Tree, samples: Samples, ds: xr.Dataset, lams: np.ndarray, by: dict[str, np.ndarray]
+    trained: TrainedRun, samples: Samples, ds: xr.Dataset, lams: np.ndarray, by: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """The mean over the test images, by each of their scores, at the choice and at what it is compared with.
 
     Args:
-        experiment, variables: of the run.
+        trained: the run.
         samples: the test images.
         ds: their scores over a grid.
         lams: the choice, `(K-1,)`, or `(n, K-1)`.
         by: of the latter, its scores.
     """
-    setup, names = experiment.setup, [str(name) for name in ds.data_vars]
+    names = [str(name) for name in ds.data_vars]
     axes = [ds[f"lam_{k}"].values for k in range(1, lams.shape[-1] + 1)]
     grid, middle = hyperparams.product(axes), np.full((1, len(axes)), 0.5, np.float32)
     tried = np.concatenate([middle, *([] if by else [lams[None]])])
-    score = scoring.make_scorer(setup.model, setup.objective, setup.problem, names=names)
-    at, _ = score.run(variables, samples, tried, experiment.key_test)
+    score = scoring.make_scorer(trained.model, trained.objective, trained.problem, names=names)
+    at, _ = score.run(trained.variables, samples, tried, trained.keys.test)
     found = {}
     for name in names:
         sign = 1 if name in scores.HIGHER else -1

@@ -12,7 +12,7 @@ from hyperrecon_jax.commands.evaluate import evaluated
 from hyperrecon_jax.commands.evaluation_pictures import curve_of, ends
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.models import hyperparams
-from hyperrecon_jax.runs import checkpoint, logs
+from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -54,10 +54,10 @@ def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[s
         if ours.attrs["kind"] == "hypernetwork" and theirs.attrs["kind"] != "hypernetwork"
     ]
     lines = _table(names, known, metrics, found)
-    with checkpoint.writing(out):
+    with run_folder.explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / "comparison.md").write_text(lines + "\n")
-        checkpoint.write_json(out / "comparison.json", {"runs": [str(run) for run in runs], "gaps": found})
+        run_folder.write_json(out / "comparison.json", {"runs": [str(run) for run in runs], "gaps": found})
         _draw(names, known, metrics, found, out)
     say(f"{lines}\n\nLook at {out / 'comparison.png'}; the table is in {out / 'comparison.md'}.")
     return found

@@ -24,11 +24,10 @@ import xarray as xr
 from hyperrecon_jax.commands.evaluation_pictures import Evaluated, draw, title
 from hyperrecon_jax.data import evenly_spaced, need_labels, subset
 from hyperrecon_jax.evaluation import scores, scoring
-from hyperrecon_jax.models.model import reconstruct
+from hyperrecon_jax.models.model import count_parameters, reconstruct
 from hyperrecon_jax.physics.sample import take
-from hyperrecon_jax.runs import checkpoint, logs, report
-from hyperrecon_jax.runs.experiment import load
-from hyperrecon_jax.runs.load import segmenter as segmentation
+from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.load import load_run, load_segmenter
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
@@ -68,25 +67,24 @@ def evaluate_run(
     """
     if segmenter is None and "dice" in metrics:
         raise InputError("The metric dice needs a network that segments: --segmenter RUN.")
-    segment = segmentation(segmenter) if segmenter is not None else None
+    segment = load_segmenter(segmenter) if segmenter is not None else None
     prepared = prepare(run, data=data, points=points, count=count, labels=segment is not None)
-    experiment, variables = prepared.experiment, report.variables(prepared.state)
-    setup = experiment.setup
+    trained = prepared.run
     if segmenter is not None:
         metrics = tuple(dict.fromkeys((*metrics, "dice")))
-    score = scoring.make_scorer(setup.model, setup.objective, setup.problem, names=metrics, segment=segment)
+    score = scoring.make_scorer(trained.model, trained.objective, trained.problem, names=metrics, segment=segment)
     size = int(np.prod([len(axis) for axis in prepared.axes]))
     say = say if distributed.is_primary() else lambda _: None
     say(f"Scoring {prepared.samples.size} images at {size} lambdas ...")
-    with checkpoint.writing(out):
+    with run_folder.explain_write_errors(out):
         distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)
         start = time.monotonic()
         values, of_input = scoring.landscape(
             score,
-            variables,
+            trained.variables,
             prepared.samples,
             prepared.axes,
-            experiment.key_test,
+            trained.keys.test,
             kept=out / UNFINISHED,
             progress=True,
         )
@@ -107,7 +105,7 @@ def evaluate_run(
         scores.write_csv(out / TABLE, rows)
         pairs = draw(prepared, ds, known, out) if "psnr" in ds else []
         best = {name: scores.best(known, name) for name in metrics}
-        checkpoint.write_json(
+        run_folder.write_json(
             out / RESULTS,
             {
                 "run": str(run),
@@ -130,7 +128,7 @@ def evaluated(run: Path, *, say: Say = print) -> xr.Dataset:
     file = run / "evaluation" / SCORES
     if file.exists():
         ds = scores.load(file)
-        if ds.attrs.get("steps") == checkpoint.steps_reported(run):
+        if ds.attrs.get("steps") == run_folder.steps_reported(run):
             return ds
     return evaluate_run(run, file.parent, say=say)
 
@@ -149,13 +147,13 @@ def prepare(
         run, data, points, count: those of `evaluate_run`.
         labels: whether the images must have labels.
     """
-    experiment, state = load(run, data=data)
-    config = experiment.config
+    trained = load_run(run, data=data)
+    config = trained.config
     if config.task.name == "segmentation":
         raise InputError(
             f"{run} must hold a run that reconstructs, got one that segments; its Dice is in its summary.json."
         )
-    split = experiment.dataset.test
+    split = trained.dataset.test
     if labels:
         need_labels(split)
     if points is not None and points < 2:
@@ -171,7 +169,7 @@ def prepare(
         axes = [np.asarray([value], np.float32) for value in config.lam.value]
     else:
         axes = [np.linspace(0, 1, points or POINTS.get(num_lams, 5), dtype=np.float32)] * num_lams
-    return Evaluated(experiment, state, subset(split.samples, index), index, split.subjects[index], axes)
+    return Evaluated(trained, subset(split.samples, index), index, split.subjects[index], axes)
 
 
 def table(known: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...], float]]) -> str:
@@ -187,36 +185,36 @@ def table(known: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...], float]]
 
 def _about(run: Path, prepared: Evaluated) -> dict[str, Any]:
     """The attributes of the scores."""
-    config, model = prepared.experiment.config, prepared.experiment.setup.model
+    config, model = prepared.run.config, prepared.run.model
     kind = "hypernetwork" if model.hyper else "ensemble" if model.members else "network"
-    summary = run / checkpoint.SUMMARY
+    summary = run / run_folder.SUMMARY
     return {
         "run": run.name,
         "kind": kind,
         "terms": ",".join(config.loss.terms),
-        "scales": list(prepared.experiment.setup.objective.scales),
-        "steps": int(prepared.state.step),
+        "scales": list(prepared.run.objective.scales),
+        "steps": prepared.run.steps,
         "test_images": scoring.digest(prepared.samples.identity),
-        "parameters": report.parameter_counts(prepared.experiment)["trained"],
-        "training_seconds": checkpoint.read_json(summary)["seconds"] if summary.exists() else None,
+        "parameters": count_parameters(prepared.run.variables["params"]),
+        "training_seconds": run_folder.read_json(summary)["seconds"] if summary.exists() else None,
         "inference_seconds": _inference_seconds(prepared),
     }
 
 
 def _inference_seconds(prepared: Evaluated, *, repeats: int = 5) -> float:
     """The time from one lambda and one measurement to one reconstruction, a median (Table 1)."""
-    setup, variables = prepared.experiment.setup, report.variables(prepared.state)
+    trained = prepared.run
 
     @jax.jit
     def one(variables, lam, y):
-        return reconstruct(setup.model, variables, lam, setup.problem.to_net_input(y))
+        return reconstruct(trained.model, variables, lam, trained.problem.to_net_input(y))
 
     lam = jnp.asarray([axis[0] for axis in prepared.axes])
     first = take(prepared.samples.take(np.arange(1)), 0)
-    y = setup.problem.observe(prepared.experiment.key_test, jax.tree.map(jnp.asarray, first))
+    y = trained.problem.observe(trained.keys.test, jax.tree.map(jnp.asarray, first))
     took = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        jax.block_until_ready(one(variables, lam, y))
+        jax.block_until_ready(one(trained.variables, lam, y))
         took.append(time.perf_counter() - start)
     return statistics.median(took[1:])

@@ -13,17 +13,15 @@ from hyperrecon_jax.data import Samples
 from hyperrecon_jax.evaluation import diverse, scoring
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.physics.operators import magnitude
-from hyperrecon_jax.runs import report
-from hyperrecon_jax.runs.experiment import Experiment
-from hyperrecon_jax.runs.names import term_name
-from hyperrecon_jax.training.step import TrainState
+from hyperrecon_jax.runs.labels import term_label
+from hyperrecon_jax.runs.load import TrainedRun
+from hyperrecon_jax.runs.pictures import middle_slices
 
 
 class Evaluated(NamedTuple):
     """A run and what its evaluation needs."""
 
-    experiment: Experiment
-    state: TrainState
+    run: TrainedRun
     samples: Samples
     places: np.ndarray  # (n,), their places in the split
     subjects: np.ndarray  # (n,)
@@ -42,7 +40,7 @@ def draw(prepared: Evaluated, ds: xr.Dataset, known: xr.Dataset, out: Path) -> l
     Returns:
         The diverse pairs of the slices that are drawn: "image", its place in the split, "lambdas", "psnr", "l2_distance".
     """
-    experiment, terms = prepared.experiment, prepared.experiment.config.loss.terms
+    trained, terms = prepared.run, prepared.run.config.loss.terms
     num_lams = len(prepared.axes)
     drawn = [name for name in map(str, ds.data_vars) if name in (*scoring.FULL_REFERENCE, "rpsnr", "dice")]
     if num_lams == 1 and len(prepared.axes[0]) > 1:
@@ -67,9 +65,9 @@ def draw(prepared: Evaluated, ds: xr.Dataset, known: xr.Dataset, out: Path) -> l
                 heading="",
                 axes=axes,
             )
-    chosen = report.pictured(prepared.subjects)
+    chosen = middle_slices(prepared.subjects)
     samples = prepared.samples.take(chosen)
-    net_input = scoring.inputs(experiment.setup.problem, experiment.key_test, samples, chosen)
+    net_input = scoring.inputs(trained.problem, trained.keys.test, samples, chosen)
     middle = len(chosen) // 2
     _slices(prepared, ds, out, chosen[middle], samples.image[middle], net_input[middle])
     return _pairs(prepared, ds, out, chosen, samples.image, net_input)
@@ -91,12 +89,12 @@ def curve_of(known: xr.Dataset, name: str, metrics: Sequence[str]) -> figures.Cu
 
 def ends(terms: Sequence[str]) -> tuple[str, str]:
     """What the two ends of the only lambda stand for."""
-    return term_name(terms[0]), term_name(terms[1])
+    return term_label(terms[0]), term_label(terms[1])
 
 
 def _slices(prepared: Evaluated, ds: xr.Dataset, out: Path, place: int, truth: Any, net_input: Any) -> None:
-    model, lams = prepared.experiment.setup.model, prepared.experiment.lams
-    x_hat = scoring.reconstructions(model, report.variables(prepared.state), net_input[None], lams)[:, 0]
+    trained, lams = prepared.run, prepared.run.lams
+    x_hat = scoring.reconstructions(trained.model, trained.variables, net_input[None], lams)[:, 0]
     of = jax.vmap(scoring.FULL_REFERENCE["psnr"], (0, None))
     figures.slices(
         out / "slices.png",
@@ -114,7 +112,7 @@ def _pairs(
     prepared: Evaluated, ds: xr.Dataset, out: Path, chosen: np.ndarray, truth: np.ndarray, net_input: jax.Array
 ) -> list[dict[str, Any]]:
     """Of some slices the two good reconstructions that differ most (Sec. V-H): only the good ones are made again."""
-    model, variables = prepared.experiment.setup.model, report.variables(prepared.state)
+    trained = prepared.run
     lams = hyperparams.product(prepared.axes)
     if len(lams) < 3:
         return []
@@ -122,7 +120,7 @@ def _pairs(
     for i, place in enumerate(chosen):
         psnr = ds["psnr"].values.reshape(len(lams), -1)[:, place]
         good = diverse.good(psnr)
-        x_hat = scoring.reconstructions(model, variables, net_input[i : i + 1], lams[good])[:, 0]
+        x_hat = scoring.reconstructions(trained.model, trained.variables, net_input[i : i + 1], lams[good])[:, 0]
         first, second, distance = diverse.furthest_pair(np.asarray(x_hat))
         both = [first, second]
         images.append(np.asarray(x_hat)[both, ..., 0])

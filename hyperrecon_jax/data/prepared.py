@@ -140,7 +140,7 @@ def read(folder: Path, *, disk: bool | None = None, splits: Sequence[str] = Data
     Args:
         folder: of the cache.
         disk: leave the samples on disk, or read all into memory; none given: into memory if half of it has room.
-        splits: those that are needed: "train", "val", "test"; the others stay on disk.
+        splits: those that are needed, of "train", "val", "test"; the others stay on disk.
 
     Raises:
         InputError: if what is there is damaged.
@@ -149,7 +149,7 @@ def read(folder: Path, *, disk: bool | None = None, splits: Sequence[str] = Data
         slices = metadata(folder)["slices"]
         sets = {name: _samples(folder, name, sum(slices[name])) for name in Dataset._fields}
         if disk is None:
-            size = sum(sets[name].nbytes for name in splits)
+            size = sum(samples.nbytes for samples in sets.values())
             disk = distributed.broadcast_from_primary(lambda: size > psutil.virtual_memory().available / 2)
         if not disk:
             sets |= {name: loaded(sets[name]) for name in splits}

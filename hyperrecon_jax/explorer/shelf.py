@@ -21,7 +21,8 @@ from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.measurement import Acquisition, acquisition, sample
 from hyperrecon_jax.physics.problem import Measurement, Problem, measured
 from hyperrecon_jax.physics.sample import Sample, take
-from hyperrecon_jax.runs.experiment import Experiment, make_mask, make_problem
+from hyperrecon_jax.runs.load import TrainedRun
+from hyperrecon_jax.runs.task import make_mask, make_problem
 from hyperrecon_jax.runtime.errors import InputError
 
 MEASURED = 16  # slices whose measurements are kept
@@ -52,15 +53,15 @@ class Shelf:
     """The volumes of a run.
 
     Args:
-        experiment: of the run.
+        trained: the run, with its test images.
     """
 
-    def __init__(self, experiment: Experiment):
-        self.config, self._key = experiment.config, experiment.key_test  # of the noise
-        self._test = experiment.dataset.test.samples
+    def __init__(self, trained: TrainedRun):
+        self.config, self._key = trained.config, trained.keys.test  # of the noise
+        self._test = trained.dataset.test.samples
         images = data.images(self._test)
         file = volumes.Volume(images, "image", None, (0.0, 1.0), "")
-        problem = experiment.setup.problem
+        problem = trained.problem
         self._lock = threading.RLock()
         self._shown: OrderedDict[str, Shown] = OrderedDict(
             test=Shown("test images", "", file, problem, True, _fullest(images))

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.data import Dataset
@@ -26,7 +27,7 @@ from hyperrecon_jax.models.model import Model, apply_main
 from hyperrecon_jax.physics.problem import Problem
 from hyperrecon_jax.runs import checkpoint, datasets, run_folder
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import Keys, make_keys, make_model, make_optimizer
+from hyperrecon_jax.runs.experiment import Keys, make_keys, make_model, make_optimizer, reported_lams
 from hyperrecon_jax.runs.task import label_map, make_problem, make_task
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState, initial_state
@@ -45,6 +46,7 @@ class TrainedRun(NamedTuple):
     problem: Problem
     objective: Objective  # with the loss scales of the run
     dataset: Dataset
+    lams: np.ndarray  # (l, K-1), the lambdas that are reported
     keys: Keys
 
 
@@ -100,7 +102,17 @@ def load_run(
         task = _make_task(folder, config, datasets.image_shape(config))
     dataset = datasets.load_data(config, splits=splits)
     problem, objective = task or _make_task(folder, config, datasets.sample_shape(dataset.test.samples))
-    return TrainedRun(config, model, _variables(state), int(state.step), problem, objective, dataset, make_keys(config))
+    return TrainedRun(
+        config=config,
+        model=model,
+        variables=_variables(state),
+        steps=int(state.step),
+        problem=problem,
+        objective=objective,
+        dataset=dataset,
+        lams=reported_lams(config),
+        keys=make_keys(config),
+    )
 
 
 def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare, train
 from hyperrecon_jax.commands.evaluation_pictures import ends
-from hyperrecon_jax.runs import checkpoint, report
+from hyperrecon_jax.runs import report, run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -61,11 +61,11 @@ def study(
             one.seed = seed
             folders.append(folder / f"{kind}-{seed}")
             say(f"\nSeed {seed}, {kind}")
-            if not train.run(one, folders[-1], say=say):
+            if not train.train(one, folders[-1], say=say):
                 return False
         gaps += compare.compare(folders, folder / f"comparison-{seed}", say=say)
     found = rows(gaps)
-    checkpoint.write_json(folder / FIGURES, {"rows": found, "gaps": gaps})
+    run_folder.write_json(folder / FIGURES, {"rows": found, "gaps": gaps})
     (folder / TABLE).write_text(table(found) + "\n")
     compare.draw_gaps(
         folder / PICTURE,

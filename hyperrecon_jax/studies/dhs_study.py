@@ -16,9 +16,10 @@ from hyperrecon_jax import figures
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.data import evenly_spaced, subset
 from hyperrecon_jax.evaluation import scoring
-from hyperrecon_jax.runs import checkpoint, report
+from hyperrecon_jax.runs import report, run_folder
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.load import load_run
+from hyperrecon_jax.runs.task import make_task_scorer
 from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -75,11 +76,11 @@ def study(
     for done, ((seed, i, j), one) in enumerate(zip(plan, configs, strict=True), start=1):
         name = f"d{widths[i]}-{('uhs', 'dhs')[j]}-{seed}"
         say(f"\nRun {done} of {len(plan)}: {name}")
-        if not train.run(one, folder / name, say=say):
+        if not train.train(one, folder / name, say=say):
             return False
         found[i, j, seed] = landscape(folder / name, points=points, say=say).mean(-1)
     rows = summary(found, widths)
-    checkpoint.write_json(folder / FIGURES, rows)
+    run_folder.write_json(folder / FIGURES, rows)
     (folder / TABLE).write_text(table(rows) + "\n")
     figures.landscapes(
         folder / PICTURE,
@@ -96,21 +97,20 @@ def study(
 def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     """rPSNR of test images of a run, `(points, points, n)`, lambda_1 first; kept in the run's folder."""
     file = folder / LANDSCAPE
-    steps = checkpoint.steps_reported(folder)
+    steps = run_folder.steps_reported(folder)
     if file.exists():
         with np.load(file) as kept:
             if (len(kept["lam"]), kept["steps"]) == (points, steps):
                 return kept["rpsnr"]
     say(f"Evaluating {points} x {points} lambdas ...")
-    experiment, state = load(folder)
-    samples = experiment.dataset.test.samples
+    trained = load_run(folder)
+    scorer = make_task_scorer(trained.config, trained.model, trained.problem, trained.objective)
+    samples = trained.dataset.test.samples
     samples = subset(samples, evenly_spaced(samples.size, MAPPED))
     axis = np.linspace(0, 1, points)
-    scores, _ = scoring.landscape(
-        experiment.score, report.variables(state), samples, [axis, axis], experiment.key_test, progress=True
-    )
+    scores, _ = scoring.landscape(scorer, trained.variables, samples, [axis, axis], trained.keys.test, progress=True)
     values = scores["rpsnr"]
-    with checkpoint.writing(folder), files.atomic_write(file) as partial, partial.open("wb") as opened:
+    with run_folder.explain_write_errors(folder), files.atomic_write(file) as partial, partial.open("wb") as opened:
         np.savez(opened, rpsnr=values, lam=axis, steps=steps)
     return values
 

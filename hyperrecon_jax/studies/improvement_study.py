@@ -24,7 +24,7 @@ from hyperrecon_jax import figures
 from hyperrecon_jax.benchmarks import floor, networks, timing
 from hyperrecon_jax.commands import compare, train
 from hyperrecon_jax.models.hypernet import ENCODINGS
-from hyperrecon_jax.runs import checkpoint, report
+from hyperrecon_jax.runs import report, run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.config_check import CONDITIONINGS
 from hyperrecon_jax.runs.experiment import build
@@ -86,11 +86,11 @@ def study(
             one.seed = seed
             folders.append(folder / f"{name}-{seed}")
             say(f"\nSeed {seed}, {name}")
-            if not train.run(one, folders[-1], say=say):
+            if not train.train(one, folders[-1], say=say):
                 return False
         gaps += compare.compare(folders, folder / f"comparison-{seed}", say=say)
         found = rows(gaps, times, {name: _trained(path) for name, path in zip(plan, folders, strict=True)})
-        checkpoint.write_json(folder / FIGURES, {"rows": found, "gaps": gaps})
+        run_folder.write_json(folder / FIGURES, {"rows": found, "gaps": gaps})
         (folder / TABLE).write_text(table(found) + "\n")
     say(f"\n{table(found)}\n\nThe table is in {folder / TABLE}.")
     return True
@@ -154,21 +154,21 @@ def _sd(values: np.ndarray) -> float:
 
 def _trained(folder: Path) -> int:
     """How many parameters a finished run has trained."""
-    return int(checkpoint.read_json(folder / checkpoint.SUMMARY)["parameters"]["trained"])
+    return int(run_folder.read_json(folder / run_folder.SUMMARY)["parameters"]["trained"])
 
 
 def _step_times(plan: Mapping[str, ConfigDict], folder: Path, *, say: report.Say) -> dict[str, dict[str, float]]:
     """By name, the median seconds of a step and their ratio to those of the first; kept in the folder of the study."""
     file = folder / TIMES
     if file.exists():
-        kept = checkpoint.read_json(file)
+        kept = run_folder.read_json(file)
         if [*kept] == [*plan]:
             return kept
     timed = timing.measure("step", map(_candidate, plan, plan.values()), rounds=ROUNDS, rates=floor.rates, say=say)
     times = {row.implementation: {"seconds": row.seconds, "ratio": row.ratio} for row in timed}
-    with checkpoint.writing(folder):
+    with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_json(file, times)
+        run_folder.write_json(file, times)
     return times
 
 

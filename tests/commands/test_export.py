@@ -13,8 +13,9 @@ from made import GUIDE, made, python_blocks, reconstructions, torch_unet
 from hyperrecon_jax.commands import export as command
 from hyperrecon_jax.models import export, model, tensor_files
 from hyperrecon_jax.models.unet import UNet
-from hyperrecon_jax.runs import checkpoint
-from hyperrecon_jax.runs.experiment import build, load
+from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.runs.experiment import build
+from hyperrecon_jax.runs.load import load, read_config
 from hyperrecon_jax.runtime.errors import InputError
 
 Y = np.random.default_rng(0).normal(size=(3, 16, 24, 2)).astype(np.float32)
@@ -121,10 +122,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def at_three_tenths(folder):
     """Two inputs of the run's size, and what its model makes of them at lambda = 0.3."""
-    experiment, state = load(folder / "run")
-    variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    network, variables = load(folder / "run")
     y = Y[:2, :, :16]
-    return y, reconstructions(experiment.setup.model, variables, [[0.3]] * 2, y)
+    return y, reconstructions(network, variables, [[0.3]] * 2, y)
 
 
 LOADED = """
@@ -185,14 +185,14 @@ def test_the_whole_hyper_unet_as_tensors(folder):
 
 
 def test_a_run_of_one_lambda(folder, monkeypatch):
-    config = load(folder / "run")[0].config.to_dict()
+    config = read_config(folder / "run").to_dict()
     config["lam"] |= {"sampling": "constant", "value": (0.4,)}
     config["model"] |= {"hyper_width": 0}
     experiment = build(config)
     variables = {"params": experiment.state.params, "batch_stats": experiment.state.batch_stats}
     monkeypatch.setattr(command, "load", lambda folder: (experiment.setup.model, variables))
-    (folder / "one" / checkpoint.CHECKPOINTS).mkdir(parents=True)
-    checkpoint.write_json(folder / "one" / checkpoint.CONFIG, experiment.config.to_dict())
+    (folder / "one" / run_folder.CHECKPOINTS).mkdir(parents=True)
+    run_folder.write_json(folder / "one" / run_folder.CONFIG, experiment.config.to_dict())
     said = []
     command.export_run(folder / "one", folder / "one.onnx", say=said.append)
     assert "the U-Net of lambda = 0.4" in said[0]

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import checkpoint, run_folder
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState
 
@@ -38,7 +38,7 @@ def save(folder, losses, *, known=None):
 
 
 def steps(folder):
-    return sorted(int(path.name) for path in (folder / checkpoint.CHECKPOINTS).iterdir())
+    return sorted(int(path.name) for path in (folder / run_folder.CHECKPOINTS).iterdir())
 
 
 def contents(folder):
@@ -70,7 +70,7 @@ def test_one_that_was_not_validated_is_not_the_best(tmp_path):
 
 def test_what_a_killed_run_left_unfinished_goes(tmp_path):
     save(tmp_path, {1: 0.5})
-    (tmp_path / checkpoint.CHECKPOINTS / "2.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / run_folder.CHECKPOINTS / "2.orbax-checkpoint-tmp").mkdir()
     save(tmp_path, {2: 0.4})
     assert steps(tmp_path) == [1, 2]
 
@@ -80,20 +80,20 @@ def test_what_a_killed_run_left_unfinished_goes(tmp_path):
 
 def test_an_empty_or_missing_folder_is_new(tmp_path):
     """Also one of a run that was killed as it wrote its settings."""
-    assert not checkpoint.begun(tmp_path, SETTINGS, differences)
-    assert not checkpoint.begun(tmp_path / "a" / "b", SETTINGS, differences)
+    assert not run_folder.can_resume(tmp_path, SETTINGS, differences)
+    assert not run_folder.can_resume(tmp_path / "a" / "b", SETTINGS, differences)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "config.json.partial").write_text("{")
-    assert not checkpoint.begun(tmp_path, SETTINGS, differences)
+    assert not run_folder.can_resume(tmp_path, SETTINGS, differences)
 
 
 def test_the_same_experiment_goes_on_and_another_is_refused(tmp_path):
-    checkpoint.begin(tmp_path / "run", SETTINGS, size=0)
-    assert checkpoint.begun(tmp_path / "run", SETTINGS, differences)
+    run_folder.create_workdir(tmp_path / "run", SETTINGS, size=0)
+    assert run_folder.can_resume(tmp_path / "run", SETTINGS, differences)
     with pytest.raises(
         InputError, match=r"^The work folder .*run holds another experiment: train; choose another --workdir"
     ):
-        checkpoint.begun(tmp_path / "run", {"train": {"steps": 6}}, differences)
+        run_folder.can_resume(tmp_path / "run", {"train": {"steps": 6}}, differences)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"train": ', b"\xff\xfe", b"[1, 2]"])
@@ -101,18 +101,18 @@ def test_damaged_settings_are_named(tmp_path, content):
     def strict(old, new):
         return differences(dict(old.items()), new)
 
-    (tmp_path / checkpoint.CONFIG).write_bytes(content)
+    (tmp_path / run_folder.CONFIG).write_bytes(content)
     with pytest.raises(InputError, match=f"^The work folder {tmp_path} holds no experiment of this version"):
-        checkpoint.begun(tmp_path, SETTINGS, strict)
+        run_folder.can_resume(tmp_path, SETTINGS, strict)
 
 
 def test_folders_of_others_are_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("all of it")
     with pytest.raises(InputError, match=r"is not empty and holds no config\.json: choose another --workdir"):
-        checkpoint.begun(tmp_path, SETTINGS, differences)
+        run_folder.can_resume(tmp_path, SETTINGS, differences)
     for folder in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "run"):
-        with pytest.raises(InputError, match=r"cannot be used, since .*thesis\.txt is no folder"):
-            checkpoint.begun(folder, SETTINGS, differences)
+        with pytest.raises(InputError, match=r"cannot be used, since .*thesis\.txt is not a folder"):
+            run_folder.can_resume(folder, SETTINGS, differences)
 
 
 # Damage.
@@ -134,7 +134,7 @@ def quiet_threads(monkeypatch):
 def test_a_damaged_checkpoint_is_named_and_left(tmp_path, part, damage):
     """Unless the damaged file is one that restoring does without: then the numbers are right."""
     save(tmp_path, {1: 0.5})
-    damaged = tmp_path / checkpoint.CHECKPOINTS / "1" / part
+    damaged = tmp_path / run_folder.CHECKPOINTS / "1" / part
     files = [damaged] if damaged.is_file() else [path for path in damaged.rglob("*") if path.is_file()]
     assert files
     for path in files:
@@ -176,7 +176,7 @@ def fill_disk(monkeypatch, free):
 def test_too_little_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
     fill_disk(monkeypatch, 3 * 2**20)
     with pytest.raises(InputError, match=r"has 3 MiB free and 20 MiB are needed; what was saved before is kept"):
-        checkpoint.begin(tmp_path / "a" / "run", SETTINGS, size=4 * 2**20)
+        run_folder.create_workdir(tmp_path / "a" / "run", SETTINGS, size=4 * 2**20)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -201,26 +201,26 @@ def test_a_write_that_fails_becomes_one_sentence(tmp_path, error):
         pytest.raises(
             InputError, match=f"^The work folder {tmp_path} cannot be written: No space left on device; what was"
         ),
-        checkpoint.writing(tmp_path),
+        run_folder.explain_write_errors(tmp_path),
     ):
         raise error
 
 
 @pytest.mark.parametrize("error", [ValueError("a defect"), InputError("as it is"), KeyError("a defect")])
 def test_other_errors_pass(tmp_path, error):
-    with pytest.raises(type(error)) as caught, checkpoint.writing(tmp_path):
+    with pytest.raises(type(error)) as caught, run_folder.explain_write_errors(tmp_path):
         raise error
     assert caught.value is error
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    checkpoint.write_json(tmp_path / "a.json", {"a": 1})
+    run_folder.write_json(tmp_path / "a.json", {"a": 1})
 
     def fail(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "replace", fail)
+    monkeypatch.setattr(run_folder.os, "replace", fail)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.write_json(tmp_path / "a.json", {"a": 2})
+        run_folder.write_json(tmp_path / "a.json", {"a": 2})
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": 1}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.runs import checkpoint, config
+from hyperrecon_jax.runs import config, run_folder
 from hyperrecon_jax.runtime.errors import InputError
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -189,13 +189,13 @@ def test_a_run_of_before_there_was_a_choice_has_the_papers_hypernetwork(tmp_path
     settings = json.loads(json.dumps(papers))
     for key in ("conditioning", "rank", "encoding"):
         del settings["model"][key]
-    checkpoint.write_json(tmp_path / checkpoint.CONFIG, settings)
-    found = checkpoint.read_settings(tmp_path)
+    run_folder.write_json(tmp_path / run_folder.CONFIG, settings)
+    found = run_folder.read_settings(tmp_path)
     assert config.differences(found, papers) == []
     assert config.complete(found).model.conditioning == "dense"
-    assert checkpoint.begun(tmp_path, papers, config.differences)
+    assert run_folder.can_resume(tmp_path, papers, config.differences)
     with pytest.raises(InputError, match=r"another experiment: model\.conditioning \('dense' there, 'low_rank' here\)"):
-        checkpoint.begun(tmp_path, config.complete({"model": {"norm": "batch"}}).to_dict(), config.differences)
+        run_folder.can_resume(tmp_path, config.complete({"model": {"norm": "batch"}}).to_dict(), config.differences)
 
 
 SEGMENTATION = {

@@ -59,16 +59,16 @@ def test_rows_beyond_the_restored_step_are_dropped_and_seconds_go_on(tmp_path):
 
 def test_lambdas_are_a_line_a_step_and_go_on_where_the_checkpoint_is(tmp_path):
     file = tmp_path / "dhs.jsonl"
-    assert logs.drop_after(0, file, needs=("step",)) == []
+    assert logs.drop_after(0, file, required=("step",)) == []
     assert not file.exists()
     used = np.arange(12, dtype=np.float32).reshape(3, 2, 2) / 16
     logs.write_lambdas(file, 3, used)
-    rows = logs.read_rows(file, needs=("step",))
+    rows = logs.read_rows(file, required=("step",))
     assert [row["step"] for row in rows] == [1, 2, 3]
     np.testing.assert_allclose([row["lams"] for row in rows], used, atol=1e-4)
-    assert logs.drop_after(2, file, needs=("step",)) == rows[:2]
+    assert logs.drop_after(2, file, required=("step",)) == rows[:2]
     logs.write_lambdas(file, 3, used[2:])
-    assert logs.read_rows(file, needs=("step",)) == rows
+    assert logs.read_rows(file, required=("step",)) == rows
 
 
 @pytest.mark.parametrize("end", [b'{"step": 2, "sec', b'{"step": 2, "seconds": 1.0, "train/loss": 0.1', b"\0\0\0", b"\xff"])

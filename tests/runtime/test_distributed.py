@@ -19,9 +19,9 @@ from jax.sharding import PartitionSpec
 
 from hyperrecon_jax.commands import evaluate, train
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import checkpoint, run_folder
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.load import load_state
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime import mesh as placement
 from hyperrecon_jax.runtime.errors import InputError
@@ -124,7 +124,7 @@ def alone(settings, tmp_path_factory):
     """What one process with two devices makes of it."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     with small_networks():
-        assert train.run(settings[1], workdir, say=lambda _: None)
+        assert train.train(settings[1], workdir, say=lambda _: None)
     return workdir
 
 
@@ -137,20 +137,20 @@ def both(settings, tmp_path_factory):
 
 def state(workdir):
     with small_networks():
-        return jax.device_get(load(workdir)[1])
+        return jax.device_get(load_state(workdir)[1])
 
 
 def rows(workdir):
-    lines = (workdir / checkpoint.METRICS).read_text().splitlines()
+    lines = (workdir / run_folder.METRICS).read_text().splitlines()
     return [{**json.loads(line), "seconds": 0} for line in lines]
 
 
 def equal(workdir, other):
     """Whether two runs came to the same, bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, state(workdir), state(other))
-    a, b = (checkpoint.read_json(folder / checkpoint.SUMMARY) for folder in (workdir, other))
+    a, b = (run_folder.read_json(folder / run_folder.SUMMARY) for folder in (workdir, other))
     assert a["test"] == b["test"]
-    assert (workdir / checkpoint.LAMBDAS).read_text() == (other / checkpoint.LAMBDAS).read_text()
+    assert (workdir / run_folder.LAMBDAS).read_text() == (other / run_folder.LAMBDAS).read_text()
 
 
 def test_two_hosts_train_what_one_trains(alone, both):
@@ -158,7 +158,7 @@ def test_two_hosts_train_what_one_trains(alone, both):
     assert (status, status_second) == (0, 0)
     equal(workdir, alone)
     assert rows(workdir) == rows(alone)
-    assert "on 2 cpu devices of 2 hosts" in said
+    assert "on 2 cpu devices of 2 processes" in said
     assert "Scoring the test set" in said
     assert "task" not in said_second + errors_second  # the first alone speaks
 
@@ -178,7 +178,7 @@ def test_killed_restarted_and_stopped_they_train_the_same(settings, alone, tmp_p
     first, second = together(*command, number=signal.SIGTERM, at=10)
     assert (first[0], second[0]) == (130, 130)
     assert "streamed from the host" in first[1]
-    assert re.search("Going on from step [48].", first[1])
+    assert re.search("Resuming from step [48].", first[1])
     assert "Interrupted at step" in first[1]
     assert "Stopping after this step" in second[2]
     assert "Stopping after this step" not in first[2]
@@ -188,8 +188,8 @@ def test_killed_restarted_and_stopped_they_train_the_same(settings, alone, tmp_p
 
     said = []
     with small_networks():
-        assert train.run(settings[1], workdir, say=said.append)
-    assert f"Going on from step {stopped}." in said
+        assert train.train(settings[1], workdir, say=said.append)
+    assert f"Resuming from step {stopped}." in said
     equal(workdir, alone)
 
 

@@ -77,7 +77,7 @@ def made(configs, tmp_path_factory):
     out, said = tmp_path_factory.mktemp("made") / "out", []
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(style.PAPER, "savefig.dpi", 40)
-        whole, calls = train.run, []
+        whole, calls = train.train, []
 
         def interrupted(config, folder, **options):
             calls.append(folder.name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hyperrecon_jax.commands import compare, train
 from hyperrecon_jax.commands.evaluate import evaluate_run
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import Diverged
 from hyperrecon_jax.studies.paper import content, look, numbers, pages, plan
@@ -71,8 +71,8 @@ def reproduce(scale: Scale, out: Path, *, configs: Path, only: Sequence[str] = (
     for task in scale.tasks:
         _compare(scale, task, out, say=say)
     found = numbers.gather(scale, out)
-    checkpoint.write_json(out / NUMBERS, found)
-    with checkpoint.writing(out / REPORT):
+    run_folder.write_json(out / NUMBERS, found)
+    with run_folder.explain_write_errors(out / REPORT):
         page, pdf = pages.write(content.make(scale, out, found, failures), out / REPORT)
     say(f"\nThe report is in {page}, and as {pdf}; the numbers behind it are in {out / NUMBERS}.")
     if failures:
@@ -83,7 +83,7 @@ def reproduce(scale: Scale, out: Path, *, configs: Path, only: Sequence[str] = (
 def _carry_out(piece: Piece, out: Path, configs: Path, *, say: Say) -> bool:
     """Train a piece, and evaluate it; False if that was interrupted."""
     folder = out / piece.name
-    if not train.run(plan.read_config(piece, configs, out), folder, say=say):
+    if not train.train(plan.read_config(piece, configs, out), folder, say=say):
         return False
     for one in piece.evaluations:
         if not plan.is_evaluated(folder, one):

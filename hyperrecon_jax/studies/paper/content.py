@@ -18,7 +18,7 @@ from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare
 from hyperrecon_jax.commands.evaluation_pictures import curve_of, ends, title
 from hyperrecon_jax.evaluation import scores
-from hyperrecon_jax.runs import checkpoint, logs
+from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.studies.baseline_study import TOLERANCE
 from hyperrecon_jax.studies.dhs_study import best_quarter
 from hyperrecon_jax.studies.paper import claims, numbers
@@ -78,7 +78,7 @@ def make(scale: Scale, out: Path, found: Numbers, failures: Sequence[str] = ()) 
         failures: what went wrong, to be told.
     """
     folder, command = out / "figures", f"python -m bin.reproduce --scale {scale.name} --out {out}"
-    with checkpoint.writing(folder):
+    with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {
             "fig3": _curves(scale, out, "fig3", [task for task in ("csmri", "csmri4x") if task in scale.tasks]),
@@ -157,7 +157,7 @@ def _gaps(scale: Scale, out: Path) -> list[Picture]:
     for task in scale.tasks:
         file, ds = out / f"{task}-comparison" / "comparison.json", evaluated(scale, out, f"{task}-L")
         if file.exists() and ds is not None:
-            rows += [row for row in checkpoint.read_json(file)["gaps"] if row["of"] == f"{task}-L"]
+            rows += [row for row in run_folder.read_json(file)["gaps"] if row["of"] == f"{task}-L"]
             names.append(TASKS[task])
             terms = ds.attrs["terms"].split(",")
     if not rows or terms is None:

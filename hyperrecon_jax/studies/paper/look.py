@@ -24,8 +24,8 @@ from scipy.ndimage import binary_erosion
 from hyperrecon_jax.data import evenly_spaced, subset
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.physics.operators import magnitude
-from hyperrecon_jax.runs import checkpoint, report
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime import files
 
 MEASURED = 24  # test slices, spread over the split
@@ -40,21 +40,21 @@ def look(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
         hyperrecon: a run of the same task.
         file: where it is kept.
     """
-    steps = [checkpoint.steps_reported(folder) for folder in (unets, hyperrecon)]
+    steps = [run_folder.steps_reported(folder) for folder in (unets, hyperrecon)]
     if file.exists():
         with np.load(file) as kept:
             if kept["steps"].tolist() == steps:
                 return dict(kept)
     x_hat, lams = [], np.zeros((0, 1), np.float32)
     for folder in (unets, hyperrecon):
-        experiment, state = load(folder)
+        trained = load_run(folder)
         if folder is unets:
-            lams = np.asarray(experiment.setup.model.members, np.float32)
-        split = experiment.dataset.test
+            lams = np.asarray(trained.model.members, np.float32)
+        split = trained.dataset.test
         index = evenly_spaced(split.samples.size, MEASURED)
         samples = subset(split.samples, index).take(np.arange(len(index)))
-        net_input = scoring.inputs(experiment.setup.problem, experiment.key_test, samples, index)
-        made = scoring.reconstructions(experiment.setup.model, report.variables(state), net_input, lams)
+        net_input = scoring.inputs(trained.problem, trained.keys.test, samples, index)
+        made = scoring.reconstructions(trained.model, trained.variables, net_input, lams)
         x_hat.append(np.asarray(made)[..., 0])
     truth, both = samples.image[..., 0], np.stack(x_hat)
     shown = int((truth > OBJECT).sum((-2, -1)).argmax())  # the slice that shows most
@@ -75,7 +75,7 @@ def look(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
         "error": _rms(both[0] - truth).mean(-1),
         "steps": np.array(steps),
     }
-    with checkpoint.writing(file.parent), files.atomic_write(file) as partial, partial.open("wb") as opened:
+    with run_folder.explain_write_errors(file.parent), files.atomic_write(file) as partial, partial.open("wb") as opened:
         np.savez(opened, **found)
     return found
 

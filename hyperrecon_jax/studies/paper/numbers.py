@@ -24,7 +24,7 @@ from hyperrecon_jax.commands import compare
 from hyperrecon_jax.commands.evaluate import RESULTS, SCORES
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.models.model import count_parameters
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import HYPER_WIDTHS, paper_config
 from hyperrecon_jax.runs.experiment import make_model
 from hyperrecon_jax.studies.dhs_study import best_quarter
@@ -53,7 +53,7 @@ def evaluated(scale: Scale, out: Path, name: str, folder: str = "evaluation") ->
 
 
 def _there(folder: Path, evaluation: Evaluation) -> bool:
-    return checkpoint.steps_reported(folder) > 0 and is_evaluated(folder, evaluation)
+    return run_folder.steps_reported(folder) > 0 and is_evaluated(folder, evaluation)
 
 
 def gather(scale: Scale, out: Path) -> Numbers:
@@ -71,7 +71,7 @@ def gather(scale: Scale, out: Path) -> Numbers:
         known, fixed = scores.summary(ours), scores.summary(theirs)
         comparison = out / f"{task}-comparison" / "comparison.json"
         if comparison.exists():
-            gap = next(row for row in checkpoint.read_json(comparison)["gaps"] if row["of"] == f"{task}-L")
+            gap = next(row for row in run_folder.read_json(comparison)["gaps"] if row["of"] == f"{task}-L")
             metrics = {name: gap[name]["at_lambdas"] for name in compare.METRICS if name in gap}
             found.setdefault("supervised", {})[task] = {
                 "lambdas": [lam[0] for lam in gap["lambdas"]],
@@ -92,15 +92,15 @@ def gather(scale: Scale, out: Path) -> Numbers:
                 found.setdefault("look", {})[task] = {name: kept[key].tolist() for key, name in names.items()}
     if ao := _without_truth(scale, out):
         found["ao"] = ao
-    histogram = out / "ao-L-dhs-0" / checkpoint.HISTOGRAM
+    histogram = out / "ao-L-dhs-0" / run_folder.HISTOGRAM
     if histogram.exists():
         with np.load(histogram) as kept:
             half = kept["counts"][len(kept["counts"]) // 2 :].sum(0)
             found["histogram"] = {"busiest_quarter": busiest_quarter(half)}
     diverse = evaluated(scale, out, "ao-L-dhs-0", "diverse")
     if diverse is not None:
-        pairs = checkpoint.read_json(out / "ao-L-dhs-0" / "diverse" / RESULTS)["diverse_pairs"]
-        size = checkpoint.read_settings(out / "ao-L-dhs-0")["data"]["size"]
+        pairs = run_folder.read_json(out / "ao-L-dhs-0" / "diverse" / RESULTS)["diverse_pairs"]
+        size = run_folder.read_settings(out / "ao-L-dhs-0")["data"]["size"]
         found["pairs"] = [{key: pair[key] for key in ("psnr", "l2_distance")} | {"pixels": size**2} for pair in pairs]
     for piece in scale.pieces:
         if row := _row(scale, piece, out):

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax.commands.evaluate import METRICS, SCORES
 from hyperrecon_jax.evaluation import scores
-from hyperrecon_jax.runs import checkpoint, logs
+from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.config import check_key, complete, differences, flatten
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -137,7 +137,7 @@ def read_config(piece: Piece, configs: Path, out: Path) -> ConfigDict:
         raise InputError(f"The folder of configs must hold {file}, but {path} is no file.")
     settings = flatten(runpy.run_path(str(path))["get_config"](*filter(None, [variant])))
     settings |= piece.changes
-    if piece.scales_of and (scales := checkpoint.kept_scales(out / piece.scales_of, settings["loss.terms"])):
+    if piece.scales_of and (scales := run_folder.read_scales(out / piece.scales_of, settings["loss.terms"])):
         settings["loss.scales"] = scales  # before they are found, those of the file stand for them
     return complete(settings)
 
@@ -151,14 +151,14 @@ def state(scale: Scale, piece: Piece, configs: Path, out: Path) -> State:
     folder = out / piece.name
     config = read_config(piece, configs, out)
     steps, done, each, measured = config.train.steps, 0, piece.step, False
-    unknown = piece.scales_of and not (out / piece.scales_of / checkpoint.SCALES).exists()
+    unknown = piece.scales_of and not (out / piece.scales_of / run_folder.SCALES).exists()
     try:
-        begun = not unknown and checkpoint.begun(folder, config.to_dict(), differences)
+        begun = not unknown and run_folder.can_resume(folder, config.to_dict(), differences)
     except InputError as error:
         raise InputError(str(error).replace("--workdir", "--out")) from error
     if begun:
-        saved = [int(path.name) for path in (folder / checkpoint.CHECKPOINTS).glob("*") if path.name.isdecimal()]
-        done = max([checkpoint.steps_reported(folder), *(step for step in saved if step < steps)])
+        saved = [int(path.name) for path in (folder / run_folder.CHECKPOINTS).glob("*") if path.name.isdecimal()]
+        done = max([run_folder.steps_reported(folder), *(step for step in saved if step < steps)])
         if (own := step_seconds(folder)) is not None:
             each, measured = own, True
     left = (steps - done) * each + OVERHEAD * (done < steps)
@@ -169,7 +169,7 @@ def state(scale: Scale, piece: Piece, configs: Path, out: Path) -> State:
 
 def step_seconds(folder: Path) -> float | None:
     """Seconds that a step of a run took, the median over what it logged; None if it has not logged twice."""
-    rows = [(row["step"], row["seconds"]) for row in logs.read_rows(folder / checkpoint.METRICS) if "seconds" in row]
+    rows = [(row["step"], row["seconds"]) for row in logs.read_rows(folder / run_folder.METRICS) if "seconds" in row]
     pairs = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(rows)]
     each = [seconds / steps for steps, seconds in pairs if steps > 0]
     return statistics.median(each) if each else None
@@ -183,7 +183,7 @@ def is_evaluated(folder: Path, evaluation: Evaluation) -> bool:
     ds = scores.load(file)
     grid = {size for name, size in ds.sizes.items() if str(name).startswith("lam_")}
     return (
-        ds.attrs.get("steps") == checkpoint.steps_reported(folder)
+        ds.attrs.get("steps") == run_folder.steps_reported(folder)
         and set(evaluation.metrics) <= set(ds.data_vars)
         and (not evaluation.dice or "dice" in ds)
         and (evaluation.images is None or ds.sizes["image"] == evaluation.images)
@@ -217,7 +217,7 @@ def commands(piece: Piece, out: Path) -> list[str]:
         f"--config.{key}={shlex.quote(_literal(key, value))}" for key, value in piece.changes.items() if value is not None
     ]
     if piece.scales_of:
-        settings.append(f'--config.loss.scales="(those in {out / piece.scales_of / checkpoint.SCALES})"')
+        settings.append(f'--config.loss.scales="(those in {out / piece.scales_of / run_folder.SCALES})"')
     train = ["python -m bin.train", f"--config configs/{piece.config}", *settings, f"--workdir {out / piece.name}"]
     found = [" ".join(train)]
     for one in piece.evaluations:
