@@ -50,7 +50,7 @@ def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str
         raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {reported}.")
     needs_lam = out.suffix == ONNX or names == "ours" or (model.members and out.suffix != PROGRAM)
     if lam is None and not is_plain and needs_lam:
-        raise InputError(f"`lam` must say of which lambda the U-Net is that goes from {run} into {out}.")
+        raise InputError(f"`lam` must name the lambda of the U-Net that is written from {run} to {out}.")
     if lam is not None:
         model, variables = export.plain(model, variables, lam)
     try:
@@ -75,7 +75,7 @@ def _check_out(out: Path, names: str) -> None:
     if names == "ours" and suffix != ".npz":
         raise InputError(f'`names` "ours" goes with a .npz file, got {out}.')
     if suffix in PACKAGES and importlib.util.find_spec(PACKAGES[suffix]) is None:
-        raise InputError(f"`out` of the kind {suffix} takes the package {PACKAGES[suffix]}, which is not installed.")
+        raise InputError(f"`out` of the kind {suffix} needs the package {PACKAGES[suffix]}, which is not installed.")
     if out.is_dir():
         raise InputError(f"`out` must be a file, got the folder {out}.")
 

@@ -1,4 +1,4 @@
-"""Train an experiment, or resume it; or say what that would take (`dry_run`).
+"""Train a run, or resume it; or say how long that would take (`dry_run`).
 
 `train` does its jobs in this order: look into the work folder, build the experiment, determine the loss scales, train with
 hooks that log, save and validate, and report. It keeps everything in one folder (`runs/run_folder.py`). It can be stopped
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.commands import loss_scales
@@ -54,7 +53,7 @@ class Session(NamedTuple):
     experiment: Experiment
     scorer: Scorer
     folder: WorkFolder
-    checkpoints: ocp.CheckpointManager
+    checkpoints: checkpoint.Checkpoints
     write: logs.Write
     losses: dict[int, float]  # of validation, by step; a validation adds its own
     unless_signalled: Callable[[Callable[[], Any]], Any]  # calls a function; None if a signal interrupts it
@@ -136,7 +135,7 @@ def _write_settings(folder: WorkFolder) -> None:
 
 
 def _create_if_new(folder: WorkFolder) -> None:
-    """As `_write_settings`, but not for a run that is resumed: its checkpoint must be known to be good before."""
+    """Write the settings of a new run. A resumed run writes them later, once its checkpoint is restored."""
     if not folder.is_resumed:
         _write_settings(folder)
 
@@ -144,7 +143,7 @@ def _create_if_new(folder: WorkFolder) -> None:
 def _resolve_scales(
     experiment: Experiment, placement: Placement, folder: WorkFolder, *, say: Say
 ) -> tuple[float, ...] | None:
-    """The loss scales: those of the folder, or else determined now and written there. None if that was interrupted."""
+    """The loss scales, read from the folder, or else determined and written to it. None if that was interrupted."""
     terms = experiment.config.loss.terms
     magnitudes = distributed.broadcast_from_primary(partial(run_folder.read_magnitudes, folder.path, terms))
     if magnitudes is None:
@@ -207,7 +206,7 @@ def _open_logs(experiment: Experiment, workdir: Path, first: int) -> contextlib.
 def _run_loop(
     session: Session, step: Step, state: TrainState, samples: Iterable[Sample], stop: Callable[[], bool]
 ) -> TrainState:
-    """The training loop with its hooks. An error of diverged training also says what can be done."""
+    """The training loop with its hooks. The error of a training that diverged says what can be done."""
     train = session.experiment.config.train
     try:
         _validate_if_due(session, state)
@@ -240,7 +239,7 @@ def _log(session: Session, step: int, means: dict[str, float], selected_lams: np
 
 
 def _save(session: Session, state: TrainState) -> None:
-    """The hook for checkpoints. It saves before it validates, which may take longer than the process has left to live."""
+    """The hook for checkpoints. It saves first, because the process may be killed before a validation ends."""
     checkpoint.save(session.checkpoints, state, session.folder.settings)
     _validate_if_due(session, state)
 
@@ -277,4 +276,4 @@ def _time_steps(experiment: Experiment, placement: Placement) -> list[float]:
 
 
 def _say_nothing(*_: Any) -> None:
-    """What processes other than the primary say and log."""
+    """Takes the place of `say` and of `write` in processes other than the primary."""

@@ -7,7 +7,7 @@ the lowest validation loss.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import orbax.checkpoint as ocp
@@ -17,6 +17,8 @@ from hyperrecon_jax.runs.run_folder import CHECKPOINTS, check_room, explain_writ
 from hyperrecon_jax.runtime import distributed, memory
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState
+
+Checkpoints: TypeAlias = ocp.CheckpointManager  # of one run
 
 
 class LowestLoss(NamedTuple):
@@ -30,9 +32,7 @@ class LowestLoss(NamedTuple):
         return [info.step == best for info in checkpoints]
 
 
-def manager(
-    folder: Path, *, keep: int, losses: Mapping[int, float] | None = None, read_only: bool = False
-) -> ocp.CheckpointManager:
+def manager(folder: Path, *, keep: int, losses: Mapping[int, float] | None = None, read_only: bool = False) -> Checkpoints:
     """The checkpoints of a run. Use it in a `with` statement, which waits at its end until the last one is written.
 
     Args:
@@ -57,11 +57,11 @@ def manager(
     except Exception as error:
         raise InputError(
             f"The checkpoints in {folder / CHECKPOINTS} cannot be read ({type(error).__name__}: {error}); delete the"
-            " damaged one, or the whole work folder to begin anew."
+            " damaged one, or the whole work folder to start again."
         ) from error
 
 
-def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mapping[str, Any]) -> None:
+def save(checkpoints: Checkpoints, state: TrainState, settings: Mapping[str, Any]) -> None:
     """Start to write a checkpoint of the state; it is complete at the next `save`, or when the manager is closed.
 
     Raises:
@@ -76,7 +76,7 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, settings: Mappin
         checkpoints.save(int(state.step), args=args)
 
 
-def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
+def restore(checkpoints: Checkpoints, like: TrainState) -> TrainState:
     """The state in the latest checkpoint.
 
     Args:
@@ -93,6 +93,6 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
     except Exception as error:  # each damaged file fails in its own way
         raise InputError(
             f"The checkpoint {checkpoints.directory / str(step)} cannot be read ({type(error).__name__}); delete that"
-            " folder to resume from the one before, or the whole work folder to begin anew."
+            " folder to resume from the one before, or the whole work folder to start again."
         ) from error
     return TrainState(**restored["state"])

@@ -1,4 +1,4 @@
-"""Which settings an experiment can have, as far as this can be told without the data.
+"""The rules for the settings of an experiment, as far as they can be checked without the data.
 
 `CHOICES` and `RANGES` hold the rules for one setting at a time. The functions below them hold the rules that connect
 several settings.
@@ -103,7 +103,7 @@ def _check_loss(config: ConfigDict) -> None:
     require = functools.partial(_require, config)
     require(len(terms) >= 1, "loss.terms", "at least one term")
     require(all(term in TERMS for term in terms), "loss.terms", f"among {', '.join(TERMS)}")
-    require(len(set(terms)) == len(terms), "loss.terms", "terms of which none comes twice")
+    require(len(set(terms)) == len(terms), "loss.terms", "terms that differ from one another")
     if scales != AUTO:
         expected = f"one number for each of config.loss.terms {terms!r}, or auto"
         require(len(scales) == len(terms), "loss.scales", expected)
@@ -121,8 +121,8 @@ def _check_loss(config: ConfigDict) -> None:
         require(
             can_calibrate or can_pilot,
             "loss.scales",
-            "numbers, unless all of two terms or more compare with the truth, or config.loss.ground_truth is False and"
-            " data_consistency among the terms",
+            "numbers, unless two terms or more all compare with the truth, or config.loss.ground_truth is False and"
+            " data_consistency is among the terms",
         )
 
 
@@ -173,7 +173,7 @@ def _check_lambda(config: ConfigDict) -> None:
     require(
         config.model.hyper_width > 0 or sampling in ("constant", "ensemble"),
         "model.hyper_width",
-        'above 0 unless config.lam.sampling is "constant" or "ensemble" (a network without lambda has one lambda)',
+        'above 0 unless config.lam.sampling is "constant" or "ensemble" (without a hypernetwork a network has one lambda)',
     )
     if sampling == "ensemble":
         axes = config.lam.axes

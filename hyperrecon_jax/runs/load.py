@@ -7,7 +7,7 @@ For code of your own, without the run's data:
     net_input = problem.to_net_input(problem.observe(key, Sample(image)))
     x_hat = reconstruct(model, variables, lam, net_input)
 
-`load_run` gives both and some splits of the data, for what is computed over a data set. All functions raise `InputError`
+`load_run` gives both, with some splits of the data, to compute something over a data set. All functions raise `InputError`
 for a folder that holds no run.
 """
 
@@ -191,7 +191,7 @@ def load_segmenter(run: str | PathLike[str]) -> Callable[[jax.Array], jax.Array]
 
 
 def _make_task(folder: Path, config: ConfigDict, shape: tuple[int, int]) -> tuple[Problem, Objective]:
-    """The task of the run in a folder, with the loss scales that it determined, if it did."""
+    """The task of the run in a folder. Automatic loss scales are those that the run determined."""
     problem, objective = make_task(config, shape)
     scales = run_folder.read_scales(folder, config.loss.terms)
     return problem, objective._replace(scales=scales) if scales else objective

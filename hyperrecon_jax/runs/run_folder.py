@@ -29,7 +29,7 @@ CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metri
 CALIBRATION = "calibration"
 SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
-OLD_MODEL_DEFAULTS = {"conditioning": "dense"}  # of runs whose settings lack these keys: there was no choice then
+OLD_MODEL_DEFAULTS = {"conditioning": "dense"}  # the only choice in versions whose settings lack these keys
 RESERVE = 16 * 2**20  # bytes, for logs, the picture and the small files that Orbax writes with a checkpoint
 
 
@@ -107,7 +107,7 @@ def steps_reported(folder: Path) -> int:
     try:
         return int(read_json(path)["steps"]) if path.exists() else 0
     except (InputError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: delete it to have the test set scored again.") from error
+        raise InputError(f"{path} is damaged: delete it, and the test set is scored again.") from error
 
 
 def read_settings(folder: Path) -> Any:
@@ -136,7 +136,7 @@ def read_magnitudes(folder: Path, terms: Sequence[str]) -> dict[str, float] | No
         if not all(math.isfinite(value) and value > 0 for value in magnitudes.values()):
             raise ValueError
     except (InputError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is damaged: delete the whole work folder to begin anew.") from error
+        raise InputError(f"{path} is damaged: delete the whole work folder to start again.") from error
     return magnitudes
 
 

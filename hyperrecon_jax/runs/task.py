@@ -88,7 +88,7 @@ def _make_csmri(config: ConfigDict, shape: tuple[int, int], coils: int) -> Probl
 
 
 def _check_shapes(config: ConfigDict, shape: tuple[int, int], problem: Problem, objective: Objective) -> None:
-    """Trace the measurement, the loss terms and the metrics without computing them, so that what does not fit raises."""
+    """Trace the measurement, the loss terms and the metrics without computing them: images that do not fit raise there."""
     is_segmentation = config.task.name == "segmentation"
 
     def score(key, x_hat, sample):

@@ -303,12 +303,12 @@ def test_mistakes_in_amortized_optimization(tmp_path, args, sentence):
 
 
 def settings(images, **changed):
-    given = {"data": {"source": "arrays", **{split: str(images / f"{split}.npy") for split in ("train", "val", "test")}}}
-    given |= {"model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
+    nested = {"data": {"source": "arrays", **{split: str(images / f"{split}.npy") for split in ("train", "val", "test")}}}
+    nested |= {"model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
     for name, value in changed.items():
         group, name = name.split("__")
-        given.setdefault(group, {})[name] = value
-    return complete(given)
+        nested.setdefault(group, {})[name] = value
+    return complete(nested)
 
 
 @pytest.mark.parametrize(

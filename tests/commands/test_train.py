@@ -67,9 +67,9 @@ def changed(config, **values):
 @pytest.fixture(scope="module")
 def uninterrupted(settings, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
-    said = []
-    assert train.train(settings, workdir, say=said.append)
-    return workdir, "\n".join(said)
+    lines = []
+    assert train.train(settings, workdir, say=lines.append)
+    return workdir, "\n".join(lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -85,19 +85,19 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
 
         return original(*args, on_log=log, **options)
 
-    said = []
+    lines = []
     with monkeypatch.context() as patched:
         patched.setattr(train, "fit", fit_with_signal)
-        assert not train.train(settings, tmp_path / "run", say=said.append)
-    assert "Interrupted at step 4" in said[-1]
+        assert not train.train(settings, tmp_path / "run", say=lines.append)
+    assert "Interrupted at step 4" in lines[-1]
     assert not (tmp_path / "run" / run_folder.SUMMARY).exists()
     assert signal.getsignal(number) is not None
 
     placement = "host" if number == signal.SIGINT else "device"
-    assert train.train(changed(settings, data__placement=placement), tmp_path / "run", say=said.append)
-    assert "Resuming from step 4." in said
-    ours, theirs = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert train.train(changed(settings, data__placement=placement), tmp_path / "run", say=lines.append)
+    assert "Resuming from step 4." in lines
+    resumed, reference = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
+    jax.tree.map(np.testing.assert_array_equal, resumed, reference)
     a, b = (json.loads((f / run_folder.SUMMARY).read_text()) for f in (tmp_path / "run", uninterrupted[0]))
     assert a["test"] == b["test"]
     rows = [json.loads(line) for line in (tmp_path / "run" / run_folder.METRICS).read_text().splitlines()]
@@ -108,7 +108,7 @@ def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
     settings, uninterrupted, tmp_path, monkeypatch
 ):
     """The state is saved before; the last step is no exception."""
-    original, said = train.validate, []
+    original, lines = train.validate, []
     for step in (3, 6):
 
         def validate(experiment, scorer, state, step=step):
@@ -118,17 +118,17 @@ def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
 
         with monkeypatch.context() as patched:
             patched.setattr(train, "validate", validate)
-            assert not train.train(settings, tmp_path / "run", say=said.append)
-        assert said[-1].startswith(f"Interrupted at step {step}; it is saved")
+            assert not train.train(settings, tmp_path / "run", say=lines.append)
+        assert lines[-1].startswith(f"Interrupted at step {step}; it is saved")
         rows = logs.read_rows(tmp_path / "run" / run_folder.METRICS)
         assert [row["step"] for row in rows if "val/loss" in row] == [3][: step // 6]
-    assert train.train(settings, tmp_path / "run", say=said.append)
-    ours, theirs = (
+    assert train.train(settings, tmp_path / "run", say=lines.append)
+    validations, expected = (
         [{**row, "seconds": 0} for row in logs.read_rows(folder / run_folder.METRICS) if "val/loss" in row]
         for folder in (tmp_path / "run", uninterrupted[0])
     )
-    assert [row["step"] for row in ours] == [3, 6]
-    assert ours == theirs
+    assert [row["step"] for row in validations] == [3, 6]
+    assert validations == expected
     states = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
     jax.tree.map(np.testing.assert_array_equal, *states)
 
@@ -160,22 +160,22 @@ def test_scales_of_supervised_losses_come_from_networks_of_single_losses(setting
     """1/s_k, s_k the validation loss of a U-Net that is trained with loss k alone, by a run of its own (Sec. IV-D)."""
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path / "cache"))
     settings = changed(settings, model__norm="none")  # before a norm Adam makes full steps of a bias's round-off
-    matched, said = changed(settings, loss__scales=("auto",)), []
-    assert train.train(matched, tmp_path / "run", say=said.append)
-    found = json.loads((tmp_path / "run" / run_folder.SCALES).read_text())["magnitudes"]
+    automatic, lines = changed(settings, loss__scales=("auto",)), []
+    assert train.train(automatic, tmp_path / "run", say=lines.append)
+    magnitudes = json.loads((tmp_path / "run" / run_folder.SCALES).read_text())["magnitudes"]
     for lam, name in enumerate(settings.loss.terms):
         alone = changed(settings, model__hyper_width=0, lam__sampling="constant", lam__value=(float(lam),))
         assert train.train(alone, tmp_path / name, say=lambda _: None)
         rows = logs.read_rows(tmp_path / name / run_folder.METRICS, required=("step",))
-        np.testing.assert_allclose(found[name], [row["val/loss"] for row in rows if "val/loss" in row][-1], rtol=1e-3)
+        np.testing.assert_allclose(magnitudes[name], [row["val/loss"] for row in rows if "val/loss" in row][-1], rtol=1e-3)
     _, objective = load_task(tmp_path / "run")
-    np.testing.assert_allclose(objective.scales, [1 / found[name] for name in settings.loss.terms])
+    np.testing.assert_allclose(objective.scales, [1 / magnitudes[name] for name in settings.loss.terms])
 
-    again = []
-    assert train.train(changed(matched, model__hyper_width=2), tmp_path / "again", say=again.append)
-    assert any("determined before, with the same settings" in line for line in again)
+    second_lines = []
+    assert train.train(changed(automatic, model__hyper_width=2), tmp_path / "again", say=second_lines.append)
+    assert any("determined before, with the same settings" in line for line in second_lines)
     assert not (tmp_path / "again" / run_folder.CALIBRATION).exists()
-    assert json.loads((tmp_path / "again" / run_folder.SCALES).read_text())["magnitudes"] == found
+    assert json.loads((tmp_path / "again" / run_folder.SCALES).read_text())["magnitudes"] == magnitudes
 
 
 @pytest.fixture(scope="module")
@@ -195,21 +195,21 @@ def amortized(settings):
 def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amortized, tmp_path, monkeypatch):
     """Stopped at step 5, after its last checkpoint but one: everything it leaves equals an uninterrupted run's."""
     original, asked = train.fit, itertools.count()
-    said = []
-    assert train.train(amortized, tmp_path / "whole", say=said.append)
-    assert any("they alone are pulled back" in line for line in said)
+    lines = []
+    assert train.train(amortized, tmp_path / "uninterrupted", say=lines.append)
+    assert any("they alone are pulled back" in line for line in lines)
     with monkeypatch.context() as patched:
         patched.setattr(train, "fit", lambda *a, **options: original(*a, **{**options, "stop": lambda: next(asked) >= 5}))
-        assert not train.train(amortized, tmp_path / "run", say=said.append)
+        assert not train.train(amortized, tmp_path / "run", say=lines.append)
         shutil.rmtree(tmp_path / "run" / run_folder.CHECKPOINTS / "5")  # as if killed just before it was written
         patched.setattr(loss_scales, "pilot", None)
         patched.setattr(train, "fit", original)
-        assert train.train(amortized, tmp_path / "run", say=said.append)
-    assert "Resuming from step 3." in said
-    a, b = (final_state(amortized, tmp_path / name) for name in ("run", "whole"))
+        assert train.train(amortized, tmp_path / "run", say=lines.append)
+    assert "Resuming from step 3." in lines
+    a, b = (final_state(amortized, tmp_path / name) for name in ("run", "uninterrupted"))
     jax.tree.map(np.testing.assert_array_equal, a, b)
     for name in (run_folder.SCALES, run_folder.LAMBDAS):
-        assert (tmp_path / "run" / name).read_text() == (tmp_path / "whole" / name).read_text()
+        assert (tmp_path / "run" / name).read_text() == (tmp_path / "uninterrupted" / name).read_text()
 
     scales = json.loads((tmp_path / "run" / run_folder.SCALES).read_text())
     for name, magnitude in scales["magnitudes"].items():
@@ -235,24 +235,12 @@ def test_uniform_sampling_keeps_no_histogram(uninterrupted):
     assert not (uninterrupted[0] / run_folder.SCALES).exists()
 
 
-def test_damaged_scales_are_named(amortized, tmp_path):
-    assert run_folder.read_magnitudes(tmp_path, amortized.loss.terms) is None
-    for content in ('{"magnitudes": ', "{}", '{"magnitudes": {"weight_l1": 1}}', '{"magnitudes": 3}'):
-        (tmp_path / run_folder.SCALES).write_text(content)
-        with pytest.raises(InputError, match=r"scales\.json is damaged: delete"):
-            run_folder.read_magnitudes(tmp_path, amortized.loss.terms)
-    for bad in (0.0, -1.0, "many"):
-        run_folder.write_json(tmp_path / run_folder.SCALES, {"magnitudes": dict.fromkeys(amortized.loss.terms, bad)})
-        with pytest.raises(InputError, match=r"scales\.json is damaged: delete"):
-            run_folder.read_magnitudes(tmp_path, amortized.loss.terms)
-
-
-@pytest.mark.parametrize(("found", "error"), [(np.nan, Diverged), (0.0, InputError)])
-def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, found, error):
+@pytest.mark.parametrize(("value", "error"), [(np.nan, Diverged), (0.0, InputError)])
+def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, value, error):
     """So that the same folder can be used with other settings."""
 
     def pilot(*args, **options):
-        raise error(str(found))
+        raise error(str(value))
 
     monkeypatch.setattr(loss_scales, "pilot", pilot)
     with pytest.raises(error):
@@ -261,14 +249,14 @@ def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, fou
 
 
 def test_one_term_needs_no_histogram(settings, tmp_path):
-    """DHS over the images alone: there is no lambda to tell of."""
+    """DHS over the images alone: there is no lambda."""
     alone = changed(settings, loss__terms=("data_consistency",), loss__scales=(1.0,), dhs__keep=2, train__steps=1)
     assert train.train(alone, tmp_path / "run", say=lambda line: None)
     assert not (tmp_path / "run" / run_folder.HISTOGRAM).exists()
 
 
 def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monkeypatch):
-    def made(config, splits=None):
+    def load_data(config, splits=None):
         rng, size, slices = np.random.default_rng(0), config.data.size, config.data.slices
         counts = [subjects * slices for subjects in config.data.subjects]
         labels = [rng.integers(0, 3, (count, size, size)).astype(np.uint8) for count in counts]  # two are absent
@@ -276,8 +264,8 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
         samples = [data.in_memory(Sample(x, t)) for x, t in zip(images, labels, strict=True)]
         return data.Dataset(*(data.Split(s, np.arange(s.size) // slices) for s in samples))
 
-    monkeypatch.setattr(datasets, "load_data", made)
-    monkeypatch.setattr(experiment, "load_data", made)
+    monkeypatch.setattr(datasets, "load_data", load_data)
+    monkeypatch.setattr(experiment, "load_data", load_data)
     config = default_config()
     config.data.update(size=16, subjects=(4, 1, 2), slices=3)
     config.task.name = "segmentation"
@@ -285,20 +273,20 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
     config.lam.sampling = "constant"
     config.model.update(width=2, hyper_width=0, residual=False)
     config.train.update(steps=3, batch=4, learning_rate=0.01, save_every=2)
-    said, folder = [], tmp_path / "run"
-    assert train.train(config, folder, say=said.append)
+    lines, folder = [], tmp_path / "run"
+    assert train.train(config, folder, say=lines.append)
     assert (folder / run_folder.PICTURE).stat().st_size > 1000
     rows = logs.read_rows(folder / run_folder.METRICS)
     assert all("val/dice" in row and "val/loss" in row for row in rows if "train/loss" not in row)
     assert all(np.isfinite(value) for row in rows for value in row.values())
     (row,) = json.loads((folder / run_folder.SUMMARY).read_text())["test"].values()
-    assert "dice_background" in said[-3]  # the table
+    assert "dice_background" in lines[-3]  # the table
 
     segment = jax.jit(load_segmenter(folder))
     truth = load_run(folder).dataset.test.samples.arrays
-    found = np.stack([segment(x) for x in truth.image])
-    assert found.shape == (6, 16, 16)
-    expected_dice = metrics.dice(found, truth.label.astype(int), num_classes=5)
+    label_maps = np.stack([segment(x) for x in truth.image])
+    assert label_maps.shape == (6, 16, 16)
+    expected_dice = metrics.dice(label_maps, truth.label.astype(int), num_classes=5)
     for name, expected in zip(DICE[1:], expected_dice.T, strict=True):
         if np.isnan(expected).all():
             assert name not in row
@@ -371,16 +359,16 @@ def test_longer_runs_go_on(settings, uninterrupted, tmp_path):
 
 def test_dry_run_writes_nothing(settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = []
-    train.dry_run(settings, say=said.append)
-    text = "\n".join(said)
+    lines = []
+    train.dry_run(settings, say=lines.append)
+    text = "\n".join(lines)
     assert list(tmp_path.iterdir()) == []
     for part in ("parameters", "10 training, 3 validation, 4 test images of 16 x 16", "s a step", "GiB"):
         assert part in text
 
 
 def test_black_images_neither_stop_a_run_nor_spoil_its_figures(settings, tmp_path):
-    """A black image without noise is matched exactly by a network with instance norm: its PSNR is infinite."""
+    """A black image without noise is automatic exactly by a network with instance norm: its PSNR is infinite."""
     config = changed(settings, task__sigma=0.0, model__norm="instance", train__steps=2)
     with config.unlocked():
         for split in ("train", "val", "test"):
