@@ -207,16 +207,16 @@ def _run_loop(
     session: Session, step: Step, state: TrainState, samples: Iterable[Sample], stop: Callable[[], bool]
 ) -> TrainState:
     """The training loop with its hooks. The error of a training that diverged says what can be done."""
-    train = session.experiment.config.train
+    options = session.experiment.config.train
     try:
         _validate_if_due(session, state)
         return fit(
             step,
             state,
             samples,
-            steps=train.steps,
-            log_every=train.log_every,
-            save_every=train.save_every,
+            steps=options.steps,
+            log_every=options.log_every,
+            save_every=options.save_every,
             on_log=partial(_log, session),
             on_save=partial(_save, session),
             stop=distributed.any_asks(stop),
@@ -246,8 +246,8 @@ def _save(session: Session, state: TrainState) -> None:
 
 def _validate_if_due(session: Session, state: TrainState) -> None:
     """Validate a state that is due and has no validation yet; if a signal interrupts it, the next start does it."""
-    train, done = session.experiment.config.train, int(state.step)
-    is_due = done > 0 and (done % train.save_every == 0 or done == train.steps)
+    options, done = session.experiment.config.train, int(state.step)
+    is_due = done > 0 and (done % options.save_every == 0 or done == options.steps)
     if done in session.losses or not is_due:
         return
     if scores := session.unless_signalled(lambda: validate(session.experiment, session.scorer, state)):
