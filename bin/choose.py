@@ -28,7 +28,7 @@ def choose() -> int:
     machine.start()
     if not RUN.value:
         raise InputError("Say for which run to choose: --run RUN (see --help).")
-    choose.choose_run(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
+    choose.choose(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
     return 0
 
 

@@ -52,7 +52,7 @@ def evaluate(folders: list[str]) -> int:
         data = {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
     folder = pathlib.Path(RUN.value)
     with _hosts.joined():
-        evaluate.evaluate_run(
+        evaluate.evaluate(
             folder,
             pathlib.Path(OUT.value) if OUT.value else folder / "evaluation",
             data=data,

@@ -13,7 +13,7 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runs.experiment import Experiment
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.mesh import place, place_part
-from hyperrecon_jax.training.step import keys, mesh_of
+from hyperrecon_jax.training.step import keys, training_mesh
 
 
 class Placement(NamedTuple):
@@ -25,7 +25,7 @@ class Placement(NamedTuple):
 
 def choose_placement(experiment: Experiment) -> Placement:
     """The placement by `config.data.placement` and the free memory. All processes must call it together."""
-    mesh = mesh_of(experiment.setup)
+    mesh = training_mesh(experiment.setup)
     return Placement(mesh, distributed.broadcast_from_primary(partial(_fits_on_device, experiment, mesh)))
 
 

@@ -30,7 +30,7 @@ def load_data(config: ConfigDict, *, splits: Sequence[str] = data.Dataset._field
     dataset = data.read(folder, disk=disk, splits=splits)
     if config.task.name == "segmentation":
         return dataset
-    return dataset._replace(train=data.without_labels(dataset.train), val=data.without_labels(dataset.val))
+    return dataset._replace(train=data.drop_labels(dataset.train), val=data.drop_labels(dataset.val))
 
 
 def prepared_folder(config: ConfigDict) -> Path:

@@ -11,7 +11,7 @@ from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runs.datasets import sample_shape
 from hyperrecon_jax.runs.experiment import Experiment
 from hyperrecon_jax.runtime import distributed
-from hyperrecon_jax.training.gradient import separable
+from hyperrecon_jax.training.gradient import is_separable
 from hyperrecon_jax.training.step import uses_dhs
 
 
@@ -60,8 +60,8 @@ def _describe_data(experiment: Experiment, placement: Placement) -> str:
 def _describe_networks(experiment: Experiment) -> str:
     counts, members = parameter_counts(experiment), experiment.setup.model.members
     if members:
-        together = experiment.setup.together
-        at_once = "all at once" if together == len(members) else f"{together} at a time"
+        count = experiment.setup.members_at_once
+        at_once = "all at once" if count == len(members) else f"{count} at a time"
         return f"{len(members)} networks of {counts['main_network']:,} parameters, one for each lambda, trained {at_once}"
     if not counts["hypernetwork"]:
         return f"network of {counts['main_network']:,} parameters"
@@ -91,7 +91,7 @@ def _describe_sampling(experiment: Experiment, placement: Placement) -> str:
     if not uses_dhs(setup):
         return f"{lambdas}, every sample of a batch trains (UHS)"
     score = "J" if setup.rank == "absolute" else "J / ||y||^2"
-    if separable(setup.model, experiment.state.batch_stats):
+    if is_separable(setup.model, experiment.state.batch_stats):
         gradient = "they alone are pulled back"
     else:
         gradient = "the others are masked in a full backward pass, since the norm or shared weights couple the samples"

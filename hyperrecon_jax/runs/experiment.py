@@ -26,8 +26,15 @@ from hyperrecon_jax.runs.datasets import load_data, sample_shape
 from hyperrecon_jax.runs.task import make_task
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.gradient import Plan, separable
-from hyperrecon_jax.training.step import Setup, TrainState, initial_state, members_together, mesh_of, microbatch
+from hyperrecon_jax.training.gradient import Plan, is_separable
+from hyperrecon_jax.training.step import (
+    Setup,
+    TrainState,
+    count_members_at_once,
+    initial_state,
+    microbatch_size,
+    training_mesh,
+)
 
 Tree = Any
 MOST_REPORTED = 9  # members of an ensemble that one table can hold
@@ -75,12 +82,12 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     keys = make_keys(config)
     model, variables = make_model(keys.model, config, shape)
     setup = make_setup(config, model, problem, objective, keys.training)
-    mesh = mesh_of(setup)
+    mesh = training_mesh(setup)
     _check_microbatch(setup, variables, mesh)
     if model.members:
         images = jax.ShapeDtypeStruct((batch // mesh.devices.size, *shape, 2), jnp.float32)
-        count_members = partial(members_together, model, images, variables)
-        setup = setup._replace(together=distributed.broadcast_from_primary(count_members))
+        count_members = partial(count_members_at_once, model, images, variables)
+        setup = setup._replace(members_at_once=distributed.broadcast_from_primary(count_members))
     state = initial_state(model, variables, setup.optimizer)
     return Experiment(config, dataset, setup, state, reported_lams(config), keys)
 
@@ -194,7 +201,7 @@ def _check_microbatch(setup: Setup, variables: Tree, mesh: Mesh) -> None:
     """Raise `InputError` if samples are coupled and the microbatch does not divide those of a device."""
     batch_stats = variables["batch_stats"]
     share = setup.batch // mesh.devices.size
-    if not separable(setup.model, batch_stats) and share % microbatch(setup, batch_stats, mesh):
+    if not is_separable(setup.model, batch_stats) and share % microbatch_size(setup, batch_stats, mesh):
         raise InputError(
             f"config.train.microbatch must divide the {share} samples of each device where samples share statistics or"
             f" weights, got {setup.plan.microbatch}."

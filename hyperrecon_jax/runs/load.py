@@ -168,7 +168,7 @@ def steps_done(run: str | PathLike[str]) -> int:
 def load_segmenter(run: str | PathLike[str]) -> Callable[[jax.Array], jax.Array]:
     """The network of a run of the task "segmentation": an image `(h, w, 1)` -> its label map, int32 `(h, w)`.
 
-    It is the `segment` of `scoring.make_scorer`. The run's data are not loaded.
+    It is the `segment` of `scoring.Scorer`. The run's data are not loaded.
 
     Raises:
         InputError: if the folder holds no such run, or a damaged one. The function raises it for an image of another size

@@ -34,8 +34,8 @@ def draw_test_slices(experiment: Experiment, variables: Tree, scores: Scores, in
     setup, split = experiment.setup, experiment.dataset.test
     index = middle_slices(split.subjects)
     samples = split.samples.take(index)
-    net_input = scoring.inputs(setup.problem, experiment.keys.test, samples, index)
-    x_hat = scoring.reconstructions(setup.model, variables, net_input, experiment.lams)
+    net_input = scoring.make_net_inputs(setup.problem, experiment.keys.test, samples, index)
+    x_hat = scoring.reconstruct_at_lambdas(setup.model, variables, net_input, experiment.lams)
     if experiment.config.task.name == "segmentation":
         figures.segmentations(
             path,

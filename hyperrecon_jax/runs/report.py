@@ -4,7 +4,6 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ import psutil
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.evaluation.scoring import Scorer
+from hyperrecon_jax.losses.metric_table import average
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.description import parameter_counts
 from hyperrecon_jax.runs.experiment import Experiment, model_variables
@@ -59,15 +59,10 @@ def report_results(experiment: Experiment, scorer: Scorer, state: TrainState, wo
     say(next_steps(experiment.config, workdir))
 
 
-def mean(values: np.ndarray) -> float:
-    """The mean over images without infinite PSNRs, those of black images that are matched exactly; 100 dB if all are."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else 100.0
-
-
 def means(scores: Scores) -> dict[str, float]:
-    """The mean of each score that any image has; the Dice score of a region needs an image that shows it."""
-    return {name: mean(values) for name, values in scores.items() if not np.isnan(values).all()}
+    """The mean of each metric over images, if it is finite: a region that no image shows has no Dice score."""
+    averages = {name: average(name, values) for name, values in scores.items()}
+    return {name: value for name, value in averages.items() if math.isfinite(value)}
 
 
 def format_table(rows: Rows) -> str:
@@ -112,7 +107,7 @@ def peak_memory() -> int:
 
 def _mean_rows(experiment: Experiment, scores: Scores, input_scores: Scores) -> Rows:
     """For each reported lambda the mean test scores, and those of the network's input as "input_...": `summary.json`."""
-    input_means: dict[str, Any] = means({f"input_{name}": values for name, values in input_scores.items()})
+    input_means = {f"input_{name}": value for name, value in means(input_scores).items()}
     return {
         lam_label(lam): means({name: values[i] for name, values in scores.items()}) | input_means
         for i, lam in enumerate(experiment.lams)

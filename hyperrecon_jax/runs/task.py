@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.evaluation.scoring import DICE, FULL_REFERENCE, Scorer, make_scorer
+from hyperrecon_jax.evaluation.scoring import Scorer
+from hyperrecon_jax.losses.metric_table import DICE, FULL_REFERENCE
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.physics import masks, operators
@@ -73,8 +74,8 @@ def label_map(logits: jax.Array) -> jax.Array:
 def make_task_scorer(config: ConfigDict, model: Model, problem: Problem, objective: Objective) -> Scorer:
     """The scorer for what a run reports: Dice scores for segmentation, otherwise the metrics of reconstructions."""
     if config.task.name == "segmentation":
-        return make_scorer(model, objective, problem, names=(*DICE, "loss"), segment=label_map)
-    return make_scorer(model, objective, problem)
+        return Scorer(model, objective, problem, names=(*DICE, "loss"), segment=label_map)
+    return Scorer(model, objective, problem)
 
 
 def _make_csmri(config: ConfigDict, shape: tuple[int, int], coils: int) -> Problem:

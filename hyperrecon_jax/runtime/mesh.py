@@ -52,3 +52,9 @@ def place_part(mesh: Mesh, tree: Tree) -> Tree:
 def shardings(mesh: Mesh, specs: Tree) -> Tree:
     """A sharding for each spec."""
     return jax.tree.map(partial(NamedSharding, mesh), specs)
+
+
+def local_shard(array: jax.Array, axis: str = DEVICE) -> jax.Array:
+    """This device's part, along the first axis, of an array that each device holds; for use inside of `jax.shard_map`."""
+    size = len(array) // jax.lax.axis_size(axis)
+    return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(axis) * size, size)

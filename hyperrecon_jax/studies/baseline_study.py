@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare, train
-from hyperrecon_jax.commands.evaluation_pictures import ends
+from hyperrecon_jax.commands.evaluation_pictures import lambda_ends
 from hyperrecon_jax.runs import report, run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
@@ -71,7 +71,7 @@ def study(
         folder / PICTURE,
         gaps,
         [f"seed {seed}" for seed in range(seeds)],
-        ends=ends(config.loss.terms),
+        ends=lambda_ends(config.loss.terms),
         tolerance=TOLERANCE,
     )
     say(f"\n{table(found)}\n\nLook at {folder / PICTURE}; the table is in {folder / TABLE}.")
@@ -116,7 +116,7 @@ def rows(gaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown: mean and worst of each metric, above 0 where the HyperRecon is better."""
     metrics = [name for name in found[0] if name != "seed"]
-    names = [figures.upward(metric)[0] for metric in metrics]
+    names = [figures.label_and_sign(metric)[0] for metric in metrics]
     lines = [
         f"| seed | {' | '.join(f'Δ{name}, mean and worst' for name in names)} |",
         "| --- " * (1 + len(metrics)) + "|",

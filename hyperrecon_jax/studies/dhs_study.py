@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.data import evenly_spaced, subset
-from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.evaluation.sweep import score_on_grid
 from hyperrecon_jax.runs import report, run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.load import load_run
@@ -108,7 +108,7 @@ def landscape(folder: Path, *, points: int, say: report.Say) -> np.ndarray:
     samples = trained.dataset.test.samples
     samples = subset(samples, evenly_spaced(samples.size, MAPPED))
     axis = np.linspace(0, 1, points)
-    scores, _ = scoring.landscape(scorer, trained.variables, samples, [axis, axis], trained.keys.test, progress=True)
+    scores, _ = score_on_grid(scorer, trained.variables, samples, [axis, axis], trained.keys.test, progress=True)
     values = scores["rpsnr"]
     with run_folder.explain_write_errors(folder), files.atomic_write(file) as partial, partial.open("wb") as opened:
         np.savez(opened, rpsnr=values, lam=axis, steps=steps)

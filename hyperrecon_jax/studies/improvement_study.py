@@ -31,7 +31,7 @@ from hyperrecon_jax.runs.experiment import build
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import SHARDED, place
 from hyperrecon_jax.studies import baseline_study
-from hyperrecon_jax.training.step import make_step, mesh_of, place_state
+from hyperrecon_jax.training.step import make_step, place_state, training_mesh
 
 PAPER, UNETS = "paper", "unets"
 TABLE, FIGURES, TIMES = "table.md", "table.json", "step_times.json"
@@ -129,14 +129,14 @@ def rows(
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """The rows as Markdown; a gap is above 0 where the variant is better than the U-Nets, or than the first variant."""
-    heads = [f"Δ{figures.upward(metric)[0]}, mean ± sd, worst" for metric in SHOWN]
+    heads = [f"Δ{figures.label_and_sign(metric)[0]}, mean ± sd, worst" for metric in SHOWN]
     lines = [f"| variant | parameters | step | {' | '.join(heads)} |", "| --- " * (3 + len(SHOWN)) + "|"]
     for row in found:
         values = [f"{row[m]['mean']:+.4f} ± {row[m]['sd']:.4f}, {row[m]['worst']:+.4f}" if m in row else "" for m in SHOWN]
         lines.append(f"| {row['variant']} | {row['parameters']:,} | {row['ratio']:.2f} | {' | '.join(values)} |")
     others = [row for row in found if "ahead" in row.get(SHOWN[0], {})]
     if others:
-        heads = [f"{figures.upward(metric)[0]}, each seed | mean ± sd" for metric in SHOWN]
+        heads = [f"{figures.label_and_sign(metric)[0]}, each seed | mean ± sd" for metric in SHOWN]
         lines += ["", f"| ahead of {found[0]['variant']} in | {' | '.join(heads)} |", "| --- " * (1 + 2 * len(SHOWN)) + "|"]
     for row in others:
         values = [
@@ -175,7 +175,7 @@ def _step_times(plan: Mapping[str, ConfigDict], folder: Path, *, say: report.Say
 def _candidate(name: str, config: ConfigDict) -> timing.Candidate:
     """Successive steps on one batch that lies on the devices already."""
     experiment = build(config)
-    mesh, batch = mesh_of(experiment.setup), experiment.setup.batch
+    mesh, batch = training_mesh(experiment.setup), experiment.setup.batch
     samples = place(mesh, experiment.dataset.train.samples.take(np.arange(batch)), SHARDED)
     state = place_state(mesh, experiment.state)
     step = make_step(experiment.setup, mesh, resident=False).lower(state, samples).compile()

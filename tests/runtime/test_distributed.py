@@ -255,7 +255,7 @@ with distributed.joined(sys.argv[1], 2, int(sys.argv[2])):
 
 def trained():
     """An ensemble after two steps on two devices, and an array that is cut between them."""
-    made, state = test_step.ensemble(np.array([[0.0], [1.0]], np.float32))
+    made, state = test_step.make_ensemble(np.array([[0.0], [1.0]], np.float32))
     mesh = placement.device_mesh(made.batch)
     assert mesh.devices.size == 2
     take_step, images = step.make_step(made, mesh, resident=True), placement.place(mesh, Sample(test_step.IMAGES))
@@ -283,7 +283,7 @@ def test_two_hosts_score_what_one_scores(both, tmp_path):
     assert "Scoring 3 images at 5 lambdas" in said
     assert "Scoring" not in said_second
     with small_networks():
-        expected = evaluate.evaluate_run(both[0], tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
+        expected = evaluate.evaluate(both[0], tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
     with xr.open_dataset(tmp_path / "two" / evaluate.SCORES) as found:
         for name in ("mae", "rpsnr", "input_mae"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)

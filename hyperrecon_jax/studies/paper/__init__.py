@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hyperrecon_jax.commands import compare, train
-from hyperrecon_jax.commands.evaluate import evaluate_run
+from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import Diverged
@@ -87,7 +87,7 @@ def _carry_out(piece: Piece, out: Path, configs: Path, *, say: Say) -> bool:
         return False
     for one in piece.evaluations:
         if not plan.is_evaluated(folder, one):
-            evaluate_run(
+            evaluate(
                 folder,
                 folder / one.folder,
                 metrics=one.metrics,

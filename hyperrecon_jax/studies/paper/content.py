@@ -16,7 +16,7 @@ import numpy as np
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare
-from hyperrecon_jax.commands.evaluation_pictures import curve_of, ends, title
+from hyperrecon_jax.commands.evaluation_pictures import lambda_ends, lambda_title, make_curve
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.studies.baseline_study import TOLERANCE
@@ -143,12 +143,12 @@ def _curves(scale: Scale, out: Path, key: str, tasks: Sequence[str]) -> list[Pic
             ds = evaluated(scale, out, f"{task}-{name}")
             if ds is not None:
                 terms = ds.attrs["terms"].split(",")
-                curve = curve_of(scores.summary(ds), f"{kind}, {TASKS[task]}", CURVES)
+                curve = make_curve(scores.summarize(ds), f"{kind}, {TASKS[task]}", CURVES)
                 curves.append(dataclasses.replace(curve, group=task))
     if not curves or terms is None:
         return []
     file = out / "figures" / f"{key}.png"
-    figures.metric_curves(file, curves=curves, metrics=CURVES, ends=ends(terms))
+    figures.metric_curves(file, curves=curves, metrics=CURVES, ends=lambda_ends(terms))
     return [Picture(file, SEE[key])]
 
 
@@ -164,7 +164,7 @@ def _gaps(scale: Scale, out: Path) -> list[Picture]:
         return []
     file = out / "figures" / "gaps.png"
     metrics = [{key: value for key, value in row.items() if key != "dice"} for row in rows]
-    compare.draw_gaps(file, metrics, names, ends=ends(terms), tolerance=TOLERANCE)
+    compare.draw_gaps(file, metrics, names, ends=lambda_ends(terms), tolerance=TOLERANCE)
     return [Picture(file, SEE["gaps"])]
 
 
@@ -175,12 +175,12 @@ def _dice(scale: Scale, out: Path) -> list[Picture]:
             ds = evaluated(scale, out, f"{task}-{name}") if task in scale.tasks else None
             if ds is not None and "dice" in ds:
                 terms = ds.attrs["terms"].split(",")
-                curve = curve_of(scores.summary(ds), f"{kind}, {TASKS[task]}", ("dice",))
+                curve = make_curve(scores.summarize(ds), f"{kind}, {TASKS[task]}", ("dice",))
                 curves.append(dataclasses.replace(curve, group=task))
     if not curves or terms is None:
         return []
     file = out / "figures" / "dice.png"
-    figures.metric_curves(file, curves=curves, metrics=("dice",), ends=ends(terms), mark=curves[0].name)
+    figures.metric_curves(file, curves=curves, metrics=("dice",), ends=lambda_ends(terms), mark=curves[0].name)
     return [Picture(file, SEE["dice"])]
 
 
@@ -193,7 +193,7 @@ def _slices(scale: Scale, out: Path) -> list[Picture]:
         figures.slices(
             file,
             **{name: look[name] for name in ("truth", "input", "x_hat", "psnr")},
-            titles=[title(lam) for lam in look["lams"][:, None]],
+            titles=[lambda_title(lam) for lam in look["lams"][:, None]],
             rows=["U-Nets", "HyperRecon-L"],
             input_psnr=float(look["input_psnr"]),
         )
@@ -234,7 +234,7 @@ def _gap_table(found: Numbers) -> list[Table]:
     for task, one in found.get("supervised", {}).items():
         gaps = [np.array(one["metrics"][name]["gaps"]) for name in metrics]
         rows.append((TASKS[task], *(f"{shown(gap.mean(), '+.4f')} ({shown(gap.min(), '+.4f')})" for gap in gaps)))
-    head = ("task", *(f"Δ{figures.upward(name)[0]}" for name in metrics))
+    head = ("task", *(f"Δ{figures.label_and_sign(name)[0]}" for name in metrics))
     caption = (
         "HyperRecon-L less U-Nets, above 0 where it is better: the mean over the U-Nets' λ and, in brackets, the worst."
     )

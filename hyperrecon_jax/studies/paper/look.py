@@ -23,6 +23,7 @@ from scipy.ndimage import binary_erosion
 
 from hyperrecon_jax.data import evenly_spaced, subset
 from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.physics.operators import magnitude
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.load import load_run
@@ -53,12 +54,12 @@ def look(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
         split = trained.dataset.test
         index = evenly_spaced(split.samples.size, MEASURED)
         samples = subset(split.samples, index).take(np.arange(len(index)))
-        net_input = scoring.inputs(trained.problem, trained.keys.test, samples, index)
-        made = scoring.reconstructions(trained.model, trained.variables, net_input, lams)
+        net_input = scoring.make_net_inputs(trained.problem, trained.keys.test, samples, index)
+        made = scoring.reconstruct_at_lambdas(trained.model, trained.variables, net_input, lams)
         x_hat.append(np.asarray(made)[..., 0])
     truth, both = samples.image[..., 0], np.stack(x_hat)
     shown = int((truth > OBJECT).sum((-2, -1)).argmax())  # the slice that shows most
-    psnr = jax.vmap(jax.vmap(scoring.FULL_REFERENCE["psnr"], (0, None)), (0, None))
+    psnr = jax.vmap(jax.vmap(metrics.psnr, (0, None)), (0, None))
     of_slice = np.asarray(psnr(jnp.asarray(both[:, :, shown, ..., None]), jnp.asarray(truth[shown, ..., None])))
     before = magnitude(net_input[shown])
     sharpness, contrast = measures(both, truth)
@@ -68,7 +69,7 @@ def look(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
         "input": np.asarray(before)[..., 0],
         "x_hat": both[:, :, shown],
         "psnr": of_slice,
-        "input_psnr": np.asarray(scoring.FULL_REFERENCE["psnr"](before, jnp.asarray(truth[shown, ..., None]))),
+        "input_psnr": np.asarray(metrics.psnr(before, jnp.asarray(truth[shown, ..., None]))),
         "sharpness": sharpness,
         "contrast": contrast,
         "distance": _rms(both[1] - both[0]).mean(-1),

@@ -68,7 +68,7 @@ def gather(scale: Scale, out: Path) -> Numbers:
         ours, theirs = evaluated(scale, out, f"{task}-L"), evaluated(scale, out, f"{task}-unets")
         if ours is None or theirs is None:
             continue
-        known, fixed = scores.summary(ours), scores.summary(theirs)
+        known, fixed = scores.summarize(ours), scores.summarize(theirs)
         comparison = out / f"{task}-comparison" / "comparison.json"
         if comparison.exists():
             gap = next(row for row in run_folder.read_json(comparison)["gaps"] if row["of"] == f"{task}-L")

@@ -1,7 +1,7 @@
 """What is trained and evaluated for the report: scales, their pieces, and what is left to do in a folder.
 
 A piece is a run (`run.py`) in a folder of its own, from a file in `configs/` with some settings changed, and its
-evaluations (`evaluate_run.py`); so each has a command of its own, too. A piece is known by its name:
+evaluations (`commands/evaluate.py`); so each has a command of its own, too. A piece is known by its name:
 
     segmenter                       the network behind the Dice score
     TASK-L, TASK-M, TASK-S          HyperRecon, supervised; TASK of `TASKS`
@@ -46,11 +46,11 @@ OVERHEAD = 30.0  # seconds of a run beside its steps, and of an evaluation besid
 
 
 class Evaluation(NamedTuple):
-    """The options of `evaluate_run`, and its folder within the run's."""
+    """The options of `evaluate`, and its folder within the run's."""
 
     folder: str = "evaluation"
     metrics: tuple[str, ...] = METRICS
-    points: int | None = None  # along each lambda; none: as `evaluate_run` has it
+    points: int | None = None  # along each lambda; none: as `evaluate` has it
     images: int | None = None  # none: all
     dice: bool = False
     reconstructions: int = 0  # how many it makes, roughly

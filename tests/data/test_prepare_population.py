@@ -1,4 +1,4 @@
-"""The cache: prepared once, reused, never half, and clear about damage."""
+"""The synthetic population in the cache: prepared once, reused, never incomplete, and damage is named."""
 
 import shutil
 from collections import namedtuple
@@ -21,18 +21,18 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture
-def no_making(monkeypatch):
+def no_synthesis(monkeypatch):
     def refuse(*args, **kwargs):
-        raise AssertionError("a subject was made although the cache had it")
+        raise AssertionError("a subject was synthesized although the cache had it")
 
-    monkeypatch.setattr(population, "subject", refuse)
+    monkeypatch.setattr(population, "synthesize_subject", refuse)
 
 
 def files(root):
     return {p: p.stat().st_mtime_ns for p in root.rglob("*") if p.is_file()}
 
 
-def test_what_is_read_is_what_was_made(cache, no_making, monkeypatch):
+def test_the_cache_holds_the_synthesized_subjects(cache, no_synthesis, monkeypatch):
     before = files(cache)
     dataset = data.mni(**SETTINGS, cache=cache)
     assert files(cache) == before
@@ -40,47 +40,47 @@ def test_what_is_read_is_what_was_made(cache, no_making, monkeypatch):
     seeds = population.split_seeds(0, SETTINGS["subjects"])
     start = 0
     for split, split_seeds in zip(dataset, seeds, strict=True):
-        made = [population.subject(s, size=32, slices=3) for s in split_seeds]
+        subjects = [population.synthesize_subject(s, size=32, slices=3) for s in split_seeds]
         np.testing.assert_allclose(
-            split.samples.arrays.image, np.concatenate([m.images for m in made]), atol=0.5001 / 65535
+            split.samples.arrays.image, np.concatenate([subject.images for subject in subjects]), atol=0.5001 / 65535
         )
-        np.testing.assert_array_equal(split.samples.arrays.label, np.concatenate([m.labels for m in made]))
-        np.testing.assert_array_equal(split.subjects, np.repeat(np.arange(len(made)) + start, 3))
+        np.testing.assert_array_equal(split.samples.arrays.label, np.concatenate([subject.labels for subject in subjects]))
+        np.testing.assert_array_equal(split.subjects, np.repeat(np.arange(len(subjects)) + start, 3))
         assert split.samples.arrays.image.dtype == np.float32
         assert split.samples.arrays.label.dtype == np.uint8
         assert split.subjects.dtype == np.int32
-        start += len(made)
+        start += len(subjects)
 
 
 @pytest.mark.parametrize("change", [{"size": 40}, {"slices": 4}, {"seed": 1}, {"subjects": (1, 2, 1)}])
-def test_other_settings_are_cached_apart(cache, no_making, change):
-    with pytest.raises(AssertionError, match="a subject was made"):
+def test_other_settings_have_another_folder(cache, no_synthesis, change):
+    with pytest.raises(AssertionError, match="a subject was synthesized"):
         data.mni(**(SETTINGS | change), cache=cache)
 
 
-def test_another_recipe_is_cached_apart(cache, no_making, monkeypatch):
+def test_another_recipe_has_another_folder(cache, no_synthesis, monkeypatch):
     import tensorflow_datasets as tfds
 
     from hyperrecon_jax.data import builder
 
     monkeypatch.setattr(builder, "RECIPE", "9.0.0")
     monkeypatch.setattr(builder.MniPopulation, "VERSION", tfds.core.Version("9.0.0"))
-    with pytest.raises(AssertionError, match="a subject was made"):
+    with pytest.raises(AssertionError, match="a subject was synthesized"):
         data.mni(**SETTINGS, cache=cache)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_preparation_leaves_nothing_that_looks_complete(tmp_path, monkeypatch, stop):
-    make = population.subject
-    made = []
+    synthesize = population.synthesize_subject
+    subjects = []
 
     def interrupted(*args, **kwargs):
-        if len(made) == 3:
+        if len(subjects) == 3:
             raise stop
-        made.append(make(*args, **kwargs))
-        return made[-1]
+        subjects.append(synthesize(*args, **kwargs))
+        return subjects[-1]
 
-    monkeypatch.setattr(population, "subject", interrupted)
+    monkeypatch.setattr(population, "synthesize_subject", interrupted)
     with pytest.raises(stop):
         data.mni(**SETTINGS, cache=tmp_path)
     assert not files(tmp_path)
@@ -89,17 +89,17 @@ def test_an_interrupted_preparation_leaves_nothing_that_looks_complete(tmp_path,
 
 
 def test_two_processes_may_prepare_the_same_data_at_once(cache, tmp_path, monkeypatch):
-    """The other one finishes while we are at our last subject."""
-    make = population.subject
+    """Another process finishes while we synthesize our last subject."""
+    synthesize = population.synthesize_subject
     calls = []
 
     def overtaken(*args, **kwargs):
         calls.append(args)
         if len(calls) == 4:
             shutil.copytree(cache, tmp_path, dirs_exist_ok=True)
-        return make(*args, **kwargs)
+        return synthesize(*args, **kwargs)
 
-    monkeypatch.setattr(population, "subject", overtaken)
+    monkeypatch.setattr(population, "synthesize_subject", overtaken)
     dataset = data.mni(**SETTINGS, cache=tmp_path)
     assert len(calls) == 4
     assert [split.samples.size for split in dataset] == [6, 3, 3]
@@ -127,7 +127,7 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path):
         data.mni(**SETTINGS, cache=tmp_path / "file" / "cache")
 
 
-def test_a_full_disk_is_named_before_work_begins(tmp_path, monkeypatch, no_making):
+def test_a_full_disk_is_named_before_work_begins(tmp_path, monkeypatch, no_synthesis):
     usage = namedtuple("usage", "total used free")(10, 9, 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(InputError, match=r"`cache` .* 1 bytes are left and the data need up to 36\.9 kB"):

@@ -4,34 +4,34 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from hyperrecon_jax.data.sources import grid
-from hyperrecon_jax.data.sources.image_files import natural, on_grid
+from hyperrecon_jax.data import grid
+from hyperrecon_jax.data.sources.image_files import natural_order, to_grid
 
 RNG = np.random.default_rng(0)
 
 
 def frequencies(n):
-    """Of a centred Fourier transform: 0 is where its middle is."""
+    """The frequencies of a centred Fourier transform: 0 is in its middle."""
     return np.fft.fftshift(np.fft.fftfreq(n, 1 / n))
 
 
-def triangle(have, want):
-    """The matrix that resamples one axis: weights fall linearly over the wider of both pixels, over the same length."""
-    at, step = (np.arange(want) + 0.5) * have / want, max(have / want, 1)
-    weights = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(have) - 0.5) / step)
+def triangle(old_side, new_side):
+    """The matrix that resamples an axis: weights fall linearly over the wider of both pixels."""
+    centres, step = (np.arange(new_side) + 0.5) * old_side / new_side, max(old_side / new_side, 1)
+    weights = np.maximum(0, 1 - np.abs(centres[:, None] - np.arange(old_side) - 0.5) / step)
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-@pytest.mark.parametrize("have", [(6, 9), (7, 8), (10, 3)])
-@pytest.mark.parametrize("want", [(8, 8), (5, 5), (4, 11)])
-def test_centre_keeps_the_middle_of_a_centred_transform(have, want):
-    plane = 100 + frequencies(have[0])[:, None] + 10 * frequencies(have[1])
+@pytest.mark.parametrize("old_shape", [(6, 9), (7, 8), (10, 3)])
+@pytest.mark.parametrize("new_shape", [(8, 8), (5, 5), (4, 11)])
+def test_centre_keeps_the_middle_of_a_centred_transform(old_shape, new_shape):
+    plane = 100 + frequencies(old_shape[0])[:, None] + 10 * frequencies(old_shape[1])
     (row, column), (inside_rows, inside_columns) = (
-        [frequencies(w) for w in want],
-        [np.isin(frequencies(w), frequencies(h)) for h, w in zip(have, want, strict=True)],
+        [frequencies(w) for w in new_shape],
+        [np.isin(frequencies(w), frequencies(h)) for h, w in zip(old_shape, new_shape, strict=True)],
     )
     expected = (100 + row[:, None] + 10 * column) * (inside_rows[:, None] & inside_columns)
-    np.testing.assert_array_equal(grid.centre(np.stack([plane, 2 * plane]), *want), np.stack([expected, 2 * expected]))
+    np.testing.assert_array_equal(grid.centre(np.stack([plane, 2 * plane]), *new_shape), np.stack([expected, 2 * expected]))
 
 
 @pytest.mark.parametrize("shape", [(5, 8), (8, 5), (6, 6)])
@@ -44,21 +44,21 @@ def test_square_pads_with_zeros(shape):
     assert {*squared[squared > 0]} == {*image.ravel()}
 
 
-@pytest.mark.parametrize("have", [(16, 24), (13, 10)])
-@pytest.mark.parametrize("want", [(8, 8), (16, 16), (31, 40)])
-def test_resample_is_a_triangle(have, want):
-    images = RNG.random((2, *have))
-    rows, columns = (triangle(h, w) for h, w in zip(have, want, strict=True))
-    got = grid.resample(images, *want)
-    assert got.dtype == np.float32
-    np.testing.assert_allclose(got, rows @ images @ columns.T, atol=1e-6)
-    np.testing.assert_allclose(grid.resample(np.full((1, *have), 0.3), *want), 0.3, atol=1e-6)
+@pytest.mark.parametrize("old_shape", [(16, 24), (13, 10)])
+@pytest.mark.parametrize("new_shape", [(8, 8), (16, 16), (31, 40)])
+def test_resample_is_a_triangle(old_shape, new_shape):
+    images = RNG.random((2, *old_shape))
+    rows, columns = (triangle(h, w) for h, w in zip(old_shape, new_shape, strict=True))
+    resampled = grid.resample(images, *new_shape)
+    assert resampled.dtype == np.float32
+    np.testing.assert_allclose(resampled, rows @ images @ columns.T, atol=1e-6)
+    np.testing.assert_allclose(grid.resample(np.full((1, *old_shape), 0.3), *new_shape), 0.3, atol=1e-6)
 
 
 def test_finer_grids_interpolate_linearly():
     image = RNG.random((12, 12)).astype(np.float32)
-    at = (np.mgrid[:24, :24] + 0.5) / 2 - 0.5
-    expected = ndimage.map_coordinates(image, at, order=1, mode="nearest")
+    coordinates = (np.mgrid[:24, :24] + 0.5) / 2 - 0.5
+    expected = ndimage.map_coordinates(image, coordinates, order=1, mode="nearest")
     np.testing.assert_allclose(grid.resample(image[None], 24, 24)[0], expected, atol=1e-6)
 
 
@@ -78,9 +78,9 @@ def test_coarser_grids_keep_the_mean_and_the_centre(factor):
 
 def test_labels_are_those_of_the_nearest_pixel():
     labels = RNG.integers(0, 5, (2, 8, 8))
-    got = grid.resample_labels(labels, 24, 16)
-    assert got.dtype == np.uint8
-    np.testing.assert_array_equal(got, labels.repeat(3, axis=1).repeat(2, axis=2))
+    resampled = grid.resample_labels(labels, 24, 16)
+    assert resampled.dtype == np.uint8
+    np.testing.assert_array_equal(resampled, labels.repeat(3, axis=1).repeat(2, axis=2))
     coarse = grid.resample_labels(labels.repeat(3, axis=1).repeat(3, axis=2), 8, 8)
     np.testing.assert_array_equal(coarse, labels)
 
@@ -88,11 +88,11 @@ def test_labels_are_those_of_the_nearest_pixel():
 def test_the_same_grid_changes_nothing():
     image = RNG.random((2, 16, 16), np.float32)
     for affine in (None, np.eye(4), np.diag([0.9, 0.905, 4, 1])):
-        np.testing.assert_array_equal(on_grid(image, affine, 16), image)
+        np.testing.assert_array_equal(to_grid(image, affine, 16), image)
 
 
 def gaussian(rows, columns, row_spacing, column_spacing):
-    """A round one of 6 mm in the middle, at the centres of pixels."""
+    """A round Gaussian of 6 mm in the middle, at the centres of pixels."""
     y, x = ((np.arange(n) + 0.5 - n / 2) * spacing for n, spacing in ((rows, row_spacing), (columns, column_spacing)))
     return np.exp(-(y[:, None] ** 2 + x**2) / 2 / 6**2)[None]
 
@@ -103,21 +103,21 @@ def test_unequal_spacing_becomes_square(shape, spacing, size):
     turned = np.linalg.qr(RNG.normal(size=(3, 3)))[0]  # oblique slices have the same pixels
     affine = np.eye(4)
     affine[:3, :3] = turned * [*spacing, 5]
-    got = on_grid(gaussian(*shape, *spacing), affine, size)
+    resampled = to_grid(gaussian(*shape, *spacing), affine, size)
     width = max(n * mm for n, mm in zip(shape, spacing, strict=True)) / size
-    assert got.shape == (1, size, size)
-    np.testing.assert_allclose(got, gaussian(size, size, width, width), atol=0.06)
-    labels = on_grid(gaussian(*shape, *spacing) > 0.5, affine, size, grid.resample_labels)
+    assert resampled.shape == (1, size, size)
+    np.testing.assert_allclose(resampled, gaussian(size, size, width, width), atol=0.06)
+    labels = to_grid(gaussian(*shape, *spacing) > 0.5, affine, size, grid.resample_labels)
     assert labels.dtype == np.uint8
     assert np.mean(labels != (gaussian(size, size, width, width) > 0.5)) < 0.02
 
 
 def test_very_long_pixels_cost_no_memory():
     affine = np.diag([1e6, 1, 1, 1])
-    assert on_grid(RNG.random((1, 8, 2000)), affine, 16).shape == (1, 16, 16)
+    assert to_grid(RNG.random((1, 8, 2000)), affine, 16).shape == (1, 16, 16)
 
 
 def test_names_in_natural_order(tmp_path):
     names = ["a/2.png", "a/10.png", "a/010.png", "b1", "b02x", "b2y", "b10"]
-    paths = sorted([tmp_path / name for name in reversed(names)], key=natural)
+    paths = sorted([tmp_path / name for name in reversed(names)], key=natural_order)
     assert [str(path.relative_to(tmp_path)) for path in paths] == ["a/2.png", "a/010.png", "a/10.png", *names[3:]]

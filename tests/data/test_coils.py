@@ -1,12 +1,11 @@
-"""Coils: known noise, known sensitivities, and a real image that explains what was measured."""
+"""Coils: known noise, known sensitivities, and a real image that explains the measurement."""
 
 import sys
 
 import numpy as np
 import pytest
 
-from hyperrecon_jax.data import population
-from hyperrecon_jax.data.sources import coils
+from hyperrecon_jax.data import coils, population
 from hyperrecon_jax.physics.operators import sense
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -15,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 def normal(*shape, seed=0):
-    """Circular, E |n|^2 = 1."""
+    """Circular complex noise, E |n|^2 = 1."""
     real, imaginary = np.random.default_rng(seed).standard_normal((2, *shape))
     return (real + 1j * imaginary) / np.sqrt(2)
 
@@ -38,7 +37,7 @@ def fft(images):
     return np.fft.fft2(images, norm="ortho")
 
 
-IMAGE = population.subject(5, size=SIZE, slices=3).images[1, ..., 0].astype(float)
+IMAGE = population.synthesize_subject(5, size=SIZE, slices=3).images[1, ..., 0].astype(float)
 TRUE = smooth_coils(6, SIZE, SIZE)
 KSPACE = fft(TRUE * slow_phase(SIZE, SIZE) * IMAGE) + 2e-3 * normal(6, SIZE, SIZE)
 MIXING = np.linalg.cholesky(np.array([[1, 0.3j, 0], [-0.3j, 2, 0.5], [0, 0.5, 0.7]]))
@@ -49,15 +48,15 @@ def relative(a, b):
 
 
 def test_noise_covariance_and_whitening_on_known_noise():
-    """Noise as strong everywhere, an image among the low frequencies, and lines that the scanner filled with zeros."""
+    """The same noise everywhere, an image in the low frequencies, and lines that the scanner filled with zeros."""
     noise = np.einsum("ij,njhw->nihw", MIXING, normal(4, 3, 96, 80))
     signal = np.zeros_like(noise)
     signal[..., :12, :12] = 1e3 * normal(4, 3, 12, 12, seed=1)
     kspace = (noise + signal) * (np.abs(np.fft.fftfreq(80)) < 0.45)
-    covariance = coils.noise_covariance(kspace)  # by the frequencies: this signal fills the field of view
+    covariance = coils.noise_covariance(kspace)  # from the frequencies: this signal fills the field of view
     np.testing.assert_allclose(covariance, MIXING @ MIXING.conj().T, atol=0.15)
     assert covariance.dtype == np.complex128
-    # by the corners: an object in the middle whose edges reach to the highest frequencies
+    # from the corners: an object in the middle whose edges reach the highest frequencies
     image = np.zeros((96, 80))
     image[30:60, 20:60] = 1e3 * np.random.default_rng(2).random((30, 40))
     np.testing.assert_allclose(coils.noise_covariance(noise + fft(image)), MIXING @ MIXING.conj().T, atol=0.15)
@@ -67,7 +66,7 @@ def test_noise_covariance_and_whitening_on_known_noise():
     white = coils.whiten(noise, coils.noise_covariance(kspace))
     flat = white.swapaxes(0, 1).reshape(3, -1)
     np.testing.assert_allclose(flat @ flat.conj().T / flat.shape[1], np.eye(3), atol=0.1)
-    # by the true covariance exactly so, but for chance
+    # with the true covariance only chance remains
     flat = coils.whiten(noise, MIXING @ MIXING.conj().T).swapaxes(0, 1).reshape(3, -1)
     np.testing.assert_allclose(flat @ flat.conj().T / flat.shape[1], np.eye(3), atol=0.03)
 
@@ -98,7 +97,7 @@ def test_compression_keeps_all_of_a_rank_deficient_set():
     np.testing.assert_allclose(np.sum(np.abs(coils.compress(nine, 5)[:, 3:]) ** 2), 0, atol=1e-9)
 
 
-def test_compression_is_the_best_there_is():
+def test_compression_keeps_the_most_energy():
     """As much energy as the largest singular values of all samples, in order, and white noise stays white."""
     volume = np.einsum("ij,njhw->nihw", normal(7, 7, seed=1) * np.arange(1, 8), normal(2, 7, 16, 16))
     singular = np.linalg.svd(volume.swapaxes(0, 1).reshape(7, -1), compute_uv=False)
@@ -107,7 +106,7 @@ def test_compression_is_the_best_there_is():
     np.testing.assert_allclose(virtual @ virtual.conj().T, np.diag(singular[:4] ** 2), atol=1e-6)
 
 
-def test_few_coils_are_joined_by_zeros():
+def test_few_coils_are_followed_by_zeros():
     volume = normal(2, 5, 16, 16).astype(np.complex64)
     virtual = coils.compress(volume, 8)
     assert (virtual.shape, virtual.dtype) == ((2, 8, 16, 16), np.complex64)
@@ -121,7 +120,7 @@ def maps():
     return coils.sensitivities(np.concatenate([KSPACE, 0 * KSPACE[:2]]))
 
 
-def test_espirit_finds_the_sensitivities_but_for_a_phase(maps):
+def test_espirit_gives_the_sensitivities_up_to_a_phase(maps):
     assert (maps.shape, maps.dtype) == ((8, SIZE, SIZE), np.complex64)
     assert not maps[6:].any()  # coils of zeros
     energy = np.sum(np.abs(maps) ** 2, 0)
@@ -129,31 +128,31 @@ def test_espirit_finds_the_sensitivities_but_for_a_phase(maps):
     assert energy[IMAGE > 0].mean() > 0.99
     assert energy.mean() < 0.9  # the corners show nothing
     inside = (IMAGE > 0.1) & (energy > 0.5)
-    alike = np.abs(np.sum(np.conj(maps[:6]) * TRUE, 0))[inside]  # 1: the same but for a phase
+    alike = np.abs(np.sum(np.conj(maps[:6]) * TRUE, 0))[inside]  # 1: the same up to a phase
     assert alike.min() > 0.99
     assert alike.mean() > 0.999
 
 
 def test_a_real_image_explains_what_was_measured(maps):
-    """A x, with our own operator, against the k-space; without the phase in the maps it does not."""
+    """A x of our operator against the k-space. Without the phase in the maps a real image does not explain it."""
     kspace = np.concatenate([KSPACE, 0 * KSPACE[:2]])
-    whole = np.ones((SIZE, SIZE), np.float32)
+    full_mask = np.ones((SIZE, SIZE), np.float32)
 
     def residual(maps):
         x = np.abs(coils.combine(kspace, maps)).astype(np.float32)
-        return relative(np.asarray(sense(whole, maps).measure(x[..., None])), kspace)
+        return relative(np.asarray(sense(full_mask, maps).measure(x[..., None])), kspace)
 
-    held = coils.absorb_phase(kspace, maps)
-    assert held.dtype == np.complex64
-    np.testing.assert_allclose(np.abs(held), np.abs(maps), atol=1e-6)
-    assert residual(held) < 0.04
+    with_phase = coils.absorb_phase(kspace, maps)
+    assert with_phase.dtype == np.complex64
+    np.testing.assert_allclose(np.abs(with_phase), np.abs(maps), atol=1e-6)
+    assert residual(with_phase) < 0.04
     assert residual(maps) > 0.3
-    image = coils.combine(kspace, held)
+    image = coils.combine(kspace, with_phase)
     inside = (IMAGE > 0.1) & maps.any(0)
     np.testing.assert_allclose(np.abs(image)[inside], IMAGE[inside], atol=0.03)
     # the phase that maps came with does not matter
     turned = coils.absorb_phase(kspace, maps * np.exp(1j * RNG.uniform(-3, 3, (SIZE, SIZE))))
-    np.testing.assert_allclose(turned, held, atol=1e-3)
+    np.testing.assert_allclose(turned, with_phase, atol=1e-3)
 
 
 def test_true_sensitivities_and_a_slow_phase_leave_a_real_image():
@@ -164,7 +163,7 @@ def test_true_sensitivities_and_a_slow_phase_leave_a_real_image():
     assert np.linalg.norm(real.imag) < 0.03 * np.linalg.norm(real)
 
 
-def test_one_coil_sees_everything_through_a_pure_phase():
+def test_the_map_of_one_coil_is_a_pure_phase():
     kspace = fft(slow_phase(SIZE, SIZE) * IMAGE)[None]
     maps = coils.sensitivities(kspace)
     np.testing.assert_array_equal(maps, 1)
@@ -183,7 +182,7 @@ def test_slices_of_other_shapes():
         coils.sensitivities(kspace[:, :16])
 
 
-def test_without_sigpy_what_to_install_is_said(monkeypatch):
+def test_without_sigpy_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sigpy.mri.app", None)
     with pytest.raises(InputError, match=r"pip install hyperrecon_jax\[multicoil\]"):
         coils.sensitivities(KSPACE)
