@@ -13,6 +13,7 @@ from helper import Net
 
 from hyperrecon_jax import data
 from hyperrecon_jax.commands import loss_scales, train
+from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.metric_table import DICE
 from hyperrecon_jax.losses.objective import Objective
