@@ -35,7 +35,7 @@ def train() -> int:
         if DRY_RUN.value:
             train.dry_run(CONFIG.value)
             return 0
-        return 0 if train.run(CONFIG.value, workdir()) else 130
+        return 0 if train.train(CONFIG.value, workdir()) else 130
 
 
 def workdir() -> pathlib.Path:

@@ -9,7 +9,7 @@ and small total variation (lambda_2 = 0). docs/ao.md says what to expect, how th
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.config import choose, default_config
+from hyperrecon_jax.config import default_config, select_variant
 
 
 def get_config(variant: str = "dhs") -> ConfigDict:
@@ -35,5 +35,5 @@ def get_config(variant: str = "dhs") -> ConfigDict:
     config.train.schedule = "cosine"
     config.train.log_every = 50
     config.train.save_every = 1000
-    config.dhs.keep = choose(variant, {"dhs": 2, "uhs": None})
+    config.dhs.keep = select_variant(variant, {"dhs": 2, "uhs": None})
     return config

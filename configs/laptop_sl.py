@@ -8,7 +8,7 @@
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.config import choose, default_config
+from hyperrecon_jax.config import default_config, select_variant
 
 
 def get_config(variant: str = "csmri") -> ConfigDict:
@@ -17,7 +17,7 @@ def get_config(variant: str = "csmri") -> ConfigDict:
     config.data.subjects = (48, 4, 8)
     config.data.slices = 12
 
-    config.task.name = choose(variant, {"csmri": "csmri", "denoising": "denoising", "superres": "super_resolution"})
+    config.task.name = select_variant(variant, {"csmri": "csmri", "denoising": "denoising", "superres": "super_resolution"})
     config.task.acceleration = 8.0
     config.task.sigma = 0.1 if variant == "denoising" else 0.0
     config.loss.scales = (30.0, 5.0)  # about one over what each loss comes to alone

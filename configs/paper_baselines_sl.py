@@ -9,7 +9,7 @@ images in the same order. A job for an accelerator; laptop_sl.py is for a laptop
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.config import choose, paper_config
+from hyperrecon_jax.config import paper_config, select_variant
 
 # task, acceleration, sigma, loss scales: as in the config of the HyperRecon that each is compared with
 TASKS = {
@@ -22,7 +22,7 @@ TASKS = {
 
 def get_config(variant: str = "csmri_supervised_4x") -> ConfigDict:
     config = paper_config("L")
-    config.task.name, config.task.acceleration, config.task.sigma, config.loss.scales = choose(variant, TASKS)
+    config.task.name, config.task.acceleration, config.task.sigma, config.loss.scales = select_variant(variant, TASKS)
     config.model.hyper_width = 0
     config.lam.sampling = "ensemble"
     config.lam.axes = ((0.0, 0.25, 0.5, 0.75, 1.0),)

@@ -11,13 +11,13 @@ A job for an accelerator; ao_quickstart.py is for a laptop.
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.config import choose, paper_config
+from hyperrecon_jax.config import paper_config, select_variant
 
 
 def get_config(variant: str = "L") -> ConfigDict:
     size, _, sampling = variant.partition("-")
     config = paper_config(size)
-    config.dhs.keep = choose(sampling or "dhs", {"dhs": 8, "uhs": None})
+    config.dhs.keep = select_variant(sampling or "dhs", {"dhs": 8, "uhs": None})
     config.task.acceleration = 8.0
     config.loss.terms = ("data_consistency", "weight_l1", "total_variation")
     config.loss.scales = ("auto",)

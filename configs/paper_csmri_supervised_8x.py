@@ -10,13 +10,13 @@ A job for an accelerator: the README has the time of a step on two CPU cores.
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.config import choose, paper_config
+from hyperrecon_jax.config import paper_config, select_variant
 
 
 def get_config(variant: str = "L") -> ConfigDict:
     size, _, mask = variant.partition("-")
     config = paper_config(size)
-    config.task.mask, config.task.acceleration = choose(
+    config.task.mask, config.task.acceleration = select_variant(
         mask, {"": ("poisson_disc", 8.0), "authors": ("poisson_disc_authors", 7.305)}
     )
     config.loss.scales = (1 / 0.0128, 1 / 0.0490)

@@ -177,5 +177,5 @@ def explorable(folder, **model):
         "task": {"acceleration": 2.0},
         "train": {"steps": 2, "batch": 4},
     }
-    train.run(complete(settings), folder / "run", say=lambda _: None)
+    train.train(complete(settings), folder / "run", say=lambda _: None)
     return folder

@@ -32,10 +32,11 @@ from hyperrecon_jax.evaluation.choose import Score, best_lambda, for_each, mean_
 from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, METRICS, average, bound, function_to_maximize
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import reconstruct
-from hyperrecon_jax.runs import checkpoint, logs, report
-from hyperrecon_jax.runs.experiment import Experiment, load, make_mask
-from hyperrecon_jax.runs.names import lam_name
+from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.labels import lam_label
+from hyperrecon_jax.runs.load import TrainedRun, load_run
 from hyperrecon_jax.runs.report import Say
+from hyperrecon_jax.runs.task import make_mask
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -75,24 +76,23 @@ def choose(
     """
     if metric not in CRITERIA:
         raise InputError(f"`metric` must be one of {', '.join(CRITERIA)}, got {metric!r}.")
-    experiment, state = load(run)
-    _check_run(run, experiment, metric, fraction)
+    trained = load_run(run, splits=("val", "test"))
+    _check_run(run, trained, metric, fraction)
     worth_metrics = WORTH_METRICS if metric == HELD_OUT else (metric,)
     grid_scores = _grid_scores(run, worth_metrics, say=say)
     start = time.monotonic()
-    variables = report.variables(state)
-    samples = subset(experiment.dataset.test.samples, grid_scores["image"].values)
+    samples = subset(trained.dataset.test.samples, grid_scores["image"].values)
     if per_image:
         say(f"Choosing a lambda for each of {samples.size} test images by {metric} ...")
-        choice = _choose_per_image(experiment, variables, samples, metric, fraction, worth_metrics)
+        choice = _choose_per_image(trained, samples, metric, fraction, worth_metrics)
         lams, value = choice.lams, choice.value
-        worth = _worth(experiment, variables, samples, grid_scores, per_image=choice)
+        worth = _worth(trained, samples, grid_scores, per_image=choice)
     else:
-        val = experiment.dataset.val.samples
+        val = trained.dataset.val.samples
         val = subset(val, evenly_spaced(val.size, VALIDATION))
         say(f"Choosing lambda on {val.size} validation images by {metric} ...")
-        lams, value = _choose_for_all(experiment, variables, val, metric, fraction)
-        worth = _worth(experiment, variables, samples, grid_scores, lam=lams)
+        lams, value = _choose_for_all(trained, val, metric, fraction)
+        worth = _worth(trained, samples, grid_scores, lam=lams)
     result = {
         "run": str(run),
         "metric": metric,
@@ -105,8 +105,8 @@ def choose(
         "seconds": time.monotonic() - start,
     }
     path = run / f"choice-{metric}{'-per_image' if per_image else ''}.json"
-    with checkpoint.writing(run):
-        checkpoint.write_json(path, result)
+    with run_folder.explain_write_errors(run):
+        run_folder.write_json(path, result)
     say(format_table(result))
     say(f"All of it is in {path}; it took {logs.duration(result['seconds'])}.")
     return result
@@ -118,9 +118,9 @@ def format_table(result: dict[str, Any]) -> str:
     lines = [f"{'test images':<12}{'lambda':<16}{'mean':>10}{'regret':>10}  95 % interval over subjects"]
     for name, worth in result["test"].items():
         lams = {
-            "chosen": separate if result["per_image"] else lam_name(np.asarray(result["lambda"])),
-            "middle": lam_name(np.asarray(worth["middle"]["lambda"])),
-            "best": lam_name(np.asarray(worth["best"]["lambda"])),
+            "chosen": separate if result["per_image"] else lam_label(np.asarray(result["lambda"])),
+            "middle": lam_label(np.asarray(worth["middle"]["lambda"])),
+            "best": lam_label(np.asarray(worth["best"]["lambda"])),
             "best_per_image": separate,
         }
         lines.append(name)
@@ -136,8 +136,8 @@ def score_function(metric: str) -> Score:
     return prediction if metric == HELD_OUT else function_to_maximize(metric)
 
 
-def _check_run(run: Path, experiment: Experiment, metric: str, fraction: float) -> None:
-    config, model = experiment.config, experiment.setup.model
+def _check_run(run: Path, trained: TrainedRun, metric: str, fraction: float) -> None:
+    config, model = trained.config, trained.model
     if config.task.name == "segmentation" or not (model.hyper or model.members) or len(config.loss.terms) < 2:
         raise InputError(
             f"{run} must hold a run that reconstructs for more than one lambda; in this one none can be chosen."
@@ -145,7 +145,7 @@ def _check_run(run: Path, experiment: Experiment, metric: str, fraction: float) 
     if metric == HELD_OUT:
         if config.task.name != "csmri":
             raise InputError(f"{HELD_OUT} needs k-space to withhold, got a run of the task {config.task.name!r}.")
-        shape = experiment.dataset.test.samples.example.image.shape[:2]
+        shape = trained.dataset.test.samples.example.image.shape[:2]
         _, withheld = partition(jax.random.key(0), make_mask(config, shape), fraction=fraction)
         if not withheld.any():
             raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
@@ -162,24 +162,24 @@ def _grid_scores(run: Path, metrics: Sequence[str], *, say: Say) -> xr.Dataset:
     return ds[[*metrics]]
 
 
-def _start_lams(experiment: Experiment) -> np.ndarray:
+def _start_lams(trained: TrainedRun) -> np.ndarray:
     """Lambdas to climb from, `(s, K-1)`: a grid, or the members of an ensemble.
 
     The grid is fine, because a network with kinks has small hills: from 5 x 5 points a test image's PSNR was 0.02 dB lower
     than from 11 x 11, for any number of steps.
     """
-    if experiment.setup.model.members:
-        return np.array(experiment.setup.model.members, np.float32)
-    count = len(experiment.config.loss.terms) - 1
+    if trained.model.members:
+        return np.array(trained.model.members, np.float32)
+    count = len(trained.config.loss.terms) - 1
     return np.asarray(hyperparams.grid(11 if count < 3 else 4, count))
 
 
-def _input_maker(experiment: Experiment, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
+def _input_maker(trained: TrainedRun, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
     """A compiled function of a key, samples and their places.
 
     It returns the network's input from the whole measurement, the input that lambda is chosen by, and the score's target.
     """
-    problem = experiment.setup.problem
+    problem = trained.problem
 
     @jax.jit
     def make_inputs(key, samples, index):
@@ -193,29 +193,27 @@ def _input_maker(experiment: Experiment, metric: str, fraction: float) -> Callab
     return make_inputs
 
 
-def _choose_for_all(
-    experiment: Experiment, variables: Tree, samples: Samples, metric: str, fraction: float
-) -> tuple[np.ndarray, float]:
+def _choose_for_all(trained: TrainedRun, samples: Samples, metric: str, fraction: float) -> tuple[np.ndarray, float]:
     """The best lambda `(K-1,)` for all samples, and its value."""
     index = np.arange(samples.size)
-    make_inputs = _input_maker(experiment, metric, fraction)
-    _, net_input, targets = make_inputs(experiment.key_validation, samples.take(index), index)
+    make_inputs = _input_maker(trained, metric, fraction)
+    _, net_input, targets = make_inputs(trained.keys.validation, samples.take(index), index)
 
     @jax.jit
     def maximize(variables, net_input, targets, starts):
-        value = mean_value(experiment.setup.model, variables, score_function(metric), net_input, targets)
+        value = mean_value(trained.model, variables, score_function(metric), net_input, targets)
         return best_lambda(value, starts, steps=20)
 
-    lam, value = maximize(variables, net_input, targets, _start_lams(experiment))
+    lam, value = maximize(trained.variables, net_input, targets, _start_lams(trained))
     return np.asarray(lam), float(value)
 
 
 def _choose_per_image(
-    experiment: Experiment, variables: Tree, samples: Samples, metric: str, fraction: float, worth_metrics: Sequence[str]
+    trained: TrainedRun, samples: Samples, metric: str, fraction: float, worth_metrics: Sequence[str]
 ) -> PerImage:
     """The best lambda of each sample, and what it is worth by some metrics."""
-    make_inputs, model = _input_maker(experiment, metric, fraction), experiment.setup.model
-    starts = _start_lams(experiment)
+    make_inputs, model = _input_maker(trained, metric, fraction), trained.model
+    starts = _start_lams(trained)
 
     @jax.jit
     def maximize(variables, whole_input, net_input, targets, x):
@@ -230,15 +228,14 @@ def _choose_per_image(
     for start in tqdm(range(0, count, size), file=sys.stderr, **options):
         index = np.arange(start, start + size) % count  # the last batch is filled up with images that are dropped below
         batch = samples.take(index)
-        whole_input, net_input, targets = make_inputs(experiment.key_test, batch, index)
-        batches.append(jax.device_get(maximize(variables, whole_input, net_input, targets, batch.image)))
+        whole_input, net_input, targets = make_inputs(trained.keys.test, batch, index)
+        batches.append(jax.device_get(maximize(trained.variables, whole_input, net_input, targets, batch.image)))
     lams, values, image_scores = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *batches)
     return PerImage(lams, float(values.mean()), image_scores)
 
 
 def _worth(
-    experiment: Experiment,
-    variables: Tree,
+    trained: TrainedRun,
     samples: Samples,
     ds: xr.Dataset,
     *,
@@ -248,18 +245,18 @@ def _worth(
     """The mean of each metric over the test images at the choice, and at the lambdas that it is compared with.
 
     Args:
-        experiment, variables: of the run.
+        trained: the run.
         samples: n test images.
         ds: their scores on a grid, with the metrics to report.
         lam: the choice for all images, `(K-1,)`; or
         per_image: the choice for each.
     """
-    setup, names = experiment.setup, [str(name) for name in ds.data_vars]
+    names = [str(name) for name in ds.data_vars]
     axes = [ds[f"lam_{k}"].values for k in range(1, len(ds[names[0]].dims))]
     grid, middle = hyperparams.product(axes), np.full(len(axes), 0.5, np.float32)
-    scorer = scoring.Scorer(setup.model, setup.objective, setup.problem, names=names)
+    scorer = scoring.Scorer(trained.model, trained.objective, trained.problem, names=names)
     lams = np.stack([middle] if lam is None else [middle, lam])
-    values, _ = scorer.run(variables, samples, lams, experiment.key_test)
+    values, _ = scorer.run(trained.variables, samples, lams, trained.keys.test)
     worth = {}
     for name in names:
         sign = METRICS[name].sign

@@ -14,7 +14,7 @@ from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.losses.metric_table import SHOWN, bound
 from hyperrecon_jax.models import hyperparams
-from hyperrecon_jax.runs import checkpoint, logs
+from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -54,10 +54,10 @@ def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[s
         if hyperrecon.attrs["kind"] == "hypernetwork" and fixed.attrs["kind"] != "hypernetwork"
     ]
     table = _format_table(names, summaries, metrics, gaps)
-    with checkpoint.writing(out):
+    with run_folder.explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / "comparison.md").write_text(table + "\n")
-        checkpoint.write_json(out / "comparison.json", {"runs": [str(run) for run in runs], "gaps": gaps})
+        run_folder.write_json(out / "comparison.json", {"runs": [str(run) for run in runs], "gaps": gaps})
         _draw(names, summaries, metrics, gaps, out)
     say(f"{table}\n\nLook at {out / 'comparison.png'}; the table is in {out / 'comparison.md'}.")
     return gaps

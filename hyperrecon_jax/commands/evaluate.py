@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from ml_collections import ConfigDict
 
 from hyperrecon_jax.commands.evaluation_pictures import Slices, draw, lambda_title
 from hyperrecon_jax.data import Samples, evenly_spaced, require_labels, subset
@@ -27,15 +28,14 @@ from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.evaluation.sweep import score_on_grid
 from hyperrecon_jax.losses.metric_table import DICE
-from hyperrecon_jax.models.model import reconstruct
+from hyperrecon_jax.models.model import count_parameters, reconstruct
 from hyperrecon_jax.physics.sample import take
-from hyperrecon_jax.runs import checkpoint, logs, report
-from hyperrecon_jax.runs.experiment import Experiment, load
-from hyperrecon_jax.runs.load import segmenter as load_segmenter
+from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.load import TrainedRun, load_run, load_segmenter
+from hyperrecon_jax.runs.pictures import middle_slices
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.step import TrainState
 
 SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")
@@ -45,8 +45,7 @@ POINTS = {1: 100, 2: 21}  # of the grid along each lambda, for one lambda and fo
 class Evaluation(NamedTuple):
     """A run, and the images and lambdas that it is evaluated at."""
 
-    experiment: Experiment
-    state: TrainState
+    run: TrainedRun
     samples: Samples  # n of them
     places: np.ndarray  # (n,), their places in the split
     subjects: np.ndarray  # (n,)
@@ -105,11 +104,11 @@ def evaluate(
     evaluation = prepare(run, data=data, points=points, count=count, needs_labels=segment is not None)
     if segment is not None:
         metrics = tuple(dict.fromkeys((*metrics, "dice")))
-    setup = evaluation.experiment.setup
-    scorer = Scorer(setup.model, setup.objective, setup.problem, names=metrics, segment=segment)
+    trained = evaluation.run
+    scorer = Scorer(trained.model, trained.objective, trained.problem, names=metrics, segment=segment)
     say = say if distributed.is_primary() else lambda _: None
     say(f"Scoring {evaluation.samples.size} images at {evaluation.num_lams} lambdas ...")
-    with checkpoint.writing(out):
+    with run_folder.explain_write_errors(out):
         distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)
         ds, seconds = _score(run, evaluation, scorer, out)
         if not distributed.is_primary():
@@ -129,7 +128,7 @@ def load_or_evaluate(run: Path, *, say: Say = print) -> xr.Dataset:
     file = run / "evaluation" / SCORES
     if file.exists():
         ds = scores.load(file)
-        if ds.attrs.get("steps") == checkpoint.steps_reported(run):
+        if ds.attrs.get("steps") == run_folder.steps_reported(run):
             return ds
     return evaluate(run, file.parent, say=say)
 
@@ -151,12 +150,12 @@ def prepare(
     Raises:
         InputError: if there is no such run, it segments, or the images, `points` or `count` do not fit.
     """
-    experiment, state = load(run, data=data)
-    if experiment.config.task.name == "segmentation":
+    trained = load_run(run, data=data)
+    if trained.config.task.name == "segmentation":
         raise InputError(
             f"{run} must hold a run that reconstructs, got one that segments; its Dice is in its summary.json."
         )
-    split = experiment.dataset.test
+    split = trained.dataset.test
     if needs_labels:
         require_labels(split)
     if points is not None and points < 2:
@@ -165,8 +164,8 @@ def prepare(
     if count is not None and not 1 <= count <= size:
         raise InputError(f"The number of images must be in [1, {size}], got {count}.")
     index = evenly_spaced(size, count or size)
-    axes = _lambda_axes(experiment, points)
-    return Evaluation(experiment, state, subset(split.samples, index), index, split.subjects[index], axes)
+    axes = _lambda_axes(trained.config, points)
+    return Evaluation(trained, subset(split.samples, index), index, split.subjects[index], axes)
 
 
 def format_table(summary: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...], float]]) -> str:
@@ -188,9 +187,8 @@ def format_table(summary: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...]
     return "\n".join(lines)
 
 
-def _lambda_axes(experiment: Experiment, points: int | None) -> list[np.ndarray]:
+def _lambda_axes(config: ConfigDict, points: int | None) -> list[np.ndarray]:
     """The grid of lambdas: K-1 axes."""
-    config = experiment.config
     if config.lam.sampling == "ensemble":
         return [np.asarray(axis, np.float32) for axis in config.lam.axes]
     if config.lam.sampling == "constant":
@@ -204,10 +202,10 @@ def _score(run: Path, evaluation: Evaluation, scorer: Scorer, out: Path) -> tupl
     start = time.monotonic()
     values, input_values = score_on_grid(
         scorer,
-        report.variables(evaluation.state),
+        evaluation.run.variables,
         evaluation.samples,
         evaluation.axes,
-        evaluation.experiment.key_test,
+        evaluation.run.keys.test,
         resume_file=out / UNFINISHED,
         progress=True,
     )
@@ -238,8 +236,7 @@ def _write_results(
     scores.write_csv(out / TABLE, rows)
     pairs = []
     if "psnr" in ds:
-        experiment = evaluation.experiment
-        terms, lams = experiment.config.loss.terms, experiment.lams
+        terms, lams = evaluation.run.config.loss.terms, evaluation.run.lams
         pairs = draw(out, ds, summary, _choose_slices(evaluation), terms=terms, lams=lams)
     results = {
         "run": str(run),
@@ -250,49 +247,49 @@ def _write_results(
         "diverse_pairs": pairs,
         "table": rows,
     }
-    checkpoint.write_json(out / RESULTS, results)
+    run_folder.write_json(out / RESULTS, results)
 
 
 def _choose_slices(evaluation: Evaluation) -> Slices:
     """The test slices to draw: those of the run's own picture."""
-    setup, key = evaluation.experiment.setup, evaluation.experiment.key_test
-    places = report.pictured(evaluation.subjects)
+    trained = evaluation.run
+    places = middle_slices(evaluation.subjects)
     samples = evaluation.samples.take(places)
-    net_input = scoring.make_net_inputs(setup.problem, key, samples, places)
-    return Slices(setup.model, report.variables(evaluation.state), places, samples.image, net_input)
+    net_input = scoring.make_net_inputs(trained.problem, trained.keys.test, samples, places)
+    return Slices(trained.model, trained.variables, places, samples.image, net_input)
 
 
 def _run_attrs(run: Path, evaluation: Evaluation) -> dict[str, Any]:
     """The attributes of the scores: facts about the run."""
-    config, model = evaluation.experiment.config, evaluation.experiment.setup.model
-    summary = run / checkpoint.SUMMARY
+    config, model = evaluation.run.config, evaluation.run.model
+    summary = run / run_folder.SUMMARY
     return {
         "run": run.name,
         "kind": "hypernetwork" if model.hyper else "ensemble" if model.members else "network",
         "terms": ",".join(config.loss.terms),
-        "scales": list(evaluation.experiment.setup.objective.scales),
-        "steps": int(evaluation.state.step),
+        "scales": list(evaluation.run.objective.scales),
+        "steps": evaluation.run.steps,
         "test_images": scoring.digest(evaluation.samples.identity),
-        "parameters": report.parameter_counts(evaluation.experiment)["trained"],
-        "training_seconds": checkpoint.read_json(summary)["seconds"] if summary.exists() else None,
+        "parameters": count_parameters(evaluation.run.variables["params"]),
+        "training_seconds": run_folder.read_json(summary)["seconds"] if summary.exists() else None,
         "inference_seconds": _inference_seconds(evaluation),
     }
 
 
 def _inference_seconds(evaluation: Evaluation, *, repeats: int = 5) -> float:
     """The median time from one lambda and one measurement to one reconstruction (Table 1)."""
-    setup, variables = evaluation.experiment.setup, report.variables(evaluation.state)
+    trained = evaluation.run
 
     @jax.jit
     def reconstruct_measurement(variables, lam, y):
-        return reconstruct(setup.model, variables, lam, setup.problem.to_net_input(y))
+        return reconstruct(trained.model, variables, lam, trained.problem.to_net_input(y))
 
     lam = jnp.asarray([axis[0] for axis in evaluation.axes])
     sample = take(evaluation.samples.take(np.arange(1)), 0)
-    y = setup.problem.observe(evaluation.experiment.key_test, jax.tree.map(jnp.asarray, sample))
+    y = trained.problem.observe(trained.keys.test, jax.tree.map(jnp.asarray, sample))
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        jax.block_until_ready(reconstruct_measurement(variables, lam, y))
+        jax.block_until_ready(reconstruct_measurement(trained.variables, lam, y))
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])  # the first call compiles

@@ -16,7 +16,7 @@ from hyperrecon_jax.losses.metric_table import FULL_REFERENCE
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.physics.operators import magnitude
-from hyperrecon_jax.runs.names import term_name
+from hyperrecon_jax.runs.labels import term_label
 
 DRAWN = (*FULL_REFERENCE, "rpsnr", "dice")
 
@@ -155,7 +155,7 @@ def make_curve(summary: xr.Dataset, name: str, metrics: Sequence[str]) -> figure
 
 def lambda_ends(terms: Sequence[str]) -> tuple[str, str]:
     """The loss terms that the two ends of a single lambda stand for."""
-    return term_name(terms[0]), term_name(terms[1])
+    return term_label(terms[0]), term_label(terms[1])
 
 
 def lambda_title(lam: np.ndarray) -> str:

@@ -1,9 +1,9 @@
-"""What a run has learned, as a file for other programs; the suffix says of which kind.
+"""Write the model of a run to a file for other programs. The suffix of the file names its kind.
 
-.onnx                           a graph for ONNX runtimes (`export.onnx_bytes`); of one lambda
-.pt .pth .safetensors .npz      a PyTorch state dict (`interop.to_torch`); of one lambda, or of the whole hyper-U-Net
-.npz with names of "ours"       Flax variables of a U-Net (`export.named`); of one lambda
-.jaxexport                      a program for JAX alone (`export.serialized`); of the whole, or of one lambda
+.onnx                           a graph for ONNX runtimes (`export.onnx_bytes`); for one lambda
+.pt .pth .safetensors .npz      a PyTorch state dict (`interop.to_torch`); for one lambda, or of the whole hyper-U-Net
+.npz with the names "ours"      Flax variables of a U-Net (`export.named`); for one lambda
+.jaxexport                      a program for JAX alone (`export.serialized`); of the whole model, or for one lambda
 """
 
 import importlib.util
@@ -15,35 +15,58 @@ from jax.typing import ArrayLike
 
 from hyperrecon_jax.models import export, interop, tensor_files
 from hyperrecon_jax.models.model import Model
-from hyperrecon_jax.runs import report
-from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import reported_lams, settings
-from hyperrecon_jax.runs.load import image_shape, load, steps_done
-from hyperrecon_jax.runs.names import lam_name
+from hyperrecon_jax.runs.experiment import reported_lams
+from hyperrecon_jax.runs.labels import lam_label
+from hyperrecon_jax.runs.load import image_shape, load, read_config, steps_done
+from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.files import atomic_write
 
+Tree = Any
 ONNX, PROGRAM = ".onnx", ".jaxexport"
 SUFFIXES = (ONNX, PROGRAM, *tensor_files.SUFFIXES)
-NEEDS = {ONNX: "onnx", ".safetensors": "safetensors", **dict.fromkeys((".pt", ".pth", ".tar"), "torch")}
+PACKAGES = {ONNX: "onnx", ".safetensors": "safetensors", **dict.fromkeys((".pt", ".pth", ".tar"), "torch")}
 NAMES = ("torch", "ours")
 
 
-def export_run(
-    run: Path, out: Path, *, lam: ArrayLike | None = None, names: str = "torch", say: report.Say = print
-) -> None:
-    """Write what a run has learned to a file and say how to load it.
+def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str = "torch", say: Say = print) -> None:
+    """Write the model of a run to a file and say how to load it.
 
     Args:
         run: folder of the run.
         out: the file, with a suffix of `SUFFIXES`.
         lam: the K-1 lambdas of the U-Net to write; None: the whole model.
-        names: of the tensors in a file of them, of `NAMES`.
-        say: receives lines for the user.
+        names: the naming of the tensors in a file, one of `NAMES`.
+        say: takes lines for the user.
 
     Raises:
         InputError: if the run, the file's kind, the lambda and the names do not fit, or a package is missing.
     """
+    _check_out(out, names)
+    model, variables = load(run)
+    reported = lam_label(reported_lams(read_config(run))[0])
+    is_plain = _is_plain(model)
+    if lam is not None and is_plain:
+        raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {reported}.")
+    needs_lam = out.suffix == ONNX or names == "ours" or (model.members and out.suffix != PROGRAM)
+    if lam is None and not is_plain and needs_lam:
+        raise InputError(f"`lam` must name the lambda of the U-Net that is written from {run} to {out}.")
+    if lam is not None:
+        model, variables = export.plain(model, variables, lam)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _write(run, out, model, variables, names)
+    except OSError as error:
+        raise InputError(f"`out` must be a file that can be written, got {out}: {error.strerror}.") from error
+    content = "the whole model"
+    if _is_plain(model):
+        content = f"the U-Net of lambda = {reported if lam is None else lam_label(np.asarray(lam))}"
+    say(f"{out} holds {content}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
+    say(f"    {_loading_line(out, model, names)}")
+
+
+def _check_out(out: Path, names: str) -> None:
+    """Raise `InputError` if no such file can be written, before the run is loaded."""
     suffix = out.suffix
     if suffix not in SUFFIXES:
         raise InputError(f"`out` must end with one of {', '.join(SUFFIXES)}, got {out}.")
@@ -51,48 +74,37 @@ def export_run(
         raise InputError(f"`names` must be one of {', '.join(NAMES)}, got {names!r}.")
     if names == "ours" and suffix != ".npz":
         raise InputError(f'`names` "ours" goes with a .npz file, got {out}.')
-    if suffix in NEEDS and importlib.util.find_spec(NEEDS[suffix]) is None:
-        raise InputError(f"`out` of the kind {suffix} takes the package {NEEDS[suffix]}, which is not installed.")
+    if suffix in PACKAGES and importlib.util.find_spec(PACKAGES[suffix]) is None:
+        raise InputError(f"`out` of the kind {suffix} needs the package {PACKAGES[suffix]}, which is not installed.")
     if out.is_dir():
         raise InputError(f"`out` must be a file, got the folder {out}.")
 
-    model, variables = load(run)
-    lams = reported_lams(complete(settings(run)))
-    of_one = not model.hyper and not model.members
-    if lam is not None and of_one:
-        raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {lam_name(lams[0])}.")
-    if lam is None and not of_one and (suffix == ONNX or names == "ours" or (model.members and suffix != PROGRAM)):
-        raise InputError(f"`lam` must say of which lambda the U-Net is that goes from {run} into {out}.")
-    if lam is not None:
-        model, variables = export.plain(model, variables, lam)
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if suffix in (ONNX, PROGRAM):
-            exported = export.onnx_bytes if suffix == ONNX else export.serialized
-            content = exported(model, variables, shape=image_shape(run))
-            with atomic_write(out) as partial:
-                partial.write_bytes(content)
-        elif names == "ours":
-            tensor_files.write(out, export.named(variables))
-        else:
-            tensor_files.write(out, interop.to_torch(model, variables, batches=steps_done(run)))
-    except OSError as error:
-        raise InputError(f"`out` must be a file that can be written, got {out}: {error.strerror}.") from error
-    what = "the whole model"
-    if not model.hyper and not model.members:
-        what = f"the U-Net of lambda = {lam_name(lams[0] if lam is None else np.asarray(lam))}"
-    say(f"{out} holds {what}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
-    say(f"    {_loading(out, model, names)}")
+def _is_plain(model: Model) -> bool:
+    """Whether a model is one network that does not depend on lambda."""
+    return not model.hyper and not model.members
 
 
-def _loading(out: Path, model: Model, names: str) -> str:
+def _write(run: Path, out: Path, model: Model, variables: Tree, names: str) -> None:
+    """Write a model in the format that the suffix names."""
+    if out.suffix in (ONNX, PROGRAM):
+        to_bytes = export.onnx_bytes if out.suffix == ONNX else export.serialized
+        content = to_bytes(model, variables, shape=image_shape(run))
+        with atomic_write(out) as partial:
+            partial.write_bytes(content)
+    elif names == "ours":
+        tensor_files.write(out, export.named(variables))
+    else:
+        tensor_files.write(out, interop.to_torch(model, variables, batches=steps_done(run)))
+
+
+def _loading_line(out: Path, model: Model, names: str) -> str:
     """A line of Python that loads the file."""
-    file: Any = str(out)
+    file = str(out)
     if out.suffix == ONNX:
         return f'x_hat = onnxruntime.InferenceSession({file!r}).run(None, {{"y": y}})[0]'
     if out.suffix == PROGRAM:
-        arguments = "y, lam" if model.hyper or model.members else "y"
+        arguments = "y" if _is_plain(model) else "y, lam"
         return f"x_hat = jax.export.deserialize(open({file!r}, 'rb').read()).call({arguments})"
     if names == "ours":
         main = model.main

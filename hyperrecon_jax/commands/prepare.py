@@ -1,4 +1,4 @@
-"""Prepare a data set before it is trained on, and show what became of it: subjects, slices, what was dropped and why."""
+"""Prepare a data set before training, and describe it: subjects, slices, and what was dropped for which reason."""
 
 import os
 import shlex
@@ -10,84 +10,93 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hyperrecon_jax import data, figures
-from hyperrecon_jax.runs.config import FREE, complete, default_config
-from hyperrecon_jax.runs.experiment import prepared_folder
+from hyperrecon_jax.runs.config import CHANGEABLE_ON_RESUME, complete, default_config
+from hyperrecon_jax.runs.datasets import prepared_folder, sample_shape
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import memory
 from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
-SHOWN = 6  # slices of each split in the picture
-NAMES = {"train": "training", "val": "validation", "test": "test"}
+NUM_SLICES = 6  # of each split in the picture
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
 def prepare(config: ConfigDict | Mapping[str, Any], *, say: Say = print) -> Path:
-    """Prepare `config.data`, unless it is there already, and tell of it. The same call goes on after an interruption.
+    """Prepare `config.data` if it is not prepared yet, and describe it. After an interruption the same call continues.
 
     Args:
         config: settings, of which only those of the data matter; missing ones take their default.
-        say: gets the lines to show.
+        say: takes lines for the user.
 
     Returns:
         The folder of the prepared data, with a picture of random slices of each split.
 
     Raises:
-        InputError: for a source that has nothing to prepare, or as `experiment.load_data` does.
+        InputError: for a source that needs no preparation, or as `datasets.load_data` does.
     """
     if config.get("data", {}).get("source") == "arrays":
         raise InputError('config.data.source must be one that is prepared, got "arrays", whose files are read as they are.')
     config = complete(config)
     folder = prepared_folder(config)
     dataset = data.read(folder, disk=True)
-    known = data.metadata(folder)
-    rng = np.random.default_rng(config.data.seed)
-    groups = {}
-    for split, (samples, subjects) in zip(dataset._fields, dataset, strict=True):
-        chosen = np.sort(rng.choice(samples.size, min(SHOWN, samples.size), replace=False))
-        first = np.searchsorted(subjects, subjects[chosen])  # of the same subject
-        of = zip(subjects[chosen] - subjects[0] + 1, chosen - first + 1, strict=True)
-        groups[NAMES[split]] = samples.take(chosen).image[..., 0], [f"subject {a}, slice {b}" for a, b in of]
-    say(describe(known, dataset))
+    say(describe(data.metadata(folder), dataset))
     try:
-        figures.splits(folder / PICTURE, groups)
+        figures.splits(folder / PICTURE, _random_slices(dataset, config.data.seed))
         say(f"Look at {folder / PICTURE}.")
-    except OSError as error:  # somebody else's cache
+    except OSError as error:  # the cache belongs to another user
         say(f"There is no picture: {error}.")
-    say(f"Train on it: {command(config)}")
+    say(f"Train on it: {training_command(config)}")
     return folder
 
 
-def describe(known: Mapping[str, Any], dataset: data.Dataset) -> str:
+def describe(metadata: Mapping[str, Any], dataset: data.Dataset) -> str:
     """A prepared data set in a few lines."""
     lines = [f"{'split':<12}{'subjects':>10}{'slices':>10}"]
-    for name, shown in NAMES.items():
-        slices = known["slices"][name]
-        lines.append(f"{shown:<12}{len(slices):>10,}{sum(slices):>10,}")
-    reasons: dict[str, int] = {}
-    for dropped in known.get("dropped", {}).values():
-        for reason, count in dropped.items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    if "dropped" in known:
-        told = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items() if count)
-        lines.append(f"Slices dropped: {told or 'none'}.")
-    for subject, why in known.get("unusable", {}).items():
-        lines.append(f"Not used: {subject}: {why}")
-    one = dataset.train.samples.example
+    for split, name in SPLIT_NAMES.items():
+        slices = metadata["slices"][split]
+        lines.append(f"{name:<12}{len(slices):>10,}{sum(slices):>10,}")
+    if "dropped" in metadata:
+        lines.append(f"Slices dropped: {_count_reasons(metadata['dropped']) or 'none'}.")
+    for subject, reason in metadata.get("unusable", {}).items():
+        lines.append(f"Not used: {subject}: {reason}")
+    example = dataset.train.samples.example
     size = sum(samples.nbytes for samples, _ in dataset)
-    labels = ", with labels" if one.label is not None else ""
-    coils = f", with k-space of {one.coils.kspace.shape[0]} coils" if one.coils is not None else ""
-    h, w = one.image.shape[:2]
+    labels = ", with labels" if example.label is not None else ""
+    coils = f", with k-space of {example.coils.kspace.shape[0]} coils" if example.coils is not None else ""
+    h, w = sample_shape(dataset.train.samples)
     lines.append(f"Slices are {h} x {w}{labels}{coils}; all of them take {memory.format_bytes(size)} of memory.")
     return "\n".join(lines)
 
 
-def command(config: ConfigDict) -> str:
-    """The training command on these data."""
+def training_command(config: ConfigDict) -> str:
+    """The command that trains on these data."""
     defaults, flags = default_config().data, []
     for key, value in config.data.items():
-        if value != defaults[key] and (f"data.{key}" not in FREE or key == "cache"):
+        if value != defaults[key] and (f"data.{key}" not in CHANGEABLE_ON_RESUME or key == "cache"):
             text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-            if key in ("root", "cache"):  # wherever the command is given
+            if key in ("root", "cache"):  # so that the command works from any folder
                 text = os.path.abspath(os.path.expanduser(text))
             flags.append(shlex.quote(f"--config.data.{key}={text}"))
     return " ".join(["python -m bin.train --config configs/paper_csmri_supervised_4x.py", *flags])
+
+
+def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarray, list[str]]]:
+    """For each split some images `(n, h, w)` and their titles."""
+    rng = np.random.default_rng(seed)
+    groups = {}
+    for split, (samples, subjects) in zip(dataset._fields, dataset, strict=True):
+        index = np.sort(rng.choice(samples.size, min(NUM_SLICES, samples.size), replace=False))
+        first_slice = np.searchsorted(subjects, subjects[index])  # of the same subject
+        subject_numbers, slice_numbers = subjects[index] - subjects[0] + 1, index - first_slice + 1
+        titles = [f"subject {i}, slice {j}" for i, j in zip(subject_numbers, slice_numbers, strict=True)]
+        groups[SPLIT_NAMES[split]] = samples.take(index).image[..., 0], titles
+    return groups
+
+
+def _count_reasons(dropped: Mapping[str, Mapping[str, int]]) -> str:
+    """For which reasons slices of all subjects were dropped, and how many: "12 (background alone)"."""
+    totals: dict[str, int] = {}
+    for counts in dropped.values():
+        for reason, count in counts.items():
+            totals[reason] = totals.get(reason, 0) + count
+    return ", ".join(f"{count:,} ({reason})" for reason, count in totals.items() if count)

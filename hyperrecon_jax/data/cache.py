@@ -10,7 +10,7 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,14 @@ from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 
 
-def read(folder: Path, *, disk: bool | None = None) -> Dataset:
+def read(folder: Path, *, disk: bool | None = None, splits: Sequence[str] = Dataset._fields) -> Dataset:
     """Read a prepared data set.
 
     Args:
         folder: its folder in the cache, from `prepare.mni_folder` or `prepare.files_folder`.
         disk: True leaves the samples on disk, False reads all of them into memory. None reads them into memory if they take
             at most half of the free memory.
+        splits: those that are needed, of "train", "val", "test"; the others stay on disk.
 
     Raises:
         InputError: if the files in the folder are damaged.
@@ -42,7 +43,7 @@ def read(folder: Path, *, disk: bool | None = None) -> Dataset:
             size = sum(samples.nbytes for samples in sets.values())
             disk = distributed.broadcast_from_primary(lambda: size > psutil.virtual_memory().available / 2)
         if not disk:
-            sets = {split: load_into_memory(samples) for split, samples in sets.items()}
+            sets |= {split: load_into_memory(sets[split]) for split in splits}
     ends = np.cumsum([0, *(len(slices[split]) for split in sets)])
     return Dataset(
         *(

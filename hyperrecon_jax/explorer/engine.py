@@ -28,9 +28,8 @@ from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model, apply_main, network_at, reconstruct
 from hyperrecon_jax.physics import operators
 from hyperrecon_jax.physics.problem import Problem
-from hyperrecon_jax.runs import report
-from hyperrecon_jax.runs.experiment import load
-from hyperrecon_jax.runs.names import term_name
+from hyperrecon_jax.runs.labels import term_label
+from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime.errors import InputError
 
 METRICS = SHOWN
@@ -64,17 +63,16 @@ class Engine:
 
     def __init__(self, run: Path):
         self.run = run
-        experiment, state = load(run)
-        config = experiment.config
-        self.model, self.variables = experiment.setup.model, report.variables(state)
-        self.steps = int(state.step)
+        trained = load_run(run)
+        config = trained.config
+        self.model, self.variables, self.steps = trained.model, trained.variables, trained.steps
         if config.task.name == "segmentation" or not (self.model.hyper or self.model.members):
             raise InputError(
                 f"{run} must hold a run that reconstructs for more than one lambda; this one has nothing to move."
             )
         self.terms = tuple(config.loss.terms)
-        self.volumes = VolumeStore(experiment)
-        self._test_images = scoring.digest(experiment.dataset.test.samples.identity)
+        self.volumes = VolumeStore(trained)
+        self._test_images = scoring.digest(trained.dataset.test.samples.identity)
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORKS)(self._generate_network)
         self._programs = functools.lru_cache(PROBLEMS)(functools.partial(_compile_programs, self.model))
@@ -105,8 +103,8 @@ class Engine:
         has_two = len(self.terms) == 2
         low, high = (self.terms[:1], self.terms[1:]) if has_two else (self.terms[k + 1 :], self.terms[k : k + 1])
         return {
-            "low": " + ".join(map(term_name, low)),
-            "high": " + ".join(map(term_name, high)),
+            "low": " + ".join(map(term_label, low)),
+            "high": " + ".join(map(term_label, high)),
             "low_hint": HINTS.get(low[0], "") if len(low) == 1 else "",
             "high_hint": HINTS.get(high[0], ""),
         }

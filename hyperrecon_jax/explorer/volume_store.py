@@ -20,7 +20,8 @@ from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.measurement import Acquisition, inspect_kspace, make_sample
 from hyperrecon_jax.physics.problem import Measurement, Problem, measured
 from hyperrecon_jax.physics.sample import Sample, take
-from hyperrecon_jax.runs.experiment import Experiment, make_mask, make_problem
+from hyperrecon_jax.runs.load import TrainedRun
+from hyperrecon_jax.runs.task import make_mask, make_problem
 from hyperrecon_jax.runtime.errors import InputError
 
 MEASURED = 16  # slices whose measurements stay in memory
@@ -51,16 +52,16 @@ class VolumeStore:
     """The volumes of a run.
 
     Args:
-        experiment: of the run.
+        trained: the run, with its test images.
     """
 
-    def __init__(self, experiment: Experiment):
-        self.config = experiment.config
-        self._noise_key = experiment.key_test
-        self._test_samples = experiment.dataset.test.samples
+    def __init__(self, trained: TrainedRun):
+        self.config = trained.config
+        self._noise_key = trained.keys.test
+        self._test_samples = trained.dataset.test.samples
         images = data.images(self._test_samples)
         file = volumes.Volume(images, "image", None, (0.0, 1.0), "")
-        problem = experiment.setup.problem
+        problem = trained.problem
         self._lock = threading.RLock()
         self._volumes: OrderedDict[str, OpenVolume] = OrderedDict(
             test=OpenVolume("test images", "", file, problem, True, _brightest_slice(images))

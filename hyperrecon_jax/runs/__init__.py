@@ -1,1 +1,1 @@
-"""A run: its settings, the experiment they describe, and the folder where training keeps what it makes."""
+"""A run: its settings, the experiment they describe, and the folder where training stores its results."""

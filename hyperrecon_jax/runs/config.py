@@ -1,7 +1,7 @@
-"""The settings of an experiment: every key with its default. What they may be is in `config_check.py`.
+"""The settings of an experiment: every key with its default value. The values that are valid are in `config_check.py`.
 
-A file in `configs/` starts from `default_config()`, changes what it is about, and returns the whole. Its keys are locked:
-a misspelt one is an error in the file and on the command line alike.
+A file in `configs/` starts from `default_config()`, changes some settings and returns the result. The keys are locked: a
+misspelt key is an error, in the file and on the command line.
 """
 
 import difflib
@@ -18,104 +18,123 @@ HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
 
 
 def default_config() -> ConfigDict:
-    """Every setting, with the paper's value where it gives one, but for norms and the heads of the hypernetwork."""
+    """Every setting. The values are the paper's where it states them, except for the norms and the hypernetwork's heads."""
     config = ConfigDict()
-    config.seed = 0  # of the initial weights, the order, the lambdas and the noise
-
-    config.data = ConfigDict()
-    config.data.source = "mni"  # brains made from the carried template; or "fastmri", "abide", "folder", "arrays": yours
-    config.data.placement = "auto"  # training samples live on the "device", the "host", the "disk"; "auto": where they fit
-    config.data.workers = 0  # processes that read samples from the host or the disk; 0: threads of this one
-    # all sources but "arrays": prepared once, and kept in the cache
-    config.data.size = 256  # pixels along a side
-    config.data.subjects = (100, 25, 50)  # for training, validation, test (Sec. V-A)
-    config.data.slices = 114  # a subject; of "fastmri", "abide" and "folder" at most
-    config.data.seed = 0  # of the population, or of the split by subject
-    config.data.cache = ""  # "": $HYPERRECON_JAX_CACHE or the user's cache folder
-    # sources "fastmri", "abide", "folder"
-    config.data.root = ""  # the folder with the files
-    config.data.acquisition = ""  # of "fastmri", such as "CORPD_FBK" (PD) or "CORPDFS_FBK" (PDFS); "": all
-    config.data.coils = 0  # of "fastmri": measured k-space of so many (virtual) coils; 0: magnitude images
-    config.data.whiten = False  # make the noise of these coils white and of one strength
-    # source "arrays": paths of .npy files of shape (n, h, w), (n, 1, h, w) or (n, h, w, 1), values in [0, 1]
-    config.data.train = ""
-    config.data.val = ""
-    config.data.test = ""
-
-    config.task = ConfigDict()
-    config.task.name = "csmri"  # "csmri", "denoising", "super_resolution"; "segmentation": of clean images (Sec. V-E.1)
-    config.task.noise = "gaussian"  # added to the measurement; for "csmri" complex and on sampled k-space; or "rician"
-    config.task.sigma = 0.0  # its standard deviation, in units of image intensity
-    # csmri
-    config.task.mask = "poisson_disc"  # or "poisson_disc_authors", "random_lines", "equispaced_lines"
-    config.task.acceleration = 4.0
-    config.task.mask_seed = 0
-    # super_resolution
-    config.task.factor = 4
+    config.seed = 0  # of the initial weights, the order of the images, the lambdas and the noise
+    config.data = _data_defaults()
+    config.task = _task_defaults()
 
     config.loss = ConfigDict()
-    config.loss.terms = ("mae", "ssim")  # L_1 ... L_K; two terms: lambda = 0 is the first alone, 1 the second (Eq. 9)
-    config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D); or ("auto",): from networks of single losses, or a pilot
-    config.loss.pilot_steps = 100  # how long the pilot of amortized optimization trains
-    config.loss.ground_truth = True  # may the terms see it; False: amortized optimization, from measurements alone (Eq. 6)
+    config.loss.terms = ("mae", "ssim")  # L_1 ... L_K; with two terms lambda = 0 is the first alone, 1 the second (Eq. 9)
+    config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D); or ("auto",): from networks of single losses, or from a pilot
+    config.loss.pilot_steps = 100  # training steps of the pilot (amortized optimization)
+    config.loss.ground_truth = True  # may terms use the truth? False: amortized optimization, from measurements (Eq. 6)
 
     config.dhs = ConfigDict()  # data-driven hyperparameter sampling (Sec. IV-C)
-    config.dhs.keep = config_dict.placeholder(
-        int
-    )  # b: the samples of a batch that train, those of lowest J; none given: all
-    config.dhs.rank = "absolute"  # by J; or "relative": by J / ||y||^2, which does not prefer dark images
-    config.dhs.rank_over = "device"  # each device keeps as many of its own samples; or "batch": the best of all, wherever
+    # b: how many samples of a batch train, those of lowest J; None: all of them
+    config.dhs.keep = config_dict.placeholder(int)
+    config.dhs.rank = "absolute"  # rank by J; or "relative": by J / ||y||^2, which does not prefer dark images
+    config.dhs.rank_over = "device"  # each device keeps the same number of its own samples; or "batch": the best of all
 
     config.lam = ConfigDict()
-    config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints", "constant", "ensemble": a U-Net of its own at each
+    config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints"; "constant"; "ensemble": one U-Net for each lambda
     config.lam.endpoint_probability = 0.2  # "endpoints": how often a lambda is set to 0 or 1
     config.lam.value = ()  # "constant": the K-1 lambdas
-    config.lam.axes = ()  # "ensemble": values of each of the K-1 lambdas, such as ((0.0, 0.5, 1.0),); of all combinations
+    config.lam.axes = ()  # "ensemble": the values of each of the K-1 lambdas, such as ((0.0, 0.5, 1.0),); all combinations
 
-    config.model = ConfigDict()
-    config.model.width = 32  # channels of the U-Net
-    config.model.norm = "instance"  # or "batch" (the paper's), "none"
-    config.model.norm_over = "batch"  # batch norm's statistics: of the whole batch; or "device": each device has its own
-    config.model.precision = "float32"  # of what is computed; or "tf32", "bfloat16"; parameters stay float32
-    config.model.residual = True  # add the magnitude of the input to the result
-    config.model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork, plain U-Nets: "constant" or "ensemble"
-    # how lambda acts (docs/improvements.md): on all weights, by "low_rank" heads, by "dense" ones (the paper's) or as
-    # a "mixture" of a few kernels; or on the scales and biases of the norms alone, "film"
-    config.model.conditioning = "low_rank"
-    config.model.rank = 4  # of "low_rank", of "mixture" the number of kernels that are mixed
-    config.model.encoding = "coefficients"  # how each enters the hypernetwork; or as a point on a "circle"
-
-    config.train = ConfigDict()
-    config.train.steps = 35_625  # 100 epochs of 11,400 slices
-    config.train.batch = 32
-    config.train.microbatch = 0  # samples that a device puts through the network at a time; 0: what suits the machine
-    config.train.remat = False  # compute activations again in the backward pass instead of keeping them: less memory
-    config.train.learning_rate = 1e-3
-    config.train.schedule = "constant"  # or "cosine", to 0 over all steps
-    config.train.warmup = 0  # steps over which the learning rate rises from 0
-    config.train.clip = 0.0  # bound on the gradient's norm; 0: none
-    config.train.log_every = 20  # steps
-    config.train.save_every = 1000  # steps between checkpoints, each with a validation
-    config.train.keep = 2  # how many of the latest checkpoints stay; the best by validation stays too
-    config.train.validation_images = 64  # at most so many of them are used, spread over the split
+    config.model = _model_defaults()
+    config.train = _train_defaults()
     return config.lock()
 
 
-def paper_config(variant: str) -> ConfigDict:
-    """What the paper's supervised experiments share (Sec. V-A to V-D): HyperRecon-S, -M or -L with dense heads, batch norm,
-    uniform lambda.
+def _data_defaults() -> ConfigDict:
+    data = ConfigDict()
+    data.source = "mni"  # brains made from the MNI template in this package; or "fastmri", "abide", "folder", "arrays"
+    data.placement = "auto"  # where training samples are held: "device", "host" or "disk"; "auto": where there is room
+    data.workers = 0  # processes that read samples from the host or the disk; 0: threads of this process
+    # all sources but "arrays": prepared once, then kept in the cache
+    data.size = 256  # pixels along a side
+    data.subjects = (100, 25, 50)  # for training, validation, test (Sec. V-A)
+    data.slices = 114  # of each subject; "fastmri", "abide" and "folder": at most
+    data.seed = 0  # of the population, or of the split by subject
+    data.cache = ""  # "": $HYPERRECON_JAX_CACHE or the user's cache folder
+    # sources "fastmri", "abide", "folder"
+    data.root = ""  # the folder with the files
+    data.acquisition = ""  # "fastmri": such as "CORPD_FBK" (PD) or "CORPDFS_FBK" (PDFS); "": all
+    data.coils = 0  # "fastmri": measured k-space of this many (virtual) coils; 0: magnitude images
+    data.whiten = False  # make the noise of these coils white and equally strong
+    # source "arrays": paths of .npy files of shape (n, h, w), (n, 1, h, w) or (n, h, w, 1), values in [0, 1]
+    data.train = ""
+    data.val = ""
+    data.test = ""
+    return data
 
-    Adam in batches of 32 is the paper's; the rate of 1e-3 and the 100 epochs are the authors' code's.
+
+def _task_defaults() -> ConfigDict:
+    task = ConfigDict()
+    task.name = "csmri"  # or "denoising", "super_resolution"; "segmentation": of clean images (Sec. V-E.1)
+    task.noise = "gaussian"  # added to the measurement; for "csmri" complex and on sampled k-space; or "rician"
+    task.sigma = 0.0  # standard deviation of the noise, in units of image intensity
+    # csmri
+    task.mask = "poisson_disc"  # or "poisson_disc_authors", "random_lines", "equispaced_lines"
+    task.acceleration = 4.0
+    task.mask_seed = 0
+    # super_resolution
+    task.factor = 4
+    return task
+
+
+def _model_defaults() -> ConfigDict:
+    model = ConfigDict()
+    model.width = 32  # channels of the U-Net
+    model.norm = "instance"  # or "batch" (the paper's), "none"
+    model.norm_over = "batch"  # batch norm: statistics of the whole batch; or "device": each device has its own
+    model.precision = "float32"  # of the computation; or "tf32", "bfloat16"; parameters stay float32
+    model.residual = True  # add the magnitude of the input to the result
+    model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork but plain U-Nets, "constant" or "ensemble"
+    # how lambda acts (docs/improvements.md): on all weights, through "low_rank" heads, "dense" heads (the paper's) or as
+    # a "mixture" of a few kernels; or on the scales and biases of the norms alone, "film"
+    model.conditioning = "low_rank"
+    model.rank = 4  # of "low_rank"; for "mixture" the number of kernels that are mixed
+    model.encoding = "coefficients"  # how each coefficient enters the hypernetwork; or as a point on a "circle"
+    return model
+
+
+def _train_defaults() -> ConfigDict:
+    train = ConfigDict()
+    train.steps = 35_625  # 100 epochs of 11,400 slices
+    train.batch = 32
+    train.microbatch = 0  # samples that a device puts through the network at a time; 0: what suits the machine
+    train.remat = False  # compute activations again in the backward pass instead of keeping them: less memory
+    train.learning_rate = 1e-3
+    train.schedule = "constant"  # or "cosine", to 0 over all steps
+    train.warmup = 0  # steps over which the learning rate rises from 0
+    train.clip = 0.0  # upper limit of the gradient's norm; 0: no limit
+    train.log_every = 20  # steps
+    train.save_every = 1000  # steps between checkpoints, each with a validation
+    train.keep = 2  # how many of the latest checkpoints stay; the best by validation stays too
+    train.validation_images = 64  # at most this many are used, evenly spaced over the split
+    return train
+
+
+def paper_config(variant: str) -> ConfigDict:
+    """The settings that the paper's supervised experiments share (Sec. V-A to V-D).
+
+    HyperRecon-S, -M or -L with dense heads, batch norm and uniform lambda. The paper states Adam and batches of 32; the
+    learning rate of 1e-3 and the 100 epochs come from the authors' code.
+
+    Args:
+        variant: "S", "M" or "L".
     """
     config = default_config()
-    config.model.hyper_width = choose(variant, HYPER_WIDTHS)
+    config.model.hyper_width = select_variant(variant, HYPER_WIDTHS)
     config.model.conditioning = "dense"
     config.model.norm = "batch"
     return config
 
 
-# What a run may change when it goes on: nothing here alters what is computed.
-FREE = (
+# A resumed run may change these settings: none of them alters what is computed.
+CHANGEABLE_ON_RESUME = (
     "data.cache",
     "data.placement",
     "data.workers",
@@ -127,10 +146,13 @@ FREE = (
 
 
 def complete(settings: Mapping[str, Any]) -> ConfigDict:
-    """Defaults, replaced by the settings given, checked.
+    """The default settings with some replaced, checked.
+
+    Args:
+        settings: nested, and only those that differ from their default are needed.
 
     Raises:
-        InputError: for an unknown key, a value of the wrong type, or one that no experiment can have.
+        InputError: for an unknown key, a value of the wrong type, or a value that no experiment can have.
     """
     config = default_config()
     for key, value in flatten(settings).items():
@@ -151,54 +173,64 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Where two experiments differ in what they compute, as sentences' parts: "train.batch (16 there, 32 here)"."""
-    a, b = (flatten(complete(settings)) for settings in (old, new))
-    for flat in (a, b):
+    """The settings by which two experiments compute different things, such as "train.batch (16 there, 32 here)"."""
+    flat_old, flat_new = (flatten(complete(settings)) for settings in (old, new))
+    for flat in (flat_old, flat_new):
         if flat["dhs.keep"] == flat["train.batch"]:
-            flat["dhs.keep"] = None  # all of them, given or not
-    free = {*FREE}
-    if b["train.schedule"] != "cosine":
-        free.add("train.steps")
-    if b["model.norm"] != "batch":  # no statistics that depend on it
-        free |= {"train.microbatch", "model.norm_over"}
-    if not b["model.hyper_width"]:  # no lambda to act
-        free |= {"model.conditioning", "model.rank", "model.encoding"}
-    return [f"{key} ({a[key]!r} there, {b[key]!r} here)" for key in a if key not in free and a[key] != b[key]]
+            flat["dhs.keep"] = None  # the whole batch, whether stated or not
+    harmless = {*CHANGEABLE_ON_RESUME}
+    if flat_new["train.schedule"] != "cosine":
+        harmless.add("train.steps")
+    if flat_new["model.norm"] != "batch":  # no statistics that depend on it
+        harmless |= {"train.microbatch", "model.norm_over"}
+    if not flat_new["model.hyper_width"]:  # the network does not depend on lambda
+        harmless |= {"model.conditioning", "model.rank", "model.encoding"}
+    return [
+        f"{key} ({value!r} there, {flat_new[key]!r} here)"
+        for key, value in flat_old.items()
+        if key not in harmless and value != flat_new[key]
+    ]
 
 
-def choose(variant: str, choices: Mapping[str, Any]) -> Any:
-    """The choice named by the part of `--config FILE:VARIANT` after the colon."""
+def select_variant(variant: str, choices: Mapping[str, Any]) -> Any:
+    """The choice that the part of `--config FILE:VARIANT` after the colon names; raises `InputError` for another name."""
     if variant not in choices:
         raise InputError(f"The variant must be one of {', '.join(choices)}; got {variant!r}.")
     return choices[variant]
 
 
 def check_key(key: str) -> Any:
-    """The default of the setting `key`, such as "train.steps"; raises `InputError` if there is none of that name."""
-    known = flatten(default_config())
-    if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-        raise InputError(f"config.{key} is not a setting{f'; did you mean config.{near[0]}?' if near else '.'}")
-    return known[key]
+    """The default of the setting `key`, such as "train.steps"; raises `InputError` if there is no setting of that name."""
+    defaults = flatten(default_config())
+    if key not in defaults:
+        similar = difflib.get_close_matches(key, defaults, n=1, cutoff=0.6)
+        raise InputError(f"config.{key} is not a setting{f'; did you mean config.{similar[0]}?' if similar else '.'}")
+    return defaults[key]
 
 
 def _set(config: ConfigDict, key: str, value: Any) -> None:
-    default = check_key(key)
-    if key == "loss.scales" and value == AUTO[0]:
-        value = AUTO
-    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
-        value = tuple(value)
-        value = tuple(tuple(v) if isinstance(v, list) else v for v in value)  # as JSON has them
-        if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one
-            value = tuple(value[0].split(","))
-    elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    """Replace one setting; raises `InputError` for an unknown key or a value of the wrong type."""
+    value = _convert(key, value, check_key(key))
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"config.{key} must be finite, got {value}.")
     *group, name = key.split(".")
-    there = config[group[0]] if group else config
-    wanted = there.get_type(name)
-    if type(value) is not wanted and not (value is None and default is None):
+    section = config[group[0]] if group else config
+    expected = section.get_type(name)
+    default = section[name]
+    if type(value) is not expected and not (value is None and default is None):
         example = "" if default is None else f", such as {default!r}"
-        raise InputError(f"config.{key} must be of type {wanted.__name__}{example}, got {value!r}.")
-    there[name] = value
+        raise InputError(f"config.{key} must be of type {expected.__name__}{example}, got {value!r}.")
+    section[name] = value
+
+
+def _convert(key: str, value: Any, default: Any) -> Any:
+    """A value as JSON or a command line holds it, converted to the type of the default where that loses nothing."""
+    if key == "loss.scales" and value == AUTO[0]:
+        return AUTO
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)):
+        if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one string
+            return tuple(value[0].split(","))
+        return tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value

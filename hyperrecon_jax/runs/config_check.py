@@ -1,9 +1,14 @@
-"""What settings an experiment can have, as far as that needs no data."""
+"""The rules for the settings of an experiment, as far as they can be checked without the data.
+
+`CHOICES` and `RANGES` hold the rules for one setting at a time. The functions below them hold the rules that connect
+several settings.
+"""
 
 import functools
 import itertools
 import math
 import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -26,152 +31,216 @@ SCHEDULES = ("constant", "cosine")
 CONDITIONINGS = (*KINDS, "film")
 AUTO = ("auto",)
 
+# The settings that name one of several choices.
+CHOICES: dict[str, Sequence[str]] = {
+    "data.source": SOURCES,
+    "data.placement": PLACEMENTS,
+    "task.name": TASKS,
+    "task.noise": NOISES,
+    "task.mask": tuple(masks.MASKS),
+    "lam.sampling": SAMPLINGS,
+    "model.norm": NORMS,
+    "model.norm_over": SCOPES,
+    "model.precision": tuple(PRECISIONS),
+    "model.conditioning": CONDITIONINGS,
+    "model.encoding": ENCODINGS,
+    "dhs.rank_over": SCOPES,
+    "train.schedule": SCHEDULES,
+}
+
+# The settings that are numbers: the key, whether its value is valid in a config, and what is expected.
+Range = tuple[str, Callable[[Any, ConfigDict], bool], str]
+SEEDS: list[Range] = [
+    (key, lambda value, _: 0 <= value < 2**31, "at least 0 and below 2^31")
+    for key in ("seed", "data.seed", "task.mask_seed")
+]
+COUNTS: list[Range] = [
+    (f"train.{name}", lambda value, _: value >= 1, "at least 1")
+    for name in ("steps", "batch", "log_every", "save_every", "keep", "validation_images")
+]
+RANGES: list[Range] = [
+    *SEEDS,
+    ("task.sigma", lambda value, _: value >= 0, "at least 0"),
+    ("task.factor", lambda value, _: value >= 1, "at least 1"),
+    *COUNTS,
+    ("train.warmup", lambda value, config: 0 <= value < config.train.steps, "at least 0 and below config.train.steps"),
+    ("train.microbatch", lambda value, _: value >= 0, "at least 0"),
+    ("train.clip", lambda value, _: value >= 0, "at least 0"),
+    ("train.learning_rate", lambda value, _: value > 0, "above 0"),
+    ("model.width", lambda value, _: value >= 1, "at least 1"),
+    ("model.hyper_width", lambda value, _: value >= 0, "at least 0"),
+    ("model.rank", lambda value, _: value >= 1, "at least 1"),
+    (
+        "model.norm",
+        lambda value, config: value != "none" or config.model.conditioning != "film" or not config.model.hyper_width,
+        'batch or instance where config.model.conditioning is "film"',
+    ),
+    ("lam.endpoint_probability", lambda value, _: 0 <= value <= 1, "in [0, 1]"),
+]
+
 
 def check(config: ConfigDict) -> None:
-    """Raises `InputError` for the first setting that no experiment can have."""
-
-    def value_of(key):
-        return functools.reduce(operator.getitem, key.split("."), config)
-
-    def need(condition, key, expected):
-        if not condition:
-            raise InputError(f"config.{key} must be {expected}, got {value_of(key)!r}.")
-
-    def one_of(key, choices):
-        need(value_of(key) in choices, key, f"one of {', '.join(choices)}")
-
-    one_of("data.source", SOURCES)
-    one_of("data.placement", PLACEMENTS)
-    one_of("task.name", TASKS)
-    one_of("task.noise", NOISES)
-    one_of("task.mask", tuple(masks.MASKS))
-    one_of("lam.sampling", SAMPLINGS)
-    one_of("model.norm", NORMS)
-    one_of("model.norm_over", SCOPES)
-    one_of("model.precision", tuple(PRECISIONS))
-    one_of("model.conditioning", CONDITIONINGS)
-    one_of("model.encoding", ENCODINGS)
-    one_of("dhs.rank_over", SCOPES)
-    one_of("train.schedule", SCHEDULES)
-    for key, value in (("seed", config.seed), ("data.seed", config.data.seed), ("task.mask_seed", config.task.mask_seed)):
-        need(0 <= value < 2**31, key, "at least 0 and below 2^31")
-    need(config.task.sigma >= 0, "task.sigma", "at least 0")
-    need(config.task.factor >= 1, "task.factor", "at least 1")
-    for key in ("steps", "batch", "log_every", "save_every", "keep", "validation_images"):
-        need(config.train[key] >= 1, f"train.{key}", "at least 1")
-    need(0 <= config.train.warmup < config.train.steps, "train.warmup", "at least 0 and below config.train.steps")
-    need(config.train.microbatch >= 0, "train.microbatch", "at least 0")
-    need(config.train.clip >= 0, "train.clip", "at least 0")
-    need(config.train.learning_rate > 0, "train.learning_rate", "above 0")
-    need(config.model.width >= 1, "model.width", "at least 1")
-    need(config.model.hyper_width >= 0, "model.hyper_width", "at least 0")
-    need(config.model.rank >= 1, "model.rank", "at least 1")
-    if config.model.conditioning == "film" and config.model.hyper_width:
-        need(config.model.norm != "none", "model.norm", 'batch or instance where config.model.conditioning is "film"')
-    need(0 <= config.lam.endpoint_probability <= 1, "lam.endpoint_probability", "in [0, 1]")
-
-    terms, scales = config.loss.terms, config.loss.scales
-    need(len(terms) >= 1, "loss.terms", "at least one term")
-    unknown = [term for term in terms if term not in TERMS]
-    need(not unknown, "loss.terms", f"among {', '.join(TERMS)}")
-    need(len(set(terms)) == len(terms), "loss.terms", "terms of which none comes twice")
-    if scales != AUTO:
-        need(len(scales) == len(terms), "loss.scales", f"one number for each of config.loss.terms {terms!r}, or auto")
-        need(all(_number(s) and s > 0 for s in scales), "loss.scales", "numbers above 0, or auto")
-    need(config.loss.pilot_steps >= 1, "loss.pilot_steps", "at least 1")
-    if not config.loss.ground_truth:
-        seeing = [term for term in terms if term in SUPERVISED]
-        need(
-            not seeing,
-            "loss.terms",
-            f"free of {', '.join(seeing)}, which compare with the truth, where config.loss.ground_truth is False",
-        )
-    if scales == AUTO:
-        compared = all(term in SUPERVISED and term != "soft_dice" for term in terms) and len(terms) > 1
-        piloted = not config.loss.ground_truth and "data_consistency" in terms
-        need(
-            compared or piloted,
-            "loss.scales",
-            "numbers, unless all of two terms or more compare with the truth, or config.loss.ground_truth is False and"
-            " data_consistency among the terms",
-        )
-    if config.task.name == "segmentation":
-        where = 'where config.task.name is "segmentation"'
-        need(terms == ("soft_dice",), "loss.terms", f'("soft_dice",) {where}')
-        need(config.data.source in ("mni", "abide"), "data.source", f'"mni" or "abide", which have labels, {where}')
-        need(config.task.sigma == 0, "task.sigma", f"0 {where}")
-        need(config.model.hyper_width == 0, "model.hyper_width", f"0 {where}")
-        need(config.model.residual is False, "model.residual", f"False {where}")
-        need(config.lam.sampling == "constant", "lam.sampling", f'"constant" {where}')
-    else:
-        need("soft_dice" not in terms, "loss.terms", 'free of soft_dice unless config.task.name is "segmentation"')
-    keep, batch = config.dhs.keep, config.train.batch
-    one_of("dhs.rank", RANKS)
-    if keep is not None:
-        need(1 <= keep <= batch, "dhs.keep", f"at least 1 and at most config.train.batch, {batch}")
-        ranks = keep == batch or "data_consistency" in terms
-        need(ranks, "dhs.keep", f"config.train.batch, {batch}, without data_consistency in config.loss.terms {terms!r}")
-        masked = config.model.norm == "batch" or config.model.hyper_width == 0
-        need(
-            not config.train.microbatch or keep == batch or not masked,
-            "train.microbatch",
-            "0 where DHS masks samples, as it does with batch norm or without a hypernetwork",
-        )
-    value, count = config.lam.value, len(terms) - 1
-    if config.lam.sampling == "constant" or value:
-        inside = all(_number(v) and 0 <= v <= 1 for v in value)
-        numbers = "1 number" if count == 1 else f"{count} numbers"
-        need(len(value) == count and inside, "lam.value", f"{numbers} in [0, 1] for {len(terms)} terms")
-    plain = config.lam.sampling in ("constant", "ensemble")
-    need(
-        config.model.hyper_width > 0 or plain,
-        "model.hyper_width",
-        'above 0 unless config.lam.sampling is "constant" or "ensemble" (a network without lambda has one lambda)',
-    )
-    if config.lam.sampling == "ensemble":
-        axes = config.lam.axes
-        need(config.model.hyper_width == 0, "model.hyper_width", '0 where config.lam.sampling is "ensemble"')
-        need(len(axes) == count and all(map(_axis, axes)), "lam.axes", f"{count} tuples of rising numbers in [0, 1]")
-        need(keep in (None, batch), "dhs.keep", 'not set where config.lam.sampling is "ensemble"')
-        need(
-            config.loss.ground_truth or scales != AUTO,
-            "loss.scales",
-            "the numbers in scales.json of the run to compare with",
-        )
+    """Raise `InputError` for the first setting that no experiment can have."""
+    for key, choices in CHOICES.items():
+        _require_choice(config, key, choices)
+    for key, is_valid, expected in RANGES:
+        _require(config, is_valid(_value(config, key), config), key, expected)
+    _check_loss(config)
+    _check_segmentation(config)
+    _check_dhs(config)
+    _check_lambda(config)
+    _check_data(config)
     if config.data.source == "arrays":
-        need(
-            config.data.placement != "disk",
-            "data.placement",
-            '"auto", "device" or "host" where config.data.source is "arrays"',
-        )
-    need(config.data.workers >= 0, "data.workers", "at least 0")
-    need(config.data.coils >= 0, "data.coils", "at least 0")
-    if config.data.coils:
-        need(config.data.source == "fastmri", "data.source", '"fastmri" where config.data.coils is above 0')
-        need(config.task.name == "csmri", "task.name", '"csmri" where config.data.coils is above 0')
-    if config.data.source != "arrays":
-        size, subjects = config.data.size, config.data.subjects
-        need(size >= 8 and size % 8 == 0, "data.size", "a positive multiple of 8 (the U-Net halves it three times)")
-        need(len(subjects) == 3 and all(map(_counts, subjects)), "data.subjects", "three numbers of at least 1")
-        need(config.data.slices >= 1, "data.slices", "at least 1")
-        count = subjects[0] * config.data.slices
-        need(config.train.batch <= count, "train.batch", f"at most the {count} training images")
-        if config.data.source in FILES:
-            need(config.data.root, "data.root", f'a folder where config.data.source is "{config.data.source}"')
-    else:
         for split in ("train", "val", "test"):
-            need(config.data[split], f"data.{split}", 'the path of a .npy file where config.data.source is "arrays"')
+            expected = 'the path of a .npy file where config.data.source is "arrays"'
+            _require(config, config.data[split], f"data.{split}", expected)
+    else:
+        _check_preparation(config)
 
 
-def _counts(value: Any) -> bool:
+def _check_loss(config: ConfigDict) -> None:
+    """The loss terms and their scales."""
+    terms, scales, ground_truth = config.loss.terms, config.loss.scales, config.loss.ground_truth
+    require = functools.partial(_require, config)
+    require(len(terms) >= 1, "loss.terms", "at least one term")
+    require(all(term in TERMS for term in terms), "loss.terms", f"among {', '.join(TERMS)}")
+    require(len(set(terms)) == len(terms), "loss.terms", "terms that differ from one another")
+    if scales != AUTO:
+        expected = f"one number for each of config.loss.terms {terms!r}, or auto"
+        require(len(scales) == len(terms), "loss.scales", expected)
+        require(all(_is_number(scale) and scale > 0 for scale in scales), "loss.scales", "numbers above 0, or auto")
+    require(config.loss.pilot_steps >= 1, "loss.pilot_steps", "at least 1")
+    supervised = [term for term in terms if term in SUPERVISED]
+    require(
+        ground_truth or not supervised,
+        "loss.terms",
+        f"free of {', '.join(supervised)}, which compare with the truth, where config.loss.ground_truth is False",
+    )
+    if scales == AUTO:
+        can_calibrate = len(terms) > 1 and all(term in SUPERVISED and term != "soft_dice" for term in terms)
+        can_pilot = not ground_truth and "data_consistency" in terms
+        require(
+            can_calibrate or can_pilot,
+            "loss.scales",
+            "numbers, unless two terms or more all compare with the truth, or config.loss.ground_truth is False and"
+            " data_consistency is among the terms",
+        )
+
+
+def _check_segmentation(config: ConfigDict) -> None:
+    """The settings that go with the task "segmentation", and the one term that goes with no other task."""
+    require, terms = functools.partial(_require, config), config.loss.terms
+    if config.task.name != "segmentation":
+        require("soft_dice" not in terms, "loss.terms", 'free of soft_dice unless config.task.name is "segmentation"')
+        return
+    condition = 'where config.task.name is "segmentation"'
+    require(terms == ("soft_dice",), "loss.terms", f'("soft_dice",) {condition}')
+    has_labels = config.data.source in ("mni", "abide")
+    require(has_labels, "data.source", f'"mni" or "abide", which have labels, {condition}')
+    require(config.task.sigma == 0, "task.sigma", f"0 {condition}")
+    require(config.model.hyper_width == 0, "model.hyper_width", f"0 {condition}")
+    require(config.model.residual is False, "model.residual", f"False {condition}")
+    require(config.lam.sampling == "constant", "lam.sampling", f'"constant" {condition}')
+
+
+def _check_dhs(config: ConfigDict) -> None:
+    """Data-driven hyperparameter sampling."""
+    keep, batch, terms = config.dhs.keep, config.train.batch, config.loss.terms
+    require = functools.partial(_require, config)
+    _require_choice(config, "dhs.rank", RANKS)
+    if keep is None:
+        return
+    require(1 <= keep <= batch, "dhs.keep", f"at least 1 and at most config.train.batch, {batch}")
+    has_score = keep == batch or "data_consistency" in terms
+    expected = f"config.train.batch, {batch}, without data_consistency in config.loss.terms {terms!r}"
+    require(has_score, "dhs.keep", expected)
+    is_masked = keep < batch and (config.model.norm == "batch" or config.model.hyper_width == 0)
+    require(
+        not config.train.microbatch or not is_masked,
+        "train.microbatch",
+        "0 where DHS masks samples, as it does with batch norm or without a hypernetwork",
+    )
+
+
+def _check_lambda(config: ConfigDict) -> None:
+    """The values of lambda, and whether the network has a use for them."""
+    sampling, lam, num_terms = config.lam.sampling, config.lam.value, len(config.loss.terms)
+    num_lams = num_terms - 1
+    require = functools.partial(_require, config)
+    if sampling == "constant" or lam:
+        numbers = "1 number" if num_lams == 1 else f"{num_lams} numbers"
+        is_valid = len(lam) == num_lams and all(map(_is_fraction, lam))
+        require(is_valid, "lam.value", f"{numbers} in [0, 1] for {num_terms} terms")
+    require(
+        config.model.hyper_width > 0 or sampling in ("constant", "ensemble"),
+        "model.hyper_width",
+        'above 0 unless config.lam.sampling is "constant" or "ensemble" (without a hypernetwork a network has one lambda)',
+    )
+    if sampling == "ensemble":
+        axes = config.lam.axes
+        require(config.model.hyper_width == 0, "model.hyper_width", '0 where config.lam.sampling is "ensemble"')
+        is_grid = len(axes) == num_lams and all(map(_is_axis, axes))
+        require(is_grid, "lam.axes", f"{num_lams} tuples of rising numbers in [0, 1]")
+        is_uniform = config.dhs.keep in (None, config.train.batch)
+        require(is_uniform, "dhs.keep", 'not set where config.lam.sampling is "ensemble"')
+        has_scales = config.loss.ground_truth or config.loss.scales != AUTO
+        require(has_scales, "loss.scales", "the numbers in scales.json of the run to compare with")
+
+
+def _check_data(config: ConfigDict) -> None:
+    """Where the data come from and where they are held."""
+    require, source, coils = functools.partial(_require, config), config.data.source, config.data.coils
+    require(
+        source != "arrays" or config.data.placement != "disk",
+        "data.placement",
+        '"auto", "device" or "host" where config.data.source is "arrays"',
+    )
+    require(config.data.workers >= 0, "data.workers", "at least 0")
+    require(coils >= 0, "data.coils", "at least 0")
+    require(not coils or source == "fastmri", "data.source", '"fastmri" where config.data.coils is above 0')
+    require(not coils or config.task.name == "csmri", "task.name", '"csmri" where config.data.coils is above 0')
+
+
+def _check_preparation(config: ConfigDict) -> None:
+    """The data that are prepared before training: their size and number."""
+    require, size, subjects = functools.partial(_require, config), config.data.size, config.data.subjects
+    require(size >= 8 and size % 8 == 0, "data.size", "a positive multiple of 8 (the U-Net halves it three times)")
+    are_counts = len(subjects) == 3 and all(map(_is_count, subjects))
+    require(are_counts, "data.subjects", "three numbers of at least 1")
+    require(config.data.slices >= 1, "data.slices", "at least 1")
+    num_images = subjects[0] * config.data.slices
+    require(config.train.batch <= num_images, "train.batch", f"at most the {num_images} training images")
+    if config.data.source in FILES:
+        require(config.data.root, "data.root", f'a folder where config.data.source is "{config.data.source}"')
+
+
+def _require(config: ConfigDict, condition: Any, key: str, expected: str) -> None:
+    if not condition:
+        raise InputError(f"config.{key} must be {expected}, got {_value(config, key)!r}.")
+
+
+def _require_choice(config: ConfigDict, key: str, choices: Sequence[str]) -> None:
+    _require(config, _value(config, key) in choices, key, f"one of {', '.join(choices)}")
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+    """The value of a key such as "train.steps"."""
+    return functools.reduce(operator.getitem, key.split("."), config)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_fraction(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _axis(values: Any) -> bool:
-    """Whether these are the rising values of one lambda."""
-    inside = isinstance(values, (tuple, list)) and len(values) > 0 and all(_number(v) and 0 <= v <= 1 for v in values)
-    return inside and all(a < b for a, b in itertools.pairwise(values))
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _is_axis(values: Any) -> bool:
+    """Whether these are rising values of one lambda."""
+    is_inside = isinstance(values, (tuple, list)) and len(values) > 0 and all(map(_is_fraction, values))
+    return is_inside and all(a < b for a, b in itertools.pairwise(values))

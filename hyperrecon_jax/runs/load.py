@@ -1,41 +1,53 @@
-"""A trained run as functions, without its data: for code of your own.
+"""A trained run, read from its folder.
+
+For code of your own, without the run's data:
 
     model, variables = load("runs/quickstart")
     problem, objective = load_task("runs/quickstart")
     net_input = problem.to_net_input(problem.observe(key, Sample(image)))
     x_hat = reconstruct(model, variables, lam, net_input)
 
-All raise `InputError` for a folder that holds no run.
+`load_run` gives both, with some splits of the data, to compute something over a data set. All functions raise `InputError`
+for a folder that holds no run.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
 
-from hyperrecon_jax.data import arrays
+from hyperrecon_jax.data import Dataset
 from hyperrecon_jax.losses.objective import Objective
 from hyperrecon_jax.models.model import Model, apply_main
 from hyperrecon_jax.physics.problem import Problem
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import checkpoint, datasets, run_folder
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import (
-    latest,
-    make_model,
-    make_objective,
-    make_optimizer,
-    make_problem,
-    regions,
-    settings,
-)
+from hyperrecon_jax.runs.experiment import Keys, make_keys, make_model, make_optimizer, reported_lams
+from hyperrecon_jax.runs.task import label_map, make_problem, make_task
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.step import initial_state
+from hyperrecon_jax.training.step import TrainState, initial_state
 
 Tree = Any
-SMALL = (8, 8)  # of no parameter does the shape depend on that of the image
+SMALL = (8, 8)  # the shape of an image that is large enough: no parameter's shape depends on it
+
+
+class TrainedRun(NamedTuple):
+    """A run as it was trained, and data to use it on."""
+
+    config: ConfigDict
+    model: Model
+    variables: Tree  # after `steps` steps
+    steps: int
+    problem: Problem
+    objective: Objective  # with the loss scales of the run
+    dataset: Dataset
+    lams: np.ndarray  # (l, K-1), the lambdas that are reported
+    keys: Keys
 
 
 def load(run: str | PathLike[str]) -> tuple[Model, Tree]:
@@ -45,48 +57,106 @@ def load(run: str | PathLike[str]) -> tuple[Model, Tree]:
         run: its folder.
 
     Returns:
-        The model and `{"params": {"hyper": ..., "main": ...}, "batch_stats": ...}`, for `reconstruct` and all else that
-        takes them.
+        The model and `{"params": {"hyper": ..., "main": ...}, "batch_stats": ...}`, for `reconstruct` and all other
+        functions that take variables.
+
+    Raises:
+        InputError: if the folder holds no run, or a damaged one.
+    """
+    model, state = load_state(run)
+    return model, _variables(state)
+
+
+def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None) -> tuple[Problem, Objective]:
+    """The task of a run: how a sample is measured, and the loss with its scales.
+
+    Args:
+        run: its folder.
+        shape: `(h, w)` of the images; None: of those it was trained on.
+
+    Raises:
+        InputError: if the folder holds no run, or the task cannot have such images; and as `image_shape`, without a shape.
+    """
+    config = read_config(run)
+    return _make_task(Path(run), config, shape or datasets.image_shape(config))
+
+
+def load_run(
+    run: str | PathLike[str], *, data: Mapping[str, Any] | None = None, splits: Sequence[str] = ("test",)
+) -> TrainedRun:
+    """A run's model, variables and task, with the splits of its data that are asked for.
+
+    Args:
+        run: its folder.
+        data: settings like `config.data`, for other images than those of the run; None: its own.
+        splits: of "train", "val" and "test", those to load; the others may stay on disk.
+
+    Raises:
+        InputError: if the folder holds no run or a damaged one, or if the data cannot be read or do not fit the task.
+    """
+    folder = Path(run)
+    config = read_config(folder, data=data)
+    model, state = load_state(folder)
+    task = None
+    if config.data.source != "arrays":  # the size is known: find what does not fit before other data are prepared
+        task = _make_task(folder, config, datasets.image_shape(config))
+    dataset = datasets.load_data(config, splits=splits)
+    problem, objective = task or _make_task(folder, config, datasets.sample_shape(dataset.test.samples))
+    return TrainedRun(
+        config=config,
+        model=model,
+        variables=_variables(state),
+        steps=int(state.step),
+        problem=problem,
+        objective=objective,
+        dataset=dataset,
+        lams=reported_lams(config),
+        keys=make_keys(config),
+    )
+
+
+def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:
+    """The model of a run and the whole state of its training after the latest step, with the optimizer's part.
 
     Raises:
         InputError: if the folder holds no run, or a damaged one.
     """
     folder = Path(run)
-    config = complete(settings(folder))
+    config = read_config(folder)
     model, variables = make_model(jax.random.key(0), config, SMALL)
-    state = latest(folder, config, initial_state(model, variables, make_optimizer(config)))
-    kept = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})  # out of a mesh, for any program
-    return model, jax.tree.map(jnp.asarray, kept)
+    like = initial_state(model, variables, make_optimizer(config))
+    with checkpoint.manager(folder, keep=config.train.keep, read_only=True) as checkpoints:
+        if checkpoints.latest_step() is None:
+            raise InputError(f"{folder} holds no checkpoint yet.")
+        return model, checkpoint.restore(checkpoints, like)
 
 
-def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None) -> tuple[Problem, Objective]:
-    """What a run was trained for: how a sample is measured, and the loss with its scales.
+def read_config(run: str | PathLike[str], *, data: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The settings of a run, complete.
 
     Args:
         run: its folder.
-        shape: `(h, w)` of the images; none given: of those it was trained on.
+        data: settings that replace its `config.data`; None: its own.
 
     Raises:
-        InputError: if the folder holds no run, or the task cannot have such images; and as `image_shape`, without a shape.
+        InputError: if the folder holds no run, or the settings do not fit one another.
     """
     folder = Path(run)
-    config = complete(settings(folder))
-    objective, problem = make_objective(config, shape or image_shape(folder))
-    if scales := checkpoint.kept_scales(folder, config.loss.terms):
-        objective = objective._replace(scales=scales)
-    return problem, objective
+    settings = run_folder.read_settings(folder)
+    if not isinstance(settings, dict) or not (folder / run_folder.CHECKPOINTS).is_dir():
+        raise InputError(f"{folder} holds no run that was trained.")
+    if data is not None:  # there need not be enough images to train on
+        settings = {**settings, "data": data, "train": {**settings["train"], "batch": 1}, "dhs": {}}
+    return complete(settings)
 
 
 def image_shape(run: str | PathLike[str]) -> tuple[int, int]:
     """The `(h, w)` of the images that a run was trained on.
 
     Raises:
-        InputError: if the folder holds no run, or these were arrays of yours that are no longer where they were.
+        InputError: if the folder holds no run, or if these were the user's arrays and can no longer be read.
     """
-    c = complete(settings(Path(run))).data
-    if c.source != "arrays":
-        return c.size, c.size
-    return arrays(train=c.train, val=c.val, test=c.test).train.samples.example.image.shape[:2]
+    return datasets.image_shape(read_config(run))
 
 
 def steps_done(run: str | PathLike[str]) -> int:
@@ -95,26 +165,39 @@ def steps_done(run: str | PathLike[str]) -> int:
         return checkpoints.latest_step() or 0
 
 
-def segmenter(folder: Path) -> Callable[[jax.Array], jax.Array]:
+def load_segmenter(run: str | PathLike[str]) -> Callable[[jax.Array], jax.Array]:
     """The network of a run of the task "segmentation": an image `(h, w, 1)` -> its label map, int32 `(h, w)`.
 
-    For the `segment` of `scoring.Scorer`. Its data are not loaded.
+    It is the `segment` of `scoring.Scorer`. The run's data are not loaded.
 
     Raises:
-        InputError: if the folder holds no such run, or a damaged one; and there, for an image of another size than those it
-            was trained on.
+        InputError: if the folder holds no such run, or a damaged one. The function raises it for an image of another size
+            than those it was trained on.
     """
-    config = complete(settings(folder))
+    config = read_config(run)
     if config.task.name != "segmentation":
-        raise InputError(f'{folder} must hold a run of config.task.name "segmentation", got {config.task.name!r}.')
-    shape = (config.data.size, config.data.size)
-    model, variables = load(folder)
-    theta, batch_stats = jax.device_get((variables["params"]["main"], variables["batch_stats"]))  # of no device
+        raise InputError(f'{run} must hold a run of config.task.name "segmentation", got {config.task.name!r}.')
+    shape = datasets.image_shape(config)
+    model, variables = load(run)
+    theta, batch_stats = jax.device_get((variables["params"]["main"], variables["batch_stats"]))  # on no device
     problem = make_problem(config, shape)
 
     def segment(x_hat):
         if x_hat.shape != (*shape, 1):
-            raise InputError(f"`x_hat` must have the shape {(*shape, 1)} that {folder} was trained on, got {x_hat.shape}.")
-        return regions(apply_main(model, theta, batch_stats, problem.to_net_input(x_hat)))
+            raise InputError(f"`x_hat` must have the shape {(*shape, 1)} that {run} was trained on, got {x_hat.shape}.")
+        return label_map(apply_main(model, theta, batch_stats, problem.to_net_input(x_hat)))
 
     return segment
+
+
+def _make_task(folder: Path, config: ConfigDict, shape: tuple[int, int]) -> tuple[Problem, Objective]:
+    """The task of the run in a folder. Automatic loss scales are those that the run determined."""
+    problem, objective = make_task(config, shape)
+    scales = run_folder.read_scales(folder, config.loss.terms)
+    return problem, objective._replace(scales=scales) if scales else objective
+
+
+def _variables(state: TrainState) -> Tree:
+    """The model's variables as plain arrays, free of the devices that they were restored to."""
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    return jax.tree.map(jnp.asarray, jax.device_get(variables))

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare
 from hyperrecon_jax.commands.evaluation_pictures import lambda_ends
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
@@ -87,8 +87,8 @@ def _report(out: Path, seeds: Sequence[int], failures: Sequence[str], say: Say, 
     for seed in seeds:
         gaps += compare_runs([out / f"hyperrecon-{seed}", out / f"unets-{seed}"], out / f"comparison-{seed}", say=say)
     rows = summarize(gaps, seeds)
-    with checkpoint.writing(out):
-        checkpoint.write_json(out / FIGURES, {"rows": rows, "gaps": gaps})
+    with run_folder.explain_write_errors(out):
+        run_folder.write_json(out / FIGURES, {"rows": rows, "gaps": gaps})
         (out / TABLE).write_text(table(rows) + "\n")
         names = [f"seed {seed}" for seed in seeds]
         compare.draw_gaps(out / PICTURE, gaps, names, ends=lambda_ends(terms), tolerance=TOLERANCE)

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands.evaluate import SCORES
 from hyperrecon_jax.evaluation import scores
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
@@ -79,8 +79,8 @@ def _report(out: Path, seeds: Sequence[int], failures: Sequence[str], say: Say, 
         ]
     )
     rows = summarize(landscapes, widths)
-    with checkpoint.writing(out):
-        checkpoint.write_json(out / FIGURES, rows)
+    with run_folder.explain_write_errors(out):
+        run_folder.write_json(out / FIGURES, rows)
         (out / TABLE).write_text(table(rows) + "\n")
         figures.landscapes(
             out / PICTURE,

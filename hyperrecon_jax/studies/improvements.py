@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import figures
 from hyperrecon_jax.benchmarks import floor, networks, timing
 from hyperrecon_jax.models.hypernet import ENCODINGS
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config_check import CONDITIONINGS
 from hyperrecon_jax.runs.experiment import build
 from hyperrecon_jax.runs.report import Say
@@ -101,14 +101,14 @@ def _variant_changes(name: str, learning_rate: float) -> dict[str, Any]:
 def _time_steps(out: Path, say: Say, *, configs: Mapping[str, ConfigDict]) -> None:
     """Time a training step of each variant, unless the folder of the study has these times already."""
     file = out / TIMES
-    if file.exists() and [*checkpoint.read_json(file)] == [*configs]:
+    if file.exists() and [*run_folder.read_json(file)] == [*configs]:
         return
     candidates = map(_candidate, configs, configs.values())
     rows = timing.measure("step", candidates, rounds=ROUNDS, rates=floor.rates, say=say)
     times: StepTimes = {row.implementation: {"seconds": row.seconds, "ratio": row.ratio} for row in rows}
-    with checkpoint.writing(out):
+    with run_folder.explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_json(file, times)
+        run_folder.write_json(file, times)
 
 
 def _candidate(name: str, config: ConfigDict) -> timing.Candidate:
@@ -128,11 +128,11 @@ def _report(out: Path, seeds: Sequence[int], failures: Sequence[str], say: Say, 
     gaps: list[dict[str, Any]] = []
     for seed in seeds:
         gaps += compare_runs([out / f"{name}-{seed}" for name in names], out / f"comparison-{seed}", say=say)
-    summaries = {name: checkpoint.read_json(out / f"{name}-{seeds[-1]}" / checkpoint.SUMMARY) for name in names}
+    summaries = {name: run_folder.read_json(out / f"{name}-{seeds[-1]}" / run_folder.SUMMARY) for name in names}
     parameters = {name: int(summary["parameters"]["trained"]) for name, summary in summaries.items()}
-    rows = summarize(gaps, checkpoint.read_json(out / TIMES), parameters)
-    with checkpoint.writing(out):
-        checkpoint.write_json(out / FIGURES, {"rows": rows, "gaps": gaps})
+    rows = summarize(gaps, run_folder.read_json(out / TIMES), parameters)
+    with run_folder.explain_write_errors(out):
+        run_folder.write_json(out / FIGURES, {"rows": rows, "gaps": gaps})
         (out / TABLE).write_text(table(rows) + "\n")
     say(f"\n{table(rows)}\n\nThe table is in {out / TABLE}.")
 

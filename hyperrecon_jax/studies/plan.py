@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax.commands.evaluate import METRICS, SCORES
 from hyperrecon_jax.evaluation import scores
-from hyperrecon_jax.runs import checkpoint, logs
+from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.config import check_key, complete, differences, flatten
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
@@ -152,7 +152,7 @@ def settings(piece: Piece, out: Path) -> ConfigDict:
         InputError: if a setting is wrong.
     """
     values = flatten(piece.config) | dict(piece.changes)
-    if piece.scales_from and (scales := checkpoint.kept_scales(out / piece.scales_from, values["loss.terms"])):
+    if piece.scales_from and (scales := run_folder.read_scales(out / piece.scales_from, values["loss.terms"])):
         values["loss.scales"] = scales  # until they are found, those of the config stand in for them
     return complete(values)
 
@@ -181,14 +181,14 @@ def progress(plan: Plan, piece: Piece, out: Path) -> Progress:
     """
     folder, config = out / piece.name, settings(piece, out)
     steps, done, step_time, measured = config.train.steps, 0, piece.step_seconds, False
-    scales_missing = piece.scales_from and not (out / piece.scales_from / checkpoint.SCALES).exists()
+    scales_missing = piece.scales_from and not (out / piece.scales_from / run_folder.SCALES).exists()
     try:
-        begun = not scales_missing and checkpoint.begun(folder, config.to_dict(), differences)
+        begun = not scales_missing and run_folder.can_resume(folder, config.to_dict(), differences)
     except InputError as error:
         raise InputError(str(error).replace("--workdir", "--out")) from error
     if begun:
-        saved = [int(path.name) for path in (folder / checkpoint.CHECKPOINTS).glob("*") if path.name.isdecimal()]
-        done = max([checkpoint.steps_reported(folder), *(step for step in saved if step < steps)])
+        saved = [int(path.name) for path in (folder / run_folder.CHECKPOINTS).glob("*") if path.name.isdecimal()]
+        done = max([run_folder.steps_reported(folder), *(step for step in saved if step < steps)])
         measured_time = step_seconds(folder)
         step_time, measured = (step_time, False) if measured_time is None else (measured_time, True)
     trained = done >= steps
@@ -208,7 +208,7 @@ def progress(plan: Plan, piece: Piece, out: Path) -> Progress:
 
 def step_seconds(folder: Path) -> float | None:
     """Seconds that a step of a run took, the median over its log; None if it has logged less than twice."""
-    rows = [(row["step"], row["seconds"]) for row in logs.read_rows(folder / checkpoint.METRICS) if "seconds" in row]
+    rows = [(row["step"], row["seconds"]) for row in logs.read_rows(folder / run_folder.METRICS) if "seconds" in row]
     intervals = [(after[0] - before[0], after[1] - before[1]) for before, after in itertools.pairwise(rows)]
     times = [seconds / steps for steps, seconds in intervals if steps > 0]
     return statistics.median(times) if times else None
@@ -218,7 +218,7 @@ def num_images(folder: Path, evaluation: Evaluation) -> int | None:
     """How many test images of a finished run an evaluation takes; None for all."""
     if evaluation.images is None:
         return None
-    available = checkpoint.read_json(folder / checkpoint.SUMMARY).get("test_images", evaluation.images)
+    available = run_folder.read_json(folder / run_folder.SUMMARY).get("test_images", evaluation.images)
     return min(evaluation.images, int(available))
 
 
@@ -230,7 +230,7 @@ def is_evaluated(folder: Path, evaluation: Evaluation) -> bool:
     ds = scores.load(file)
     grid = {size for name, size in ds.sizes.items() if str(name).startswith("lam_")}
     return (
-        ds.attrs.get("steps") == checkpoint.steps_reported(folder)
+        ds.attrs.get("steps") == run_folder.steps_reported(folder)
         and set(evaluation.metrics) <= set(ds.data_vars)
         and (not evaluation.segmenter or "dice" in ds)
         and (evaluation.images is None or ds.sizes["image"] == num_images(folder, evaluation))
@@ -273,7 +273,7 @@ def commands(piece: Piece, out: Path) -> list[str]:
         f"--config.{key}={shlex.quote(_literal(key, value))}" for key, value in piece.changes.items() if value is not None
     ]
     if piece.scales_from:
-        flags.append(f'--config.loss.scales="(those in {out / piece.scales_from / checkpoint.SCALES})"')
+        flags.append(f'--config.loss.scales="(those in {out / piece.scales_from / run_folder.SCALES})"')
     lines = [" ".join(["python -m bin.train", f"--config configs/{piece.file}", *flags, f"--workdir {out / piece.name}"])]
     for evaluation in piece.evaluations:
         parts = ["python -m bin.evaluate", f"--run {out / piece.name}", f"--out {out / piece.name / evaluation.folder}"]

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperrecon_jax.commands import compare, train
-from hyperrecon_jax.commands.evaluate import SCORES
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.commands.evaluate import SCORES, evaluate
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import Diverged, InputError
 from hyperrecon_jax.studies.plan import Piece, Plan, is_evaluated, num_images, progress, select, settings, table
@@ -74,7 +74,7 @@ def compare_runs(runs: Sequence[Path], out: Path, *, say: Say) -> list[dict[str,
     """The gaps that `compare.compare` returns, read from `out` if the runs have not been evaluated again since then."""
     file = out / COMPARISON
     if file.exists():
-        comparison = checkpoint.read_json(file)
+        comparison = run_folder.read_json(file)
         evaluated = max((run / "evaluation" / SCORES).stat().st_mtime for run in runs)
         if comparison["runs"] == [str(run) for run in runs] and file.stat().st_mtime > evaluated:
             gaps: list[dict[str, Any]] = comparison["gaps"]
@@ -85,7 +85,7 @@ def compare_runs(runs: Sequence[Path], out: Path, *, say: Say) -> list[dict[str,
 def _make_piece(piece: Piece, out: Path, *, say: Say) -> bool:
     """Train a piece and evaluate it; returns False if that was interrupted."""
     folder = out / piece.name
-    if not train.run(settings(piece, out), folder, say=say):
+    if not train.train(settings(piece, out), folder, say=say):
         return False
     for evaluation in piece.evaluations:
         if not is_evaluated(folder, evaluation):

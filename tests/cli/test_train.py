@@ -12,7 +12,7 @@ from helper import python, read_events
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.models.unet import UNet
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -176,7 +176,7 @@ def test_dry_run_writes_nothing(config_file, tmp_path):
     result = run_train("--config", config_file, "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert "s a step" in result.stdout
-    assert result.stdout.endswith("No run was begun. Leave out --dry-run to train.\n")
+    assert result.stdout.endswith("No run was started. Leave out --dry-run to train.\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -303,12 +303,12 @@ def test_mistakes_in_amortized_optimization(tmp_path, args, sentence):
 
 
 def settings(images, **changed):
-    given = {"data": {"source": "arrays", **{split: str(images / f"{split}.npy") for split in ("train", "val", "test")}}}
-    given |= {"model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
+    nested = {"data": {"source": "arrays", **{split: str(images / f"{split}.npy") for split in ("train", "val", "test")}}}
+    nested |= {"model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
     for name, value in changed.items():
         group, name = name.split("__")
-        given.setdefault(group, {})[name] = value
-    return complete(given)
+        nested.setdefault(group, {})[name] = value
+    return complete(nested)
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def settings(images, **changed):
 def test_wrong_arrays(images, tmp_path, array, message):
     np.save(tmp_path / "train.npy", array)
     with pytest.raises(InputError, match=message):
-        train.run(settings(images, data__train=str(tmp_path / "train.npy")), tmp_path / "run")
+        train.train(settings(images, data__train=str(tmp_path / "train.npy")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -333,7 +333,7 @@ def test_files_that_cannot_be_read(images, tmp_path, content):
     if content is not None:
         (tmp_path / "train.npy").write_bytes(content)
     with pytest.raises(InputError, match=r"`train` .*train\.npy must be a \.npy file"):
-        train.run(settings(images, data__train=str(tmp_path / "train.npy")), tmp_path / "run")
+        train.train(settings(images, data__train=str(tmp_path / "train.npy")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -350,7 +350,7 @@ def test_files_that_cannot_be_read(images, tmp_path, content):
 )
 def test_settings_that_do_not_fit_the_data(images, tmp_path, changed, message):
     with pytest.raises(InputError, match=message):
-        train.run(settings(images, **changed), tmp_path / "run")
+        train.train(settings(images, **changed), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -358,7 +358,7 @@ def test_images_too_small_for_a_loss(images, tmp_path):
     for split in ("train", "val", "test"):
         np.save(tmp_path / f"{split}.npy", np.zeros((4, 8, 8)))
     with pytest.raises(InputError, match="at least 11 pixels for SSIM, got 8 x 8"):
-        train.run(settings(tmp_path), tmp_path / "run")
+        train.train(settings(tmp_path), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -386,7 +386,7 @@ def test_a_damaged_summary_is_named_and_nothing_changes(copy, images, config_fil
     for content in ('{"test": ', "{}", "[]"):
         (copy / "summary.json").write_text(content)
         with pytest.raises(InputError, match=r"summary\.json .*delete"):
-            train.run(complete(json.loads((copy / "config.json").read_text())), copy)
+            train.train(complete(json.loads((copy / "config.json").read_text())), copy)
         assert (copy / "summary.json").read_text() == content
 
 
@@ -402,9 +402,9 @@ def test_a_disk_that_fails_under_way_keeps_what_was_saved(copy, config_file):
 
 
 def test_a_full_disk_is_told_before_anything_is_written(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, 0))
+    monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, 0))
     with pytest.raises(InputError, match="has 0 MiB free"):
-        train.run(settings(images, model__norm="none"), tmp_path / "run")
+        train.train(settings(images, model__norm="none"), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime.errors import InputError
 
 
@@ -37,8 +37,8 @@ def folder(tmp_path_factory, small_network):
             "train": {"steps": 2, "batch": 4},
         }
         fixed = {"model": {"hyper_width": 0}, "lam": {"sampling": "constant", "value": (0.3, 0.3)}}
-        train.run(complete(settings), folder / "three", say=lambda _: None)
-        train.run(complete(settings | fixed), folder / "fixed", say=lambda _: None)
+        train.train(complete(settings), folder / "three", say=lambda _: None)
+        train.train(complete(settings | fixed), folder / "fixed", say=lambda _: None)
         for name, task in (("denoiser", {"name": "denoising"}), ("whole", {"acceleration": 1.0})):
             shutil.copytree(folder / "three", folder / name)
             config = json.loads((folder / name / "config.json").read_text())
@@ -56,16 +56,15 @@ def test_one_lambda_from_the_validation_images(folder):
     result = python("-m", "bin.choose", "--run", "run", "--metric", "mae", cwd=folder, small=True)
     assert result.returncode == 0, result.stderr
     choice = numbers(folder / "run", metric="mae")
-    loaded, state = load(folder / "run")
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    run = load_run(folder / "run", splits=("val", "test"))
     names = ("mae",)
-    scorer = scoring.Scorer(loaded.setup.model, loaded.setup.objective, loaded.setup.problem, names=names)
+    scorer = scoring.Scorer(run.model, run.objective, run.problem, names=names)
     lams = np.concatenate([np.linspace(0, 1, 41)[:, None], [choice["lambda"]]]).astype(np.float32)
-    on_validation = scorer.run(variables, loaded.dataset.val.samples, lams, loaded.key_validation)[0]["mae"].mean(1)
+    on_validation = scorer.run(run.variables, run.dataset.val.samples, lams, run.keys.validation)[0]["mae"].mean(1)
     np.testing.assert_allclose(-choice["value"], on_validation[-1], rtol=1e-4)
     assert on_validation[-1] <= on_validation.min() * (1 + 1e-5)
 
-    on_test = scorer.run(variables, loaded.dataset.test.samples, lams, loaded.key_test)[0]["mae"].mean(1)
+    on_test = scorer.run(run.variables, run.dataset.test.samples, lams, run.keys.test)[0]["mae"].mean(1)
     scored = xr.load_dataset(folder / "run" / "evaluation" / "scores.nc")["mae"]
     test = choice["test"]["mae"]
     np.testing.assert_allclose(test["chosen"]["mean"], on_test[-1], rtol=1e-4)
@@ -85,11 +84,10 @@ def test_with_three_losses_a_lambda_for_each_image(folder, metric):
     assert choice == numbers(folder / "three", True, metric)
     lams = np.array(choice["lambda"], np.float32)
     assert lams.shape == (3, 2)
-    loaded, state = load(folder / "three")
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    samples = loaded.dataset.test.samples.take(np.arange(3))
-    net_input = scoring.make_net_inputs(loaded.setup.problem, loaded.key_test, samples, np.arange(3))
-    x_hat = jax.vmap(partial(reconstruct, loaded.setup.model, variables))(jnp.asarray(lams), net_input)
+    run = load_run(folder / "three")
+    samples = run.dataset.test.samples.take(np.arange(3))
+    net_input = scoring.make_net_inputs(run.problem, run.keys.test, samples, np.arange(3))
+    x_hat = jax.vmap(partial(reconstruct, run.model, run.variables))(jnp.asarray(lams), net_input)
     test = choice["test"]["psnr"]
     np.testing.assert_allclose(test["chosen"]["mean"], np.mean(metrics.psnr(x_hat, samples.image)), rtol=1e-4)
     assert set(choice["test"]) == ({"psnr"} if metric == "psnr" else {"psnr", "ssim"})

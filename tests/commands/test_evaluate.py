@@ -10,7 +10,7 @@ from helper import python
 
 from hyperrecon_jax.commands import compare, evaluate, train
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.load import load_state
 from hyperrecon_jax.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +33,8 @@ def folder(tmp_path_factory, small_network):
         "train": {"steps": 2, "batch": 4},
     }
     networks = {"model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "ensemble", "axes": ((0.0, 0.7),)}}
-    train.run(complete(settings), folder / "hyper", say=lambda _: None)
-    train.run(complete({**settings, **networks}), folder / "unets", say=lambda _: None)
+    train.train(complete(settings), folder / "hyper", say=lambda _: None)
+    train.train(complete({**settings, **networks}), folder / "unets", say=lambda _: None)
     return folder
 
 
@@ -130,7 +130,7 @@ def test_members_are_told_apart(folder):
     """An ensemble's score at a member's lambda is that member's, evaluated as a plain network."""
     prepared = evaluate.prepare(folder / "unets")
     np.testing.assert_allclose(prepared.axes, [[0, 0.7]], rtol=1e-6)
-    _, state = load(folder / "unets")
+    _, state = load_state(folder / "unets")
     members = np.asarray(state.params["main"]["head"]["bias"])
     assert members.shape == (2, 1)
     assert members[0] != members[1]

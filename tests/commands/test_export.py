@@ -13,8 +13,9 @@ from made import GUIDE, made, python_blocks, reconstructions, torch_unet
 from hyperrecon_jax.commands import export as command
 from hyperrecon_jax.models import export, model, tensor_files
 from hyperrecon_jax.models.unet import UNet
-from hyperrecon_jax.runs import checkpoint
-from hyperrecon_jax.runs.experiment import build, load
+from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.runs.experiment import build
+from hyperrecon_jax.runs.load import load, read_config
 from hyperrecon_jax.runtime.errors import InputError
 
 Y = np.random.default_rng(0).normal(size=(3, 16, 24, 2)).astype(np.float32)
@@ -22,9 +23,9 @@ LAMS = np.asarray([[0.0], [0.3], [1.0]], np.float32)
 MEMBERS = np.asarray([[0.0], [0.7]], np.float32)
 
 
-def close(ours, theirs):
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * max(1, np.abs(theirs).max()))
+def close(actual, expected):
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
 
 
 def run_onnx(content, y):
@@ -121,10 +122,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def at_three_tenths(folder):
     """Two inputs of the run's size, and what its model makes of them at lambda = 0.3."""
-    experiment, state = load(folder / "run")
-    variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+    network, variables = load(folder / "run")
     y = Y[:2, :, :16]
-    return y, reconstructions(experiment.setup.model, variables, [[0.3]] * 2, y)
+    return y, reconstructions(network, variables, [[0.3]] * 2, y)
 
 
 LOADED = """
@@ -142,23 +142,25 @@ numpy.save("x_hat.npy", x_hat)
     [
         (("--lam", "0.3", "--out", "deep/unet.onnx"), "onnxruntime"),
         (("--out", "model.jaxexport"), "jax.export"),
-        (("--lam", "0.3", "--out", "unet.npz", "--names", "ours"), "flax; from hyperrecon_jax.models.unet import UNet"),
+        (("--lam", "0.3", "--out", "unet.npz", "--names", "ours"), "flax; from hyperrecon_jax import UNet"),
     ],
 )
 def test_the_command_ends_with_a_line_that_loads_the_file(folder, at_three_tenths, args, imports):
     result = python("-m", "bin.export", "--run", "run", *args, cwd=folder)
     assert result.returncode == 0, result.stderr
-    said, line = result.stdout.splitlines()
-    whole = "--lam" not in args
-    assert re.match(rf"\S+ holds {'the whole model' if whole else 'the U-Net of lambda = 0.3'}, \S+ MB\. To load it:", said)
+    summary, line = result.stdout.splitlines()
+    is_whole = "--lam" not in args
+    assert re.match(
+        rf"\S+ holds {'the whole model' if is_whole else 'the U-Net of lambda = 0.3'}, \S+ MB\. To load it:", summary
+    )
     y, reference = at_three_tenths
-    onnx, ours = "onnx" in imports, "flax" in imports
-    np.save(folder / "y.npy", y.transpose(0, 3, 1, 2) if onnx else y[0] if ours else y)
-    (folder / "loading.py").write_text(LOADED.format(imports=imports, line=line.strip(), ours=ours))
+    is_onnx, is_flax = "onnx" in imports, "flax" in imports
+    np.save(folder / "y.npy", y.transpose(0, 3, 1, 2) if is_onnx else y[0] if is_flax else y)
+    (folder / "loading.py").write_text(LOADED.format(imports=imports, line=line.strip(), ours=is_flax))
     loaded = python("loading.py", cwd=folder)
     assert loaded.returncode == 0, loaded.stderr
     x_hat = np.load(folder / "x_hat.npy")
-    x_hat = x_hat.transpose(0, 2, 3, 1) if onnx else x_hat[None] if ours else x_hat
+    x_hat = x_hat.transpose(0, 2, 3, 1) if is_onnx else x_hat[None] if is_flax else x_hat
     close(x_hat, reference[: len(x_hat)])
 
 
@@ -167,10 +169,10 @@ def test_pytorch_loads_a_lambda_of_the_run(folder, at_three_tenths, suffix):
     torch = pytest.importorskip("torch")
     import safetensors.torch
 
-    said = []
-    command.export_run(folder / "run", folder / f"state{suffix}", lam=[0.3], say=said.append)
+    lines = []
+    command.export_run(folder / "run", folder / f"state{suffix}", lam=[0.3], say=lines.append)
     network = torch_unet(2, norm="instance")
-    exec(said[-1].strip(), {"network": network, "torch": torch, "numpy": np, "safetensors": safetensors})
+    exec(lines[-1].strip(), {"network": network, "torch": torch, "numpy": np, "safetensors": safetensors})
     y, reference = at_three_tenths
     with torch.no_grad():
         x_hat = network(torch.tensor(y.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
@@ -185,17 +187,17 @@ def test_the_whole_hyper_unet_as_tensors(folder):
 
 
 def test_a_run_of_one_lambda(folder, monkeypatch):
-    config = load(folder / "run")[0].config.to_dict()
+    config = read_config(folder / "run").to_dict()
     config["lam"] |= {"sampling": "constant", "value": (0.4,)}
     config["model"] |= {"hyper_width": 0}
     experiment = build(config)
     variables = {"params": experiment.state.params, "batch_stats": experiment.state.batch_stats}
     monkeypatch.setattr(command, "load", lambda folder: (experiment.setup.model, variables))
-    (folder / "one" / checkpoint.CHECKPOINTS).mkdir(parents=True)
-    checkpoint.write_json(folder / "one" / checkpoint.CONFIG, experiment.config.to_dict())
-    said = []
-    command.export_run(folder / "one", folder / "one.onnx", say=said.append)
-    assert "the U-Net of lambda = 0.4" in said[0]
+    (folder / "one" / run_folder.CHECKPOINTS).mkdir(parents=True)
+    run_folder.write_json(folder / "one" / run_folder.CONFIG, experiment.config.to_dict())
+    lines = []
+    command.export_run(folder / "one", folder / "one.onnx", say=lines.append)
+    assert "the U-Net of lambda = 0.4" in lines[0]
     assert len((folder / "one.onnx").read_bytes()) > 4000
     with pytest.raises(InputError, match="`lam` must be left out: .*one holds one U-Net, of lambda = 0.4"):
         command.export_run(folder / "one", folder / "one.onnx", lam=[0.4])
@@ -207,8 +209,8 @@ def test_a_run_of_one_lambda(folder, monkeypatch):
         ({"out": "unet.h5"}, r"`out` must end with one of \.onnx, \.jaxexport, \.npz"),
         ({"out": "unet.pt", "names": "ours"}, '`names` "ours" goes with a .npz file'),
         ({"out": "unet.npz", "names": "mine"}, "`names` must be one of torch, ours"),
-        ({"out": "unet.onnx"}, "`lam` must say of which lambda"),
-        ({"out": "unet.npz", "names": "ours"}, "`lam` must say of which lambda"),
+        ({"out": "unet.onnx"}, "`lam` must name the lambda of the U-Net"),
+        ({"out": "unet.npz", "names": "ours"}, "`lam` must name the lambda of the U-Net"),
         ({"out": "unet.onnx", "lam": [2.0]}, r"`lam` must be in \[0, 1\]"),
         ({"out": "folder.npz"}, "must be a file, got the folder"),
         ({"out": "file/unet.onnx", "lam": [0.3]}, "must be a file that can be written"),
@@ -227,7 +229,7 @@ def test_mistakes(folder, tmp_path, options, match):
 def test_a_package_that_is_missing_is_told_before_the_run_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     for suffix, package in ((".onnx", "onnx"), (".pt", "torch"), (".safetensors", "safetensors")):
-        with pytest.raises(InputError, match=f"takes the package {package}, which"):
+        with pytest.raises(InputError, match=f"needs the package {package}, which"):
             command.export_run(tmp_path / "no run", tmp_path / f"unet{suffix}", lam=[0.3])
 
 

@@ -12,9 +12,10 @@ from helper import npy
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.explorer.engine import Engine
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import checkpoint, run_folder
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import build, load
+from hyperrecon_jax.runs.experiment import build
+from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -28,7 +29,7 @@ SMALL = {
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.getbasetemp() / "cache"  # one for all: what is prepared once stays
+    folder = tmp_path_factory.getbasetemp() / "cache"  # one for all: data that are prepared once stay
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(folder))
 
 
@@ -70,10 +71,10 @@ def final_state(config, workdir):
 
 def test_from_disk_interrupted_equals_from_the_device_in_one_go(folder, tmp_path, monkeypatch):
     """Bit for bit: the order is a function of the step, so the step in the checkpoint is the feed's whole state."""
-    assert train.run(settings(folder, placement="device"), tmp_path / "whole", say=lambda _: None)
+    assert train.train(settings(folder, placement="device"), tmp_path / "uninterrupted", say=lambda _: None)
     disk = settings(folder, placement="disk")
     assert build(disk).dataset.train.samples.arrays is None
-    original, said = train.fit, []
+    original, lines = train.fit, []
 
     def fit_with_signal(*args, on_log, **options):
         def log(step, means, used):
@@ -85,12 +86,12 @@ def test_from_disk_interrupted_equals_from_the_device_in_one_go(folder, tmp_path
 
     with monkeypatch.context() as patched:
         patched.setattr(train, "fit", fit_with_signal)
-        assert not train.run(disk, tmp_path / "run", say=said.append)
-    assert train.run(disk, tmp_path / "run", say=said.append)
-    assert "Going on from step 4." in said
-    assert any("streamed from disk" in line for line in said)
-    jax.tree.map(np.testing.assert_array_equal, *(final_state(disk, tmp_path / name) for name in ("run", "whole")))
-    a, b = (json.loads((tmp_path / name / checkpoint.SUMMARY).read_text())["test"] for name in ("run", "whole"))
+        assert not train.train(disk, tmp_path / "run", say=lines.append)
+    assert train.train(disk, tmp_path / "run", say=lines.append)
+    assert "Resuming from step 4." in lines
+    assert any("streamed from disk" in line for line in lines)
+    jax.tree.map(np.testing.assert_array_equal, *(final_state(disk, tmp_path / name) for name in ("run", "uninterrupted")))
+    a, b = (json.loads((tmp_path / name / run_folder.SUMMARY).read_text())["test"] for name in ("run", "uninterrupted"))
     assert a == b
 
 
@@ -100,9 +101,9 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     config.loss.update(terms=("data_consistency", "total_variation"), scales=(1.0, 0.01), ground_truth=False)
     config.task.update(sigma=0.0, acceleration=2.0)
     config.train.learning_rate = 0.01
-    assert train.run(config, tmp_path / "run", say=lambda _: None)
-    made, state = load(tmp_path / "run")
-    samples, problem = made.dataset.test.samples, made.setup.problem
+    assert train.train(config, tmp_path / "run", say=lambda _: None)
+    run = load_run(tmp_path / "run")
+    samples, problem = run.dataset.test.samples, run.problem
     assert samples.example.coils.kspace.shape == (2, 16, 16)
     sample = jax.tree.map(lambda leaf: leaf[0], samples.arrays)
     y = problem.observe(jax.random.key(0), sample)
@@ -110,12 +111,12 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     assert problem.data_consistency(sample.image, y) < 1e-6 * energy
     ds = evaluate(tmp_path / "run", tmp_path / "run" / "evaluation", points=3, say=lambda _: None)
     assert np.isfinite(ds["psnr"]).all()
-    assert int(state.step) == 6
+    assert run.steps == 6
     # the explorer asks the same of it; a file of images is measured as if by one coil
     engine = Engine(tmp_path / "run")
-    _, known = engine.reconstruct("test", 0, [0.5])
-    np.testing.assert_allclose(known["metrics"]["psnr"], ds["psnr"].sel(lam_1=0.5)[0], rtol=1e-4)
-    np.testing.assert_allclose(known["metrics"]["data_consistency"], ds["data_consistency"].sel(lam_1=0.5)[0], rtol=1e-4)
+    _, result = engine.reconstruct("test", 0, [0.5])
+    np.testing.assert_allclose(result["metrics"]["psnr"], ds["psnr"].sel(lam_1=0.5)[0], rtol=1e-4)
+    np.testing.assert_allclose(result["metrics"]["data_consistency"], ds["data_consistency"].sel(lam_1=0.5)[0], rtol=1e-4)
     assert engine.input_and_reference(engine.volumes.add("x.npy", npy(RNG.random((16, 16)))), 0)[0].shape == (2, 16, 16)
 
 

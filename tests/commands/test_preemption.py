@@ -16,8 +16,8 @@ import psutil
 import pytest
 from helper import ROOT
 
-from hyperrecon_jax.runs import checkpoint, logs
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.load import load_state
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -116,19 +116,19 @@ def undisturbed(train):
 
 def results(workdir):
     """The results of a finished run, without times, memory and earlier checkpoints."""
-    _, state = load(workdir)
-    summary = checkpoint.read_json(workdir / checkpoint.SUMMARY)
-    rows = [{**row, "seconds": 0} for row in logs.read_rows(workdir / checkpoint.METRICS)]
-    with np.load(workdir / checkpoint.HISTOGRAM) as histogram:
+    _, state = load_state(workdir)
+    summary = run_folder.read_json(workdir / run_folder.SUMMARY)
+    rows = [{**row, "seconds": 0} for row in logs.read_rows(workdir / run_folder.METRICS)]
+    with np.load(workdir / run_folder.HISTOGRAM) as histogram:
         counts = histogram["counts"].tolist()
     validated = {row["step"]: row["val/loss"] for row in rows if "val/loss" in row}
     best = min(validated, key=validated.get)
-    assert (workdir / checkpoint.CHECKPOINTS / str(best)).is_dir()
+    assert (workdir / run_folder.CHECKPOINTS / str(best)).is_dir()
     return {
         "state": [leaf.tobytes() for leaf in jax.tree.leaves(jax.device_get(state))],
         "rows": rows,
-        "lambdas": (workdir / checkpoint.LAMBDAS).read_text(),
-        "scales": (workdir / checkpoint.SCALES).read_text(),
+        "lambdas": (workdir / run_folder.LAMBDAS).read_text(),
+        "scales": (workdir / run_folder.SCALES).read_text(),
         "summary": [summary[key] for key in ("test", "test_images", "parameters", "steps")],
         "histogram": counts,
     }
@@ -156,9 +156,9 @@ def test_nothing_is_lost(train, undisturbed, folder, number, signals):
             status, _ = train(name, number if signals else None, after=random_times.uniform(0, 0.6 * undisturbed))
             output = log.read_text()[length:]
             if number == signal.SIGTERM:
-                if resumed := re.search(r"Going on from step (\d+)\.", output):
+                if resumed := re.search(r"Resuming from step (\d+)\.", output):
                     assert int(resumed[1]) == saved_step
-                if saved := re.search(r"Interrupted at step (\d+); it is saved .* The same command goes on.*\n$", output):
+                if saved := re.search(r"Interrupted at step (\d+); it is saved .* The same command resumes.*\n$", output):
                     saved_step = int(saved[1])
                 if "\nScoring the test set" in output:
                     saved_step = 60

@@ -41,7 +41,7 @@ def first(root):
     return command(*args, "--root=my scans/", "--workers=2", cwd=root.parent), args, cache
 
 
-def test_it_tells_what_became_of_the_files(root, first):
+def test_it_describes_the_prepared_data(root, first):
     result, _, cache = first
     assert result.returncode == 0, result.stderr
     (picture,) = cache.rglob("slices.png")
@@ -99,19 +99,19 @@ def test_a_cache_of_somebody_else_has_no_picture(root, first, monkeypatch):
         raise PermissionError(13, "Permission denied", "slices.png")
 
     monkeypatch.setattr(prepare.figures, "splits", refused)
-    said = []
+    lines = []
     settings = {"source": "folder", "root": str(root), "size": 16, "subjects": (3, 1, 1), "cache": str(first[2])}
-    prepare.prepare({"data": settings, "train": {"batch": 1}}, say=said.append)
-    assert said[1] == "There is no picture: [Errno 13] Permission denied: 'slices.png'."
+    prepare.prepare({"data": settings, "train": {"batch": 1}}, say=lines.append)
+    assert lines[1] == "There is no picture: [Errno 13] Permission denied: 'slices.png'."
 
 
 def test_a_synthetic_population(tmp_path):
-    said = []
+    lines = []
     settings = {"size": 16, "subjects": (1, 1, 1), "slices": 2, "cache": str(tmp_path)}
-    folder = prepare.prepare({"data": settings, "train": {"batch": 1}}, say=said.append)
-    assert "Slices are 16 x 16, with labels; all of them take 7.7 kB of memory." in said[0]
-    assert "dropped" not in said[0]
-    assert said[1:] == [
+    folder = prepare.prepare({"data": settings, "train": {"batch": 1}}, say=lines.append)
+    assert "Slices are 16 x 16, with labels; all of them take 7.7 kB of memory." in lines[0]
+    assert "dropped" not in lines[0]
+    assert lines[1:] == [
         f"Look at {folder}/slices.png.",
         f"Train on it: python -m bin.train --config configs/paper_csmri_supervised_4x.py --config.data.cache={tmp_path}"
         " --config.data.size=16 --config.data.slices=2 --config.data.subjects=1,1,1",
@@ -147,7 +147,7 @@ import contextlib, io, json, sys
 from absl import flags
 from bin import _cli, prepare
 
-told = []
+results = []
 for args in json.loads(sys.argv[1]):
     for flag in flags.FLAGS.get_key_flags_for_module(prepare):
         flag.unparse()
@@ -157,18 +157,18 @@ for args in json.loads(sys.argv[1]):
             _cli.main(prepare.prepare)
         except SystemExit as end:
             status = end.code
-    told.append((status, out.getvalue(), err.getvalue()))
-print(json.dumps(told))
+    results.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(results))
 """
 
 
 @pytest.fixture(scope="module")
-def told(root, tmp_path_factory):
+def results(root, tmp_path_factory):
     """What the command says to each mistake; in one process, because it takes seconds to start."""
     cwd = tmp_path_factory.mktemp("mistakes")
     (cwd / "file").touch()
     places = {"ROOT": ["--source=folder", f"--root={root}"], "INSIDE": [f"--cache={root}/cache"]}
-    cases = [[given for arg in args for given in places.get(arg, [arg])] for args, _ in MISTAKES]
+    cases = [[value for arg in args for value in places.get(arg, [arg])] for args, _ in MISTAKES]
     cases = [[f"--cache={cwd}/cache", *args] for args in cases]
     result = python("-c", ALL_AT_ONCE, json.dumps(cases), cwd=cwd, timeout=120)
     assert result.returncode == 0, result.stderr
@@ -176,8 +176,8 @@ def told(root, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("k", "sentence"), [(k, sentence) for k, (_, sentence) in enumerate(MISTAKES)])
-def test_mistakes_are_told_in_one_sentence(root, told, k, sentence):
-    status, out, err = told[k]
+def test_mistakes_are_named_in_one_sentence(root, results, k, sentence):
+    status, out, err = results[k]
     assert (status, out) == (2, "")
     *before, last = err.splitlines()
     assert last.startswith("error: ")

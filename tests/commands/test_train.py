@@ -12,7 +12,7 @@ import pytest
 from helper import Net
 
 from hyperrecon_jax import data
-from hyperrecon_jax.commands import train
+from hyperrecon_jax.commands import loss_scales, train
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.metric_table import DICE
@@ -21,10 +21,10 @@ from hyperrecon_jax.models.model import init
 from hyperrecon_jax.physics.operators import denoising
 from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runs import checkpoint, experiment, logs
+from hyperrecon_jax.runs import checkpoint, datasets, experiment, logs, run_folder
 from hyperrecon_jax.runs.config import default_config
-from hyperrecon_jax.runs.experiment import build, load
-from hyperrecon_jax.runs.load import segmenter
+from hyperrecon_jax.runs.experiment import build
+from hyperrecon_jax.runs.load import load, load_run, load_segmenter, load_state, load_task
 from hyperrecon_jax.runtime.errors import Diverged, InputError
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -68,9 +68,9 @@ def changed(config, **values):
 @pytest.fixture(scope="module")
 def uninterrupted(settings, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
-    said = []
-    assert train.run(settings, workdir, say=said.append)
-    return workdir, "\n".join(said)
+    lines = []
+    assert train.train(settings, workdir, say=lines.append)
+    return workdir, "\n".join(lines)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -86,22 +86,22 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
 
         return original(*args, on_log=log, **options)
 
-    said = []
+    lines = []
     with monkeypatch.context() as patched:
         patched.setattr(train, "fit", fit_with_signal)
-        assert not train.run(settings, tmp_path / "run", say=said.append)
-    assert "Interrupted at step 4" in said[-1]
-    assert not (tmp_path / "run" / checkpoint.SUMMARY).exists()
+        assert not train.train(settings, tmp_path / "run", say=lines.append)
+    assert "Interrupted at step 4" in lines[-1]
+    assert not (tmp_path / "run" / run_folder.SUMMARY).exists()
     assert signal.getsignal(number) is not None
 
     placement = "host" if number == signal.SIGINT else "device"
-    assert train.run(changed(settings, data__placement=placement), tmp_path / "run", say=said.append)
-    assert "Going on from step 4." in said
-    ours, theirs = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
-    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
-    a, b = (json.loads((f / checkpoint.SUMMARY).read_text()) for f in (tmp_path / "run", uninterrupted[0]))
+    assert train.train(changed(settings, data__placement=placement), tmp_path / "run", say=lines.append)
+    assert "Resuming from step 4." in lines
+    resumed, reference = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
+    jax.tree.map(np.testing.assert_array_equal, resumed, reference)
+    a, b = (json.loads((f / run_folder.SUMMARY).read_text()) for f in (tmp_path / "run", uninterrupted[0]))
     assert a["test"] == b["test"]
-    rows = [json.loads(line) for line in (tmp_path / "run" / checkpoint.METRICS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / run_folder.METRICS).read_text().splitlines()]
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]  # also after each start
 
 
@@ -109,27 +109,27 @@ def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
     settings, uninterrupted, tmp_path, monkeypatch
 ):
     """The state is saved before; the last step is no exception."""
-    original, said = train.validate, []
+    original, lines = train.validate, []
     for step in (3, 6):
 
-        def validate(experiment, state, step=step):
+        def validate(experiment, scorer, state, step=step):
             if int(state.step) == step:
                 signal.raise_signal(signal.SIGTERM)
-            return original(experiment, state)
+            return original(experiment, scorer, state)
 
         with monkeypatch.context() as patched:
             patched.setattr(train, "validate", validate)
-            assert not train.run(settings, tmp_path / "run", say=said.append)
-        assert said[-1].startswith(f"Interrupted at step {step}; it is saved")
-        rows = logs.read_rows(tmp_path / "run" / checkpoint.METRICS)
+            assert not train.train(settings, tmp_path / "run", say=lines.append)
+        assert lines[-1].startswith(f"Interrupted at step {step}; it is saved")
+        rows = logs.read_rows(tmp_path / "run" / run_folder.METRICS)
         assert [row["step"] for row in rows if "val/loss" in row] == [3][: step // 6]
-    assert train.run(settings, tmp_path / "run", say=said.append)
-    ours, theirs = (
-        [{**row, "seconds": 0} for row in logs.read_rows(folder / checkpoint.METRICS) if "val/loss" in row]
+    assert train.train(settings, tmp_path / "run", say=lines.append)
+    validations, expected = (
+        [{**row, "seconds": 0} for row in logs.read_rows(folder / run_folder.METRICS) if "val/loss" in row]
         for folder in (tmp_path / "run", uninterrupted[0])
     )
-    assert [row["step"] for row in ours] == [3, 6]
-    assert ours == theirs
+    assert [row["step"] for row in validations] == [3, 6]
+    assert validations == expected
     states = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
     jax.tree.map(np.testing.assert_array_equal, *states)
 
@@ -149,34 +149,34 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(setti
         return original(*args, on_log=log, **options)
 
     monkeypatch.setattr(train, "fit", functools.partial(fit, second=signal.SIGTERM))
-    assert not train.run(settings, tmp_path / "run", say=lambda line: None)
-    assert (tmp_path / "run" / checkpoint.CHECKPOINTS / "1").is_dir()
+    assert not train.train(settings, tmp_path / "run", say=lambda line: None)
+    assert (tmp_path / "run" / run_folder.CHECKPOINTS / "1").is_dir()
     monkeypatch.setattr(train, "fit", functools.partial(fit, second=signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
-        train.run(settings, tmp_path / "other", say=lambda line: None)
-    assert list((tmp_path / "other" / checkpoint.CHECKPOINTS).iterdir()) == []
+        train.train(settings, tmp_path / "other", say=lambda line: None)
+    assert list((tmp_path / "other" / run_folder.CHECKPOINTS).iterdir()) == []
 
 
 def test_scales_of_supervised_losses_come_from_networks_of_single_losses(settings, tmp_path, monkeypatch):
     """1/s_k, s_k the validation loss of a U-Net that is trained with loss k alone, by a run of its own (Sec. IV-D)."""
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path / "cache"))
     settings = changed(settings, model__norm="none")  # before a norm Adam makes full steps of a bias's round-off
-    matched, said = changed(settings, loss__scales=("auto",)), []
-    assert train.run(matched, tmp_path / "run", say=said.append)
-    found = json.loads((tmp_path / "run" / checkpoint.SCALES).read_text())["magnitudes"]
+    automatic, lines = changed(settings, loss__scales=("auto",)), []
+    assert train.train(automatic, tmp_path / "run", say=lines.append)
+    magnitudes = json.loads((tmp_path / "run" / run_folder.SCALES).read_text())["magnitudes"]
     for lam, name in enumerate(settings.loss.terms):
         alone = changed(settings, model__hyper_width=0, lam__sampling="constant", lam__value=(float(lam),))
-        assert train.run(alone, tmp_path / name, say=lambda _: None)
-        rows = logs.read_rows(tmp_path / name / checkpoint.METRICS, needs=("step",))
-        np.testing.assert_allclose(found[name], [row["val/loss"] for row in rows if "val/loss" in row][-1], rtol=1e-3)
-    experiment, _ = load(tmp_path / "run")
-    np.testing.assert_allclose(experiment.setup.objective.scales, [1 / found[name] for name in settings.loss.terms])
+        assert train.train(alone, tmp_path / name, say=lambda _: None)
+        rows = logs.read_rows(tmp_path / name / run_folder.METRICS, required=("step",))
+        np.testing.assert_allclose(magnitudes[name], [row["val/loss"] for row in rows if "val/loss" in row][-1], rtol=1e-3)
+    _, objective = load_task(tmp_path / "run")
+    np.testing.assert_allclose(objective.scales, [1 / magnitudes[name] for name in settings.loss.terms])
 
-    again = []
-    assert train.run(changed(matched, model__hyper_width=2), tmp_path / "again", say=again.append)
-    assert any("found before, for the same setting" in line for line in again)
-    assert not (tmp_path / "again" / checkpoint.CALIBRATION).exists()
-    assert json.loads((tmp_path / "again" / checkpoint.SCALES).read_text())["magnitudes"] == found
+    second_lines = []
+    assert train.train(changed(automatic, model__hyper_width=2), tmp_path / "again", say=second_lines.append)
+    assert any("determined before, with the same settings" in line for line in second_lines)
+    assert not (tmp_path / "again" / run_folder.CALIBRATION).exists()
+    assert json.loads((tmp_path / "again" / run_folder.SCALES).read_text())["magnitudes"] == magnitudes
 
 
 @pytest.fixture(scope="module")
@@ -196,32 +196,32 @@ def amortized(settings):
 def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amortized, tmp_path, monkeypatch):
     """Stopped at step 5, after its last checkpoint but one: everything it leaves equals an uninterrupted run's."""
     original, asked = train.fit, itertools.count()
-    said = []
-    assert train.run(amortized, tmp_path / "whole", say=said.append)
-    assert any("they alone are pulled back" in line for line in said)
+    lines = []
+    assert train.train(amortized, tmp_path / "uninterrupted", say=lines.append)
+    assert any("they alone are pulled back" in line for line in lines)
     with monkeypatch.context() as patched:
         patched.setattr(train, "fit", lambda *a, **options: original(*a, **{**options, "stop": lambda: next(asked) >= 5}))
-        assert not train.run(amortized, tmp_path / "run", say=said.append)
-        shutil.rmtree(tmp_path / "run" / checkpoint.CHECKPOINTS / "5")  # as if killed just before it was written
-        patched.setattr(train, "pilot", None)
+        assert not train.train(amortized, tmp_path / "run", say=lines.append)
+        shutil.rmtree(tmp_path / "run" / run_folder.CHECKPOINTS / "5")  # as if killed just before it was written
+        patched.setattr(loss_scales, "pilot", None)
         patched.setattr(train, "fit", original)
-        assert train.run(amortized, tmp_path / "run", say=said.append)
-    assert "Going on from step 3." in said
-    a, b = (final_state(amortized, tmp_path / name) for name in ("run", "whole"))
+        assert train.train(amortized, tmp_path / "run", say=lines.append)
+    assert "Resuming from step 3." in lines
+    a, b = (final_state(amortized, tmp_path / name) for name in ("run", "uninterrupted"))
     jax.tree.map(np.testing.assert_array_equal, a, b)
-    for name in (checkpoint.SCALES, checkpoint.LAMBDAS):
-        assert (tmp_path / "run" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    for name in (run_folder.SCALES, run_folder.LAMBDAS):
+        assert (tmp_path / "run" / name).read_text() == (tmp_path / "uninterrupted" / name).read_text()
 
-    scales = json.loads((tmp_path / "run" / checkpoint.SCALES).read_text())
+    scales = json.loads((tmp_path / "run" / run_folder.SCALES).read_text())
     for name, magnitude in scales["magnitudes"].items():
         np.testing.assert_allclose(scales["scales"][name] * magnitude, 1)
-    experiment, state = load(tmp_path / "run")
-    assert experiment.setup.objective.scales == tuple(scales["scales"][name] for name in amortized.loss.terms)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), a)
+    _, objective = load_task(tmp_path / "run")
+    assert objective.scales == tuple(scales["scales"][name] for name in amortized.loss.terms)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_state(tmp_path / "run")[1]), a)
 
-    rows = [json.loads(line) for line in (tmp_path / "run" / checkpoint.LAMBDAS).read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / run_folder.LAMBDAS).read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    with np.load(tmp_path / "run" / checkpoint.HISTOGRAM) as saved:
+    with np.load(tmp_path / "run" / run_folder.HISTOGRAM) as saved:
         counts, edges = saved["counts"], saved["edges"]
     lams = np.array([row["lams"] for row in rows])
     for epoch, steps in enumerate([(0, 1, 2), (3, 4), (5,)]):  # of 10 images, 4 a step
@@ -231,45 +231,33 @@ def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amort
 
 
 def test_uniform_sampling_keeps_no_histogram(uninterrupted):
-    assert not (uninterrupted[0] / checkpoint.LAMBDAS).exists()
-    assert not (uninterrupted[0] / checkpoint.HISTOGRAM).exists()
-    assert not (uninterrupted[0] / checkpoint.SCALES).exists()
+    assert not (uninterrupted[0] / run_folder.LAMBDAS).exists()
+    assert not (uninterrupted[0] / run_folder.HISTOGRAM).exists()
+    assert not (uninterrupted[0] / run_folder.SCALES).exists()
 
 
-def test_damaged_scales_are_named(amortized, tmp_path):
-    assert checkpoint.read_scales(tmp_path, amortized.loss.terms) is None
-    for content in ('{"magnitudes": ', "{}", '{"magnitudes": {"weight_l1": 1}}', '{"magnitudes": 3}'):
-        (tmp_path / checkpoint.SCALES).write_text(content)
-        with pytest.raises(InputError, match=r"scales\.json is damaged: delete"):
-            checkpoint.read_scales(tmp_path, amortized.loss.terms)
-    for bad in (0.0, -1.0, "many"):
-        checkpoint.write_json(tmp_path / checkpoint.SCALES, {"magnitudes": dict.fromkeys(amortized.loss.terms, bad)})
-        with pytest.raises(InputError, match=r"scales\.json is damaged: delete"):
-            checkpoint.read_scales(tmp_path, amortized.loss.terms)
-
-
-@pytest.mark.parametrize(("found", "error"), [(np.nan, Diverged), (0.0, InputError)])
-def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, found, error):
+@pytest.mark.parametrize(("value", "error"), [(np.nan, Diverged), (0.0, InputError)])
+def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, value, error):
     """So that the same folder can be used with other settings."""
 
     def pilot(*args, **options):
-        raise error(str(found))
+        raise error(str(value))
 
-    monkeypatch.setattr(train, "pilot", pilot)
+    monkeypatch.setattr(loss_scales, "pilot", pilot)
     with pytest.raises(error):
-        train.run(amortized, tmp_path / "run", say=lambda line: None)
+        train.train(amortized, tmp_path / "run", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_term_needs_no_histogram(settings, tmp_path):
-    """DHS over the images alone: there is no lambda to tell of."""
+    """DHS over the images alone: there is no lambda."""
     alone = changed(settings, loss__terms=("data_consistency",), loss__scales=(1.0,), dhs__keep=2, train__steps=1)
-    assert train.run(alone, tmp_path / "run", say=lambda line: None)
-    assert not (tmp_path / "run" / checkpoint.HISTOGRAM).exists()
+    assert train.train(alone, tmp_path / "run", say=lambda line: None)
+    assert not (tmp_path / "run" / run_folder.HISTOGRAM).exists()
 
 
 def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monkeypatch):
-    def made(config):
+    def load_data(config, splits=None):
         rng, size, slices = np.random.default_rng(0), config.data.size, config.data.slices
         counts = [subjects * slices for subjects in config.data.subjects]
         labels = [rng.integers(0, 3, (count, size, size)).astype(np.uint8) for count in counts]  # two are absent
@@ -277,7 +265,8 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
         samples = [data.in_memory(Sample(x, t)) for x, t in zip(images, labels, strict=True)]
         return data.Dataset(*(data.Split(s, np.arange(s.size) // slices) for s in samples))
 
-    monkeypatch.setattr(experiment, "load_data", made)
+    monkeypatch.setattr(datasets, "load_data", load_data)
+    monkeypatch.setattr(experiment, "load_data", load_data)
     config = default_config()
     config.data.update(size=16, subjects=(4, 1, 2), slices=3)
     config.task.name = "segmentation"
@@ -285,20 +274,20 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
     config.lam.sampling = "constant"
     config.model.update(width=2, hyper_width=0, residual=False)
     config.train.update(steps=3, batch=4, learning_rate=0.01, save_every=2)
-    said, folder = [], tmp_path / "run"
-    assert train.run(config, folder, say=said.append)
-    assert (folder / checkpoint.PICTURE).stat().st_size > 1000
-    rows = logs.read_rows(folder / checkpoint.METRICS)
+    lines, folder = [], tmp_path / "run"
+    assert train.train(config, folder, say=lines.append)
+    assert (folder / run_folder.PICTURE).stat().st_size > 1000
+    rows = logs.read_rows(folder / run_folder.METRICS)
     assert all("val/dice" in row and "val/loss" in row for row in rows if "train/loss" not in row)
     assert all(np.isfinite(value) for row in rows for value in row.values())
-    (row,) = json.loads((folder / checkpoint.SUMMARY).read_text())["test"].values()
-    assert "dice_background" in said[-3]  # the table
+    (row,) = json.loads((folder / run_folder.SUMMARY).read_text())["test"].values()
+    assert "dice_background" in lines[-3]  # the table
 
-    segment = jax.jit(segmenter(folder))
-    truth = load(folder)[0].dataset.test.samples.arrays
-    found = np.stack([segment(x) for x in truth.image])
-    assert found.shape == (6, 16, 16)
-    expected_dice = metrics.dice(found, truth.label.astype(int), num_classes=5)
+    segment = jax.jit(load_segmenter(folder))
+    truth = load_run(folder).dataset.test.samples.arrays
+    label_maps = np.stack([segment(x) for x in truth.image])
+    assert label_maps.shape == (6, 16, 16)
+    expected_dice = metrics.dice(label_maps, truth.label.astype(int), num_classes=5)
     for name, expected in zip(DICE[1:], expected_dice.T, strict=True):
         if np.isnan(expected).all():
             assert name not in row
@@ -307,10 +296,10 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
 
     # of what another network reconstructs
     other, variables = init(jax.random.key(0), Net("instance"), np.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
-    scorer = Scorer(other, Objective({}, ()), simulated(denoising()), names=("psnr", "dice"), segment=segmenter(folder))
-    scores, input_scores = scorer.run(
-        variables, data.in_memory(truth), np.array([[0.0], [1.0]], np.float32), jax.random.key(0)
-    )
+    task, names = (Objective({}, ()), simulated(denoising())), ("psnr", "dice")
+    scorer = Scorer(other, *task, names=names, segment=load_segmenter(folder))
+    ends = np.array([[0.0], [1.0]], np.float32)
+    scores, input_scores = scorer.run(variables, data.in_memory(truth), ends, jax.random.key(0))
     assert scores["dice"].shape == (2, 6)
     np.testing.assert_allclose(input_scores["dice"], np.nanmean(expected_dice, -1), rtol=1e-5)
 
@@ -318,18 +307,18 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
         InputError, match=r"`x_hat` must have the shape \(16, 16, 1\) that .* was trained on, got \(24, 16, 1\)"
     ):
         segment(np.zeros((24, 16, 1), np.float32))
-    checkpoint.write_json(folder / checkpoint.CONFIG, default_config().to_dict())
+    run_folder.write_json(folder / run_folder.CONFIG, default_config().to_dict())
     with pytest.raises(InputError, match="must hold a run of config.task.name \"segmentation\", got 'csmri'"):
-        segmenter(folder)
+        load_segmenter(folder)
 
 
 def test_what_is_no_run_is_not_loaded(tmp_path):
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
         load(tmp_path)
-    (tmp_path / checkpoint.CONFIG).write_text("{}")
+    (tmp_path / run_folder.CONFIG).write_text("{}")
     with pytest.raises(InputError, match="holds no run that was trained"):
         load(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.CONFIG]
+    assert [path.name for path in tmp_path.iterdir()] == [run_folder.CONFIG]
 
 
 def test_checkpoints_hold_everything(settings, uninterrupted):
@@ -354,7 +343,7 @@ def test_the_best_checkpoint_stays(settings, tmp_path):
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(settings, tmp_path):
     hot = changed(settings, train__learning_rate=1e30, train__save_every=1, train__steps=40)
     with pytest.raises(Diverged, match=r"not finite at step \d+ .*step \d+ is the last good one.*learning_rate"):
-        train.run(hot, tmp_path / "run", say=lambda line: None)
+        train.train(hot, tmp_path / "run", say=lambda line: None)
     state = final_state(hot, tmp_path / "run")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
@@ -371,16 +360,16 @@ def test_longer_runs_go_on(settings, uninterrupted, tmp_path):
 
 def test_dry_run_writes_nothing(settings, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = []
-    train.dry_run(settings, say=said.append)
-    text = "\n".join(said)
+    lines = []
+    train.dry_run(settings, say=lines.append)
+    text = "\n".join(lines)
     assert list(tmp_path.iterdir()) == []
     for part in ("parameters", "10 training, 3 validation, 4 test images of 16 x 16", "s a step", "GiB"):
         assert part in text
 
 
 def test_black_images_neither_stop_a_run_nor_spoil_its_figures(settings, tmp_path):
-    """A black image without noise is matched exactly by a network with instance norm: its PSNR is infinite."""
+    """A black image without noise is automatic exactly by a network with instance norm: its PSNR is infinite."""
     config = changed(settings, task__sigma=0.0, model__norm="instance", train__steps=2)
     with config.unlocked():
         for split in ("train", "val", "test"):
@@ -388,6 +377,6 @@ def test_black_images_neither_stop_a_run_nor_spoil_its_figures(settings, tmp_pat
             images[::2] = 0
             np.save(tmp_path / f"{split}.npy", images)
             config.data[split] = str(tmp_path / f"{split}.npy")
-    assert train.run(config, tmp_path / "run", say=lambda line: None)
-    for row in json.loads((tmp_path / "run" / checkpoint.SUMMARY).read_text())["test"].values():
+    assert train.train(config, tmp_path / "run", say=lambda line: None)
+    for row in json.loads((tmp_path / "run" / run_folder.SUMMARY).read_text())["test"].values():
         assert all(np.isfinite(value) for value in row.values())

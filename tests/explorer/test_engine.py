@@ -19,9 +19,8 @@ from hyperrecon_jax.explorer import measurement, volume_store
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.models import model
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runs import report
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime.errors import InputError
 from tests.data.test_coils import IMAGE, relative, slow_phase, smooth_coils
 
@@ -39,11 +38,10 @@ def engine(folder):
 
 
 def test_a_reconstruction_is_that_of_the_model_and_its_scores_are_right(folder, engine):
-    experiment, state = load(folder / "run")
-    setup = experiment.setup
-    x = experiment.dataset.test.samples.arrays.image[1]
-    (y,) = scoring.observe_samples(setup.problem, experiment.key_test, Sample(jnp.asarray(x)[None]), jnp.array([1]))
-    expected = model.reconstruct(setup.model, report.variables(state), jnp.array([0.3]), setup.problem.to_net_input(y))
+    run = load_run(folder / "run")
+    x = run.dataset.test.samples.arrays.image[1]
+    (y,) = scoring.observe_samples(run.problem, run.keys.test, Sample(jnp.asarray(x)[None]), jnp.array([1]))
+    expected = model.reconstruct(run.model, run.variables, jnp.array([0.3]), run.problem.to_net_input(y))
     image, info = engine.reconstruct("test", 1, [0.3])
     np.testing.assert_allclose(image, expected[..., 0], atol=1e-5)
     difference = image - x[..., 0]
@@ -308,7 +306,7 @@ def test_three_losses_and_runs_with_nothing_to_move(folder):
         "loss": {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)},
         "train": {"steps": 1, "batch": 4},
     }
-    train.run(complete(three), folder / "three", say=lambda _: None)
+    train.train(complete(three), folder / "three", say=lambda _: None)
     engine = Engine(folder / "three")
     assert [(lam["low"], lam["high"]) for lam in engine.describe()["lams"]] == [
         ("total variation + MAE", "J"),
@@ -316,12 +314,12 @@ def test_three_losses_and_runs_with_nothing_to_move(folder):
     ]
     assert engine.reconstruct("test", 0, [0.5, 0.5])[0].shape == (16, 16)
     members = {**settings, "model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "ensemble", "axes": ((0.1, 0.7),)}}
-    train.run(complete(members), folder / "members", say=lambda _: None)
+    train.train(complete(members), folder / "members", say=lambda _: None)
     engine = Engine(folder / "members")
     assert sorted(engine.select_diverse("test", 0, 6)[0]) == [[0.1], [0.7]]
     ssim = [engine.reconstruct("test", 0, [lam])[1]["metrics"]["ssim"] for lam in (0.1, 0.7)]
     np.testing.assert_allclose(engine.find_best("test", 0, "ssim")[1], max(ssim), rtol=1e-5)
     fixed = {**settings, "model": {"width": 2, "hyper_width": 0}, "lam": {"sampling": "constant", "value": (0.5,)}}
-    train.run(complete(fixed), folder / "fixed", say=lambda _: None)
+    train.train(complete(fixed), folder / "fixed", say=lambda _: None)
     with pytest.raises(InputError, match="nothing to move"):
         Engine(folder / "fixed")

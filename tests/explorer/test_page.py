@@ -223,7 +223,7 @@ def landscape(folder):
     settings = json.loads((folder / "run" / "config.json").read_text())
     settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
     with small_networks():
-        train.run(complete(settings), folder / "three", say=lambda _: None)
+        train.train(complete(settings), folder / "three", say=lambda _: None)
         evaluate(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
         return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
 

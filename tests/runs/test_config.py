@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.runs import checkpoint, config
+from hyperrecon_jax.runs import config, run_folder
 from hyperrecon_jax.runtime.errors import InputError
 
 FILES = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -22,7 +22,7 @@ def nested(key, value):
 
 
 def set_to(key, value, **others):
-    """Settings with one key replaced, and others given as `group__name`."""
+    """Settings with one key replaced, and others by `group__name`."""
     settings = nested(key, value)
     for name, other in others.items():
         group, name = name.split("__")
@@ -30,21 +30,21 @@ def set_to(key, value, **others):
     return config.complete(settings)
 
 
-def test_nothing_given_is_the_default():
+def test_no_settings_give_the_default():
     assert config.complete({}).to_dict() == config.default_config().to_dict()
     assert config.complete(config.default_config()).to_dict() == config.default_config().to_dict()
 
 
-def test_what_is_given_replaces_a_default_and_nothing_else():
+def test_a_setting_replaces_its_default_and_nothing_else():
     changed = config.flatten(set_to("train.batch", 16))
     default = config.flatten(config.default_config())
     assert {key: value for key, value in changed.items() if value != default[key]} == {"train.batch": 16}
 
 
-def test_the_given_settings_are_not_changed():
-    given = {"train": {"learning_rate": 1}, "loss": {"scales": [1, 1]}}
-    config.complete(given)
-    assert given == {"train": {"learning_rate": 1}, "loss": {"scales": [1, 1]}}
+def test_the_settings_of_the_caller_are_not_changed():
+    settings = {"train": {"learning_rate": 1}, "loss": {"scales": [1, 1]}}
+    config.complete(settings)
+    assert settings == {"train": {"learning_rate": 1}, "loss": {"scales": [1, 1]}}
 
 
 def test_default_config_is_locked():
@@ -71,7 +71,7 @@ def test_unknown_keys_are_named_with_the_nearest(key, hint):
 
 
 @pytest.mark.parametrize(
-    ("key", "given", "kept"),
+    ("key", "value", "expected"),
     [
         ("train.learning_rate", 1, 1.0),
         ("loss.scales", [2, 3.0], (2, 3.0)),
@@ -79,10 +79,10 @@ def test_unknown_keys_are_named_with_the_nearest(key, hint):
         ("model.residual", False, False),
     ],
 )
-def test_kindred_types_are_taken(key, given, kept):
-    value = config.flatten(set_to(key, given, train__batch=2))[key]
-    assert value == kept
-    assert type(value) is type(kept)
+def test_similar_types_are_converted(key, value, expected):
+    converted = config.flatten(set_to(key, value, train__batch=2))[key]
+    assert converted == expected
+    assert type(converted) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_other_types_are_refused(key, value):
         ("loss.scales", (1.0, 0.0), "numbers above 0"),
         ("loss.scales", (1.0, "a"), "numbers above 0"),
         ("loss.terms", ("mae", "vgg"), "among mae, mse"),
-        ("loss.terms", ("mae", "mae"), "terms of which none comes twice"),
+        ("loss.terms", ("mae", "mae"), "terms that differ from one another"),
         ("loss.ground_truth", 0, "of type bool"),
         ("loss.pilot_steps", 0, "at least 1"),
         ("dhs.rank", "best", "one of absolute, relative"),
@@ -184,18 +184,18 @@ def test_film_needs_a_norm():
     assert set_to("model.conditioning", "film", model__norm="batch").model.conditioning == "film"
 
 
-def test_a_run_of_before_there_was_a_choice_has_the_papers_hypernetwork(tmp_path):
+def test_a_run_of_an_older_version_has_the_papers_hypernetwork(tmp_path):
     papers = config.paper_config("L").to_dict()
     settings = json.loads(json.dumps(papers))
     for key in ("conditioning", "rank", "encoding"):
         del settings["model"][key]
-    checkpoint.write_json(tmp_path / checkpoint.CONFIG, settings)
-    found = checkpoint.read_settings(tmp_path)
-    assert config.differences(found, papers) == []
-    assert config.complete(found).model.conditioning == "dense"
-    assert checkpoint.begun(tmp_path, papers, config.differences)
+    run_folder.write_json(tmp_path / run_folder.CONFIG, settings)
+    stored = run_folder.read_settings(tmp_path)
+    assert config.differences(stored, papers) == []
+    assert config.complete(stored).model.conditioning == "dense"
+    assert run_folder.can_resume(tmp_path, papers, config.differences)
     with pytest.raises(InputError, match=r"another experiment: model\.conditioning \('dense' there, 'low_rank' here\)"):
-        checkpoint.begun(tmp_path, config.complete({"model": {"norm": "batch"}}).to_dict(), config.differences)
+        run_folder.can_resume(tmp_path, config.complete({"model": {"norm": "batch"}}).to_dict(), config.differences)
 
 
 SEGMENTATION = {
@@ -274,16 +274,16 @@ def test_amortized_optimization_takes_no_supervised_term():
 
 
 def test_uniform_variants_follow_the_batch():
-    """And all of the batch, given or not, is one experiment."""
+    """Whether the whole batch is stated or not, the experiment is the same."""
     for name, variant in (("ao_quickstart", "uhs"), ("paper_csmri_ao_8x", "S-uhs")):
         path = next(path for path in FILES if path.stem == name)
-        made = load(path).get_config(variant)
-        made.train.batch = 4
-        kept = config.complete(made)
-        assert kept.dhs.keep is None
-        with made.unlocked():
-            made.dhs.keep = 4
-        assert config.differences(kept.to_dict(), config.complete(made).to_dict()) == []
+        variant_config = load(path).get_config(variant)
+        variant_config.train.batch = 4
+        complete = config.complete(variant_config)
+        assert complete.dhs.keep is None
+        with variant_config.unlocked():
+            variant_config.dhs.keep = 4
+        assert config.differences(complete.to_dict(), config.complete(variant_config).to_dict()) == []
 
 
 @pytest.mark.parametrize("name", ["csmri_supervised_4x", "csmri_supervised_8x", "denoise", "superres"])
@@ -296,7 +296,7 @@ def test_baselines_differ_from_what_they_are_compared_with_in_their_networks_alo
     assert keys == {"lam.sampling", "lam.axes", "model.hyper_width"}
 
 
-def test_keep_need_not_be_given():
+def test_keep_is_optional():
     assert config.complete({}).dhs.keep is None
     assert config.complete(json.loads(json.dumps(config.default_config().to_dict()))).dhs.keep is None
     assert set_to("dhs.keep", 32).dhs.keep == 32  # uniform sampling, whatever the terms
@@ -305,8 +305,8 @@ def test_keep_need_not_be_given():
 
 @pytest.mark.parametrize("terms", [("mae",), ("mae", "total_variation"), ("data_consistency", "total_variation")])
 def test_automatic_scales_need_losses_that_have_a_value_alone(terms):
-    """One loss has no scale; a prior alone comes to nothing; and without ground truth it is said that there is none."""
-    with pytest.raises(InputError, match=r"config\.loss\.scales must be numbers, unless all of two terms or more compare"):
+    """One loss needs no scale, a prior alone goes to 0, and without ground truth the settings must say so."""
+    with pytest.raises(InputError, match=r"config\.loss\.scales must be numbers, unless two terms or more all compare"):
         set_to("loss.scales", ("auto",), loss__terms=terms)
 
 
@@ -326,22 +326,22 @@ AXES = {"lam__sampling": "ensemble", "model__hyper_width": 0}
     ],
 )
 def test_an_ensemble_is_of_plain_networks_on_a_grid(key, value, expected):
-    given = {"lam__axes": ((0.0, 1.0),), **AXES}
-    given.pop(key.replace(".", "__"), None)
+    settings = {"lam__axes": ((0.0, 1.0),), **AXES}
+    settings.pop(key.replace(".", "__"), None)
     with pytest.raises(InputError, match=rf"^config\.{key} must be {expected}"):
-        set_to(key, value, **given)
+        set_to(key, value, **settings)
 
 
 def test_axes_are_the_same_from_a_file_and_from_a_command_line():
-    given = set_to("lam.axes", ((0.0, 0.5, 1.0),), **AXES)
-    kept = config.complete(json.loads(json.dumps(given.to_dict())))
-    assert kept.lam.axes == ((0.0, 0.5, 1.0),)
-    assert config.differences(given.to_dict(), kept.to_dict()) == []
+    settings = set_to("lam.axes", ((0.0, 0.5, 1.0),), **AXES)
+    loaded = config.complete(json.loads(json.dumps(settings.to_dict())))
+    assert loaded.lam.axes == ((0.0, 0.5, 1.0),)
+    assert config.differences(settings.to_dict(), loaded.to_dict()) == []
 
 
-@pytest.mark.parametrize("given", ["auto", ("auto",), ["auto"]])
-def test_automatic_scales(given):
-    priors = {**PRIORS, "loss__scales": given, "loss__ground_truth": False}
+@pytest.mark.parametrize("scales", ["auto", ("auto",), ["auto"]])
+def test_automatic_scales(scales):
+    priors = {**PRIORS, "loss__scales": scales, "loss__ground_truth": False}
     assert set_to("train.steps", 3, **priors).loss.scales == config.AUTO
 
 
@@ -354,17 +354,17 @@ def load(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_files_hold_experiments(path):
-    """Each as it is and, where it has variants, in each of them: those it tells of, and those that its docstring names."""
+    """Each file and each of its variants: those that its error message lists, and those that its docstring names."""
     module = load(path)
     default = config.complete(module.get_config()).to_dict()
     if inspect.signature(module.get_config).parameters:
         with pytest.raises(InputError, match="variant must be one of .*; got 'XL'") as refusal:
             module.get_config("XL")
-        told = re.search("one of (.*);", str(refusal.value))[1].split(", ")
-        names = {*told, *re.findall(rf"configs/{path.name}:(\S+)", module.__doc__)}
-        made = [config.complete(module.get_config(name)).to_dict() for name in sorted(names)]
-        assert default in made
-        assert all(a != b for i, a in enumerate(made) for b in made[:i])
+        variants = re.search("one of (.*);", str(refusal.value))[1].split(", ")
+        names = {*variants, *re.findall(rf"configs/{path.name}:(\S+)", module.__doc__)}
+        configs = [config.complete(module.get_config(name)).to_dict() for name in sorted(names)]
+        assert default in configs
+        assert all(a != b for i, a in enumerate(configs) for b in configs[:i])
 
 
 def test_there_are_files():

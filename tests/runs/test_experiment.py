@@ -7,6 +7,7 @@ import pytest
 from hyperrecon_jax.models.hyperparams import coefficients
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build, reported_lams, with_scales
+from hyperrecon_jax.runs.task import make_task_scorer
 
 TERMS = ("data_consistency", "weight_l1", "total_variation", "wavelet_l1")
 
@@ -43,9 +44,9 @@ def test_scales_may_come_later(tmp_path):
     assert doubled.setup.objective.scales == (2.0, 4.0)
     assert experiment.setup.objective.scales == (1.0, 1.0)
     variables = {"params": experiment.state.params, "batch_stats": experiment.state.batch_stats}
-    ends = np.array([[0.0], [1.0]], np.float32)
-    losses, others = (
-        one.score.run(variables, experiment.dataset.test.samples, ends, jax.random.key(0))[0]["loss"]
-        for one in (experiment, doubled)
+    samples, ends, key = experiment.dataset.test.samples, np.array([[0.0], [1.0]], np.float32), jax.random.key(0)
+    losses, doubled_losses = (
+        make_task_scorer(config, setup.model, setup.problem, setup.objective).run(variables, samples, ends, key)[0]["loss"]
+        for config, setup in ((experiment.config, experiment.setup), (doubled.config, doubled.setup))
     )
-    np.testing.assert_allclose(others, losses * np.array([[2.0], [4.0]]), rtol=1e-5)
+    np.testing.assert_allclose(doubled_losses, losses * np.array([[2.0], [4.0]]), rtol=1e-5)

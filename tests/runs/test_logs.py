@@ -32,13 +32,13 @@ def test_a_row_holds_step_seconds_and_values(tmp_path):
     assert 0 <= rows[0]["seconds"] <= rows[1]["seconds"] < 10
 
 
-def test_what_makes_no_image_has_no_psnr(tmp_path, capsys):
+def test_a_task_without_images_has_no_psnr(tmp_path, capsys):
     write(tmp_path, rows=[(1, "train", {"loss": 0.5}), (2, "train", {"loss": 0.25})])
-    assert "loss 0.2500" in (told := capsys.readouterr().err)
-    assert "PSNR" not in told
+    assert "loss 0.2500" in (progress := capsys.readouterr().err)
+    assert "PSNR" not in progress
 
 
-def test_what_was_written_is_on_the_disk_at_once(tmp_path):
+def test_a_row_is_on_the_disk_at_once(tmp_path):
     with logs.open_logs(tmp_path / "metrics.jsonl", tmp_path / "events", first=0, steps=4, batch=2) as put:
         put(1, "train", TRAIN)
         assert len(logs.read_rows(tmp_path / "metrics.jsonl")) == 1
@@ -59,22 +59,22 @@ def test_rows_beyond_the_restored_step_are_dropped_and_seconds_go_on(tmp_path):
 
 def test_lambdas_are_a_line_a_step_and_go_on_where_the_checkpoint_is(tmp_path):
     file = tmp_path / "dhs.jsonl"
-    assert logs.drop_after(0, file, needs=("step",)) == []
+    assert logs.drop_after(0, file, required=("step",)) == []
     assert not file.exists()
     used = np.arange(12, dtype=np.float32).reshape(3, 2, 2) / 16
     logs.write_lambdas(file, 3, used)
-    rows = logs.read_rows(file, needs=("step",))
+    rows = logs.read_rows(file, required=("step",))
     assert [row["step"] for row in rows] == [1, 2, 3]
     np.testing.assert_allclose([row["lams"] for row in rows], used, atol=1e-4)
-    assert logs.drop_after(2, file, needs=("step",)) == rows[:2]
+    assert logs.drop_after(2, file, required=("step",)) == rows[:2]
     logs.write_lambdas(file, 3, used[2:])
-    assert logs.read_rows(file, needs=("step",)) == rows
+    assert logs.read_rows(file, required=("step",)) == rows
 
 
 @pytest.mark.parametrize("end", [b'{"step": 2, "sec', b'{"step": 2, "seconds": 1.0, "train/loss": 0.1', b"\0\0\0", b"\xff"])
 def test_a_last_line_that_was_cut_off_is_survived(tmp_path, end):
-    whole = json.dumps({"step": 1, "seconds": 1.0, "train/loss": 1.0}) + "\n"
-    (tmp_path / "metrics.jsonl").write_bytes(whole.encode() + end)
+    complete_line = json.dumps({"step": 1, "seconds": 1.0, "train/loss": 1.0}) + "\n"
+    (tmp_path / "metrics.jsonl").write_bytes(complete_line.encode() + end)
     assert [row["step"] for row in logs.read_rows(tmp_path / "metrics.jsonl")] == [1]
     rows = write(tmp_path, first=1, rows=[(2, "train", TRAIN)])
     assert [row["step"] for row in rows] == [1, 2]

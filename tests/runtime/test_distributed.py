@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec
 
 from hyperrecon_jax.commands import evaluate, train
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import checkpoint, run_folder
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.load import load_state
 from hyperrecon_jax.runtime import mesh as placement
 from hyperrecon_jax.training import step
 from tests.runtime.processes import free_port, run_in_two_processes, start_process, wait_for_processes
@@ -50,7 +50,7 @@ def single_workdir(settings, tmp_path_factory):
     """The run of one process with two devices."""
     workdir = tmp_path_factory.mktemp("single") / "run"
     with small_networks():
-        assert train.run(settings[1], workdir, say=lambda _: None)
+        assert train.train(settings[1], workdir, say=lambda _: None)
     return workdir
 
 
@@ -63,20 +63,20 @@ def two_processes(settings, tmp_path_factory):
 
 def state(workdir):
     with small_networks():
-        return jax.device_get(load(workdir)[1])
+        return jax.device_get(load_state(workdir)[1])
 
 
 def rows(workdir):
-    lines = (workdir / checkpoint.METRICS).read_text().splitlines()
+    lines = (workdir / run_folder.METRICS).read_text().splitlines()
     return [{**json.loads(line), "seconds": 0} for line in lines]
 
 
 def assert_same_run(workdir, other):
     """Check that two runs have the same results, bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, state(workdir), state(other))
-    a, b = (checkpoint.read_json(folder / checkpoint.SUMMARY) for folder in (workdir, other))
+    a, b = (run_folder.read_json(folder / run_folder.SUMMARY) for folder in (workdir, other))
     assert a["test"] == b["test"]
-    assert (workdir / checkpoint.LAMBDAS).read_text() == (other / checkpoint.LAMBDAS).read_text()
+    assert (workdir / run_folder.LAMBDAS).read_text() == (other / run_folder.LAMBDAS).read_text()
 
 
 def test_two_processes_train_as_one_process_does(single_workdir, two_processes):
@@ -104,7 +104,7 @@ def test_a_killed_and_a_stopped_run_resume_with_the_same_results(settings, singl
     first, second = run_in_two_processes(*command, signal=signal.SIGTERM, signal_step=10, timeout=300)
     assert (first[0], second[0]) == (130, 130)
     assert "streamed from the host" in first[1]
-    assert re.search("Going on from step [48].", first[1])
+    assert re.search("Resuming from step [48].", first[1])
     assert "Interrupted at step" in first[1]
     assert "Stopping after this step" in second[2]
     assert "Stopping after this step" not in first[2]
@@ -114,8 +114,8 @@ def test_a_killed_and_a_stopped_run_resume_with_the_same_results(settings, singl
 
     lines = []
     with small_networks():
-        assert train.run(settings[1], workdir, say=lines.append)
-    assert f"Going on from step {stopped}." in lines
+        assert train.train(settings[1], workdir, say=lines.append)
+    assert f"Resuming from step {stopped}." in lines
     assert_same_run(workdir, single_workdir)
 
 

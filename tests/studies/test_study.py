@@ -76,7 +76,7 @@ def test_hyperrecon_is_compared_with_unets(study):
 def test_a_finished_study_trains_and_scores_nothing(study, config, monkeypatch):
     folder, _ = study
     lines = []
-    monkeypatch.setattr(train, "run", lambda *args, **options: pytest.fail("it must not train"))
+    monkeypatch.setattr(train, "train", lambda *args, **options: pytest.fail("it must not train"))
     assert run_study(baselines.make_plan(config, **OPTIONS), folder, say=lines.append)
     text = "\n".join(lines)
     assert text.count("finished") == 2
@@ -92,7 +92,7 @@ def test_a_further_seed_trains_alone_and_one_that_diverges_is_left_out(study, co
         calls.append(workdir.name)
         raise Diverged("NaN at step 1.")
 
-    monkeypatch.setattr(train, "run", diverging)
+    monkeypatch.setattr(train, "train", diverging)
     plan = baselines.make_plan(config, **{**OPTIONS, "seeds": 2})
     with pytest.raises(Diverged, match=r"hyperrecon-1: NaN at step 1\. unets-1: NaN at step 1\."):
         run_study(plan, folder, say=lambda _: None)

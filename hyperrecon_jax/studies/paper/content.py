@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from hyperrecon_jax.runs import checkpoint, logs
+from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.studies.paper import pictures, tables, texts, verdicts
 from hyperrecon_jax.studies.paper.numbers import Numbers
 from hyperrecon_jax.studies.paper.scale import FIGURES, Scale
@@ -32,7 +32,7 @@ def make_content(scale: Scale, out: Path, numbers: Numbers, failures: Sequence[s
         The variables of the template `report.html`. Those with a value for each figure have the keys of `scale.FIGURES`.
     """
     folder = out / "figures"
-    with checkpoint.writing(folder):
+    with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         figure_pictures = pictures.draw_all(scale, out)
     command = f"python -m bin.study --plan configs/plans/reproduce.py:{scale.name} --out {out}"

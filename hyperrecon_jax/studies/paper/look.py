@@ -26,10 +26,9 @@ from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.physics.operators import magnitude
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runs import checkpoint, report
-from hyperrecon_jax.runs.experiment import Experiment, load
+from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.runs.load import TrainedRun, load_run
 from hyperrecon_jax.runtime import files
-from hyperrecon_jax.training.step import TrainState
 
 MEASURED = 24  # test slices, evenly spaced in the split
 OBJECT = 0.05  # intensity above which a pixel of the truth belongs to the object
@@ -43,23 +42,23 @@ def measure_looks(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.nda
         hyperrecon: a run of the same task.
         file: path of the .npz file.
     """
-    steps = [checkpoint.steps_reported(folder) for folder in (unets, hyperrecon)]
+    steps = [run_folder.steps_reported(folder) for folder in (unets, hyperrecon)]
     if file.exists():
         with np.load(file) as arrays:
             if arrays["steps"].tolist() == steps:
                 return dict(arrays)
     arrays = _measure(unets, hyperrecon) | {"steps": np.array(steps)}
-    with checkpoint.writing(file.parent), files.atomic_write(file) as partial, partial.open("wb") as stream:
+    with run_folder.explain_write_errors(file.parent), files.atomic_write(file) as partial, partial.open("wb") as stream:
         np.savez(stream, **arrays)
     return arrays
 
 
 def _measure(unets: Path, hyperrecon: Path) -> dict[str, np.ndarray]:
     """The arrays of the file, without the steps."""
-    experiment, state = load(unets)
-    lams = np.asarray(experiment.setup.model.members, np.float32)
-    _, _, unets_hat = _reconstruct(experiment, state, lams)
-    samples, net_input, hyperrecon_hat = _reconstruct(*load(hyperrecon), lams)
+    ensemble = load_run(unets)
+    lams = np.asarray(ensemble.model.members, np.float32)
+    _, _, unets_hat = _reconstruct(ensemble, lams)
+    samples, net_input, hyperrecon_hat = _reconstruct(load_run(hyperrecon), lams)
     truth, x_hat = samples.image[..., 0], np.stack([unets_hat, hyperrecon_hat])
     largest = int((truth > OBJECT).sum((-2, -1)).argmax())  # the slice that shows most of the object
     input_image = magnitude(net_input[largest])
@@ -81,13 +80,13 @@ def _measure(unets: Path, hyperrecon: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _reconstruct(experiment: Experiment, state: TrainState, lams: np.ndarray) -> tuple[Sample, jax.Array, np.ndarray]:
+def _reconstruct(trained: TrainedRun, lams: np.ndarray) -> tuple[Sample, jax.Array, np.ndarray]:
     """Some test slices of a run, their network inputs, and their reconstructions `(l, n, h, w)`."""
-    split = experiment.dataset.test.samples
+    split = trained.dataset.test.samples
     index = evenly_spaced(split.size, MEASURED)
     samples = subset(split, index).take(np.arange(len(index)))
-    net_input = scoring.make_net_inputs(experiment.setup.problem, experiment.key_test, samples, index)
-    x_hat = scoring.reconstruct_at_lambdas(experiment.setup.model, report.variables(state), net_input, lams)
+    net_input = scoring.make_net_inputs(trained.problem, trained.keys.test, samples, index)
+    x_hat = scoring.reconstruct_at_lambdas(trained.model, trained.variables, net_input, lams)
     return samples, net_input, np.asarray(x_hat)[..., 0]
 
 

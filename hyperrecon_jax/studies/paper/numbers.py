@@ -25,7 +25,7 @@ from hyperrecon_jax.commands import compare
 from hyperrecon_jax.commands.evaluate import RESULTS, SCORES
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.models.model import count_parameters
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import HYPER_WIDTHS, paper_config
 from hyperrecon_jax.runs.experiment import make_model
 from hyperrecon_jax.studies.dhs import best_quarter, landscape
@@ -42,7 +42,7 @@ def read_scores(scale: Scale, out: Path, name: str, folder: str = "evaluation") 
     for piece in scale.pieces:
         for evaluation in piece.evaluations:
             run = out / name
-            if (piece.name, evaluation.folder) == (name, folder) and checkpoint.steps_reported(run):
+            if (piece.name, evaluation.folder) == (name, folder) and run_folder.steps_reported(run):
                 return scores.load(run / folder / SCORES) if is_evaluated(run, evaluation) else None
     return None
 
@@ -72,7 +72,7 @@ def _supervised(scale: Scale, out: Path, task: str) -> Numbers | None:
     if unets is None or read_scores(scale, out, f"{task}-L") is None or not file.exists():
         return None
     summary = scores.summarize(unets)
-    gap = next(gap for gap in checkpoint.read_json(file)["gaps"] if gap["of"] == f"{task}-L")
+    gap = next(gap for gap in run_folder.read_json(file)["gaps"] if gap["of"] == f"{task}-L")
     metrics = [name for name in compare.METRICS if name in gap]
     return {
         "lambdas": [lam[0] for lam in gap["lambdas"]],
@@ -142,7 +142,7 @@ def _without_ground_truth(scale: Scale, out: Path) -> Numbers:
 
 def _histogram(out: Path) -> Numbers | None:
     """Where in the square DHS trained."""
-    arrays = _load_arrays(out / AO_LARGE / checkpoint.HISTOGRAM)
+    arrays = _load_arrays(out / AO_LARGE / run_folder.HISTOGRAM)
     if arrays is None:
         return None
     counts = arrays["counts"]
@@ -164,8 +164,8 @@ def _pairs(scale: Scale, out: Path) -> list[Numbers] | None:
     """The two good reconstructions that differ most, for each slice of Fig. 7."""
     if read_scores(scale, out, AO_LARGE, "diverse") is None:
         return None
-    pairs = checkpoint.read_json(out / AO_LARGE / "diverse" / RESULTS)["diverse_pairs"]
-    size = checkpoint.read_settings(out / AO_LARGE)["data"]["size"]
+    pairs = run_folder.read_json(out / AO_LARGE / "diverse" / RESULTS)["diverse_pairs"]
+    size = run_folder.read_settings(out / AO_LARGE)["data"]["size"]
     return [{key: pair[key] for key in ("psnr", "l2_distance")} | {"pixels": size**2} for pair in pairs]
 
 

@@ -11,7 +11,7 @@ from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare
 from hyperrecon_jax.commands.evaluation_pictures import lambda_ends, lambda_title, make_curve
 from hyperrecon_jax.evaluation import scores
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.studies.baselines import TOLERANCE
 from hyperrecon_jax.studies.paper import numbers
 from hyperrecon_jax.studies.paper.numbers import read_scores
@@ -76,7 +76,7 @@ def _draw_gaps(scale: Scale, out: Path) -> list[Picture]:
     for task in scale.tasks:
         file, ds = out / f"{task}-comparison" / COMPARISON, read_scores(scale, out, f"{task}-L")
         if file.exists() and ds is not None:
-            gaps += [gap for gap in checkpoint.read_json(file)["gaps"] if gap["of"] == f"{task}-L"]
+            gaps += [gap for gap in run_folder.read_json(file)["gaps"] if gap["of"] == f"{task}-L"]
             names.append(TASKS[task])
             terms = ds.attrs["terms"].split(",")
     if not gaps or terms is None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hyperrecon_jax.runs import checkpoint
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.studies.paper import content, look, numbers, pages
 from hyperrecon_jax.studies.paper.scale import FIGURES, SIZES, Scale
@@ -40,10 +40,10 @@ def _report(out: Path, finished: Sequence[int], failures: Sequence[str], say: Sa
     for task in scale.tasks:
         _compare_task(scale, task, out, say=say)
     values = numbers.gather(scale, out)
-    with checkpoint.writing(out):
+    with run_folder.explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_json(out / NUMBERS, values)
-    with checkpoint.writing(out / REPORT):
+        run_folder.write_json(out / NUMBERS, values)
+    with run_folder.explain_write_errors(out / REPORT):
         page, pdf = pages.write(content.make_content(scale, out, values, failures), out / REPORT)
     printed = f"and as {pdf}" if pdf else "without a PDF: no Chromium here could print the page. Any browser can"
     say(f"\nThe report is in {page}, {printed}; the numbers behind it are in {out / NUMBERS}.")

@@ -64,19 +64,19 @@ def study(scale, tmp_path_factory):
     out, lines = tmp_path_factory.mktemp("study") / "out", []
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(style.PAPER, "savefig.dpi", 40)
-        run, calls = train.run, []
+        run, calls = train.train, []
 
         def interrupted(config, folder, **options):
             calls.append(folder.name)
             return False if len(calls) > 2 else run(config, folder, **options)
 
-        patched.setattr(train, "run", interrupted)
+        patched.setattr(train, "train", interrupted)
         plan = make_plan(scale)
         assert not run_study(plan, out, say=lines.append)
         assert calls == ["segmenter", "csmri-L", "csmri-unets"]
         assert not (out / "report").exists()
         calls.clear()
-        patched.setattr(train, "run", lambda *args, **options: calls.append(args[1].name) or run(*args, **options))
+        patched.setattr(train, "train", lambda *args, **options: calls.append(args[1].name) or run(*args, **options))
         lines.append("again")
         assert run_study(plan, out, say=lines.append)
         assert calls == ["csmri-unets", "ao-L-dhs-0"]  # what was finished is used again
@@ -168,7 +168,7 @@ def test_without_a_browser_there_is_no_pdf(scale, tmp_path, monkeypatch):
 def test_only_does_what_a_figure_needs_and_the_report_says_what_is_missing(study, scale, tmp_path, monkeypatch):
     out, calls = tmp_path / "out", []
     shutil.copytree(study[0] / "ao-L-dhs-0", out / "ao-L-dhs-0")
-    monkeypatch.setattr(train, "run", lambda config, folder, **options: calls.append(folder.name))
+    monkeypatch.setattr(train, "train", lambda config, folder, **options: calls.append(folder.name))
     monkeypatch.setattr(pages, "BROWSERS", ())
     lines, plan = [], make_plan(scale)
     assert run_study(plan, out, only=["fig7"], say=lines.append)
@@ -192,7 +192,7 @@ def test_a_training_that_diverges_is_reported_and_the_others_go_on(scale, tmp_pa
             raise Diverged("NaN at step 1.")
         return True
 
-    monkeypatch.setattr(train, "run", diverging)
+    monkeypatch.setattr(train, "train", diverging)
     monkeypatch.setattr(pages, "BROWSERS", ())
     pieces = (scale.pieces[1], scale.pieces[0])
     with pytest.raises(Diverged, match="csmri-L: NaN at step 1."):

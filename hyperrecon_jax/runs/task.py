@@ -1,0 +1,107 @@
+"""The task that the settings describe: how an image is measured (`Problem`), what is minimised (`Objective`), scores."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from hyperrecon_jax.evaluation.scoring import Scorer
+from hyperrecon_jax.losses.metric_table import DICE, FULL_REFERENCE
+from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values
+from hyperrecon_jax.models.model import Model
+from hyperrecon_jax.physics import masks, operators
+from hyperrecon_jax.physics.problem import Problem, measured, simulated
+from hyperrecon_jax.physics.sample import LABELS, Coils, Sample
+from hyperrecon_jax.runs.config import AUTO
+from hyperrecon_jax.runtime.errors import InputError
+
+
+def make_task(config: ConfigDict, shape: tuple[int, int]) -> tuple[Problem, Objective]:
+    """The problem of `config.task` and the objective of `config.loss`, for images of a shape `(h, w)`.
+
+    Automatic loss scales are 1 until they are determined.
+
+    Raises:
+        InputError: if images of that shape do not fit the task, the loss terms or the metrics.
+    """
+    problem = make_problem(config, shape)
+    scales = (1.0,) * len(config.loss.terms) if config.loss.scales == AUTO else config.loss.scales
+    objective = Objective(make_terms(config.loss.terms, problem), scales)
+    _check_shapes(config, shape, problem, objective)
+    return problem, objective
+
+
+def make_problem(config: ConfigDict, shape: tuple[int, int], *, coils: int | None = None) -> Problem:
+    """The problem of `config.task` for images of a shape `(h, w)`.
+
+    Args:
+        config: settings.
+        shape: `(h, w)`.
+        coils: how many coils measured the samples' k-space, 0 for samples that are images; None: as `config.data` says.
+
+    Raises:
+        InputError: if the task cannot have such images.
+    """
+    task = config.task
+    if task.name == "csmri":
+        return _make_csmri(config, shape, config.data.coils if coils is None else coils)
+    if task.name == "segmentation":  # of clean images (Sec. V-E.1)
+        return simulated(operators.denoising())
+    if task.name == "denoising":
+        operator = operators.denoising()
+    else:
+        if shape[0] % task.factor or shape[1] % task.factor:
+            raise InputError(
+                f"config.task.factor must divide the image's sides, {shape[0]} x {shape[1]}, got {task.factor}."
+            )
+        operator = operators.super_resolution(factor=task.factor)
+    noise = operators.awgn if task.noise == "gaussian" else operators.rician
+    return simulated(operator, partial(noise, sigma=task.sigma))
+
+
+def make_mask(config: ConfigDict, shape: tuple[int, int]) -> jax.Array:
+    """Where `config.task` samples k-space, `(h, w)`, zero frequency in the corner."""
+    task = config.task
+    return jnp.asarray(masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed))
+
+
+def label_map(logits: jax.Array) -> jax.Array:
+    """The most likely label of each pixel, `(*b, h, w, classes)` -> int32 `(*b, h, w)`."""
+    return jnp.argmax(logits, -1).astype(jnp.int32)
+
+
+def make_task_scorer(config: ConfigDict, model: Model, problem: Problem, objective: Objective) -> Scorer:
+    """The scorer for what a run reports: Dice scores for segmentation, otherwise the metrics of reconstructions."""
+    if config.task.name == "segmentation":
+        return Scorer(model, objective, problem, names=(*DICE, "loss"), segment=label_map)
+    return Scorer(model, objective, problem)
+
+
+def _make_csmri(config: ConfigDict, shape: tuple[int, int], coils: int) -> Problem:
+    task = config.task
+    if task.noise != "gaussian":
+        raise InputError(f'config.task.noise must be "gaussian" for k-space, got {task.noise!r}.')
+    mask = make_mask(config, shape)
+    if coils:
+        return measured(mask, sigma=task.sigma)
+    return simulated(operators.csmri(mask), lambda key, y: operators.complex_noise(key, y, mask, sigma=task.sigma))
+
+
+def _check_shapes(config: ConfigDict, shape: tuple[int, int], problem: Problem, objective: Objective) -> None:
+    """Trace the measurement, the loss terms and the metrics without computing them: images that do not fit raise there."""
+    is_segmentation = config.task.name == "segmentation"
+
+    def score(key, x_hat, sample):
+        outcome = Outcome(x_hat, sample, problem.observe(key, sample), theta={})
+        metrics = [] if is_segmentation else [metric(x_hat, sample.image) for metric in FULL_REFERENCE.values()]
+        return term_values(objective, outcome), metrics
+
+    sample = Sample(jax.ShapeDtypeStruct((*shape, 1), jnp.float32))
+    if is_segmentation:
+        sample = sample._replace(label=jax.ShapeDtypeStruct(shape, jnp.uint8))
+    if config.data.coils:
+        kspace = jax.ShapeDtypeStruct((config.data.coils, *shape), jnp.complex64)
+        sample = sample._replace(coils=Coils(kspace, kspace))
+    x_hat = jax.ShapeDtypeStruct((*shape, len(LABELS) if is_segmentation else 1), jnp.float32)
+    jax.eval_shape(score, jax.random.key(0), x_hat, sample)
