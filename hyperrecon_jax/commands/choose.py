@@ -35,6 +35,7 @@ from hyperrecon_jax.runs import checkpoint, logs, report
 from hyperrecon_jax.runs.experiment import Experiment, load, make_mask
 from hyperrecon_jax.runs.names import lam_name
 from hyperrecon_jax.runs.report import Say
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -72,7 +73,7 @@ def choose_run(
     for name in judges:
         if name not in ds:
             raise InputError(
-                f"The evaluation of {run} must have {name}: python -m bin.evaluate --run {run} --metrics {name}"
+                adapt(f"The evaluation of {run} must have {name}: hyperrecon evaluate --run {run} --metrics {name}")
             )
     begun = time.monotonic()
     variables = report.variables(state)

@@ -25,7 +25,12 @@ from hyperrecon_jax.runtime.files import atomic_write
 
 ONNX, PROGRAM = ".onnx", ".jaxexport"
 SUFFIXES = (ONNX, PROGRAM, *tensor_files.SUFFIXES)
-NEEDS = {ONNX: "onnx", ".safetensors": "safetensors", **dict.fromkeys((".pt", ".pth", ".tar"), "torch")}
+NEEDS = {
+    ONNX: "onnx",
+    PROGRAM: "flatbuffers",
+    ".safetensors": "safetensors",
+    **dict.fromkeys((".pt", ".pth", ".tar"), "torch"),
+}
 NAMES = ("torch", "ours")
 
 

@@ -14,6 +14,7 @@ from hyperrecon_jax.runs.config import FREE, complete, default_config
 from hyperrecon_jax.runs.experiment import prepared_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
@@ -90,4 +91,4 @@ def command(config: ConfigDict) -> str:
             if key in ("root", "cache"):  # wherever the command is given
                 text = os.path.abspath(os.path.expanduser(text))
             flags.append(shlex.quote(f"--config.data.{key}={text}"))
-    return " ".join(["python -m bin.train --config configs/paper_csmri_supervised_4x.py", *flags])
+    return " ".join([adapt("hyperrecon train --config paper_csmri_supervised_4x"), *flags])

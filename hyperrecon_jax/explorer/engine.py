@@ -28,6 +28,7 @@ from hyperrecon_jax.physics.problem import Problem
 from hyperrecon_jax.runs import report
 from hyperrecon_jax.runs.experiment import load
 from hyperrecon_jax.runs.names import term_name
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 METRICS = ("psnr", "ssim", "mae", "hfen")
@@ -84,6 +85,7 @@ class Engine:
         return {
             "name": self.run.resolve().name,
             "folder": str(self.run),
+            "command": adapt(f"hyperrecon explore --run {self.run}"),
             "steps": self.steps,
             "task": self.shelf.task(),
             "lams": [self._ends(k) for k in range(len(self.terms) - 1)],

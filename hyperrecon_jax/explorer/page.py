@@ -57,7 +57,7 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
         made = [_slice(engine, i, grid, bar) for i in index]
     known = {
-        "run": about | {"writable": False, "folder": "", "volumes": [engine.shelf.volume("test")]},
+        "run": about | {"writable": False, "folder": "", "command": "", "volumes": [engine.shelf.volume("test")]},
         "grid": grid,
         "slices": made,
     }

@@ -23,6 +23,7 @@ from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runs.experiment import Experiment, regions
 from hyperrecon_jax.runs.names import lam_name, lam_title
 from hyperrecon_jax.runtime import distributed
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.training.gradient import separable
 from hyperrecon_jax.training.step import TrainState, uses_dhs
 
@@ -204,11 +205,11 @@ def hint(config: ConfigDict, workdir: Path) -> str:
     if config.task.name == "segmentation":
         larger = "paper_segment"
     movable = config.model.hyper_width and config.task.name != "segmentation"
-    explore = f"python -m bin.explore --run {workdir} to move lambda and look; " if movable else ""
-    return (
+    explore = f"hyperrecon explore --run {workdir} to move lambda and look; " if movable else ""
+    return adapt(
         f"Look at {workdir / checkpoint.PICTURE}; the figures are in {workdir / checkpoint.SUMMARY}.\n"
         f"Next: {explore}tensorboard --logdir {workdir / checkpoint.TENSORBOARD} (pip install tensorboard); or the paper's"
-        f" size with python -m bin.train --config configs/{larger}.py --dry-run"
+        f" size with hyperrecon train --config {larger} --dry-run"
     )
 
 
