@@ -35,15 +35,15 @@ flags.adopt_module_key_flags(process_flags)
 
 def evaluate(folders: list[str]) -> int:
     """Evaluate a run, or compare the runs in `folders`, by the flags; returns the exit status."""
-    _check(folders)
-    from hyperrecon_jax.commands import compare, evaluate
+    if COMPARE.value:
+        return _compare(folders)
+    if folders or not RUN.value:
+        raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
+    run, data = pathlib.Path(RUN.value), _data_settings()
+    from hyperrecon_jax.commands import evaluate
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.start()
-    if COMPARE.value:
-        compare.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
-        return 0
-    run, data = pathlib.Path(RUN.value), _data_settings()
     with process_flags.joined():
         evaluate.evaluate_run(
             run,
@@ -57,22 +57,24 @@ def evaluate(folders: list[str]) -> int:
     return 0
 
 
-def _check(folders: list[str]) -> None:
-    """Raise an error if the flags contradict each other, or do not say what to evaluate."""
-    if COMPARE.value:
-        if RUN.value or len(folders) < 2:
-            raise InputError("--compare takes the folders of two runs or more: --compare RUN RUN ...")
-        return
-    if folders or not RUN.value:
-        raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
-    if DATA.value and CONFIG.value:
-        raise InputError("--data and --config both name images: give one of them.")
-    if (DATA.value or CONFIG.value) and not OUT.value:
-        raise InputError("Say where the scores of images that are not the run's own go: --out DIR.")
+def _compare(folders: list[str]) -> int:
+    """Compare the runs in `folders`; returns the exit status."""
+    if RUN.value or len(folders) < 2:
+        raise InputError("--compare takes the folders of two runs or more: --compare RUN RUN ...")
+    from hyperrecon_jax.commands import compare
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
+
+    machine.start()
+    compare.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
+    return 0
 
 
 def _data_settings() -> dict[str, Any] | None:
     """Return `config.data` of the images to score, or None for the run's own test images."""
+    if DATA.value and CONFIG.value:
+        raise InputError("--data and --config both name images: give one of them.")
+    if (DATA.value or CONFIG.value) and not OUT.value:
+        raise InputError("Say where the scores of images that are not the run's own go: --out DIR.")
     if DATA.value:
         return {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
     return CONFIG.value.to_dict()["data"] if CONFIG.value else None

@@ -15,8 +15,9 @@ def adapt(text: str) -> str:
     """
     if not uses_checkout():
         return text
-    text = re.sub(r"\bhyperrecon ([a-z_]+)(?=\s+--)", r"python -m bin.\1", text)
-    return re.sub(r"--config ([a-z]\w*)(?![\w./\\])", r"--config configs/\1.py", text)
+    text = re.sub(r"\bhyperrecon ([a-z_]+)(?=[ ]+--|[ ]*$)", r"python -m bin.\1", text, flags=re.MULTILINE)
+    text = re.sub(r"--config ([a-z]\w*)(?![\w./\\])", r"--config configs/\1.py", text)
+    return re.sub(r"--plan ([a-z]\w*)(?![\w./\\])", r"--plan configs/plans/\1.py", text)
 
 
 def uses_checkout() -> bool:
