@@ -81,16 +81,13 @@ def hyperrecon(installation, tmp_path_factory):
 
 
 def test_the_wheel_holds_every_file_of_the_package_and_the_configs(wheel):
-    names = set(zipfile.ZipFile(wheel).namelist())
-    tracked = run("git", "ls-files", "hyperrecon_jax", "configs", cwd=ROOT)
-    if tracked.returncode:
-        paths = [path.relative_to(ROOT) for path in (*ROOT.glob("hyperrecon_jax/**/*.*"), *ROOT.glob("configs/**/*.py"))]
-        tracked_names = [path.as_posix() for path in paths if "__pycache__" not in path.parts]
-    else:
-        tracked_names = [name for name in tracked.stdout.split() if (ROOT / name).exists()]
-    expected = {f"hyperrecon_jax/{name}" if name.startswith("configs/") else name for name in tracked_names}
+    package = {
+        path for path in (ROOT / "hyperrecon_jax").rglob("*") if path.is_file() and path.parent.name != "__pycache__"
+    }
+    expected = {path.relative_to(ROOT).as_posix() for path in package}
+    expected |= {f"hyperrecon_jax/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "configs").rglob("*.py")}
     assert {"hyperrecon_jax/configs/quickstart.py", "hyperrecon_jax/explorer/static/app.js"} <= expected
-    assert expected == {name for name in names if ".dist-info/" not in name}
+    assert expected == {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
 
 def test_the_metadata_name_licence_author_and_version(wheel):
