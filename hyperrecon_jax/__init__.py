@@ -12,10 +12,10 @@ A run, or a model of your own. A model is two stateless networks, its variables 
 
 One image, one lambda; `jax.vmap` over what you like, `jax.grad` in what you like.
 
-    hr.generate_weights(model, params, lam)         theta = H(lambda)
-    hr.apply_main(model, theta, batch_stats, y)     x_hat = M_theta(y)
-    hr.reconstruct(model, variables, lam, y)        x_hat = M[H(lambda)](y)
-    hr.coefficients(lam)                            the weights of the loss terms (Eqs. 9, 10)
+    hr.generate_weights(model, params, lam)                 theta = H(lambda)
+    hr.apply_main(model, theta, batch_stats, net_input)     x_hat = M_theta(y)
+    hr.reconstruct(model, variables, lam, net_input)        x_hat = M[H(lambda)](y)
+    hr.coefficients(lam)                                    the weights of the loss terms (Eqs. 9, 10)
 
 What is measured, and what is asked of the result.
 

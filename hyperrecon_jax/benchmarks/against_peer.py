@@ -4,8 +4,8 @@ Both are what their users get: ours a device for each core, PyTorch its own numb
 each call there is a pause (`timing.PAUSE`) in which the threads of the other stop spinning. On a machine that is busy with
 other things PyTorch's threads, which wait for each other in every operation, lose more than ours.
 
-On a CPU PyTorch is there twice: in this process, where it gains by what `machine.keep_memory` sets for ours, and in a
-process of its own, which is how it runs for those who use it.
+On a CPU PyTorch is there twice: in this process, where it gains by what `machine.retain_freed_memory` sets for ours, and
+in a process of its own, which is how it runs for those who use it.
 """
 
 import importlib.util

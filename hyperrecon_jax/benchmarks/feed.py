@@ -24,9 +24,9 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
     system's cache.
     """
     folder = data.mni_folder(size=scale.size, subjects=(4, 1, 1), slices=64)
-    stored, held = (data.without_labels(data.read(folder, disk=disk).train).samples for disk in (True, False))
+    stored, held = (data.drop_labels(data.read(folder, disk=disk).train).samples for disk in (True, False))
     mesh = device_mesh(scale.batch)
-    put = partial(place, mesh, spec=SHARDED)
+    put = partial(place, mesh, specs=SHARDED)
     ways: dict[str, tuple[data.Samples, int]] = {
         "memory": (held, 0),
         "disk, threads": (stored, 0),

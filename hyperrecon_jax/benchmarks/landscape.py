@@ -27,7 +27,7 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
     setup, variables, example, _ = networks.amortized(scale)
     model, samples = setup.model, networks.images(scale)
     lams = np.asarray(hyperparams.uniform(jax.random.key(2), (4 * mesh.devices.size, 2)))
-    y = scoring.measure(setup.problem, jax.random.key(0), samples, jnp.arange(scale.batch))
+    y = scoring.observe_samples(setup.problem, jax.random.key(0), samples, jnp.arange(scale.batch))
     net_input = place(mesh, np.asarray(jax.vmap(setup.problem.to_net_input)(y)))
     theta = place(mesh, jax.jit(partial(generate_weights, model))(variables["params"], lams[0]))
 
@@ -50,9 +50,9 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
     work = floor.total(floor.forward(model, variables, example, terms=3), count)
     yield Candidate(case, "forward passes", forward, networks.peak(compiled), work, count)
     for name, metrics in (("J alone", ("data_consistency",)), ("all that is reported", scoring.REPORTED)):
-        score = scoring.make_scorer(model, setup.objective, setup.problem, names=metrics, chunk=scale.batch)
+        scorer = scoring.Scorer(model, setup.objective, setup.problem, names=metrics, chunk=scale.batch)
 
-        def scored(score=score):
-            score.run(variables, data.in_memory(samples), lams, jax.random.key(3))
+        def scored(scorer=scorer):
+            scorer.run(variables, data.in_memory(samples), lams, jax.random.key(3))
 
         yield Candidate(case, f"scored: {name}", scored, None, work, count)

@@ -13,10 +13,7 @@ COMMANDS = (
     "explore",
     "export",
     "prepare",
-    "reproduce",
-    "baseline_study",
-    "dhs_study",
-    "improvement_study",
+    "study",
     "bench",
 )  # in the order in which `hyperrecon --help` shows them
 

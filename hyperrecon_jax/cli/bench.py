@@ -52,7 +52,7 @@ def bench() -> int:
     for suite in suites:
         if suite not in benchmarks.SUITES:
             raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
-    machine.start()
+    machine.configure_jax()
     print(f"{', '.join(suites)} on {benchmarks.machine()}")
     rows = []
     for suite in suites:
@@ -64,7 +64,7 @@ def bench() -> int:
                     raise
                 print(error)  # the other suites still run
                 break
-            peak = memory.shown(benchmarks.memory_held())
+            peak = memory.format_bytes(benchmarks.memory_held())
             print(f"\n{benchmarks.table(timings)}\n\nMemory at the peak so far: {peak}.\n")
             rows += timings
             if JSON.value:

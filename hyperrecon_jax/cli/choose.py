@@ -33,8 +33,8 @@ def choose() -> int:
     from hyperrecon_jax.commands import choose
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
-    machine.start()
-    choose.choose_run(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
+    machine.configure_jax()
+    choose.choose(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
     return 0
 
 

@@ -43,9 +43,9 @@ def evaluate(folders: list[str]) -> int:
     from hyperrecon_jax.commands import evaluate
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
-    machine.start()
-    with process_flags.joined():
-        evaluate.evaluate_run(
+    machine.configure_jax()
+    with process_flags.connect_processes():
+        evaluate.evaluate(
             run,
             pathlib.Path(OUT.value) if OUT.value else run / "evaluation",
             data=data,
@@ -64,7 +64,7 @@ def _compare(folders: list[str]) -> int:
     from hyperrecon_jax.commands import compare
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
-    machine.start()
+    machine.configure_jax()
     compare.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
     return 0
 

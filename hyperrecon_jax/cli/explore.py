@@ -33,7 +33,7 @@ def explore() -> int:
     from hyperrecon_jax.explorer.engine import Engine
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
-    machine.start()
+    machine.configure_jax()
     engine = Engine(pathlib.Path(RUN.value))
     if EXPORT.value:
         file = explorer.export(engine, pathlib.Path(EXPORT.value), slices=SLICES.value, points=POINTS.value, progress=True)

@@ -36,7 +36,7 @@ def export() -> int:
     from hyperrecon_jax.commands import export
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
-    machine.start()
+    machine.configure_jax()
     try:
         export.export_run(pathlib.Path(RUN.value), pathlib.Path(OUT.value), lam=lam, names=NAMES.value)
     except InputError as error:  # the arguments that it names are flags here

@@ -35,8 +35,8 @@ def train() -> int:
     from hyperrecon_jax.commands import train
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
-    machine.start()
-    with process_flags.joined():
+    machine.configure_jax()
+    with process_flags.connect_processes():
         if DRY_RUN.value:
             train.dry_run(CONFIG.value)
             return 0

@@ -1,15 +1,16 @@
-"""Choose lambda for a run by a number, and say what the choice is worth on the test images.
+"""Choose lambda for a run by a score, and measure what the choice is worth on the test images.
 
-One lambda is chosen on the validation images; or, per image, one for each test image: by a metric against the truth, which
-is what no choice exceeds, or without the truth by k-space that is withheld from the network (`choose.withhold`).
+Either one lambda is chosen on the validation images, or a separate one for each test image. The score is a metric, which
+needs the reference images; its own choice is then the best possible. Or it is "held_out", which needs none: k-space is
+withheld from the network (`choose.withhold`), and its reconstruction must predict it.
 
-    RUN/choice-METRIC.json              of one lambda for all images
-    RUN/choice-METRIC-per_image.json    of a lambda for each
+    RUN/choice-METRIC.json              one lambda for all images
+    RUN/choice-METRIC-per_image.json    a lambda for each image
 
-Both hold the choice and what it is worth: the mean metric of the test images at it, at the middle of the range (0.5, which
-is no choice), at the best lambda of a grid and at each image's own best of the grid; and for each the regret, how far it is
-behind the best of the grid, with its interval over subjects. The grid is that of RUN/evaluation, which `evaluate_run` makes
-if it is not there; its best is found on the test images themselves.
+Both files hold the choice and its worth: the mean metric of the test images at the choice, at the middle of the range (0.5,
+without any choice), at the best lambda of a grid, and at the best lambda of the grid for each image. For each of these they
+hold the regret: how far it is behind the best lambda of the grid, with an interval over subjects. The grid is that of
+RUN/evaluation, which `load_or_evaluate` makes if it is missing; its best is found on the test images themselves.
 """
 
 import sys
@@ -17,18 +18,18 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from hyperrecon_jax.commands.evaluate import evaluated
+from hyperrecon_jax.commands.evaluate import load_or_evaluate
 from hyperrecon_jax.data import Samples, evenly_spaced, subset
-from hyperrecon_jax.evaluation import choose, scores, scoring
-from hyperrecon_jax.losses import metrics
+from hyperrecon_jax.evaluation import scores, scoring
+from hyperrecon_jax.evaluation.choose import Score, best_lambda, for_each, mean_value, partition, prediction, withhold
+from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, METRICS, average, bound, function_to_maximize
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.runs import checkpoint, logs, report
@@ -41,105 +42,102 @@ from hyperrecon_jax.runtime.errors import InputError
 Tree = Any
 
 HELD_OUT = "held_out"
-METRICS = (*scoring.FULL_REFERENCE, HELD_OUT)
-JUDGES = ("psnr", "ssim")  # what a choice without the truth is worth
-VALIDATION = 256  # images, spread over the split, on which one lambda is chosen; more would not move it
+CRITERIA = (*FULL_REFERENCE, HELD_OUT)
+WORTH_METRICS = ("psnr", "ssim")  # what a choice by held-out k-space is worth
+VALIDATION = 256  # images, evenly spaced over the split, on which one lambda is chosen; more would not change it
 AT_ONCE = 8  # test images in one call
 
 
-def choose_run(
+class PerImage(NamedTuple):
+    """A choice for each of n images."""
+
+    lams: np.ndarray  # (n, K-1)
+    value: float  # mean of the maximised scores
+    scores: dict[str, np.ndarray]  # (n,) for each metric of its worth
+
+
+def choose(
     run: Path, *, metric: str = "psnr", per_image: bool = False, fraction: float = 0.1, say: Say = print
 ) -> dict[str, Any]:
-    """Choose lambda and write the module's file.
+    """Choose lambda, and write the file of the module's docstring.
 
     Args:
         run: the folder of a run that reconstructs for more than one lambda.
-        metric: one of `METRICS`.
-        per_image: a lambda for each test image, instead of one from the validation images.
-        fraction: for "held_out", that of `choose.partition`.
+        metric: one of `CRITERIA`.
+        per_image: choose a lambda for each test image, instead of one on the validation images.
+        fraction: for "held_out", as in `evaluation.choose.partition`.
+        say: gets the lines to show.
 
     Returns:
-        The content of the file; "value" is what was maximised, an error's negative.
+        The content of the file. "value" is what was maximised: for an error, its negative.
 
     Raises:
-        InputError: if there is no such run or metric, or the run cannot be asked for it; before any long work.
+        InputError: if there is no such run or metric, or they do not fit; before any long work.
     """
-    if metric not in METRICS:
-        raise InputError(f"`metric` must be one of {', '.join(METRICS)}, got {metric!r}.")
+    if metric not in CRITERIA:
+        raise InputError(f"`metric` must be one of {', '.join(CRITERIA)}, got {metric!r}.")
     experiment, state = load(run)
-    _check(run, experiment, metric, fraction)
-    judges = JUDGES if metric == HELD_OUT else (metric,)
-    ds = evaluated(run, say=say)
-    for name in judges:
-        if name not in ds:
-            raise InputError(
-                adapt(f"The evaluation of {run} must have {name}: hyperrecon evaluate --run {run} --metrics {name}")
-            )
-    begun = time.monotonic()
+    _check_run(run, experiment, metric, fraction)
+    worth_metrics = WORTH_METRICS if metric == HELD_OUT else (metric,)
+    grid_scores = _grid_scores(run, worth_metrics, say=say)
+    start = time.monotonic()
     variables = report.variables(state)
-    samples = subset(experiment.dataset.test.samples, ds["image"].values)
+    samples = subset(experiment.dataset.test.samples, grid_scores["image"].values)
     if per_image:
         say(f"Choosing a lambda for each of {samples.size} test images by {metric} ...")
-        lams, value, by = _per_image(experiment, variables, samples, metric, fraction, judges)
+        choice = _choose_per_image(experiment, variables, samples, metric, fraction, worth_metrics)
+        lams, value = choice.lams, choice.value
+        worth = _worth(experiment, variables, samples, grid_scores, per_image=choice)
     else:
         val = experiment.dataset.val.samples
         val = subset(val, evenly_spaced(val.size, VALIDATION))
         say(f"Choosing lambda on {val.size} validation images by {metric} ...")
-        (lams, value), by = _one(experiment, variables, val, metric, fraction), {}
+        lams, value = _choose_for_all(experiment, variables, val, metric, fraction)
+        worth = _worth(experiment, variables, samples, grid_scores, lam=lams)
     result = {
         "run": str(run),
         "metric": metric,
         "per_image": per_image,
         **({"fraction": fraction} if metric == HELD_OUT else {}),
-        "lambda": _plain(lams),
+        "lambda": _round_lams(lams),
         "value": value,
         "test_images": samples.size,
-        "test": _worth(experiment, variables, samples, ds[[*judges]], lams, by),
-        "seconds": time.monotonic() - begun,
+        "test": worth,
+        "seconds": time.monotonic() - start,
     }
     path = run / f"choice-{metric}{'-per_image' if per_image else ''}.json"
     with checkpoint.writing(run):
         checkpoint.write_json(path, result)
-    say(table(result))
+    say(format_table(result))
     say(f"All of it is in {path}; it took {logs.duration(result['seconds'])}.")
     return result
 
 
-def table(result: dict[str, Any]) -> str:
-    """What a choice is worth, as text."""
-    own = "each its own"
+def format_table(result: dict[str, Any]) -> str:
+    """The result of `choose` as text."""
+    separate = "each its own"
     lines = [f"{'test images':<12}{'lambda':<16}{'mean':>10}{'regret':>10}  95 % interval over subjects"]
-    for name, found in result["test"].items():
+    for name, worth in result["test"].items():
         lams = {
-            "chosen": own if result["per_image"] else lam_name(np.asarray(result["lambda"])),
-            "middle": lam_name(np.asarray(found["middle"]["lambda"])),
-            "best": lam_name(np.asarray(found["best"]["lambda"])),
-            "best_per_image": own,
+            "chosen": separate if result["per_image"] else lam_name(np.asarray(result["lambda"])),
+            "middle": lam_name(np.asarray(worth["middle"]["lambda"])),
+            "best": lam_name(np.asarray(worth["best"]["lambda"])),
+            "best_per_image": separate,
         }
         lines.append(name)
         for kind, lam in lams.items():
-            row = found[kind]
-            line = f"{kind.partition('_')[0]:<12}{lam:<16}{row['mean']:10.4f}{row['regret']:10.4f}"
-            lines.append(
-                line + (f"  {row['low']:.4f} to {row['high']:.4f}" if kind != "best" else "  (on the test images)")
-            )
+            row = worth[kind]
+            interval = f"{row['low']:.4f} to {row['high']:.4f}" if kind != "best" else "(on the test images)"
+            lines.append(f"{kind.partition('_')[0]:<12}{lam:<16}{row['mean']:10.4f}{row['regret']:10.4f}  {interval}")
     return "\n".join(lines)
 
 
-def score_of(metric: str) -> choose.Score:
-    """A metric as `choose` wants it: the higher the better, and finite, so that its gradient is.
-
-    PSNR is bounded by 100 dB, as in "rpsnr" of `evaluate`.
-    """
-    if metric == HELD_OUT:
-        return choose.prediction
-    if metric == "psnr":
-        return lambda x_hat, x: -10 * jnp.log10(jnp.maximum(metrics.mse(x_hat, x), 1e-10))
-    sign = 1 if metric in scores.HIGHER else -1
-    return lambda x_hat, x: sign * scoring.FULL_REFERENCE[metric](x_hat, x)
+def score_function(metric: str) -> Score:
+    """A criterion as a score of `evaluation.choose`: higher is better, and its gradient is finite."""
+    return prediction if metric == HELD_OUT else function_to_maximize(metric)
 
 
-def _check(run: Path, experiment: Experiment, metric: str, fraction: float) -> None:
+def _check_run(run: Path, experiment: Experiment, metric: str, fraction: float) -> None:
     config, model = experiment.config, experiment.setup.model
     if config.task.name == "segmentation" or not (model.hyper or model.members) or len(config.loss.terms) < 2:
         raise InputError(
@@ -149,16 +147,27 @@ def _check(run: Path, experiment: Experiment, metric: str, fraction: float) -> N
         if config.task.name != "csmri":
             raise InputError(f"{HELD_OUT} needs k-space to withhold, got a run of the task {config.task.name!r}.")
         shape = experiment.dataset.test.samples.example.image.shape[:2]
-        _, held = choose.partition(jax.random.key(0), make_mask(config, shape), fraction=fraction)
-        if not held.any():
+        _, withheld = partition(jax.random.key(0), make_mask(config, shape), fraction=fraction)
+        if not withheld.any():
             raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
 
 
-def _starts(experiment: Experiment) -> np.ndarray:
-    """Lambdas to climb from, `(s, K-1)`: a grid; of an ensemble its members.
+def _grid_scores(run: Path, metrics: Sequence[str], *, say: Say) -> xr.Dataset:
+    """The scores of the test images on the grid of the run's evaluation."""
+    ds = load_or_evaluate(run, say=say)
+    for name in metrics:
+        if name not in ds:
+            raise InputError(
+                adapt(f"The evaluation of {run} must have {name}: hyperrecon evaluate --run {run} --metrics {name}")
+            )
+    return ds[[*metrics]]
 
-    It is not coarse, since of a network with kinks the gradient leads to the top of a small hill: from 5 x 5 points a test
-    image's PSNR was 0.02 dB lower than from 11 x 11, whatever the steps.
+
+def _start_lams(experiment: Experiment) -> np.ndarray:
+    """Lambdas to climb from, `(s, K-1)`: a grid, or the members of an ensemble.
+
+    The grid is fine, because a network with kinks has small hills: from 5 x 5 points a test image's PSNR was 0.02 dB lower
+    than from 11 x 11, for any number of steps.
     """
     if experiment.setup.model.members:
         return np.array(experiment.setup.model.members, np.float32)
@@ -166,112 +175,125 @@ def _starts(experiment: Experiment) -> np.ndarray:
     return np.asarray(hyperparams.grid(11 if count < 3 else 4, count))
 
 
-def _judged(experiment: Experiment, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
-    """Compiled: key, samples, their places -> all of the network's input, that by which lambda is chosen, its target."""
+def _input_maker(experiment: Experiment, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
+    """A compiled function of a key, samples and their places.
+
+    It returns the network's input from the whole measurement, the input that lambda is chosen by, and the score's target.
+    """
     problem = experiment.setup.problem
 
     @jax.jit
-    def judged(key, samples, index):
-        y = scoring.measure(problem, key, samples, index)
+    def make_inputs(key, samples, index):
+        y = scoring.observe_samples(problem, key, samples, index)
         net_input = jax.vmap(problem.to_net_input)(y)
         if metric != HELD_OUT:
             return net_input, net_input, samples.image
-        draws = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), 1))(index)  # the noise is drawn without 1
-        return net_input, *jax.vmap(partial(choose.withhold, fraction=fraction))(draws, y)
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), 1))(index)  # the noise has no 1
+        return net_input, *jax.vmap(partial(withhold, fraction=fraction))(keys, y)
 
-    return judged
+    return make_inputs
 
 
-def _one(
+def _choose_for_all(
     experiment: Experiment, variables: Tree, samples: Samples, metric: str, fraction: float
 ) -> tuple[np.ndarray, float]:
-    """The best lambda for all samples, and its value."""
-    judged = _judged(experiment, metric, fraction)
+    """The best lambda `(K-1,)` for all samples, and its value."""
     index = np.arange(samples.size)
-    _, net_input, targets = judged(experiment.key_validation, samples.take(index), index)
+    make_inputs = _input_maker(experiment, metric, fraction)
+    _, net_input, targets = make_inputs(experiment.key_validation, samples.take(index), index)
 
     @jax.jit
-    def best(variables, net_input, targets, starts):
-        value = choose.mean_value(experiment.setup.model, variables, score_of(metric), net_input, targets)
-        return choose.best_lambda(value, starts, steps=20)
+    def maximize(variables, net_input, targets, starts):
+        value = mean_value(experiment.setup.model, variables, score_function(metric), net_input, targets)
+        return best_lambda(value, starts, steps=20)
 
-    lam, value = best(variables, net_input, targets, _starts(experiment))
+    lam, value = maximize(variables, net_input, targets, _start_lams(experiment))
     return np.asarray(lam), float(value)
 
 
-def _per_image(
-    experiment: Experiment, variables: Tree, samples: Samples, metric: str, fraction: float, judges: Sequence[str]
-) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
-    """The best lambda of each sample `(n, K-1)`, the mean of their values, and by each judge `(n,)` what it gives."""
-    judged, model = _judged(experiment, metric, fraction), experiment.setup.model
-    starts = _starts(experiment)
+def _choose_per_image(
+    experiment: Experiment, variables: Tree, samples: Samples, metric: str, fraction: float, worth_metrics: Sequence[str]
+) -> PerImage:
+    """The best lambda of each sample, and what it is worth by some metrics."""
+    make_inputs, model = _input_maker(experiment, metric, fraction), experiment.setup.model
+    starts = _start_lams(experiment)
 
     @jax.jit
-    def best(variables, net_input, targets, whole, image):
-        lams, values = choose.for_each(model, variables, score_of(metric), net_input, targets, starts)
-        x_hat = jax.vmap(partial(reconstruct, model, variables))(lams, whole)
-        return lams, values, {name: scoring.FULL_REFERENCE[name](x_hat, image) for name in judges}
+    def maximize(variables, whole_input, net_input, targets, x):
+        lams, values = for_each(model, variables, score_function(metric), net_input, targets, starts)
+        x_hat = jax.vmap(partial(reconstruct, model, variables))(lams, whole_input)
+        return lams, values, {name: FULL_REFERENCE[name](x_hat, x) for name in worth_metrics}
 
-    count, found = samples.size, []
+    count, batches = samples.size, []
     size = min(count, AT_ONCE)
-    every = 0.2 if sys.stderr.isatty() else 30  # seconds: in a log file each update is a line
-    starting = range(0, count, size)
-    for start in tqdm(starting, desc="choosing", unit_scale=size, unit=" images", file=sys.stderr, mininterval=every):
-        index = np.arange(start, start + size) % count  # the last ones are filled up with images that are dropped again
-        here = samples.take(index)
-        whole, net_input, targets = judged(experiment.key_test, here, index)
-        found.append(jax.device_get(best(variables, net_input, targets, whole, here.image)))
-    lams, values, by = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *found)
-    return lams, float(values.mean()), by
+    interval = 0.2 if sys.stderr.isatty() else 30  # seconds: in a log file each update is a line
+    options: dict[str, Any] = {"desc": "choosing", "unit_scale": size, "unit": " images", "mininterval": interval}
+    for start in tqdm(range(0, count, size), file=sys.stderr, **options):
+        index = np.arange(start, start + size) % count  # the last batch is filled up with images that are dropped below
+        batch = samples.take(index)
+        whole_input, net_input, targets = make_inputs(experiment.key_test, batch, index)
+        batches.append(jax.device_get(maximize(variables, whole_input, net_input, targets, batch.image)))
+    lams, values, image_scores = jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *batches)
+    return PerImage(lams, float(values.mean()), image_scores)
 
 
 def _worth(
-    experiment: Experiment, variables: Tree, samples: Samples, ds: xr.Dataset, lams: np.ndarray, by: dict[str, np.ndarray]
+    experiment: Experiment,
+    variables: Tree,
+    samples: Samples,
+    ds: xr.Dataset,
+    *,
+    lam: np.ndarray | None = None,
+    per_image: PerImage | None = None,
 ) -> dict[str, Any]:
-    """The mean over the test images, by each of their scores, at the choice and at what it is compared with.
+    """The mean of each metric over the test images at the choice, and at the lambdas that it is compared with.
 
     Args:
         experiment, variables: of the run.
-        samples: the test images.
-        ds: their scores over a grid.
-        lams: the choice, `(K-1,)`, or `(n, K-1)`.
-        by: of the latter, its scores.
+        samples: n test images.
+        ds: their scores on a grid, with the metrics to report.
+        lam: the choice for all images, `(K-1,)`; or
+        per_image: the choice for each.
     """
     setup, names = experiment.setup, [str(name) for name in ds.data_vars]
-    axes = [ds[f"lam_{k}"].values for k in range(1, lams.shape[-1] + 1)]
-    grid, middle = hyperparams.product(axes), np.full((1, len(axes)), 0.5, np.float32)
-    tried = np.concatenate([middle, *([] if by else [lams[None]])])
-    score = scoring.make_scorer(setup.model, setup.objective, setup.problem, names=names)
-    at, _ = score.run(variables, samples, tried, experiment.key_test)
-    found = {}
+    axes = [ds[f"lam_{k}"].values for k in range(1, len(ds[names[0]].dims))]
+    grid, middle = hyperparams.product(axes), np.full(len(axes), 0.5, np.float32)
+    scorer = scoring.Scorer(setup.model, setup.objective, setup.problem, names=names)
+    lams = np.stack([middle] if lam is None else [middle, lam])
+    values, _ = scorer.run(variables, samples, lams, experiment.key_test)
+    worth = {}
     for name in names:
-        sign = 1 if name in scores.HIGHER else -1
-        values = ds[name].transpose(..., "image").values.reshape(len(grid), -1)
-        best = int(np.argmax([sign * report.mean(row) for row in values]))
+        sign = METRICS[name].sign
+        on_grid = ds[name].transpose(..., "image").values.reshape(len(grid), -1)
+        best = int(np.argmax([sign * average(name, row) for row in on_grid]))
         rows = {
-            "chosen": (None, by[name]) if by else (lams, at[name][1]),
-            "middle": (middle[0], at[name][0]),
-            "best": (grid[best], values[best]),
-            "best_per_image": (None, sign * (sign * values).max(0)),
+            "chosen": (lam, values[name][1] if per_image is None else per_image.scores[name]),
+            "middle": (middle, values[name][0]),
+            "best": (grid[best], on_grid[best]),
+            "best_per_image": (None, sign * (sign * on_grid).max(0)),
         }
-        found[name] = {
+        worth[name] = {
             kind: {
-                **({} if lam is None else {"lambda": _plain(lam)}),
-                "mean": report.mean(row),
-                **_regret(sign * (values[best] - row), ds["subject"].values),
+                **({} if row_lam is None else {"lambda": _round_lams(row_lam)}),
+                "mean": average(name, row),
+                **_regret(sign * (bound(name, on_grid[best]) - bound(name, row)), ds["subject"].values),
             }
-            for kind, (lam, row) in rows.items()
+            for kind, (row_lam, row) in rows.items()
         }
-    return found
+    return worth
 
 
-def _regret(behind: np.ndarray, subjects: np.ndarray) -> dict[str, float]:
-    """The mean over images `(n,)` and its interval over subjects."""
-    behind = np.where(np.isnan(behind), 0, behind)  # of two infinite PSNRs
-    known = scores.summary(xr.Dataset({"regret": ("image", behind)}, {"subject": ("image", subjects)}))["regret"]
-    return {key: float(known.sel(statistic=of)) for key, of in (("regret", "mean"), ("low", "low"), ("high", "high"))}
+def _regret(gaps: np.ndarray, subjects: np.ndarray) -> dict[str, float]:
+    """The mean of gaps over images `(n,)`, and its interval over subjects."""
+    ds = xr.Dataset({"regret": ("image", gaps)}, {"subject": ("image", subjects)})
+    regret = scores.summarize(ds)["regret"]
+    return {
+        "regret": float(regret.sel(statistic="mean")),
+        "low": float(regret.sel(statistic="low")),
+        "high": float(regret.sel(statistic="high")),
+    }
 
 
-def _plain(lams: np.ndarray) -> Any:
-    """Lambdas for JSON, to four digits: more do not change a reconstruction."""
+def _round_lams(lams: np.ndarray) -> Any:
+    """Lambdas for JSON, with four digits: more do not change a reconstruction."""
     return np.round(lams.astype(float), 4).tolist()

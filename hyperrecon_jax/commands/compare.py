@@ -1,4 +1,4 @@
-"""Runs side by side: one table, one picture, and how far each HyperRecon is from networks for fixed lambdas."""
+"""Compare runs: one table, one picture, and how far each HyperRecon is from networks for fixed lambdas."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,156 +8,176 @@ import numpy as np
 import xarray as xr
 
 from hyperrecon_jax import figures
-from hyperrecon_jax.commands.evaluate import evaluated
-from hyperrecon_jax.commands.evaluation_pictures import curve_of, ends
+from hyperrecon_jax.commands.evaluate import load_or_evaluate
+from hyperrecon_jax.commands.evaluation_pictures import lambda_ends, make_curve
 from hyperrecon_jax.evaluation import scores
+from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
+from hyperrecon_jax.losses.metric_table import SHOWN, bound
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.runs import checkpoint, logs
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 
-METRICS = ("psnr", "ssim", "mae", "hfen", "dice")  # those of them that all runs have
+METRICS = (*SHOWN, "dice")  # of these, the ones that all runs have
 
 
 def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[str, Any]]:
-    """One table and one picture of several runs on the same test images; those not evaluated yet are.
+    """Compare several runs on the same test images in one table and one picture. Missing evaluations are computed.
 
-    Writes `comparison.md`, `comparison.json`, and `comparison.png` (curves, or landscapes of two lambdas). Where there are
-    networks for fixed lambdas among the runs, every HyperRecon is measured against them at their lambdas, between the
-    points of its grid by linear interpolation: `gaps.png`.
+    Writes `comparison.md`, `comparison.json`, and `comparison.png` (curves, or landscapes of two lambdas). If some runs are
+    networks for fixed lambdas, every HyperRecon is compared with them at their lambdas, by linear interpolation between the
+    points of its grid: `gaps.png`.
 
     Args:
-        runs: folders of two runs or more, of the same losses.
-        out: where the results go.
+        runs: folders of at least two runs with the same losses.
+        out: the folder for the results.
+        say: gets the lines to show.
 
     Returns:
-        The gaps: for each pair of a HyperRecon ("of") and fixed networks ("to") their "lambdas", and for each metric how
-        much better the HyperRecon is, "at_lambdas", with the 95 % interval over subjects from "low" to "high", and the
-        "mean" and the "worst" over lambda.
+        The gaps, for each pair of a HyperRecon ("of") and fixed networks ("to"): their "lambdas", and for each metric how
+        much better the HyperRecon is: "at_lambdas", its 95 % interval over subjects from "low" to "high", and the "mean"
+        and the "worst" over lambda.
 
     Raises:
-        InputError: if the runs do not compare.
+        InputError: if the runs cannot be compared.
     """
     names = [run.name for run in runs]
     names = names if len({*names}) == len(names) else [str(run) for run in runs]
-    sets = [evaluated(run, say=say) for run in runs]
-    for name, ds in zip(names[1:], sets[1:], strict=True):
-        for what in ("terms", "test_images"):
-            if ds.attrs[what] != sets[0].attrs[what]:
-                raise InputError(f"The runs must have the same {what.replace('_', ' ')}: {names[0]} and {name} do not.")
-    metrics = [name for name in METRICS if all(name in ds for ds in sets)]
-    known = [scores.summary(ds[metrics]) for ds in sets]
-    found = [
-        {"of": names[i], "to": names[j]} | _gaps(ours, theirs, metrics)
-        for i, ours in enumerate(sets)
-        for j, theirs in enumerate(sets)
-        if ours.attrs["kind"] == "hypernetwork" and theirs.attrs["kind"] != "hypernetwork"
+    datasets = [load_or_evaluate(run, say=say) for run in runs]
+    _check_comparable(names, datasets)
+    metrics = [name for name in METRICS if all(name in ds for ds in datasets)]
+    summaries = [scores.summarize(ds[metrics]) for ds in datasets]
+    gaps = [
+        {"of": names[i], "to": names[j]} | _gaps(hyperrecon, fixed, metrics)
+        for i, hyperrecon in enumerate(datasets)
+        for j, fixed in enumerate(datasets)
+        if hyperrecon.attrs["kind"] == "hypernetwork" and fixed.attrs["kind"] != "hypernetwork"
     ]
-    lines = _table(names, known, metrics, found)
+    table = _format_table(names, summaries, metrics, gaps)
     with checkpoint.writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "comparison.md").write_text(lines + "\n")
-        checkpoint.write_json(out / "comparison.json", {"runs": [str(run) for run in runs], "gaps": found})
-        _draw(names, known, metrics, found, out)
-    say(f"{lines}\n\nLook at {out / 'comparison.png'}; the table is in {out / 'comparison.md'}.")
-    return found
+        (out / "comparison.md").write_text(table + "\n")
+        checkpoint.write_json(out / "comparison.json", {"runs": [str(run) for run in runs], "gaps": gaps})
+        _draw(names, summaries, metrics, gaps, out)
+    say(f"{table}\n\nLook at {out / 'comparison.png'}; the table is in {out / 'comparison.md'}.")
+    return gaps
 
 
-def _gaps(ours: xr.Dataset, theirs: xr.Dataset, metrics: Sequence[str]) -> dict[str, Any]:
-    """By how much a HyperRecon is better than fixed networks, at their lambdas, image by image."""
-    lams = sorted(str(dim) for dim in theirs.dims if dim != "image")
-    there = ours[[*metrics]].interp({lam: theirs[lam] for lam in lams}, method="linear")
-    gaps = scores.summary((there - theirs[[*metrics]]).assign_coords(subject=theirs["subject"]))
-    found: dict[str, Any] = {"lambdas": hyperparams.product([theirs[lam].values for lam in lams]).tolist()}
+def _check_comparable(names: Sequence[str], datasets: Sequence[xr.Dataset]) -> None:
+    for name, ds in zip(names[1:], datasets[1:], strict=True):
+        for attr in ("terms", "test_images"):
+            if ds.attrs[attr] != datasets[0].attrs[attr]:
+                raise InputError(f"The runs must have the same {attr.replace('_', ' ')}: {names[0]} and {name} do not.")
+
+
+def _gaps(hyperrecon: xr.Dataset, fixed: xr.Dataset, metrics: Sequence[str]) -> dict[str, Any]:
+    """How much better a HyperRecon is than networks for fixed lambdas, at their lambdas, image by image."""
+    lams = sorted(str(dim) for dim in fixed.dims if dim != "image")
+    bounded, bounded_fixed = (xr.Dataset({name: bound(name, ds[name]) for name in metrics}) for ds in (hyperrecon, fixed))
+    interpolated = bounded.interp({lam: fixed[lam] for lam in lams}, method="linear")
+    summary = scores.summarize((interpolated - bounded_fixed).assign_coords(subject=fixed["subject"]))
+    gaps: dict[str, Any] = {"lambdas": hyperparams.product([fixed[lam].values for lam in lams]).tolist()}
     for name in metrics:
-        statistics = gaps[name].transpose("statistic", *lams)
-        up = name in scores.HIGHER
-        gap, low, high = (
-            (1 if up else -1) * statistics.sel(statistic=which).values.ravel()
-            for which in ("mean", *(("low", "high") if up else ("high", "low")))
+        sign = METRIC_TABLE[name].sign
+        mean, low, high = (
+            sign * summary[name].sel(statistic=statistic).transpose(*lams).values.ravel()
+            for statistic in ("mean", *(("low", "high") if sign > 0 else ("high", "low")))
         )
-        found[name] = {
-            "mean": float(gap.mean()),
-            "worst": float(gap.min()),
-            "at_lambdas": gap.tolist(),
+        gaps[name] = {
+            "mean": float(mean.mean()),
+            "worst": float(mean.min()),
+            "at_lambdas": mean.tolist(),
             "low": low.tolist(),
             "high": high.tolist(),
         }
-    return found
+    return gaps
 
 
 def draw_gaps(path: Path, gaps: Sequence[Mapping[str, Any]], names: Sequence[str], **options: Any) -> None:
-    """The picture of some gaps that `compare` returned, of one lambda, each at lambdas of its own.
+    """Draw gaps of `compare` over one lambda, each at its own lambdas.
 
     Args:
         path: of the PNG.
         gaps: the gaps.
-        names: of each, for the legend.
-        options: of `figures.comparison`, such as `ends` and `tolerance`; metrics are named as they are drawn, errors
-            with an "n" before them.
+        names: of the gaps, for the legend.
+        options: of `figures.comparison`, such as `ends` and `tolerance`. An error has an "n" before its name, as in the
+            picture: its gap is positive if the HyperRecon is better.
     """
-    upward = {name: name if name in scores.HIGHER else f"n{name}" for name in METRICS if name in gaps[0]}
-    places = [np.array(row["lambdas"])[:, 0] for row in gaps]
-    lams = np.unique(np.concatenate(places))
+    labels = {name: name if METRIC_TABLE[name].higher_is_better else f"n{name}" for name in METRICS if name in gaps[0]}
+    lams_of_gaps = [np.array(gap["lambdas"])[:, 0] for gap in gaps]
+    lams = np.unique(np.concatenate(lams_of_gaps))
 
-    def at_all(name: str, what: str) -> np.ndarray:
+    def align(name: str, key: str) -> np.ndarray:
+        """The values of all gaps at all lambdas, NaN where a gap has none."""
         values = np.full((len(gaps), len(lams)), np.nan)
-        for row, gap, place in zip(values, gaps, places, strict=True):
-            row[np.searchsorted(lams, place)] = gap[name][what]
+        for row, gap, gap_lams in zip(values, gaps, lams_of_gaps, strict=True):
+            row[np.searchsorted(lams, gap_lams)] = gap[name][key]
         return values
 
     figures.comparison(
         path,
         lams=lams,
         names=names,
-        gaps={shown: at_all(name, "at_lambdas") for name, shown in upward.items()},
-        intervals={shown: (at_all(name, "low"), at_all(name, "high")) for name, shown in upward.items()},
+        gaps={label: align(name, "at_lambdas") for name, label in labels.items()},
+        intervals={label: (align(name, "low"), align(name, "high")) for name, label in labels.items()},
         **options,
     )
 
 
-def _table(
+def _format_table(
     names: Sequence[str],
-    known: Sequence[xr.Dataset],
+    summaries: Sequence[xr.Dataset],
     metrics: Sequence[str],
     gaps: Sequence[dict[str, Any]],
 ) -> str:
-    """Table 1 of the paper with the best of each metric; and the gaps."""
-    shown = [figures.upward(metric)[0].removeprefix("n") for metric in metrics]
+    """Table 1 of the paper with the best value of each metric, and a table of each pair's gaps, as Markdown."""
+    labels = [METRIC_TABLE[metric].axis_label for metric in metrics]
     lines = [
-        f"| run | parameters | training | one reconstruction | {' | '.join(f'best {name}' for name in shown)} |",
+        f"| run | parameters | training | one reconstruction | {' | '.join(f'best {label}' for label in labels)} |",
         "| --- " * (4 + len(metrics)) + "|",
     ]
-    for name, one in zip(names, known, strict=True):
-        training = logs.duration(one.attrs["training_seconds"]) if "training_seconds" in one.attrs else ""
-        values = [f"{scores.best(one, metric)[1]:.4g}" for metric in metrics]
-        inference = f"{1000 * one.attrs['inference_seconds']:.1f} ms"
-        lines.append(f"| {name} | {one.attrs['parameters']:,} | {training} | {inference} | {' | '.join(values)} |")
-    for row in gaps:
-        lines += ["", f"{row['of']} against {row['to']} at {len(row['lambdas'])} lambdas, above 0 where it is better:", ""]
-        lines += [f"| | {' | '.join(shown)} |", "| --- " * (1 + len(metrics)) + "|"]
-        for what in ("mean", "worst"):
-            lines.append(f"| {what} | {' | '.join(f'{row[metric][what]:+.4f}' for metric in metrics)} |")
+    for name, summary in zip(names, summaries, strict=True):
+        attrs = summary.attrs
+        training = logs.duration(attrs["training_seconds"]) if "training_seconds" in attrs else ""
+        values = [f"{scores.find_best(summary, metric)[1]:.4g}" for metric in metrics]
+        inference = f"{1000 * attrs['inference_seconds']:.1f} ms"
+        lines.append(f"| {name} | {attrs['parameters']:,} | {training} | {inference} | {' | '.join(values)} |")
+    for gap in gaps:
+        lines += ["", f"{gap['of']} against {gap['to']} at {len(gap['lambdas'])} lambdas, above 0 where it is better:", ""]
+        lines += [f"| | {' | '.join(labels)} |", "| --- " * (1 + len(metrics)) + "|"]
+        for key in ("mean", "worst"):
+            lines.append(f"| {key} | {' | '.join(f'{gap[metric][key]:+.4f}' for metric in metrics)} |")
     return "\n".join(lines)
 
 
-def _draw(names, known, metrics, gaps, out):
-    means = [one.sel(statistic="mean") for one in known]
+def _draw(
+    names: Sequence[str],
+    summaries: Sequence[xr.Dataset],
+    metrics: Sequence[str],
+    gaps: Sequence[dict[str, Any]],
+    out: Path,
+) -> None:
+    """Draw curves and gaps over one lambda, or landscapes of PSNR over two."""
+    means = [summary.sel(statistic="mean") for summary in summaries]
     lams = sorted(str(dim) for dim in means[0].dims)
     if len(lams) == 1:
-        both = ends(known[0].attrs["terms"].split(","))
-        curves = [curve_of(one, name, metrics) for name, one in zip(names, known, strict=True)]
-        figures.metric_curves(out / "comparison.png", curves=curves, metrics=metrics, ends=both)
+        ends = lambda_ends(summaries[0].attrs["terms"].split(","))
+        curves = [make_curve(summary, name, metrics) for name, summary in zip(names, summaries, strict=True)]
+        figures.metric_curves(out / "comparison.png", curves=curves, metrics=metrics, ends=ends)
         if gaps:
-            several = len({row["to"] for row in gaps}) > 1
-            draw_gaps(
-                out / "gaps.png", gaps, [f"{row['of']} − {row['to']}" if several else row["of"] for row in gaps], ends=both
-            )
+            has_several = len({gap["to"] for gap in gaps}) > 1
+            labels = [f"{gap['of']} − {gap['to']}" if has_several else gap["of"] for gap in gaps]
+            draw_gaps(out / "gaps.png", gaps, labels, ends=ends)
     elif len(lams) == 2:
-        axes = [(one[lams[0]].values, one[lams[1]].values) for one in means]
         values = [
-            figures.interpolate(one["psnr"].transpose(*lams).values, axis) for one, axis in zip(means, axes, strict=True)
+            figures.interpolate(ds["psnr"].transpose(*lams).values, (ds[lams[0]].values, ds[lams[1]].values))
+            for ds in means
         ]
         figures.landscapes(
-            out / "comparison.png", values=np.stack(values)[None], rows=[""], columns=names, label="PSNR (dB)", heading=""
+            out / "comparison.png",
+            values=np.stack(values)[None],
+            rows=[""],
+            columns=names,
+            label=METRIC_TABLE["psnr"].axis_label,
+            heading="",
         )

@@ -1,44 +1,64 @@
 """Evaluate a run over its whole range of lambda: numbers, tables and pictures in a folder.
 
-    OUT/scores.nc        the scores of every image at every lambda (`scores.py`), which xarray and others open without us
-    OUT/scores.csv       what they come to at each lambda: over slices, over subjects, with bootstrap intervals
+    OUT/scores.nc        the scores of each image at each lambda (`scores.py`); xarray and other programs open it
+    OUT/scores.csv       statistics at each lambda, over slices and over subjects, with bootstrap intervals
     OUT/evaluation.json  the same, with the best lambda of each metric, the diverse pairs and the time it took
     OUT/curves.png       metrics over lambda (two losses; Figs. 3, 5), or landscape_METRIC.png (three; Fig. 4)
-    OUT/slices.png       a slice over lambda (Fig. 6)
-    OUT/pairs.png        two good reconstructions that differ most (Sec. V-H, Fig. 7)
+    OUT/slices.png       one slice at several lambdas (Fig. 6)
+    OUT/pairs.png        the two good reconstructions that differ most (Sec. V-H, Fig. 7)
 
-Every picture is there as PDF, too.
+Each picture also comes as PDF.
 """
 
 import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from hyperrecon_jax.commands.evaluation_pictures import Evaluated, draw, title
-from hyperrecon_jax.data import evenly_spaced, need_labels, subset
+from hyperrecon_jax.commands.evaluation_pictures import Slices, draw, lambda_title
+from hyperrecon_jax.data import Samples, evenly_spaced, require_labels, subset
 from hyperrecon_jax.evaluation import scores, scoring
+from hyperrecon_jax.evaluation.scoring import Scorer
+from hyperrecon_jax.evaluation.sweep import score_on_grid
+from hyperrecon_jax.losses.metric_table import DICE
 from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.physics.sample import take
 from hyperrecon_jax.runs import checkpoint, logs, report
-from hyperrecon_jax.runs.experiment import load
-from hyperrecon_jax.runs.load import segmenter as segmentation
+from hyperrecon_jax.runs.experiment import Experiment, load
+from hyperrecon_jax.runs.load import segmenter as load_segmenter
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.training.step import TrainState
 
 SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")
-POINTS = {1: 100, 2: 21}  # of a grid along each lambda, for one and for two of them
+POINTS = {1: 100, 2: 21}  # of the grid along each lambda, for one lambda and for two
 
 
-def evaluate_run(
+class Evaluation(NamedTuple):
+    """A run, and the images and lambdas that it is evaluated at."""
+
+    experiment: Experiment
+    state: TrainState
+    samples: Samples  # n of them
+    places: np.ndarray  # (n,), their places in the split
+    subjects: np.ndarray  # (n,)
+    axes: list[np.ndarray]  # of the K-1 lambdas
+
+    @property
+    def num_lams(self) -> int:
+        """How many lambdas the grid has."""
+        return int(np.prod([len(axis) for axis in self.axes]))
+
+
+def evaluate(
     run: Path,
     out: Path,
     *,
@@ -49,90 +69,69 @@ def evaluate_run(
     segmenter: Path | None = None,
     say: Say = print,
 ) -> xr.Dataset:
-    """Score a run over a grid of lambdas, and write all that the module's first lines list (the first host does).
+    """Score a run over a grid of lambdas. The primary process writes the files that the module's docstring lists.
 
     Args:
         run: the folder of a run.
-        out: where the results go; made if it is not there. The same call goes on after an interruption.
-        data: settings like `config.data`, to score the test images of other data than the run's own.
-        metrics: of `scoring.METRICS`.
-        points: of the grid along each lambda; of an ensemble and of a network for one lambda, theirs alone.
-        count: how many test images, spread over the split; none given: all.
-        segmenter: the folder of a run of the task "segmentation", for the metric "dice" on reconstructions (Sec. V-E).
+        out: the folder for the results, created if it is missing. After an interruption the same call resumes.
+        data: settings like `config.data`, to score the test images of other data; None: the run's own.
+        metrics: names of `metric_table.METRICS`.
+        points: of the grid along each lambda. An ensemble or a network for one lambda is always scored at its own.
+        count: how many test images, evenly spaced over the split; None: all.
+        segmenter: the folder of a run of the task "segmentation", for the metric "dice" of reconstructions (Sec. V-E).
+        say: gets the lines to show.
 
     Returns:
         The content of `scores.nc`.
 
     Raises:
-        InputError: if there is no such run, or for images or metrics that do not fit; before anything is written.
+        InputError: if there is no such run, or images or metrics do not fit; before anything is written.
     """
-    if segmenter is None and "dice" in metrics:
-        raise InputError("The metric dice needs a network that segments: --segmenter RUN.")
-    segment = segmentation(segmenter) if segmenter is not None else None
-    prepared = prepare(run, data=data, points=points, count=count, labels=segment is not None)
-    experiment, variables = prepared.experiment, report.variables(prepared.state)
-    setup = experiment.setup
-    if segmenter is not None:
+    distributed.check_same_settings(
+        {
+            "--run": str(run),
+            "--out": str(out),
+            "--metrics": list(metrics),
+            "--lams": points,
+            "--images": count,
+            "--segmenter": str(segmenter),
+            **{f"config.data.{key}": value for key, value in (data or {}).items()},
+        }
+    )
+    for name in metrics:
+        if name in DICE and segmenter is None:
+            raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")
+    segment = load_segmenter(segmenter) if segmenter is not None else None
+    evaluation = prepare(run, data=data, points=points, count=count, needs_labels=segment is not None)
+    if segment is not None:
         metrics = tuple(dict.fromkeys((*metrics, "dice")))
-    score = scoring.make_scorer(setup.model, setup.objective, setup.problem, names=metrics, segment=segment)
-    size = int(np.prod([len(axis) for axis in prepared.axes]))
+    setup = evaluation.experiment.setup
+    scorer = Scorer(setup.model, setup.objective, setup.problem, names=metrics, segment=segment)
     say = say if distributed.is_primary() else lambda _: None
-    say(f"Scoring {prepared.samples.size} images at {size} lambdas ...")
+    say(f"Scoring {evaluation.samples.size} images at {evaluation.num_lams} lambdas ...")
     with checkpoint.writing(out):
         distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)
-        start = time.monotonic()
-        values, of_input = scoring.landscape(
-            score,
-            variables,
-            prepared.samples,
-            prepared.axes,
-            experiment.key_test,
-            kept=out / UNFINISHED,
-            progress=True,
-        )
-        seconds = time.monotonic() - start
-        ds = scores.dataset(
-            prepared.axes,
-            values,
-            of_input=of_input,
-            subjects=prepared.subjects,
-            index=prepared.places,
-            attrs=_about(run, prepared),
-        )
+        ds, seconds = _score(run, evaluation, scorer, out)
         if not distributed.is_primary():
             return ds
-        known = scores.summary(ds)
-        rows = scores.rows(known)
-        scores.save(out / SCORES, ds)
-        scores.write_csv(out / TABLE, rows)
-        pairs = draw(prepared, ds, known, out) if "psnr" in ds else []
-        best = {name: scores.best(known, name) for name in metrics}
-        checkpoint.write_json(
-            out / RESULTS,
-            {
-                "run": str(run),
-                "images": prepared.samples.size,
-                "lambdas": size,
-                "seconds": seconds,
-                "best": {name: {"lambda": list(lam), "mean": value} for name, (lam, value) in best.items()},
-                "diverse_pairs": pairs,
-                "table": rows,
-            },
-        )
-    say(f"{prepared.samples.size * size / seconds:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
-    say(table(known, best))
+        summary = scores.summarize(ds)
+        best = {name: scores.find_best(summary, name) for name in metrics}
+        _write_results(run, evaluation, ds, summary, best, seconds, out)
+    speed = evaluation.samples.size * evaluation.num_lams / seconds
+    say(f"{speed:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
+    say(format_table(summary, best))
     say(f"Look at {', '.join(sorted(str(path) for path in out.glob('*.png')))}; the scores are in {out / SCORES}.")
     return ds
 
 
-def evaluated(run: Path, *, say: Say = print) -> xr.Dataset:
-    """The scores of a run over its own test images; computed where they are not in its folder, or of another state."""
+def load_or_evaluate(run: Path, *, say: Say = print) -> xr.Dataset:
+    """The scores of a run on its own test images: from its folder, or computed if they are missing or of another step."""
     file = run / "evaluation" / SCORES
     if file.exists():
         ds = scores.load(file)
         if ds.attrs.get("steps") == checkpoint.steps_reported(run):
             return ds
-    return evaluate_run(run, file.parent, say=say)
+    return evaluate(run, file.parent, say=say)
 
 
 def prepare(
@@ -141,82 +140,159 @@ def prepare(
     data: Mapping[str, Any] | None = None,
     points: int | None = None,
     count: int | None = None,
-    labels: bool = False,
-) -> Evaluated:
-    """Load a run, choose its test images and the grid of lambdas.
+    needs_labels: bool = False,
+) -> Evaluation:
+    """Load a run, and choose its test images and the grid of lambdas.
 
     Args:
-        run, data, points, count: those of `evaluate_run`.
-        labels: whether the images must have labels.
+        run, data, points, count: as in `evaluate`.
+        needs_labels: whether the images must have labels.
+
+    Raises:
+        InputError: if there is no such run, it segments, or the images, `points` or `count` do not fit.
     """
     experiment, state = load(run, data=data)
-    config = experiment.config
-    if config.task.name == "segmentation":
+    if experiment.config.task.name == "segmentation":
         raise InputError(
             f"{run} must hold a run that reconstructs, got one that segments; its Dice is in its summary.json."
         )
     split = experiment.dataset.test
-    if labels:
-        need_labels(split)
+    if needs_labels:
+        require_labels(split)
     if points is not None and points < 2:
         raise InputError(f"A grid of lambdas needs at least 2 points, got {points}.")
-    if count is not None and not 1 <= count <= split.samples.size:
-        raise InputError(f"The number of images must be in [1, {split.samples.size}], got {count}.")
     size = split.samples.size
+    if count is not None and not 1 <= count <= size:
+        raise InputError(f"The number of images must be in [1, {size}], got {count}.")
     index = evenly_spaced(size, count or size)
-    num_lams = len(config.loss.terms) - 1
-    if config.lam.sampling == "ensemble":
-        axes = [np.asarray(axis, np.float32) for axis in config.lam.axes]
-    elif config.lam.sampling == "constant":
-        axes = [np.asarray([value], np.float32) for value in config.lam.value]
-    else:
-        axes = [np.linspace(0, 1, points or POINTS.get(num_lams, 5), dtype=np.float32)] * num_lams
-    return Evaluated(experiment, state, subset(split.samples, index), index, split.subjects[index], axes)
+    axes = _lambda_axes(experiment, points)
+    return Evaluation(experiment, state, subset(split.samples, index), index, split.subjects[index], axes)
 
 
-def table(known: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...], float]]) -> str:
-    """The best lambda of each metric and what it gives, as text."""
+def format_table(summary: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...], float]]) -> str:
+    """The best lambda of each metric and its statistics, as text.
+
+    Args:
+        summary: `scores.summarize` of a run.
+        best: `scores.find_best` for each metric.
+    """
     lines = [f"{'metric':<18}{'input':>10}{'best':>10}  at lambda     95 % interval over subjects"]
     for name, (lam, value) in best.items():
-        there = known[name].sel({f"lam_{k}": v for k, v in enumerate(lam, start=1)})
-        before = f"{float(known[f'input_{name}'].sel(statistic='mean')):10.4f}" if f"input_{name}" in known else " " * 10
-        low, high = (float(there.sel(statistic=end)) for end in ("low", "high"))
-        lines.append(f"{name:<18}{before}{value:10.4f}  {title(np.asarray(lam))[4:]:<12}  {low:.4f} to {high:.4f}")
+        statistics_at_best = summary[name].sel({f"lam_{k}": v for k, v in enumerate(lam, start=1)})
+        low, high = (float(statistics_at_best.sel(statistic=end)) for end in ("low", "high"))
+        input_value = " " * 10
+        if f"input_{name}" in summary:
+            input_value = f"{float(summary[f'input_{name}'].sel(statistic='mean')):10.4f}"
+        lam_text = lambda_title(np.asarray(lam)).removeprefix("λ = ")
+        lines.append(f"{name:<18}{input_value}{value:10.4f}  {lam_text:<12}  {low:.4f} to {high:.4f}")
     return "\n".join(lines)
 
 
-def _about(run: Path, prepared: Evaluated) -> dict[str, Any]:
-    """The attributes of the scores."""
-    config, model = prepared.experiment.config, prepared.experiment.setup.model
-    kind = "hypernetwork" if model.hyper else "ensemble" if model.members else "network"
+def _lambda_axes(experiment: Experiment, points: int | None) -> list[np.ndarray]:
+    """The grid of lambdas: K-1 axes."""
+    config = experiment.config
+    if config.lam.sampling == "ensemble":
+        return [np.asarray(axis, np.float32) for axis in config.lam.axes]
+    if config.lam.sampling == "constant":
+        return [np.asarray([value], np.float32) for value in config.lam.value]
+    num_axes = len(config.loss.terms) - 1
+    return [np.linspace(0, 1, points or POINTS.get(num_axes, 5), dtype=np.float32)] * num_axes
+
+
+def _score(run: Path, evaluation: Evaluation, scorer: Scorer, out: Path) -> tuple[xr.Dataset, float]:
+    """The scores of all images at all lambdas, and the seconds it took."""
+    start = time.monotonic()
+    values, input_values = score_on_grid(
+        scorer,
+        report.variables(evaluation.state),
+        evaluation.samples,
+        evaluation.axes,
+        evaluation.experiment.key_test,
+        resume_file=out / UNFINISHED,
+        progress=True,
+    )
+    seconds = time.monotonic() - start
+    ds = scores.make_dataset(
+        evaluation.axes,
+        values,
+        input_values=input_values,
+        subjects=evaluation.subjects,
+        index=evaluation.places,
+        attrs=_run_attrs(run, evaluation),
+    )
+    return ds, seconds
+
+
+def _write_results(
+    run: Path,
+    evaluation: Evaluation,
+    ds: xr.Dataset,
+    summary: xr.Dataset,
+    best: Mapping[str, tuple[tuple[float, ...], float]],
+    seconds: float,
+    out: Path,
+) -> None:
+    """Write scores, tables and pictures. The JSON comes last, so that it tells that the others are complete."""
+    rows = scores.make_rows(summary)
+    scores.save(out / SCORES, ds)
+    scores.write_csv(out / TABLE, rows)
+    pairs = []
+    if "psnr" in ds:
+        experiment = evaluation.experiment
+        terms, lams = experiment.config.loss.terms, experiment.lams
+        pairs = draw(out, ds, summary, _choose_slices(evaluation), terms=terms, lams=lams)
+    results = {
+        "run": str(run),
+        "images": evaluation.samples.size,
+        "lambdas": evaluation.num_lams,
+        "seconds": seconds,
+        "best": {name: {"lambda": list(lam), "mean": value} for name, (lam, value) in best.items()},
+        "diverse_pairs": pairs,
+        "table": rows,
+    }
+    checkpoint.write_json(out / RESULTS, results)
+
+
+def _choose_slices(evaluation: Evaluation) -> Slices:
+    """The test slices to draw: those of the run's own picture."""
+    setup, key = evaluation.experiment.setup, evaluation.experiment.key_test
+    places = report.pictured(evaluation.subjects)
+    samples = evaluation.samples.take(places)
+    net_input = scoring.make_net_inputs(setup.problem, key, samples, places)
+    return Slices(setup.model, report.variables(evaluation.state), places, samples.image, net_input)
+
+
+def _run_attrs(run: Path, evaluation: Evaluation) -> dict[str, Any]:
+    """The attributes of the scores: facts about the run."""
+    config, model = evaluation.experiment.config, evaluation.experiment.setup.model
     summary = run / checkpoint.SUMMARY
     return {
         "run": run.name,
-        "kind": kind,
+        "kind": "hypernetwork" if model.hyper else "ensemble" if model.members else "network",
         "terms": ",".join(config.loss.terms),
-        "scales": list(prepared.experiment.setup.objective.scales),
-        "steps": int(prepared.state.step),
-        "test_images": scoring.digest(prepared.samples.identity),
-        "parameters": report.parameter_counts(prepared.experiment)["trained"],
+        "scales": list(evaluation.experiment.setup.objective.scales),
+        "steps": int(evaluation.state.step),
+        "test_images": scoring.digest(evaluation.samples.identity),
+        "parameters": report.parameter_counts(evaluation.experiment)["trained"],
         "training_seconds": checkpoint.read_json(summary)["seconds"] if summary.exists() else None,
-        "inference_seconds": _inference_seconds(prepared),
+        "inference_seconds": _inference_seconds(evaluation),
     }
 
 
-def _inference_seconds(prepared: Evaluated, *, repeats: int = 5) -> float:
-    """The time from one lambda and one measurement to one reconstruction, a median (Table 1)."""
-    setup, variables = prepared.experiment.setup, report.variables(prepared.state)
+def _inference_seconds(evaluation: Evaluation, *, repeats: int = 5) -> float:
+    """The median time from one lambda and one measurement to one reconstruction (Table 1)."""
+    setup, variables = evaluation.experiment.setup, report.variables(evaluation.state)
 
     @jax.jit
-    def one(variables, lam, y):
+    def reconstruct_measurement(variables, lam, y):
         return reconstruct(setup.model, variables, lam, setup.problem.to_net_input(y))
 
-    lam = jnp.asarray([axis[0] for axis in prepared.axes])
-    first = take(prepared.samples.take(np.arange(1)), 0)
-    y = setup.problem.observe(prepared.experiment.key_test, jax.tree.map(jnp.asarray, first))
-    took = []
+    lam = jnp.asarray([axis[0] for axis in evaluation.axes])
+    sample = take(evaluation.samples.take(np.arange(1)), 0)
+    y = setup.problem.observe(evaluation.experiment.key_test, jax.tree.map(jnp.asarray, sample))
+    times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        jax.block_until_ready(one(variables, lam, y))
-        took.append(time.perf_counter() - start)
-    return statistics.median(took[1:])
+        jax.block_until_ready(reconstruct_measurement(variables, lam, y))
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])  # the first call compiles

@@ -1,4 +1,4 @@
-"""The pictures of an evaluated run, from its scores and its network: all but `scores.py`'s numbers, drawn by `figures`."""
+"""The pictures of an evaluated run: metrics over lambda from its scores, and reconstructions of a few test slices."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,146 +9,162 @@ import numpy as np
 import xarray as xr
 
 from hyperrecon_jax import figures
-from hyperrecon_jax.data import Samples
-from hyperrecon_jax.evaluation import diverse, scoring
+from hyperrecon_jax.evaluation import diverse
+from hyperrecon_jax.evaluation.scoring import reconstruct_at_lambdas
+from hyperrecon_jax.losses import metrics
+from hyperrecon_jax.losses.metric_table import FULL_REFERENCE
 from hyperrecon_jax.models import hyperparams
+from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.physics.operators import magnitude
-from hyperrecon_jax.runs import report
-from hyperrecon_jax.runs.experiment import Experiment
 from hyperrecon_jax.runs.names import term_name
-from hyperrecon_jax.training.step import TrainState
+
+DRAWN = (*FULL_REFERENCE, "rpsnr", "dice")
 
 
-class Evaluated(NamedTuple):
-    """A run and what its evaluation needs."""
+class Slices(NamedTuple):
+    """Test slices to draw, and the networks that reconstruct them."""
 
-    experiment: Experiment
-    state: TrainState
-    samples: Samples
-    places: np.ndarray  # (n,), their places in the split
-    subjects: np.ndarray  # (n,)
-    axes: list[np.ndarray]  # of the K-1 lambdas
+    model: Model
+    variables: Any
+    places: np.ndarray  # (n,), places among the scored images
+    x: np.ndarray  # (n, h, w, 1), reference images
+    net_input: jax.Array  # (n, h, w, 2)
 
 
-def draw(prepared: Evaluated, ds: xr.Dataset, known: xr.Dataset, out: Path) -> list[dict[str, Any]]:
-    """All pictures of a run.
+def draw(
+    out: Path, ds: xr.Dataset, summary: xr.Dataset, slices: Slices, *, terms: Sequence[str], lams: np.ndarray
+) -> list[dict[str, Any]]:
+    """Draw all pictures of a run.
 
     Args:
-        prepared: the run.
-        ds: its scores, PSNR among them.
-        known: their `scores.summary`.
         out: the folder for the pictures.
+        ds: the run's scores, with PSNR.
+        summary: `scores.summarize` of them.
+        slices: the slices to draw.
+        terms: the terms of the loss.
+        lams: `(l, K-1)`, the lambdas of the drawn reconstructions.
 
     Returns:
-        The diverse pairs of the slices that are drawn: "image", its place in the split, "lambdas", "psnr", "l2_distance".
+        The diverse pair of each slice, as in `draw_pairs`.
     """
-    experiment, terms = prepared.experiment, prepared.experiment.config.loss.terms
-    num_lams = len(prepared.axes)
-    drawn = [name for name in map(str, ds.data_vars) if name in (*scoring.FULL_REFERENCE, "rpsnr", "dice")]
-    if num_lams == 1 and len(prepared.axes[0]) > 1:
-        shown = [name for name in drawn if name != "rpsnr"]  # which is the same curve
-        name = ds.attrs["run"]
-        figures.metric_curves(
-            out / "curves.png", curves=[curve_of(known, name, shown)], metrics=shown, ends=ends(terms), mark=name
-        )
-    elif num_lams == 2 and min(map(len, prepared.axes)) > 1:
-        for name in (name for name in drawn if name != "psnr" or "rpsnr" not in drawn):  # the same but for a constant
-            label, sign = figures.upward(name)
-            values = sign * known[name].sel(statistic="mean").values
-            if ds.attrs["kind"] == "ensemble":
-                values = figures.interpolate(values, prepared.axes)
-            axes = None if ds.attrs["kind"] == "ensemble" else (prepared.axes[0], prepared.axes[1])
-            figures.landscapes(
-                out / f"landscape_{name}.png",
-                values=values[None, None],
-                rows=[""],
-                columns=[ds.attrs["run"]],
-                label=label,
-                heading="",
-                axes=axes,
-            )
-    chosen = report.pictured(prepared.subjects)
-    samples = prepared.samples.take(chosen)
-    net_input = scoring.inputs(experiment.setup.problem, experiment.key_test, samples, chosen)
-    middle = len(chosen) // 2
-    _slices(prepared, ds, out, chosen[middle], samples.image[middle], net_input[middle])
-    return _pairs(prepared, ds, out, chosen, samples.image, net_input)
+    draw_metrics(out, ds, summary, terms)
+    draw_slice(out / "slices.png", ds, slices, len(slices.places) // 2, lams)
+    return draw_pairs(out / "pairs.png", ds, slices)
 
 
-def curve_of(known: xr.Dataset, name: str, metrics: Sequence[str]) -> figures.Curve:
-    """A `scores.summary` over the only lambda, as `figures.metric_curves` draws it."""
-    return figures.Curve(
-        name,
-        known["lam_1"].values,
-        {metric: known[metric].sel(statistic="mean").values for metric in metrics},
-        {
-            metric: (known[metric].sel(statistic="low").values, known[metric].sel(statistic="high").values)
-            for metric in metrics
-        },
-        continuous=known.attrs["kind"] == "hypernetwork",
+def draw_metrics(out: Path, ds: xr.Dataset, summary: xr.Dataset, terms: Sequence[str]) -> None:
+    """Draw the mean metrics: curves over one lambda, or a landscape over two for each metric."""
+    axes = _lambda_axes(ds)
+    names = [str(name) for name in ds.data_vars if name in DRAWN]
+    name = ds.attrs["run"]
+    if len(axes) == 1 and len(axes[0]) > 1:
+        names = [metric for metric in names if metric != "rpsnr"]  # the curve of PSNR, shifted
+        curve = make_curve(summary, name, names)
+        figures.metric_curves(out / "curves.png", curves=[curve], metrics=names, ends=lambda_ends(terms), mark=name)
+    elif len(axes) == 2 and min(map(len, axes)) > 1:
+        for metric in names:
+            if metric != "psnr" or "rpsnr" not in names:  # they differ by a constant
+                _draw_landscape(out / f"landscape_{metric}.png", summary, metric, axes)
+
+
+def _draw_landscape(path: Path, summary: xr.Dataset, metric: str, axes: Sequence[np.ndarray]) -> None:
+    label, sign = figures.label_and_sign(metric)
+    values = sign * summary[metric].sel(statistic="mean").values
+    is_ensemble = summary.attrs["kind"] == "ensemble"
+    if is_ensemble:
+        values = figures.interpolate(values, axes)
+    figures.landscapes(
+        path,
+        values=values[None, None],
+        rows=[""],
+        columns=[summary.attrs["run"]],
+        label=label,
+        heading="",
+        axes=None if is_ensemble else (axes[0], axes[1]),
     )
 
 
-def ends(terms: Sequence[str]) -> tuple[str, str]:
-    """What the two ends of the only lambda stand for."""
-    return term_name(terms[0]), term_name(terms[1])
-
-
-def _slices(prepared: Evaluated, ds: xr.Dataset, out: Path, place: int, truth: Any, net_input: Any) -> None:
-    model, lams = prepared.experiment.setup.model, prepared.experiment.lams
-    x_hat = scoring.reconstructions(model, report.variables(prepared.state), net_input[None], lams)[:, 0]
-    of = jax.vmap(scoring.FULL_REFERENCE["psnr"], (0, None))
+def draw_slice(path: Path, ds: xr.Dataset, slices: Slices, i: int, lams: np.ndarray) -> None:
+    """Draw the reconstructions of one of the slices at some lambdas (Fig. 6)."""
+    x, net_input = slices.x[i], slices.net_input[i]
+    x_hat = reconstruct_at_lambdas(slices.model, slices.variables, net_input[None], lams)[:, 0]
+    psnr = jax.vmap(metrics.psnr, (0, None))(x_hat, x)
     figures.slices(
-        out / "slices.png",
-        truth=truth[..., 0],
+        path,
+        truth=x[..., 0],
         input=np.asarray(magnitude(net_input))[..., 0],
         x_hat=np.asarray(x_hat)[None, ..., 0],
-        titles=[title(lam) for lam in lams],
-        psnr=np.asarray(of(x_hat, truth))[None],
+        titles=[lambda_title(lam) for lam in lams],
+        psnr=np.asarray(psnr)[None],
         rows=[ds.attrs["run"]],
-        input_psnr=float(ds["input_psnr"][place]),
+        input_psnr=float(ds["input_psnr"][slices.places[i]]),
     )
 
 
-def _pairs(
-    prepared: Evaluated, ds: xr.Dataset, out: Path, chosen: np.ndarray, truth: np.ndarray, net_input: jax.Array
-) -> list[dict[str, Any]]:
-    """Of some slices the two good reconstructions that differ most (Sec. V-H): only the good ones are made again."""
-    model, variables = prepared.experiment.setup.model, report.variables(prepared.state)
-    lams = hyperparams.product(prepared.axes)
+def draw_pairs(path: Path, ds: xr.Dataset, slices: Slices) -> list[dict[str, Any]]:
+    """Draw for each slice the two good reconstructions that differ most (Sec. V-H); nothing, if there are under 3 lambdas.
+
+    Returns:
+        For each slice "image", its place in the split, and of the two reconstructions "lambdas", "psnr" and "l2_distance".
+    """
+    lams = hyperparams.product(_lambda_axes(ds))
     if len(lams) < 3:
         return []
-    images, titles, psnrs, pairs = [], [], [], []
-    for i, place in enumerate(chosen):
+    images, titles, pairs = [], [], []
+    for place, net_input in zip(slices.places, slices.net_input, strict=True):
         psnr = ds["psnr"].values.reshape(len(lams), -1)[:, place]
-        good = diverse.good(psnr)
-        x_hat = scoring.reconstructions(model, variables, net_input[i : i + 1], lams[good])[:, 0]
-        first, second, distance = diverse.furthest_pair(np.asarray(x_hat))
-        both = [first, second]
-        images.append(np.asarray(x_hat)[both, ..., 0])
-        titles.append([title(lams[good[j]]) for j in both])
-        psnrs.append(psnr[good[both]])
+        good = diverse.select_good(psnr)  # only these are reconstructed again
+        x_hat = reconstruct_at_lambdas(slices.model, slices.variables, net_input[None], lams[good])[:, 0]
+        i, j, distance = diverse.furthest_pair(np.asarray(x_hat))
+        pair = good[[i, j]]
+        images.append(np.asarray(x_hat)[[i, j], ..., 0])
+        titles.append([lambda_title(lam) for lam in lams[pair]])
         pairs.append(
             {
-                "image": int(prepared.places[place]),
-                "lambdas": [lams[good[j]].tolist() for j in both],
-                "psnr": psnr[good[both]].tolist(),
+                "image": int(ds["image"].values[place]),
+                "lambdas": lams[pair].tolist(),
+                "psnr": psnr[pair].tolist(),
                 "l2_distance": distance,
             }
         )
     figures.pair(
-        out / "pairs.png",
-        truth=truth[..., 0],
-        input=np.asarray(magnitude(net_input))[..., 0],
+        path,
+        truth=slices.x[..., 0],
+        input=np.asarray(magnitude(slices.net_input))[..., 0],
         x_hat=np.stack(images),
         titles=titles,
-        psnr=np.stack(psnrs),
-        input_psnr=ds["input_psnr"].values[chosen],
+        psnr=np.array([pair["psnr"] for pair in pairs]),
+        input_psnr=ds["input_psnr"].values[slices.places],
     )
     return pairs
 
 
-def title(lam: np.ndarray) -> str:
+def make_curve(summary: xr.Dataset, name: str, metrics: Sequence[str]) -> figures.Curve:
+    """Convert a `scores.summarize` over one lambda to a curve of `figures.metric_curves`."""
+    return figures.Curve(
+        name,
+        summary["lam_1"].values,
+        {metric: summary[metric].sel(statistic="mean").values for metric in metrics},
+        {
+            metric: (summary[metric].sel(statistic="low").values, summary[metric].sel(statistic="high").values)
+            for metric in metrics
+        },
+        continuous=summary.attrs["kind"] == "hypernetwork",
+    )
+
+
+def lambda_ends(terms: Sequence[str]) -> tuple[str, str]:
+    """The loss terms that the two ends of a single lambda stand for."""
+    return term_name(terms[0]), term_name(terms[1])
+
+
+def lambda_title(lam: np.ndarray) -> str:
     """`[0.25]` -> "λ = 0.25", `[0.5, 1]` -> "λ = (0.5, 1)"."""
     values = ", ".join(f"{v:.2g}" for v in lam)
     return f"λ = {values}" if len(lam) == 1 else f"λ = ({values})"
+
+
+def _lambda_axes(ds: xr.Dataset) -> list[np.ndarray]:
+    """The K-1 axes of lambda, `(l_k,)` each."""
+    count = sum(str(dim).startswith("lam_") for dim in ds.dims)
+    return [ds[f"lam_{k}"].values.astype(np.float32) for k in range(1, count + 1)]

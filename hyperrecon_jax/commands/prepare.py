@@ -78,7 +78,7 @@ def describe(known: Mapping[str, Any], dataset: data.Dataset) -> str:
     labels = ", with labels" if one.label is not None else ""
     coils = f", with k-space of {one.coils.kspace.shape[0]} coils" if one.coils is not None else ""
     h, w = one.image.shape[:2]
-    lines.append(f"Slices are {h} x {w}{labels}{coils}; all of them take {memory.shown(size)} of memory.")
+    lines.append(f"Slices are {h} x {w}{labels}{coils}; all of them take {memory.format_bytes(size)} of memory.")
     return "\n".join(lines)
 
 

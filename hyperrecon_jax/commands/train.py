@@ -28,16 +28,17 @@ from hyperrecon_jax.runs import checkpoint, logs, report
 from hyperrecon_jax.runs.config import AUTO, FREE, complete, default_config, differences, flatten
 from hyperrecon_jax.runs.experiment import Experiment, build, load, with_scales
 from hyperrecon_jax.runs.report import Say
-from hyperrecon_jax.runtime import distributed, files, memory
+from hyperrecon_jax.runtime import connection, distributed, files, memory
 from hyperrecon_jax.runtime.errors import Diverged
-from hyperrecon_jax.runtime.mesh import place, place_part
-from hyperrecon_jax.runtime.signals import until_signalled
+from hyperrecon_jax.runtime.mesh import place, place_local_shard
+from hyperrecon_jax.runtime.signals import agree_on_stop, defer_signals
 from hyperrecon_jax.training.loop import fit
 from hyperrecon_jax.training.pilot import pilot
-from hyperrecon_jax.training.step import TrainState, keys, make_step, mesh_of, place_state, uses_dhs
+from hyperrecon_jax.training.step import TrainState, keys, make_step, place_state, training_mesh, uses_dhs
 
 Scores = dict[str, float]
 TRIED = 4  # steps of a dry run
+PROCESS_SETTINGS = ("data.cache", "data.workers")  # may differ between processes: nothing that is computed depends on them
 
 
 def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
@@ -57,6 +58,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     """
     config = complete(config)
     settings = config.to_dict()
+    distributed.check_same_settings({**_shared_settings(config), "--workdir": str(workdir)})
     say = say if distributed.is_primary() else _silence
 
     def there():
@@ -70,12 +72,12 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     experiment = build(config)
     setup = experiment.setup
     lambdas = workdir / checkpoint.LAMBDAS
-    mesh = mesh_of(setup)
+    mesh = training_mesh(setup)
     resident = distributed.broadcast_from_primary(partial(lives_on_device, experiment, mesh))
     say(report.describe(experiment, mesh, resident))
     size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
-    distributed.run_on_primary(checkpoint.check_room, workdir, size)
-    begin = partial(distributed.run_on_primary, checkpoint.begin, workdir, settings, size=size)
+    distributed.broadcast_from_primary(partial(checkpoint.check_room, workdir, size))
+    begin = partial(distributed.broadcast_from_primary, partial(checkpoint.begin, workdir, settings, size=size))
     known = partial(checkpoint.read_scales, workdir, config.loss.terms)
     found = distributed.broadcast_from_primary(known) if config.loss.scales == AUTO else None
     if config.loss.scales == AUTO and not found:
@@ -97,10 +99,10 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     state = place_state(mesh, experiment.state)
     losses: dict[int, float] = {}  # of validation, by step
     with (
-        until_signalled() as (stop, unless_signalled),  # around all else: until the last checkpoint is written
+        defer_signals() as (is_stop_requested, run_interruptible),  # around all else: until the last checkpoint is written
         checkpoint.writing(workdir),
         checkpoint.manager(workdir, keep=config.train.keep, losses=losses) as checkpoints,
-        distributed.ending(),  # before the checkpoints are closed, which waits for all hosts
+        connection.exit_on_error(),  # before the checkpoints are closed, which waits for all hosts
         checkpoint.writing(workdir),
     ):
         if distributed.broadcast_from_primary(checkpoints.latest_step) is not None:
@@ -130,7 +132,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                 done = int(state.step)
                 if done in losses or not done or (done % config.train.save_every and done != config.train.steps):
                     return
-                if scores := unless_signalled(lambda: validate(experiment, state)):  # else the next start does
+                if scores := run_interruptible(lambda: validate(experiment, state)):  # else the next start does
                     write(done, "val", scores)
                     losses[done] = scores.get("loss", np.inf)
 
@@ -149,7 +151,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                     save_every=config.train.save_every,
                     on_log=log,
                     on_save=save,
-                    stop=distributed.any_asks(stop),
+                    stop=agree_on_stop(is_stop_requested),
                 )
             except Diverged as error:
                 good = checkpoints.latest_step()
@@ -160,7 +162,7 @@ def run(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
                     f"Training stopped: {error}; {kept}. Try a lower config.train.learning_rate or a config.train.clip,"
                     " with another --workdir."
                 ) from error
-    if int(state.step) < config.train.steps or (distributed.process_count() == 1 and stop()):
+    if int(state.step) < config.train.steps or (distributed.process_count() == 1 and is_stop_requested()):
         say(f"Interrupted at step {int(state.step)}; it is saved in {workdir}. The same command goes on from there.")
         return False
     with checkpoint.writing(workdir):
@@ -217,6 +219,12 @@ def _calibrate(experiment: Experiment, workdir: Path, *, say: Say) -> dict[str, 
     return found
 
 
+def _shared_settings(config: ConfigDict) -> dict[str, Any]:
+    """The settings that all processes must have in common, by the names that the user knows."""
+    settings = {f"config.{key}": value for key, value in flatten(config).items() if key not in PROCESS_SETTINGS}
+    return {"--dry-run": False, **settings}
+
+
 def lives_on_device(experiment: Experiment, mesh: Mesh) -> bool:
     """Whether the training images stay on each device, by `config.data.placement`."""
     placement = experiment.config.data.placement
@@ -240,7 +248,7 @@ def _samples(experiment: Experiment, mesh: Mesh, resident: bool, first: int, las
         while True:
             yield everywhere
     key_order, _ = keys(experiment.setup)
-    put, share = partial(place_part, mesh), (jax.process_index(), distributed.process_count())
+    put, share = partial(place_local_shard, mesh), (jax.process_index(), distributed.process_count())
     batch, workers = config.train.batch, config.data.workers
     yield from stream(samples, key_order, first=first, last=last, batch=batch, put=put, share=share, workers=workers)
 
@@ -270,11 +278,13 @@ def _silence(*_: Any) -> None:
 
 def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     """Build everything, take a few real steps, and say what `run` would do and how long it would take."""
+    config = complete(config)
+    distributed.check_same_settings({**_shared_settings(config), "--dry-run": True})
     say = say if distributed.is_primary() else _silence
     experiment = build(config)
     setup, steps = experiment.setup, experiment.config.train.steps
     pilot_steps = experiment.config.loss.pilot_steps if experiment.config.loss.scales == AUTO else 0
-    mesh = mesh_of(setup)
+    mesh = training_mesh(setup)
     resident = distributed.broadcast_from_primary(partial(lives_on_device, experiment, mesh))
     say(report.describe(experiment, mesh, resident))
     state = place_state(mesh, experiment.state)

@@ -1,44 +1,32 @@
-"""Where images come from. Every source is a function that returns a `Dataset`: three splits that share no subject.
+"""Where images come from. Every source gives a `Dataset`: three splits that share no subject.
 
-`mni` makes a population of synthetic brains, `files_folder` slices of fastMRI, of ABIDE or of a folder; both once, and keep
-them in a cache, from where `read` has them. `arrays` reads your own `.npy` files.
+Call first a function of `prepare`, which writes a data set into the cache once, and then `read`, which reads it from there:
+
+    dataset = data.mni(size=256, slices=64)                        # synthetic brains; prepares and reads
+    dataset = data.read(data.files_folder("fastmri", root=...))    # files of yours
+    dataset = data.arrays(train="a.npy", val="b.npy", test="c.npy")  # `.npy` files, read as they are
+
+The modules:
+
+    dataset        Dataset, Split, Samples: what all sources return, in memory or on disk
+    feed           which samples make the batch of a step, and the feed that reads them ahead
+    array_files    your own `.npy` files
+    prepare        mni, mni_folder, files_folder: prepare a data set once
+    cache          read, metadata: read a prepared data set
+    builder        the prepared data sets as builders of TensorFlow Datasets
+    subjects       which subject is in which split; reads every subject once
+    population     synthetic brains (template: the anatomy that they share)
+    sources/       real files as training slices, a module for each source: fastmri, abide, folder
+    kspace, coils  the recipe from measured k-space to a sample, and its steps for several coils
+    grid           cutting, padding and resampling
+    volumes/       one file that somebody opens in the explorer: read it, write a result back
+
+A fastMRI file is read for training by `sources/fastmri.py` (`read`), which opens it with `sources/fastmri_file.py` and
+turns its k-space into samples with `kspace.py`. In the explorer `volumes/hdf5.py` reads it, and `kspace.py` makes the
+samples again.
 """
 
-from hyperrecon_jax.data.array_files import arrays
-from hyperrecon_jax.data.dataset import (
-    Dataset,
-    Samples,
-    Split,
-    evenly_spaced,
-    images,
-    in_memory,
-    loaded,
-    need_labels,
-    on_disk,
-    subset,
-    without_labels,
-)
-from hyperrecon_jax.data.from_files import files_folder
-from hyperrecon_jax.data.prepared import metadata, mni, mni_folder, read
-from hyperrecon_jax.data.sources.subject import Settings
+import lazy_loader
 
-__all__ = [
-    "Dataset",
-    "Samples",
-    "Settings",
-    "Split",
-    "arrays",
-    "evenly_spaced",
-    "files_folder",
-    "images",
-    "in_memory",
-    "loaded",
-    "metadata",
-    "mni",
-    "mni_folder",
-    "need_labels",
-    "on_disk",
-    "read",
-    "subset",
-    "without_labels",
-]
+# Names are imported on their first use, from the modules in `__init__.pyi`. So `data.volumes` alone does not import JAX.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

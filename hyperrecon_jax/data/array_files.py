@@ -12,12 +12,12 @@ Source = str | os.PathLike[str]
 
 
 def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
-    """Read one `.npy` file a split.
+    """Read a `.npy` file for each split.
 
     A file holds n images as `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; h and w are multiples of 8 (the U-Net halves
-    images three times) and the same in all three. Values are taken as they are: floating-point ones must lie in [0, 1];
-    uint8 and uint16 ones are divided by 255 and 65535, and booleans become 0 and 1; no other type is accepted. There
-    are no labels, and every image counts as a subject of its own: keep the images of one person in one file.
+    images three times) and the same in all three files. Floating-point values must lie in [0, 1] and stay as they are.
+    uint8 and uint16 are divided by 255 and 65535, and booleans become 0 and 1. No other type is accepted. There
+    are no labels. Every image counts as a subject of its own, so put all images of a person into the same file.
 
     Args:
         train: path of the training images.
@@ -25,7 +25,7 @@ def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
         test: path of the test images.
 
     Raises:
-        InputError: if a file is missing or is no `.npy` file, or its type, shape or values are not as above.
+        InputError: if a file is missing or of another format, or its type, shape or values are not as above.
     """
     images = [_read(name, path) for name, path in (("train", train), ("val", val), ("test", test))]
     for name, split in zip(("val", "test"), images[1:], strict=True):
@@ -37,13 +37,14 @@ def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
     ends = np.cumsum([len(split) for split in images])
     return Dataset(
         *(
-            Split(in_memory(Sample(s)), np.arange(end - len(s), end, dtype=np.int32))
-            for s, end in zip(images, ends, strict=True)
+            Split(in_memory(Sample(split)), np.arange(end - len(split), end, dtype=np.int32))
+            for split, end in zip(images, ends, strict=True)
         )
     )
 
 
 def _read(name: str, path: Source) -> np.ndarray:
+    """The images of a file, `(n, h, w, 1)` float32; `name` is the argument that messages name."""
     where = f"`{name}` {os.fspath(path)}"
     try:
         stored = np.load(path, allow_pickle=False)
@@ -74,6 +75,7 @@ def _read(name: str, path: Source) -> np.ndarray:
 
 
 def _scale(where: str, images: np.ndarray) -> np.ndarray:
+    """Images as float32 in [0, 1]; `where` names the file."""
     if images.dtype in (np.uint8, np.uint16):
         return np.divide(images, np.iinfo(images.dtype).max, dtype=np.float32)
     if images.dtype == bool:

@@ -1,15 +1,15 @@
-"""The data sets that are prepared once, as TensorFlow Datasets builders. TensorFlow itself is not needed.
+"""The prepared data sets as builders of TensorFlow Datasets (TFDS). TensorFlow itself is not needed.
 
-`prepared` and `from_files` are the ways in; this module is apart from them so that only those who prepare import TFDS. The
-builders are ordinary ones: those of files take theirs from TFDS's `manual_dir`.
+`prepare` is the way to use them; they are in a module apart, so that only those who prepare data import TFDS. They are
+ordinary builders: those of files also read the folder `manual_dir` of TFDS.
 
-An example is a slice: "image" `(size, size, 1)` uint16, intensity in [0, 1] x 65535; where there are labels "label"
-`(size, size)` uint8, indices into `population.LABELS`; where there are coils "kspace" and "maps" `(coils, size, size, 2)`
-float32, real and imaginary part. Splits are in order of subject, then slice. The metadata tell "slices", of each subject of
-each split, and where they came from.
+An example is a slice. It holds "image" `(size, size, 1)` uint16, intensity in [0, 1] x 65535; with labels also "label"
+`(size, size)` uint8, indices into `physics.sample.LABELS`; with coils also "kspace" and "maps" `(coils, size, size, 2)`
+float32, real and imaginary part. Splits are in order of subject, then slice. The metadata hold "slices", the number of
+slices of each subject of each split, and for files also where the slices came from.
 
-They are written shard by shard, whole subjects each. TFDS's `GeneratorBasedBuilder` would want TensorFlow for a split of
-more than 1 GB, to sort it, and hold the whole of it in memory where the order is to stay.
+The splits are written in shards of whole subjects. The `GeneratorBasedBuilder` of TFDS is no alternative: it needs
+TensorFlow to sort a split of more than 1 GB, and where the order must stay it holds the split in memory.
 """
 
 import dataclasses
@@ -24,32 +24,33 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
-from hyperrecon_jax.data import population, preparation
+from hyperrecon_jax.data import population
+from hyperrecon_jax.data import subjects as file_subjects
 from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources import abide, fastmri, folder
-from hyperrecon_jax.data.sources.subject import Settings
+from hyperrecon_jax.data.sources.base import Settings
 
 RECIPE = "2.0.0"  # raise it whenever the same settings and files give other pixels, or examples another form
-SHARD = 2**28  # bytes that a file should have, and more of them in memory while it is written
+SHARD = 2**28  # bytes that a file should have; a little more than that is in memory while the file is written
 MOST_SHARDS = 128  # of a split: each is a file that stays open
 
 Shards = dict[str, list[Callable[[], Iterator[Any]]]]  # of each split, generators of (key, example)
 
 
 def features(size: int, *, labels: bool, coils: int) -> tfds.features.FeaturesDict:
-    """What an example holds."""
-    found: dict[str, Any] = {"image": tfds.features.Tensor(shape=(size, size, 1), dtype=np.uint16)}
+    """The arrays of an example."""
+    tensors: dict[str, Any] = {"image": tfds.features.Tensor(shape=(size, size, 1), dtype=np.uint16)}
     if labels:
-        found["label"] = tfds.features.Tensor(shape=(size, size), dtype=np.uint8)
+        tensors["label"] = tfds.features.Tensor(shape=(size, size), dtype=np.uint8)
     if coils:
         for name in ("kspace", "maps"):
-            found[name] = tfds.features.Tensor(shape=(coils, size, size, 2), dtype=np.float32)
-    return tfds.features.FeaturesDict(found)
+            tensors[name] = tfds.features.Tensor(shape=(coils, size, size, 2), dtype=np.float32)
+    return tfds.features.FeaturesDict(tensors)
 
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-    """Every setting of a population. The name holds them all, for it names the folder of the cache."""
+    """Every setting of a population. The name holds all of them, because it names the folder in the cache."""
 
     size: int = 0
     subjects: tuple[int, int, int] = (0, 0, 0)
@@ -57,7 +58,8 @@ class Config(tfds.core.BuilderConfig):
     seed: int = 0
 
     @classmethod
-    def of(cls, *, size: int, subjects: tuple[int, int, int], slices: int, seed: int) -> "Config":
+    def create(cls, *, size: int, subjects: tuple[int, int, int], slices: int, seed: int) -> "Config":
+        """A config with its name."""
         name = f"size{size}-subjects{'x'.join(map(str, subjects))}-slices{slices}-seed{seed}"
         return cls(name=name, size=size, subjects=subjects, slices=slices, seed=seed)
 
@@ -84,38 +86,38 @@ class MniPopulation(ShardBasedBuilder):
     def _shard_iterators_per_split(self, dl_manager: Any) -> Shards:
         del dl_manager  # nothing is downloaded
         config = self.builder_config
-        # The one line of progress goes on over the splits, which are generated in this order.
-        bar = preparation.progress(sum(config.subjects), "preparing data")
-        size = config.slices * config.size**2 * 3
+        # One bar for all splits, which are generated in this order.
+        bar = file_subjects.progress_bar(sum(config.subjects), "preparing data")
+        subject_bytes = config.slices * config.size**2 * 3
         seeds = population.split_seeds(config.seed, config.subjects)
         return {
-            name: [partial(self._examples, shard, bar) for shard in _shards(list(enumerate(split)), size)]
-            for name, split in zip(Dataset._fields, seeds, strict=True)
+            split: [partial(self._examples, shard, bar) for shard in split_into_shards(numbered, subject_bytes)]
+            for split, numbered in zip(Dataset._fields, [list(enumerate(group)) for group in seeds], strict=True)
         }
 
     def _examples(self, subjects: list[tuple[int, np.random.SeedSequence]], bar: Any) -> Iterator[Any]:
         config = self.builder_config
-        for subject, seed in subjects:
-            images, labels = population.subject(seed, size=config.size, slices=config.slices)
-            for i, (image, label) in enumerate(zip(_stored(images), labels, strict=True)):
-                yield subject * config.slices + i, {"image": image, "label": label}
+        for number, seed in subjects:
+            images, labels = population.synthesize_subject(seed, size=config.size, slices=config.slices)
+            for i, (image, label) in enumerate(zip(_to_uint16(images), labels, strict=True)):
+                yield number * config.slices + i, {"image": image, "label": label}
             _advance(bar)
 
 
 @dataclasses.dataclass
 class FilesConfig(tfds.core.BuilderConfig):
-    """What is asked of somebody's files. `from_files` gives the name, which must be another for other settings."""
+    """The settings of a data set of files. `prepare.files_folder` gives the name, which must differ for other settings."""
 
     settings: Settings | None = None
     subjects: tuple[int, int, int] = (0, 0, 0)
     seed: int = 0
-    root: Path | None = None  # the folder with the files; none given: TFDS's `manual_dir`
-    unfinished: Path | None = None  # where subjects that are read wait until all are; none given: a folder in the cache
+    root: Path | None = None  # the folder with the files; None: the `manual_dir` of TFDS
+    unfinished: Path | None = None  # holds the subjects that are read, until all are; None: a folder in the cache
     workers: int = 1  # processes that read
 
 
 class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Slices of somebody's files, by the source of the class's name."""
+    """Slices of somebody's files. The name of the subclass is the name of the source."""
 
     VERSION = tfds.core.Version(RECIPE)
     LABELS = False
@@ -131,7 +133,7 @@ class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-ar
         )
 
     def download_and_prepare(self, **options: Any) -> None:
-        """As TFDS does, and clear away what was kept for an interruption."""
+        """Prepare as TFDS does, then delete the files of the single subjects if the data set is complete."""
         try:
             super().download_and_prepare(**options)
         finally:
@@ -146,41 +148,42 @@ class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-ar
     def _shard_iterators_per_split(self, dl_manager: Any) -> Shards:
         config = self.builder_config
         root = config.root or Path(dl_manager.manual_dir).absolute()
-        found = preparation.find(self.name, root, config.settings, subjects=config.subjects)
-        splits, failed = preparation.read(
+        files = file_subjects.find_subjects(self.name, root, config.settings, counts=config.subjects)
+        splits, failed = file_subjects.read_subjects(
             self.name,
-            found,
+            files,
             config.settings,
-            subjects=config.subjects,
+            counts=config.subjects,
             seed=config.seed,
             unfinished=self._unfinished,
             workers=config.workers,
         )
-        parts = [part for split in splits.values() for part in split]
+        usable = [subject for group in splits.values() for subject in group]
         self.info.metadata.update(
             root=str(root),
-            files={path: stamp for part in parts + failed for path, stamp in part.known["files"].items()},
-            subjects={split: [part.subject for part in parts] for split, parts in splits.items()},
-            slices={split: [part.known["slices"] for part in parts] for split, parts in splits.items()},
-            dropped={part.subject: part.known["dropped"] for part in parts},
-            unusable={part.subject: part.known["error"] for part in failed},
+            files={path: stamp for subject in usable + failed for path, stamp in subject.summary["files"].items()},
+            subjects={split: [subject.subject for subject in group] for split, group in splits.items()},
+            slices={split: [subject.summary["slices"] for subject in group] for split, group in splits.items()},
+            dropped={subject.subject: subject.summary["dropped"] for subject in usable},
+            unusable={subject.subject: subject.summary["error"] for subject in failed},
         )
-        bar = preparation.progress(len(parts), "packing data")
-        size = max(part.file.stat().st_size for part in parts if part.file)
+        bar = file_subjects.progress_bar(len(usable), "packing data")
+        subject_bytes = max(subject.file.stat().st_size for subject in usable if subject.file)
         return {
-            name: [partial(self._examples, shard, bar) for shard in _shards(split, size)] for name, split in splits.items()
+            split: [partial(self._examples, shard, bar) for shard in split_into_shards(group, subject_bytes)]
+            for split, group in splits.items()
         }
 
-    def _examples(self, parts: list[preparation.Part], bar: Any) -> Iterator[Any]:
-        for part in parts:
-            image, label, coils, _ = preparation.slices(part)
-            for i, stored in enumerate(_stored(image[..., None])):
-                example = {"image": stored}
+    def _examples(self, subjects: list[file_subjects.SubjectFile], bar: Any) -> Iterator[Any]:
+        for subject in subjects:
+            image, label, coils, _ = file_subjects.load_slices(subject)
+            for i, pixels in enumerate(_to_uint16(image[..., None])):
+                example = {"image": pixels}
                 if label is not None:
                     example["label"] = label[i]
                 if coils is not None:
                     example |= {name: np.stack([c[i].real, c[i].imag], -1) for name, c in coils._asdict().items()}
-                yield f"{part.subject}/{i}", example
+                yield f"{subject.subject}/{i}", example
             _advance(bar)
 
 
@@ -203,12 +206,12 @@ class Folder(_Files):
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder.__doc__
 
 
-OF_FILES = {"fastmri": Fastmri, "abide": Abide, "folder": Folder}
+FILE_BUILDERS = {"fastmri": Fastmri, "abide": Abide, "folder": Folder}
 
 
-def _shards(subjects: list[Any], size: int) -> list[list[Any]]:
-    """Subjects, of so many bytes each, that share a file."""
-    count = min(len(subjects), MOST_SHARDS, max(1, len(subjects) * size // SHARD))
+def split_into_shards(subjects: list[Any], subject_bytes: int) -> list[list[Any]]:
+    """Groups of neighbouring subjects; each group shares a file of about `SHARD` bytes."""
+    count = min(len(subjects), MOST_SHARDS, max(1, len(subjects) * subject_bytes // SHARD))
     ends = np.linspace(0, len(subjects), count + 1).astype(int)
     return [subjects[start:end] for start, end in itertools.pairwise(ends)]
 
@@ -219,5 +222,5 @@ def _advance(bar: Any) -> None:
         bar.close()
 
 
-def _stored(images: np.ndarray) -> np.ndarray:
+def _to_uint16(images: np.ndarray) -> np.ndarray:
     return np.rint(images * 65535).astype(np.uint16)

@@ -1,4 +1,4 @@
-"""What every source of data returns: three splits of samples, in memory or on disk."""
+"""The type that every source of data returns: three splits of samples, in memory or on disk."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,76 +13,63 @@ from hyperrecon_jax.runtime.errors import InputError
 
 
 class Samples(NamedTuple):
-    """n samples with random access: `samples.take(index)`, an array of whole numbers, is a `Sample` of NumPy arrays."""
+    """n samples with random access: `samples.take(index)` is a `Sample` of NumPy arrays; `index` is an integer array."""
 
     size: int  # n
-    example: Sample  # the shapes of one
-    take: Callable[[np.ndarray], Sample]  # can be sent to another process
-    arrays: Sample | None  # all of them, where they are in memory
-    identity: Any  # tells whether two are the same: their arrays, or a name for what is on disk
+    example: Sample  # the shapes and types of a single sample
+    take: Callable[[np.ndarray], Sample]  # can be pickled for another process
+    arrays: Sample | None  # all samples, if they are in memory
+    identity: Any  # equal for equal samples: their arrays, or a name for samples on disk
 
     @property
     def nbytes(self) -> int:
-        """Of all of them in memory."""
+        """Bytes of all samples in memory."""
         return self.size * memory.num_bytes(self.example)
 
 
 class Split(NamedTuple):
+    """Samples and the subjects that they show."""
+
     samples: Samples
     subjects: np.ndarray  # (n,) int32, the subject of each sample; the same number in two splits is the same subject
 
 
 class Dataset(NamedTuple):
+    """Three splits that share no subject."""
+
     train: Split
     val: Split
     test: Split
 
 
 def in_memory(samples: Sample) -> Samples:
-    """Samples that are arrays already, `(n, ...)` each."""
+    """Samples from arrays, whose leaves are `(n, ...)`."""
     return Samples(len(samples.image), example(samples), partial(take, samples), samples, samples)
 
 
-def on_disk(size: int, record: Callable[[int], Sample], name: str) -> Samples:
-    """Samples that are read when they are asked for.
+def on_disk(size: int, read_sample: Callable[[int], Sample], name: str) -> Samples:
+    """Samples that are read from disk whenever they are taken.
 
     Args:
         size: how many.
-        record: reads one; can be pickled.
-        name: tells this set from any other.
+        read_sample: reads the sample of an index; can be pickled.
+        name: differs for different samples.
     """
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), record(0))
-    return Samples(size, one, partial(_read, record, one), None, name)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), read_sample(0))
+    return Samples(size, shapes, partial(_take_from_disk, read_sample, shapes), None, name)
 
 
-def loaded(samples: Samples) -> Samples:
-    """The same in memory."""
+def load_into_memory(samples: Samples) -> Samples:
+    """The same samples in memory."""
     return samples if samples.arrays is not None else in_memory(samples.take(np.arange(samples.size)))
 
 
 def subset(samples: Samples, index: np.ndarray) -> Samples:
-    """Some of the samples, where the others are."""
+    """The samples at some indices, in memory or on disk as before."""
     if samples.arrays is not None:
         return in_memory(samples.take(index))
     name = f"{samples.identity}, {np.asarray(index).tolist()}"
-    return samples._replace(size=len(index), take=partial(_chosen, samples.take, index), identity=name)
-
-
-def _read(record, one, index):
-    """One sample after the other into arrays that are there already: they are not in memory twice."""
-    found = jax.tree.map(lambda leaf: np.empty((len(index), *leaf.shape), leaf.dtype), one)
-    for place, i in enumerate(index):
-        for whole, leaf in zip(jax.tree.leaves(found), jax.tree.leaves(record(int(i))), strict=True):
-            whole[place] = leaf
-    return found
-
-
-def _unlabelled(take, index):
-    return take(index)._replace(label=None)
-
-
-def _chosen(take, index, places):
-    return take(index[places])
+    return samples._replace(size=len(index), take=partial(_take_subset, samples.take, index), identity=name)
 
 
 def images(samples: Samples) -> np.ndarray:
@@ -94,20 +81,44 @@ def images(samples: Samples) -> np.ndarray:
 
 
 def evenly_spaced(size: int, count: int) -> np.ndarray:
-    """Indices of at most `count` of `size` images, spread from the first to the last: int32 `(min(size, count),)`."""
+    """At most `count` of the indices 0 to size - 1, evenly spaced from first to last: int32 `(min(size, count),)`."""
     return np.linspace(0, size - 1, min(size, count)).astype(np.int32)
 
 
-def without_labels(split: Split) -> Split:
-    """The same without labels, which would only take room."""
+def drop_labels(split: Split) -> Split:
+    """The split without its labels, so that they take no memory."""
     samples = split.samples
     if samples.arrays is not None:
         return split._replace(samples=in_memory(samples.arrays._replace(label=None)))
     example = samples.example._replace(label=None)
-    return split._replace(samples=samples._replace(example=example, take=partial(_unlabelled, samples.take)))
+    return split._replace(samples=samples._replace(example=example, take=partial(_take_without_labels, samples.take)))
 
 
-def need_labels(split: Split) -> None:
-    """Raises `InputError` if the samples of a split have no labels."""
+def require_labels(split: Split) -> None:
+    """Check that the samples of a split have labels.
+
+    Raises:
+        InputError: if they have none.
+    """
     if split.samples.example.label is None:
         raise InputError("The images must have labels, which this source of data does not give.")
+
+
+# Module-level functions, because partials of them are sent to other processes.
+
+
+def _take_from_disk(read_sample, shapes, index):
+    """Read the samples one by one into arrays that exist already, so that no sample is in memory twice."""
+    samples = jax.tree.map(lambda leaf: np.empty((len(index), *leaf.shape), leaf.dtype), shapes)
+    for row, i in enumerate(index):
+        for target, leaf in zip(jax.tree.leaves(samples), jax.tree.leaves(read_sample(int(i))), strict=True):
+            target[row] = leaf
+    return samples
+
+
+def _take_without_labels(take, index):
+    return take(index)._replace(label=None)
+
+
+def _take_subset(take, subset_index, index):
+    return take(subset_index[index])

@@ -1,9 +1,9 @@
-"""The carried anatomy: ICBM 152 (2009a, symmetric), an average of 152 people, at 1 mm.
+"""The anatomy in this package: ICBM 152 (2009a, symmetric), an average of 152 people, at 1 mm.
 
-`mni152/template.npy.xz` holds the T1-weighted average and the gray- and white-matter probabilities (see
-`mni152/NOTICE` for whose they are, `mni152/remake.py` for how the file is made). The atlas is exactly mirror-symmetric,
-so the file keeps x >= 0 only, and of each voxel the difference (modulo 256) from what its neighbours along three axes
-predict. Inside the brain nothing is lost; outside it (T1 = 0) the probabilities are dropped.
+`mni152/template.npy.xz` holds the T1-weighted average and the gray- and white-matter probabilities. `mni152/NOTICE` names
+their owners, `mni152/remake.py` makes the file. The atlas is exactly mirror-symmetric, so the file has only x >= 0. For
+each voxel it stores the difference (modulo 256) from a prediction by its neighbours along three axes. Inside the brain
+nothing is lost; outside it (T1 = 0) the probabilities are dropped.
 """
 
 import functools
@@ -41,6 +41,6 @@ def decode(residuals: np.ndarray) -> Template:
 
 @functools.cache
 def load() -> Template:
-    """Read the carried copy, once a process (about half a second)."""
+    """Read the template, once in a process (about half a second)."""
     with lzma.open(FILE) as file:
         return decode(np.load(file, allow_pickle=False))

@@ -1,6 +1,6 @@
-"""Scores over lambda: computing them, keeping them, and choosing lambdas by them."""
+"""Metrics over lambda: computing them, storing them, and choosing lambda by them."""
 
 import lazy_loader
 
-# imported when first asked for, as `hyperrecon_jax` asks for them
+# Loaded on first use, so that `import hyperrecon_jax` stays fast.
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["choose"])

@@ -1,15 +1,13 @@
 """Good reconstructions of one slice that differ from each other (Sec. V-H and Fig. 7 of Wang, Dalca and Sabuncu, 2022).
 
-Sample lambda densely, keep the `good` reconstructions by PSNR, take the `furthest_pair` of them, or a `diverse_set`.
+Sample lambda densely, `select_good` the reconstructions with a high PSNR, and take the `furthest_pair` of them, or a
+`diverse_set`.
 
-Images are float `(m, ...)`, of NumPy in C order or of JAX, and may fill most of the memory: they are read some pixels at a
-time, in double precision, and never copied whole but from an accelerator to the host. Distances are l2, over all axes
-but the first.
+Images are float `(m, ...)`, from NumPy or JAX. Distances are l2, over all axes but the first, in double precision, and
+come from one Gram matrix `(m, m)`. The images may fill most of the memory: they are never copied as a whole on the host.
 
-`InputError` where images are not float, are too few or are not finite.
+`InputError` if the images are not float, too few, or not finite.
 """
-
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +16,16 @@ import numpy as np
 from hyperrecon_jax.runtime.errors import InputError
 
 Images = jax.Array | np.ndarray
-CHUNK = 1024  # images whose distances to all others are alive at a time
 PIXELS = 512  # of all images at a time, few enough for the cache
-TIE = 1e-10  # squared distances that differ by less, relatively, are equal: a matrix product does not sum in one order
+TIE = 1e-10  # relative difference up to which two squared distances are equal: rounding depends on the order of a sum
 
 
-def good(quality: Images, *, percentile: float = 90.0) -> np.ndarray:
-    """Indices, ascending, of the qualities at or above a percentile; two at least, the two best, if there are two.
+def select_good(quality: Images, *, percentile: float = 90.0) -> np.ndarray:
+    """Indices, ascending, of the qualities at or above a percentile. If there are two qualities, at least the two best.
 
     Args:
-        quality: `(m,)`, larger is better, such as PSNR in dB; may be infinite.
-        percentile: in [0, 100]; 90 keeps the best tenth, and whatever equals its last.
+        quality: `(m,)`, higher is better, such as PSNR in dB; may be infinite.
+        percentile: in [0, 100]; 90 selects the best tenth, and every quality that equals the last of them.
 
     Raises:
         InputError: if `quality` is empty, has more axes or holds NaN, or `percentile` is out of range.
@@ -40,50 +37,29 @@ def good(quality: Images, *, percentile: float = 90.0) -> np.ndarray:
         raise InputError(f"`quality` must not be NaN, got NaN at index {np.isnan(quality).argmax()}.")
     if not 0 <= percentile <= 100:
         raise InputError(f"`percentile` must be in [0, 100], got {percentile}.")
-    # "higher" keeps what linear interpolation keeps, but stays among the values: between infinite ones is NaN.
-    bar = np.percentile(quality, percentile, method="higher")
-    second = np.sort(quality)[-2:][0]
-    return np.flatnonzero(quality >= min(bar, second))
+    # "higher" selects what linear interpolation selects, but returns one of the values: between two infinities is NaN.
+    threshold = np.percentile(quality, percentile, method="higher")
+    second_best = np.sort(quality)[-2:][0]
+    return np.flatnonzero(quality >= min(threshold, second_best))
 
 
-def furthest_pair(images: Images, *, chunk: int = CHUNK) -> tuple[int, int, float]:
-    """The two images that are furthest apart: indices i < j and their distance; of equal distances the first pair.
+def furthest_pair(images: Images) -> tuple[int, int, float]:
+    """The two images with the largest distance: their indices i < j and the distance. Of equal distances, the first pair.
 
     Args:
         images: `(m, ...)`, m of at least 2.
-        chunk: images whose distances to the others are alive at a time. Beside `images` it takes two `(chunk, m)` matrices
-            and `PIXELS` of each image, in double precision.
     """
-    flat = _flat(images, 2)
-    if chunk < 1:
-        raise InputError(f"`chunk` must be at least 1, got {chunk}.")
-    # |a - b|^2 = |a|^2 + |b|^2 - 2 a.b cancels where a and b are long and near each other. Seen from the first image no
-    # image is longer than the largest distance, which is what is sought: nothing cancels where it matters.
-    square = _squared_distances(flat, 0)
-    best, pair = -1.0, (0, 1)
-    for start in range(0, len(flat) - 1, chunk):
-        products = np.zeros((min(chunk, len(flat) - start), len(flat) - start))
-        for pixels in _differences(flat, 0):
-            products += pixels[start : start + chunk] @ pixels[start:].T
-        products *= -2
-        products += square[start : start + chunk, None]
-        products += square[start:]
-        products[np.tri(*products.shape, dtype=bool)] = -1.0  # only i < j
-        largest = products.max()
-        if largest > best * (1 + TIE):
-            i, j = np.unravel_index(np.argmax(products >= largest * (1 - TIE)), products.shape)
-            best, pair = largest, (start + int(i), start + int(j))
-    difference = flat[pair[0]].astype(np.float64) - flat[pair[1]]
-    return *pair, float(np.linalg.norm(difference))
+    rows = _as_rows(images, minimum=2)
+    return _furthest_pair(rows, _squared_distances(rows))
 
 
 def diverse_pair(images: Images, quality: Images, *, percentile: float = 90.0) -> tuple[int, int, float]:
-    """The two good reconstructions that differ most (Fig. 7): `furthest_pair` of the `good` ones.
+    """The two good reconstructions that differ most (Fig. 7): the `furthest_pair` of those that `select_good` selects.
 
     Args:
         images: `(m, ...)`, reconstructions of one slice at m lambdas.
-        quality: `(m,)`, larger is better, such as PSNR in dB.
-        percentile: in [0, 100]; 90 keeps the best tenth.
+        quality: `(m,)`, higher is better, such as PSNR in dB.
+        percentile: in [0, 100]; 90 selects the best tenth.
 
     Returns:
         Their indices into `images`, i < j, and their l2 distance.
@@ -93,55 +69,69 @@ def diverse_pair(images: Images, quality: Images, *, percentile: float = 90.0) -
     """
     if len(images) != np.size(quality):
         raise InputError(f"`quality` must be one number for each of the {len(images)} images, got {np.shape(quality)}.")
-    chosen = good(quality, percentile=percentile)
-    i, j, distance = furthest_pair(np.asarray(images)[chosen])
-    return int(chosen[i]), int(chosen[j]), distance
+    selected = select_good(quality, percentile=percentile)
+    i, j, distance = furthest_pair(np.asarray(images)[selected])
+    return int(selected[i]), int(selected[j]), distance
 
 
 def diverse_set(images: Images, k: int) -> np.ndarray:
-    """Indices `(k,)` of images far from each other, in the order chosen: greedily the furthest point.
+    """Indices `(k,)` of images that are far from each other, by greedy furthest-point selection.
 
-    The first two are the furthest pair. Each one that follows is the image whose distance to the nearest of those chosen
-    is largest, the first of equals. The sets of smaller k are therefore its beginnings, and k = 1 is the pair's first.
+    The first two are the furthest pair. Then always that image follows whose nearest selected image is furthest away. Of
+    equal ones it is the first. So a smaller k gives the beginning of the same list, and k = 1 the first of the pair.
 
     Raises:
         InputError: if `k` is not in [1, m].
     """
-    flat = _flat(images, 1)
-    if not 1 <= k <= len(flat):
-        raise InputError(f"`k` must be in [1, {len(flat)}], the number of images, got {k}.")
-    chosen = list(furthest_pair(flat)[:2] if len(flat) > 1 else (0,))
-    nearest = np.full(len(flat), np.inf)
-    for i in range(k):
-        if i == len(chosen):
-            chosen.append(int(np.argmax(nearest)))
-        nearest = np.minimum(nearest, _squared_distances(flat, chosen[i]))
-        nearest[chosen] = -1.0  # an image is chosen once, even where others equal it
-    return np.array(chosen[:k])
+    rows = _as_rows(images, minimum=1)
+    if not 1 <= k <= len(rows):
+        raise InputError(f"`k` must be in [1, {len(rows)}], the number of images, got {k}.")
+    squared = _squared_distances(rows)
+    selected = list(_furthest_pair(rows, squared)[:2]) if len(rows) > 1 else [0]
+    nearest = squared[selected].min(0)
+    while len(selected) < k:
+        nearest[selected] = -1.0  # an image is selected once, even where others equal it
+        selected.append(_first_largest(nearest))
+        nearest = np.minimum(nearest, squared[selected[-1]])
+    return np.array(selected[:k])
 
 
-def _flat(images: Images, least: int) -> np.ndarray:
-    """The images as rows, a view where they are on the host: `(m, pixels)`."""
+def _as_rows(images: Images, *, minimum: int) -> np.ndarray:
+    """The images as rows `(m, pixels)`: a view, if they are on the host."""
     if images.ndim < 2 or not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(f"`images` must be float (m, ...), got {images.dtype} of shape {images.shape}.")
-    if len(images) < least:
-        raise InputError(f"`images` must be {least} or more, got {len(images)}.")
+    if len(images) < minimum:
+        raise InputError(f"`images` must be {minimum} or more, got {len(images)}.")
     return np.asarray(images).reshape(len(images), -1)
 
 
-def _differences(flat: np.ndarray, origin: int) -> Iterator[np.ndarray]:
-    """The images less one of them, in double precision, `(m, PIXELS or fewer)` at a time."""
-    for start in range(0, flat.shape[1], PIXELS):
-        pixels = flat[:, start : start + PIXELS].astype(np.float64)
-        with np.errstate(invalid="ignore"):  # infinite less infinite: `_squared_distances` tells
-            pixels -= pixels[origin].copy()
-        yield pixels
+def _squared_distances(rows: np.ndarray) -> np.ndarray:
+    """Squared distances between all rows, `(m, m)`, from one Gram matrix; -1 on the diagonal.
 
-
-def _squared_distances(flat: np.ndarray, origin: int) -> np.ndarray:
-    """Of every image to one of them, without cancellation: `(m,)`."""
-    squared = sum((np.einsum("ij,ij->i", pixels, pixels) for pixels in _differences(flat, origin)), np.zeros(len(flat)))
-    finite = np.isfinite(squared)
-    if not finite.all():
-        raise InputError(f"`images` must be finite, but image {np.argmin(finite)} is not.")
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b cancels where a and b are long and near each other. So the first image is subtracted
+    from all: then no image is longer than the largest distance, and nothing cancels where it matters.
+    """
+    squared = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], PIXELS):
+        pixels = rows[:, start : start + PIXELS].astype(np.float64)
+        finite = np.isfinite(pixels).all(1)
+        if not finite.all():
+            raise InputError(f"`images` must be finite, but image {np.argmin(finite)} is not.")
+        pixels -= pixels[0].copy()
+        squared += pixels @ pixels.T
+    lengths = np.diag(squared).copy()
+    squared *= -2
+    squared += lengths[:, None]
+    squared += lengths
+    np.fill_diagonal(squared, -1.0)  # no image pairs with itself
     return squared
+
+
+def _furthest_pair(rows: np.ndarray, squared: np.ndarray) -> tuple[int, int, float]:
+    i, j = (int(index) for index in np.unravel_index(_first_largest(squared), squared.shape))
+    return i, j, float(np.linalg.norm(rows[i].astype(np.float64) - rows[j]))
+
+
+def _first_largest(squared: np.ndarray) -> int:
+    """The flat index of the largest squared distance, the first of equal ones."""
+    return int(np.argmax(squared >= squared.max() * (1 - TIE)))

@@ -1,10 +1,11 @@
-"""The explorer: move lambda, see the reconstruction. A small local server, one page, and the same page for a talk.
+"""The explorer: move lambda, see the reconstruction. A small local server, a page, and the same page as a file for a talk.
 
-shelf.py    the volumes on show, and their slices as they are measured
-engine.py   what is computed: reconstructions, their scores, diverse ones, the best lambda; files read and written
-server.py   the engine over HTTP, on this machine alone unless asked
-page.py     the page with what it shows inside, as one file that opens from disk; and the page in a notebook
-static/     the page
+volume_store.py  the volumes that can be shown, and their slices as they are measured
+measurement.py   measured k-space as samples
+engine.py        reconstructions, their scores, diverse ones, the best lambda; exported files
+server.py        the engine over HTTP, by default on this machine only
+page.py          the page as a file that opens from disk, and the page in a notebook
+static/          the page: HTML, styles and scripts
 """
 
 from hyperrecon_jax.explorer.page import export, widget

@@ -1,6 +1,7 @@
-"""What the explorer computes of a run: reconstructions, their scores, diverse ones, the best lambda. No HTTP.
+"""What the page of the explorer asks for: reconstructions of a run, their scores, diverse ones, the best lambda, files.
 
-Anything here may be called from any thread; reconstructions are made one at a time. Scores are those of `evaluate`.
+No HTTP here; `server.py` sends the results. Any thread may call the functions; reconstructions are computed one at a time.
+The scores are those of `bin.evaluate`.
 """
 
 import functools
@@ -20,7 +21,9 @@ import numpy as np
 from hyperrecon_jax.commands.evaluate import SCORES
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.evaluation import choose, diverse, scores, scoring
-from hyperrecon_jax.explorer.shelf import Shelf
+from hyperrecon_jax.explorer.volume_store import MeasuredSlice, VolumeStore
+from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, SHOWN, average, function_to_maximize, page_facts
+from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model, apply_main, network_at, reconstruct
 from hyperrecon_jax.physics import operators
@@ -31,8 +34,7 @@ from hyperrecon_jax.runs.names import term_name
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
-METRICS = ("psnr", "ssim", "mae", "hfen")
-SIGN = {name: 1 if name in scores.HIGHER else -1 for name in METRICS}
+METRICS = SHOWN
 HINTS = {
     "mae": "smoother",
     "mse": "smoother",
@@ -42,23 +44,23 @@ HINTS = {
     "wavelet_l1": "sparser",
     "data_consistency": "closer to the measurement",
 }
-NETWORKS = 256  # lambdas whose weights are kept
-PROBLEMS = 8  # sizes of slices, and masks, whose programs are kept
-DENSE = 441  # lambdas at most from which the diverse and the best ones are chosen: 101 of one, 21 x 21 of two
-NEAR = 0.5  # dB from the best PSNR, within which a reconstruction is good
-AT_ONCE = 16  # lambdas in one call
-BYTES = 2**29  # of the reconstructions among which the diverse ones are chosen
+NETWORKS = 256  # lambdas whose generated weights stay in memory
+PROBLEMS = 8  # problems (size of a slice, and mask) whose compiled programs stay in memory
+DENSE = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
+NEAR = 0.5  # dB: a reconstruction is good if its PSNR is this near to the best
+LAMBDA_BATCH = 16  # lambdas in one call of a compiled program
+BYTES = 2**29  # the most memory for the reconstructions from which diverse ones are selected
 FORMATS = ("png", "npy", "nii")
 
 
 class Engine:
-    """A run to look through.
+    """A run, as the page shows it.
 
     Args:
         run: the folder of a run with a hypernetwork, or of an ensemble.
 
     Raises:
-        InputError: if there is no such run, or it has one lambda or segments.
+        InputError: if there is no such run, or it has a single lambda, or its task is segmentation.
     """
 
     def __init__(self, run: Path):
@@ -72,34 +74,38 @@ class Engine:
                 f"{run} must hold a run that reconstructs for more than one lambda; this one has nothing to move."
             )
         self.terms = tuple(config.loss.terms)
-        self.shelf = Shelf(experiment)
+        self.volumes = VolumeStore(experiment)
         self._test_images = scoring.digest(experiment.dataset.test.samples.identity)
         self._lock = threading.Lock()
-        self._network = functools.lru_cache(NETWORKS)(self._generate)
-        self._compiled = functools.lru_cache(PROBLEMS)(functools.partial(_compile, self.model))
-        self._at = jax.jit(functools.partial(network_at, self.model))
-        self._climb = jax.jit(functools.partial(_climb, self.model))
+        self._network = functools.lru_cache(NETWORKS)(self._generate_network)
+        self._programs = functools.lru_cache(PROBLEMS)(functools.partial(_compile_programs, self.model))
+        self._network_at = jax.jit(functools.partial(network_at, self.model))
+        self._best_lambda = jax.jit(functools.partial(_best_lambda, self.model))
 
-    def about(self) -> dict[str, Any]:
-        """The run, for the page: names, the ends of each lambda, the volumes, the landscape if it was evaluated."""
+    def describe(self) -> dict[str, Any]:
+        """The run for the page: names, the meaning of each lambda, the volumes, the landscape if the run was evaluated."""
         return {
             "name": self.run.resolve().name,
             "folder": str(self.run),
             "command": adapt(f"hyperrecon explore --run {self.run}"),
             "steps": self.steps,
-            "task": self.shelf.task(),
-            "lams": [self._ends(k) for k in range(len(self.terms) - 1)],
+            "task": self.volumes.describe_task(),
+            "lams": [self._lambda_ends(k) for k in range(len(self.terms) - 1)],
             "metrics": METRICS,
             "best_metrics": METRICS,
-            "volumes": self.shelf.listed(),
-            "evaluation": self._evaluation(),
+            "metric_facts": page_facts((*METRICS, "data_consistency")),
+            "volumes": self.volumes.describe_all(),
+            "evaluation": self._landscape(),
             "writable": True,
         }
 
-    def _ends(self, k: int) -> dict[str, str]:
-        """What lambda_k trades, as `hyperparams.coefficients` has it: with two terms 0 is the first, with more 1 is."""
-        two = len(self.terms) == 2
-        low, high = (self.terms[:1], self.terms[1:]) if two else (self.terms[k + 1 :], self.terms[k : k + 1])
+    def _lambda_ends(self, k: int) -> dict[str, str]:
+        """The loss terms at the two ends of lambda_k, see `hyperparams.coefficients`.
+
+        With two terms lambda = 0 is the first term. With more, lambda_k = 1 is term k, and 0 all terms after it.
+        """
+        has_two = len(self.terms) == 2
+        low, high = (self.terms[:1], self.terms[1:]) if has_two else (self.terms[k + 1 :], self.terms[k : k + 1])
         return {
             "low": " + ".join(map(term_name, low)),
             "high": " + ".join(map(term_name, high)),
@@ -107,8 +113,8 @@ class Engine:
             "high_hint": HINTS.get(high[0], ""),
         }
 
-    def _evaluation(self) -> dict[str, Any] | None:
-        """The mean over the test images at each lambda of the grid, if `bin.evaluate` was run on this state and on them."""
+    def _landscape(self) -> dict[str, Any] | None:
+        """The mean scores of the test images on a grid of lambdas, if `bin.evaluate` scored all of them at this state."""
         try:
             ds = scores.load(self.run / "evaluation" / SCORES)
         except InputError:
@@ -116,83 +122,101 @@ class Engine:
         if (ds.attrs.get("steps"), ds.attrs.get("test_images")) != (self.steps, self._test_images):
             return None
         lams = [f"lam_{k}" for k in range(1, len(self.terms))]
-        means = {name: ds[name].mean("image").transpose(*lams).values.ravel() for name in METRICS if name in ds}
-        values = {name: mean.astype(float).tolist() for name, mean in means.items() if np.isfinite(mean).all()}
+        values = {}
+        for name in METRICS:
+            if name in ds:
+                rows = ds[name].transpose(*lams, "image").values.reshape(-1, ds.sizes["image"])
+                means = [average(name, row) for row in rows]
+                if np.isfinite(means).all():
+                    values[name] = means
         return {"axes": [ds[lam].values.tolist() for lam in lams], "values": values} if values else None
 
-    def warm(self) -> None:
-        """Compile what the page asks for first; the rest without holding up who asks meanwhile."""
+    def compile_ahead(self) -> None:
+        """Compile the programs of the page: that of a reconstruction at once, the others in a thread."""
         self.reconstruct("test", 0, [0.5] * (len(self.terms) - 1))
-        shown, measured = self.shelf.look("test", 0)
+        volume, measured = self.volumes.measure("test", 0)
 
-        def rest() -> None:
-            self._compiled(shown.problem).many(self.variables, self._starts()[:1].repeat(AT_ONCE, 0), measured)
-            self._climb(self.variables, self._starts(), 0, measured.net_input, measured.x)
+        def compile_others() -> None:
+            lams = self._start_lambdas()[:1].repeat(LAMBDA_BATCH, 0)
+            self._programs(volume.problem).reconstruct_batch(self.variables, lams, measured)
+            self._best_lambda(self.variables, self._start_lambdas(), 0, measured.net_input, measured.x)
 
-        threading.Thread(target=rest, daemon=True).start()
+        threading.Thread(target=compile_others, daemon=True).start()
 
-    # What a slice becomes. Only the quick ones exclude each other: a long one does not stop a hand that drags.
+    # Only `reconstruct` takes the lock: longer computations must not delay the reconstructions while a slider moves.
 
-    def slice(self, volume: str, index: int) -> tuple[np.ndarray, dict[str, Any]]:
-        """The magnitude of the network's input and, if it is known, the truth, `(1 or 2, h, w)`; the input's scores."""
-        _, measured = self.shelf.look(volume, index)
+    def input_and_reference(self, volume: str, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+        """The magnitude of the network's input and, if it is known, the reference image.
+
+        Returns:
+            `(1 or 2, h, w)`, and for the page whether the reference is known and the scores of the input.
+        """
+        _, measured = self.volumes.measure(volume, index)
         image = operators.magnitude(measured.net_input)
         planes = [image] if measured.x is None else [image, measured.x]
-        found = {} if measured.x is None else _compare(image, measured.x)
-        known = {"truth": measured.x is not None, "metrics": _numbers(found)}
-        return np.stack([np.asarray(plane)[..., 0] for plane in planes]), known
+        metrics = {} if measured.x is None else _score_image(image, measured.x)
+        info = {"truth": measured.x is not None, "metrics": _to_json(metrics)}
+        return np.stack([np.asarray(plane)[..., 0] for plane in planes]), info
 
     def reconstruct(self, volume: str, index: int, lam: Sequence[float]) -> tuple[np.ndarray, dict[str, Any]]:
-        """The reconstruction `(h, w)`, its scores (J always, the others if the truth is known), the time it took."""
-        lam = self._lambda(lam)
+        """The reconstruction of a slice at a lambda.
+
+        Returns:
+            `(h, w)`, and for the page the lambda, the scores (J always, the others if the reference is known) and the time.
+        """
+        lam = self._check_lambda(lam)
         start = time.perf_counter()
         with self._lock:
-            shown, measured = self.shelf.look(volume, index)
-            x_hat, found = self._compiled(shown.problem).one(*self._network(lam), measured)
+            opened, measured = self.volumes.measure(volume, index)
+            x_hat, metrics = self._programs(opened.problem).reconstruct(*self._network(lam), measured)
             image = np.asarray(x_hat)[..., 0]
-        known = {"lam": lam, "metrics": _numbers(found), "milliseconds": 1000 * (time.perf_counter() - start)}
-        return image, known
+        info = {"lam": lam, "metrics": _to_json(metrics), "milliseconds": 1000 * (time.perf_counter() - start)}
+        return image, info
 
-    def diverse(self, volume: str, index: int, count: int, lams: np.ndarray | None = None) -> tuple[list[list[float]], str]:
-        """Lambdas of good reconstructions of a slice that differ most (Sec. V-H), and what good means.
+    def select_diverse(
+        self, volume: str, index: int, count: int, lams: np.ndarray | None = None
+    ) -> tuple[list[list[float]], str]:
+        """The lambdas of good reconstructions of a slice that differ most (Sec. V-H), and what "good" means, in words.
 
-        Good are, among a dense set of lambdas, those above the 90th percentile of PSNR, and those within half a dB of the
-        best, since with two losses the best tenth is one short stretch of lambda. Where the truth is not known, it is the
-        half that is nearest the measurement. `lams`, `(l, K-1)`, are chosen among; none given: a dense set.
+        With a reference, good are the reconstructions above the 90th percentile of PSNR, and also those within half a dB of
+        the best: with two losses the best tenth is a single short interval of lambda. Without a reference, good is the
+        half that is nearest to the measurement.
+
+        Args:
+            volume, index: which slice.
+            count: how many lambdas.
+            lams: `(l, K-1)`, the candidates; None: a dense set.
         """
         if not 2 <= count <= 24:
             raise InputError(f"The number of reconstructions must be in [2, 24], got {count}.")
-        shown, measured = self.shelf.look(volume, index)
-        lams = self._dense(measured.net_input.nbytes // 2) if lams is None else np.asarray(lams, np.float32)
-        many, parts = self._compiled(shown.problem).many, []
-        for start in range(0, len(lams), AT_ONCE):  # of one size, so that it is compiled once
-            here = lams[np.minimum(np.arange(start, start + AT_ONCE), len(lams) - 1)]
-            parts.append(jax.device_get(many(self.variables, here, measured)))
-        x_hat = np.concatenate([part for part, _ in parts])[: len(lams)]
-        known = measured.x is not None
-        quality = np.concatenate([part["psnr" if known else "data_consistency"] for _, part in parts])[: len(lams)]
-        if known:
-            good = np.union1d(diverse.good(quality), np.flatnonzero(quality >= quality.max() - NEAR))
+        opened, measured = self.volumes.measure(volume, index)
+        if lams is None:
+            lams = self._dense_lambdas(measured.net_input.nbytes // 2)
+        lams = np.asarray(lams, np.float32)
+        program = self._programs(opened.problem).reconstruct_batch
+        x_hat, metrics = _reconstruct_all(program, self.variables, lams, measured)
+        has_reference = measured.x is not None
+        if has_reference:
+            psnr = metrics["psnr"]
+            good = np.union1d(diverse.select_good(psnr), np.flatnonzero(psnr >= psnr.max() - NEAR))
+            condition = f"PSNR among the best tenth, or within {NEAR:g} dB of the best,"
         else:
-            good = diverse.good(-quality, percentile=50)
+            good = diverse.select_good(-metrics["data_consistency"], percentile=50)
+            condition = "The half nearest the measurement"
         chosen = good[diverse.diverse_set(x_hat[good], min(count, len(good)))]
-        among = (
-            f"PSNR among the best tenth, or within {NEAR:g} dB of the best,"
-            if known
-            else "The half nearest the measurement"
-        )
-        criterion = f"{among} of {len(lams)} lambdas; of these, the {len(chosen)} that differ most."
-        return [_plain(lam) for lam in lams[chosen]], criterion
+        criterion = f"{condition} of {len(lams)} lambdas; of these, the {len(chosen)} that differ most."
+        return [_round_lambda(lam) for lam in lams[chosen]], criterion
 
-    def best(self, volume: str, index: int, metric: str) -> tuple[list[float], float]:
-        """The lambda with the best score of a slice whose truth is known, by gradient through the hypernetwork."""
+    def find_best(self, volume: str, index: int, metric: str) -> tuple[list[float], float]:
+        """The lambda with the best score of a slice, by gradient ascent through the hypernetwork, and the score."""
         if metric not in METRICS:
             raise InputError(f"The metric must be one of {', '.join(METRICS)}, got {metric!r}.")
-        _, measured = self.shelf.look(volume, index)
+        _, measured = self.volumes.measure(volume, index)
         if measured.x is None:
             raise InputError("The best lambda needs the truth, which is not known of this volume.")
-        lam, value = self._climb(self.variables, self._starts(), METRICS.index(metric), measured.net_input, measured.x)
-        return _plain(lam), SIGN[metric] * float(value)
+        starts = self._start_lambdas()
+        lam, value = self._best_lambda(self.variables, starts, METRICS.index(metric), measured.net_input, measured.x)
+        return _round_lambda(lam), METRIC_TABLE[metric].sign * float(value)
 
     def export(
         self,
@@ -204,120 +228,140 @@ class Engine:
         window: float = 1.0,
         level: float = 0.5,
     ) -> tuple[str, bytes]:
-        """What is shown as a file: its name and content; of several lambdas a zip.
+        """Reconstructions of a slice as a file: its name and content. For several lambdas it is a zip.
 
         Args:
             volume, index: which slice.
             lams: at which lambdas.
-            format: of `FORMATS`; "npy" is an archive of NumPy with the image and its metadata.
+            format: one of `FORMATS`; "npy" is an archive of NumPy with the image and its metadata.
             window, level: of a PNG, the width and the centre of the gray scale.
         """
         if format not in FORMATS:
             raise InputError(f"The format must be one of {', '.join(FORMATS)}, got {format!r}.")
         if not lams:
             raise InputError("There must be a lambda to export, got none.")
-        different = dict.fromkeys(self._lambda(lam) for lam in lams)
-        files = [self._file(volume, index, lam, format, window, level) for lam in different]
+        distinct = dict.fromkeys(self._check_lambda(lam) for lam in lams)
+        files = [self._export_file(volume, index, lam, format, window, level) for lam in distinct]
         if len(files) == 1:
             return files[0]
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as archive:
-            for name, one in files:
-                archive.writestr(name, one)
+            for name, file_content in files:
+                archive.writestr(name, file_content)
         return f"{Path(files[0][0]).name.partition('_lambda')[0]}.zip", content.getvalue()
 
-    def _file(self, volume, index, lam, format, window, level):
-        image, known = self.reconstruct(volume, index, lam)
-        shown = self.shelf.find(volume, index)
+    def _export_file(self, volume, index, lam, format, window, level):
+        image, info = self.reconstruct(volume, index, lam)
+        opened = self.volumes.get(volume, index)
         metadata = {
             "software": "hyperrecon_jax",
             "run": self.run.resolve().name,
-            "task": self.shelf.task(),
+            "task": self.volumes.describe_task(),
             "loss": ", ".join(self.terms),
-            "lambda": ", ".join(f"{v:g}" for v in known["lam"]),
-            "volume": shown.name,
+            "lambda": ", ".join(f"{v:g}" for v in info["lam"]),
+            "volume": opened.name,
             "slice": str(index),
-            **{name: f"{value:.6g}" for name, value in known["metrics"].items() if value is not None},
+            **{name: f"{value:.6g}" for name, value in info["metrics"].items() if value is not None},
         }
-        stem = re.sub(r"\W+", "_", shown.name.partition(".")[0]).strip("_") or "volume"
-        name = f"{stem}_{index}_lambda_{'_'.join(f'{v:g}' for v in known['lam'])}"
+        stem = re.sub(r"\W+", "_", opened.name.partition(".")[0]).strip("_") or "volume"
+        name = f"{stem}_{index}_lambda_{'_'.join(f'{v:g}' for v in info['lam'])}"
         if format == "png":
-            return f"{name}.png", volumes.png(volumes.crop(shown.file, image), window=window, level=level, text=metadata)
+            return f"{name}.png", volumes.png(volumes.crop(opened.file, image), window=window, level=level, text=metadata)
         if format == "npy":
-            return f"{name}.npz", volumes.npz(volumes.crop(shown.file, image), metadata)
-        return f"{name}.nii.gz", volumes.nifti(shown.file, index, image, metadata)
+            return f"{name}.npz", volumes.npz(volumes.crop(opened.file, image), metadata)
+        return f"{name}.nii.gz", volumes.nifti(opened.file, index, image, metadata)
 
-    # Compiled.
+    def _check_lambda(self, lam: Sequence[float]) -> tuple[float, ...]:
+        """A lambda of the page, rounded; raises `InputError` if it is no lambda of this run."""
+        return tuple(_round_lambda(hyperparams.check(np.asarray(lam), len(self.terms))))
 
-    def _lambda(self, lam: Sequence[float]) -> tuple[float, ...]:
-        return tuple(_plain(hyperparams.check(np.asarray(lam), len(self.terms))))
-
-    def _dense(self, size: int) -> np.ndarray:
-        """Lambdas to choose among, `(l, K-1)`, so many that reconstructions of `size` bytes fit in `BYTES`."""
+    def _dense_lambdas(self, image_bytes: int) -> np.ndarray:
+        """A dense set of lambdas `(l, K-1)`, as many as have reconstructions that fit in `BYTES`."""
         if self.model.members:
             return np.array(self.model.members, np.float32)
         count = len(self.terms) - 1
-        most = min(101 if count == 1 else DENSE, BYTES // size)
+        most = min(101 if count == 1 else DENSE, BYTES // image_bytes)
         return hyperparams.product([np.linspace(0, 1, max(2, int(most ** (1 / count) + 1e-9)))] * count)
 
-    def _starts(self) -> np.ndarray:
-        """Lambdas from which to climb to the best, `(s, K-1)`."""
+    def _start_lambdas(self) -> np.ndarray:
+        """The lambdas `(s, K-1)` from which the search for the best lambda starts."""
         if self.model.members:
             return np.array(self.model.members, np.float32)
         count = len(self.terms) - 1
         return hyperparams.product([np.linspace(0, 1, {1: 11, 2: 5}.get(count, 2))] * count)
 
-    def _generate(self, lam: tuple[float, ...]):
-        return self._at(self.variables, jnp.asarray(lam))
+    def _generate_network(self, lam: tuple[float, ...]):
+        """The weights and running statistics of the main network at a lambda."""
+        return self._network_at(self.variables, jnp.asarray(lam))
 
 
-class Compiled(NamedTuple):
-    """Reconstructions of a measured slice and their scores."""
+class Programs(NamedTuple):
+    """The compiled programs of a problem. Each gives reconstructions of a measured slice and their scores."""
 
-    one: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # theta, running statistics, the slice
-    many: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # variables, lambdas (l, K-1), the slice
+    reconstruct: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # (theta, running statistics, slice)
+    reconstruct_batch: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # (variables, lambdas (l, K-1), slice)
 
 
-def _compile(model: Model, problem: Problem) -> Compiled:
-    def outcome(x_hat, measured):
-        """J and, where the truth is known, the metrics."""
-        j = problem.data_consistency(x_hat, measured.y)
-        return x_hat, {"data_consistency": j} | ({} if measured.x is None else _values(x_hat, measured.x))
+def _compile_programs(model: Model, problem: Problem) -> Programs:
+    @jax.jit
+    def reconstruct_slice(theta, batch_stats, measured):
+        x_hat = apply_main(model, theta, batch_stats, measured.net_input)
+        return x_hat, _scores(problem, x_hat, measured)
 
     @jax.jit
-    def one(theta, batch_stats, measured):
-        return outcome(apply_main(model, theta, batch_stats, measured.net_input), measured)
+    def reconstruct_batch(variables, lams, measured):
+        def reconstruct_at(lam):
+            x_hat = reconstruct(model, variables, lam, measured.net_input)
+            return x_hat, _scores(problem, x_hat, measured)
 
-    @jax.jit
-    def many(variables, lams, measured):
-        return jax.lax.map(lambda lam: outcome(reconstruct(model, variables, lam, measured.net_input), measured), lams)
+        return jax.lax.map(reconstruct_at, lams)
 
-    return Compiled(one, many)
+    return Programs(reconstruct_slice, reconstruct_batch)
 
 
-def _climb(model, variables, starts, metric, net_input, x):
-    """The best lambda by the metric of a number, all in one program, since compiling takes longer than climbing."""
+def _reconstruct_all(
+    program: Callable[..., Any], variables: Any, lams: np.ndarray, measured: MeasuredSlice
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Reconstructions and scores at all lambdas. Each call has `LAMBDA_BATCH` lambdas, so that it is compiled once."""
+    batches = []
+    for start in range(0, len(lams), LAMBDA_BATCH):
+        index = np.minimum(np.arange(start, start + LAMBDA_BATCH), len(lams) - 1)
+        batches.append(jax.device_get(program(variables, lams[index], measured)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(lams)], *batches)
+
+
+def _best_lambda(model, variables, starts, metric, net_input, x):
+    """The lambda with the best score; `metric` is an index into `METRICS`.
+
+    One program serves all metrics, because compiling takes longer than the search.
+    """
 
     def value(lam):
         x_hat = reconstruct(model, variables, lam, net_input)
-        of = [lambda x_hat, name=name: SIGN[name] * scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS]
-        return jax.lax.switch(metric, of, x_hat)
+        metrics = [lambda x_hat, name=name: function_to_maximize(name)(x_hat, x) for name in METRICS]
+        return jax.lax.switch(metric, metrics, x_hat)
 
     return choose.best_lambda(value, starts)
 
 
-def _values(x_hat, x):
-    return {name: scoring.FULL_REFERENCE[name](x_hat, x) for name in METRICS}
+def _scores(problem: Problem, x_hat: jax.Array, measured: MeasuredSlice) -> dict[str, jax.Array]:
+    """J and, where the reference is known, the metrics."""
+    j = problem.data_consistency(x_hat, measured.y)
+    return {"data_consistency": j} | ({} if measured.x is None else _metrics(x_hat, measured.x))
 
 
-_compare = jax.jit(_values)
+def _metrics(x_hat, x):
+    return {name: FULL_REFERENCE[name](x_hat, x) for name in METRICS}
 
 
-def _plain(lam: Any) -> list[float]:
-    """To four digits: what no eye can tell apart is one lambda."""
+_score_image = jax.jit(_metrics)
+
+
+def _round_lambda(lam: Any) -> list[float]:
+    """A lambda with four digits: finer differences are invisible, and equal lambdas share their weights."""
     return [round(float(v), 4) for v in lam]
 
 
-def _numbers(found: Mapping[str, Any]) -> dict[str, float | None]:
-    """For JSON, which knows no infinity."""
-    return {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
+def _to_json(metrics: Mapping[str, Any]) -> dict[str, float | None]:
+    """Scores as JSON has them: None for infinity."""
+    return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""The explorer's page without its server: as one file that opens from disk, and in a notebook."""
+"""The explorer's page as a file that opens from disk, without a server; and the page in a notebook."""
 
 import base64
 import json
@@ -19,9 +19,9 @@ from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
 
-POINTS = {1: 41, 2: 9}  # of the grid along each lambda
-DIVERSE = 6
-LARGEST = 2000  # reconstructions of a page: at 256 x 256 they take 350 MB
+POINTS = {1: 41, 2: 9}  # number of lambdas -> points of the grid along each
+DIVERSE = 6  # reconstructions that are shown as diverse ones
+LARGEST = 2000  # the most reconstructions of a page: at 256 x 256 they take 350 MB
 
 
 def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None = None, progress: bool = False) -> Path:
@@ -29,9 +29,9 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
 
     Args:
         engine: of the run.
-        folder: made if it is not there.
-        slices: how many test slices at most, spread over the split.
-        points: of the grid along each lambda; none given: 41 of one, 9 of two, 4 of more.
+        folder: created if it does not exist.
+        slices: how many test slices at most, evenly spaced over the split.
+        points: of the grid along each lambda; None: 41 for one lambda, 9 for two, 4 for more.
         progress: show a bar.
 
     Returns:
@@ -42,8 +42,8 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     """
     count = len(engine.terms) - 1
     points = POINTS.get(count, 4) if points is None else points
-    about = engine.about()
-    available = engine.shelf.volume("test")["slices"]
+    run = engine.describe()
+    available = engine.volumes.describe("test")["slices"]
     if slices < 1:
         raise InputError(f"The number of slices must be at least 1, got {slices}.")
     slices = min(slices, available)
@@ -55,24 +55,24 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     grid = np.round(hyperparams.product([np.linspace(0, 1, points)] * count).astype(float), 4).tolist()
     index = evenly_spaced(available, slices).tolist()
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
-        made = [_slice(engine, i, grid, bar) for i in index]
-    known = {
-        "run": about | {"writable": False, "folder": "", "command": "", "volumes": [engine.shelf.volume("test")]},
+        exported_slices = [_export_slice(engine, i, grid, bar) for i in index]
+    exported = {
+        "run": run | {"writable": False, "folder": "", "command": "", "volumes": [engine.volumes.describe("test")]},
         "grid": grid,
-        "slices": made,
+        "slices": exported_slices,
     }
     file = folder / "index.html"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with files.atomic_write(file) as partial:
-            partial.write_text(inlined(known), encoding="utf-8")
+            partial.write_text(inline_page(exported), encoding="utf-8")
     except OSError as error:
         raise InputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
     return file
 
 
-def inlined(exported: dict[str, Any] | None = None) -> str:
-    """The page as one text: its styles and scripts inside, and before them what it shows."""
+def inline_page(exported: dict[str, Any] | None = None) -> str:
+    """The page as a single HTML text that contains its styles, its scripts and, before them, the exported slices."""
     text = (server.STATIC / "index.html").read_text(encoding="utf-8")
 
     def style(match: re.Match[str]) -> str:
@@ -81,27 +81,23 @@ def inlined(exported: dict[str, Any] | None = None) -> str:
     def script(match: re.Match[str]) -> str:
         return f"<script>\n{(server.STATIC / match[1]).read_text(encoding='utf-8')}</script>"
 
-    # "</" could end the script in which the numbers stand
-    numbers = json.dumps(exported).replace("</", "<\\/")
-    first = f"<script>window.EXPORTED = {numbers};</script>\n"
+    # "</" in a string could end the script
+    exported_json = json.dumps(exported).replace("</", "<\\/")
+    exported_script = f"<script>window.EXPORTED = {exported_json};</script>\n"
     text = re.sub(r'<link rel="stylesheet" href="([\w.]+)"\s*/?>', style, text)
     start = text.index("<script")
-    return text[:start] + first + re.sub(r'<script src="([\w.]+)"(?: defer)?></script>', script, text[start:])
+    return text[:start] + exported_script + re.sub(r'<script src="([\w.]+)"(?: defer)?></script>', script, text[start:])
 
 
-def _slice(engine: Engine, index: int, grid: list[list[float]], bar: Any) -> dict[str, Any]:
-    planes, known = engine.slice("test", index)
-    found = []
+def _export_slice(engine: Engine, index: int, grid: list[list[float]], bar: Any) -> dict[str, Any]:
+    """All that the page shows of a test slice."""
+    planes, info = engine.input_and_reference("test", index)
+    reconstructions = []
     for lam in grid:
-        found.append(engine.reconstruct("test", index, lam))
+        reconstructions.append(engine.reconstruct("test", index, lam))
         bar.update()
-    images = np.stack([image for image, _ in found])
+    images = np.stack([image for image, _ in reconstructions])
     low, high = float(min(images.min(), planes.min())), float(max(images.max(), planes.max()))
-
-    def packed(image: np.ndarray) -> str:
-        steps = np.round((image - low) / max(high - low, 1e-12) * 65535)
-        return base64.b64encode(steps.astype("<u2").tobytes()).decode()
-
     return {
         "volume": "test",
         "index": index,
@@ -109,17 +105,25 @@ def _slice(engine: Engine, index: int, grid: list[list[float]], bar: Any) -> dic
         "height": planes.shape[1],
         "width": planes.shape[2],
         "scale": [low, high],
-        "input": packed(planes[0]),
-        "truth": packed(planes[1]) if known["truth"] else None,
-        "metrics": known["metrics"],
-        "reconstructions": [{"data": packed(image), "metrics": each["metrics"]} for image, each in found],
-        "diverse": engine.diverse("test", index, DIVERSE, np.array(grid))[0],
-        "best": {metric: engine.best("test", index, metric)[0] for metric in METRICS} if known["truth"] else {},
+        "input": _encode(planes[0], low, high),
+        "truth": _encode(planes[1], low, high) if info["truth"] else None,
+        "metrics": info["metrics"],
+        "reconstructions": [
+            {"data": _encode(image, low, high), "metrics": image_info["metrics"]} for image, image_info in reconstructions
+        ],
+        "diverse": engine.select_diverse("test", index, DIVERSE, np.array(grid))[0],
+        "best": {metric: engine.find_best("test", index, metric)[0] for metric in METRICS} if info["truth"] else {},
     }
 
 
+def _encode(image: np.ndarray, low: float, high: float) -> str:
+    """An image as base64 of uint16, 0 for `low` and 65535 for `high`."""
+    levels = np.round((image - low) / max(high - low, 1e-12) * 65535)
+    return base64.b64encode(levels.astype("<u2").tobytes()).decode()
+
+
 class Widget(NamedTuple):
-    """The explorer of a run in a notebook: the last line of a cell shows it."""
+    """The explorer of a run in a notebook: a cell that ends with it shows the page."""
 
     engine: Engine
     address: str
@@ -131,20 +135,20 @@ class Widget(NamedTuple):
 
 
 def widget(run: str | Path, *, height: int = 900) -> Widget:
-    """Start the explorer of a run in this process, and show it in a frame.
+    """Start the server of a run in a thread of this process, and show the page in a frame.
 
     Args:
         run: the folder of a run.
         height: of the frame, in pixels.
     """
     engine = Engine(Path(run))
-    engine.warm()
-    listening, made = server.listen("127.0.0.1", 0), server.make(engine)
-    thread = threading.Thread(target=made.run, args=([listening],), daemon=True)
+    engine.compile_ahead()
+    listener, http_server = server.listen("127.0.0.1", 0), server.make_server(engine)
+    thread = threading.Thread(target=http_server.run, args=([listener],), daemon=True)
     thread.start()
 
     def close() -> None:
-        made.should_exit = True
+        http_server.should_exit = True
         thread.join()
 
-    return Widget(engine, server.address_of(listening), height, close)
+    return Widget(engine, server.page_address(listener), height, close)

@@ -1,12 +1,12 @@
-"""Every picture, from arrays alone.
+"""All pictures, drawn from arrays.
 
-Figures for a paper, at its print size, as PNG and as PDF: `metric_curves` (Figs. 3 and 5), `landscapes` and
-`lambda_histogram` (Fig. 4), `slices` (Fig. 6), `pair` (Fig. 7), `comparison` with the U-Nets. PNG alone are
-`reconstructions` or `segmentations`, the picture of a run, and `splits`, that of prepared data. Figure numbers are those of
-Wang, Dalca and Sabuncu (2022).
+Figures for a paper, in print size, as PNG and PDF: `metric_curves` (Figs. 3 and 5), `landscapes` and `lambda_histogram`
+(Fig. 4), `slices` (Fig. 6), `pair` (Fig. 7), and `comparison` with the U-Nets. The others are PNG only: the picture of a
+run, `reconstructions` or `segmentations`, and the picture of prepared data, `splits`. Figure numbers are those of Wang,
+Dalca and Sabuncu (2022).
 """
 
-from hyperrecon_jax.figures.curves import Curve, comparison, metric_curves, upward
+from hyperrecon_jax.figures.curves import Curve, comparison, label_and_sign, metric_curves
 from hyperrecon_jax.figures.images import pair, slices
 from hyperrecon_jax.figures.maps import interpolate, lambda_histogram, landscapes
 from hyperrecon_jax.figures.overview import reconstructions, segmentations, splits
@@ -15,6 +15,7 @@ __all__ = [
     "Curve",
     "comparison",
     "interpolate",
+    "label_and_sign",
     "lambda_histogram",
     "landscapes",
     "metric_curves",
@@ -23,5 +24,4 @@ __all__ = [
     "segmentations",
     "slices",
     "splits",
-    "upward",
 ]

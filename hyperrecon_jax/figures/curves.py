@@ -1,7 +1,7 @@
-"""Metrics over lambda (Figs. 3 and 5), and how far HyperRecon is from the U-Nets.
+"""Metrics over lambda (Figs. 3 and 5), and the gap between HyperRecon and the U-Nets.
 
-Higher is better in every panel: errors (`mae`, `mse`, `hfen`) are negated here and named with an "n", as in Sec. V-E;
-metrics that are negated already (`nmae`, ...) are taken as they are.
+Higher is better in every panel. Errors such as `mae` are negated here, and their label starts with an "n", as in Sec. V-E.
+Metrics that are already negated, such as `nmae`, are drawn unchanged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,25 +18,24 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from hyperrecon_jax.figures import style
+from hyperrecon_jax.losses.metric_table import METRICS
 
 LAMBDA = r"$\lambda$"
-NAMES = {"psnr": "PSNR", "rpsnr": "rPSNR", "ssim": "SSIM", "mae": "MAE", "mse": "MSE", "hfen": "HFEN", "dice": "Dice"}
-UNITS = {"psnr": " (dB)", "rpsnr": " (dB)"}
-ERRORS = ("mae", "mse", "hfen")
 Interval = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a run, or a set of U-Nets, reaches over lambda.
+    """The metrics of one run, or of a set of U-Nets, over lambda.
 
     Attributes:
         name: for the legend.
         lams: `(l,)` in [0, 1], ascending.
         means: `(l,)` for each metric.
-        intervals: (low, high), each `(l,)`, for those metrics that have one.
-        continuous: one network for all lambdas, a line with a band; else a network for each, points with bars.
-        group: curves of one group share a colour, such as a task's HyperRecon and U-Nets (Fig. 5); none: its own.
+        intervals: (low, high), `(l,)` each, for the metrics that have an interval.
+        continuous: True for one network for all lambdas, drawn as a line with a band. False for one network for each
+            lambda, drawn as points with bars.
+        group: curves of a group share a colour, such as HyperRecon and U-Nets of a task (Fig. 5). Empty: its own colour.
     """
 
     name: str
@@ -47,8 +46,9 @@ class Curve:
     group: str = ""
 
     def best(self, metric: str) -> float:
-        """The lambda of the best value."""
-        return float(self.lams[np.nanargmax(upward(metric)[1] * np.asarray(self.means[metric]))])
+        """The lambda with the best value of a metric."""
+        _, sign = label_and_sign(metric)
+        return float(self.lams[np.nanargmax(sign * np.asarray(self.means[metric]))])
 
 
 def metric_curves(
@@ -62,35 +62,37 @@ def metric_curves(
     interval: str = "95 % interval",
     heading: str = "",
 ) -> None:
-    """A panel for each metric, any number of curves in it, a star at each line's maximum (Figs. 3 and 5).
+    """Draw a panel for each metric with any number of curves, and a star at the maximum of each line (Figs. 3 and 5).
 
     Args:
         path: of the PNG to write; the PDF is written beside it.
-        curves: may lack a metric.
-        metrics: the panels; none: those of the first curve. One alone makes a figure of a single column.
-        label_x: of lambda.
-        ends: what lambda = 0 and lambda = 1 stand for, such as ("MAE", "1−SSIM").
+        curves: to draw; a curve may lack a metric.
+        metrics: one for each panel; empty: those of the first curve. A single panel has the width of one column.
+        label_x: label of the lambda axis.
+        ends: the loss terms at lambda = 0 and lambda = 1, such as ("MAE", "1−SSIM").
         mark: the name of a curve whose best lambda gets a labelled vertical line, as for Dice in Fig. 3.
-        interval: what the bands and bars are.
-        heading: a line over the picture.
+        interval: name of the bands and bars in the legend.
+        heading: a line above the picture.
     """
     metrics = metrics or list(curves[0].means)
-    looks = _looks(curves)
+    line_styles = _line_styles(curves)
     with style.paper():
         figure, axes, spare = _panels(len(metrics), heading)
         for axis, metric in zip(axes, metrics, strict=True):
-            label, sign = upward(metric)
+            label, sign = label_and_sign(metric)
             axis.set_ylabel(f"{label} ↑")
-            for curve, look in zip(curves, looks, strict=True):
+            for curve, line_style in zip(curves, line_styles, strict=True):
                 if metric not in curve.means:
                     continue
-                _draw(axis, curve, metric, sign, look)
+                _draw_curve(axis, curve, metric, sign, line_style)
                 if curve.name == mark:
-                    _mark(axis, curve.best(metric), look["color"])
+                    _mark_lambda(axis, curve.best(metric), line_style["color"])
             _lambda_axis(axis, label_x, ends, sparse=len(metrics) > 2)
-        handles: list[Artist] = [Line2D([], [], label=c.name, **look) for c, look in zip(curves, looks, strict=True)]
+        handles: list[Artist] = [
+            Line2D([], [], label=curve.name, **line_style) for curve, line_style in zip(curves, line_styles, strict=True)
+        ]
         if any(curve.continuous for curve in curves):
-            handles.append(Line2D([], [], label="maximum of a line", **_star("white")))
+            handles.append(Line2D([], [], label="maximum of a line", **_star_style("white")))
         if any(curve.intervals for curve in curves):
             handles.append(Patch(color="0.8", label=interval))
         style.legend(figure, handles, spare)
@@ -110,36 +112,39 @@ def comparison(
     interval: str = "95 % interval",
     heading: str = "HyperRecon − U-Nets; above zero is better",
 ) -> None:
-    """How far HyperRecon is from a U-Net for each lambda: a panel for each metric, a line for each experiment.
+    """Draw the gap between HyperRecon and a U-Net for each lambda: a panel for each metric, a line for each experiment.
 
     Args:
         path: of the PNG to write; the PDF is written beside it.
-        lams: `(l,)`, those of the U-Nets.
+        lams: `(l,)`, the lambdas of the U-Nets.
         names: of the e experiments.
-        gaps: HyperRecon minus U-Net, `(e, l)` for each metric; NaN where there is none. Errors are negated here.
-        intervals: (low, high) of the gaps, each `(e, l)`; the experiments then stand a little beside one another.
-        tolerance: half the width of a gray band about zero, for each metric that has one.
-        label_x: of lambda.
-        ends: what lambda = 0 and lambda = 1 stand for.
-        interval: what the bars are.
-        heading: a line over the picture.
+        gaps: HyperRecon minus U-Net, `(e, l)` for each metric; NaN where a gap is missing. Errors are negated here.
+        intervals: (low, high) of the gaps, `(e, l)` each. With intervals, the experiments are drawn a little apart.
+        tolerance: half the width of a gray band around zero, for each metric that has one.
+        label_x: label of the lambda axis.
+        ends: the loss terms at lambda = 0 and lambda = 1.
+        interval: name of the bars in the legend.
+        heading: a line above the picture.
     """
     intervals, tolerance = intervals or {}, tolerance or {}
-    looks = [_look(i, i, i) | {"linewidth": 1.0} for i in range(len(names))]
+    line_styles = [_line_style(i, i, i) | {"linewidth": 1.0} for i in range(len(names))]
     with style.paper():
         figure, axes, spare = _panels(len(gaps), heading)
         for axis, (metric, values) in zip(axes, gaps.items(), strict=True):
-            label, sign = upward(metric)
+            label, sign = label_and_sign(metric)
             axis.set_ylabel(f"Δ {label}")
             axis.axhline(0, color="black", linewidth=0.8)
             if metric in tolerance:
                 axis.axhspan(-tolerance[metric], tolerance[metric], color="0.88", linewidth=0)
-            for i, look in enumerate(looks):
+            for i, line_style in enumerate(line_styles):
                 shift = 0.016 * (i - (len(names) - 1) / 2) if intervals else 0.0
                 bounds = [bound[i] for bound in intervals[metric]] if metric in intervals else None
-                _points(axis, np.asarray(lams) + shift, sign * np.asarray(values[i]), _turned(bounds, sign), look)
+                lams_i, values_i = np.asarray(lams) + shift, sign * np.asarray(values[i])
+                _draw_points(axis, lams_i, values_i, _signed_interval(bounds, sign), line_style)
             _lambda_axis(axis, label_x, ends, sparse=len(gaps) > 2)
-        handles: list[Artist] = [Line2D([], [], label=name, **look) for name, look in zip(names, looks, strict=True)]
+        handles: list[Artist] = [
+            Line2D([], [], label=name, **line_style) for name, line_style in zip(names, line_styles, strict=True)
+        ]
         if tolerance:
             handles.append(Patch(color="0.88", label="tolerance"))
         if intervals:
@@ -148,17 +153,22 @@ def comparison(
         style.save(figure, path)
 
 
-def upward(metric: str) -> tuple[str, int]:
-    """A metric's label, with its unit, and the sign that makes higher better."""
-    if metric in ERRORS:
-        return f"n{NAMES[metric]}", -1
-    if metric[:1] == "n" and metric[1:] in ERRORS:
-        return f"n{NAMES[metric[1:]]}", 1
-    return NAMES.get(metric, metric) + UNITS.get(metric, ""), 1
+def label_and_sign(metric: str) -> tuple[str, int]:
+    """The label of a metric with its unit, and the sign that makes higher better.
+
+    An error has an "n" before its label and the sign -1. "nmae" is an error that is already negated: its sign is 1. Any
+    other name is its own label.
+    """
+    if metric in METRICS:
+        row = METRICS[metric]
+        return row.axis_label if row.higher_is_better else f"n{row.axis_label}", row.sign
+    if metric[:1] == "n" and metric[1:] in METRICS:
+        return f"n{METRICS[metric[1:]].axis_label}", 1
+    return metric, 1
 
 
 def _panels(count: int, heading: str) -> tuple[Figure, list[Axes], Axes | None]:
-    """A figure of one or two columns of the paper with that many panels, and an empty one if a place is left."""
+    """A figure of one or two columns of a paper, its panels, and an empty panel if there is space for one."""
     columns = 4 if count == 4 else min(count, 3)
     rows = -(-count // columns)
     width = style.SINGLE if count == 1 else style.DOUBLE
@@ -173,19 +183,19 @@ def _panels(count: int, heading: str) -> tuple[Figure, list[Axes], Axes | None]:
     return figure, list(axes[:count]), axes[-1] if len(axes) > count else None
 
 
-def _looks(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Colour by group, dash of the lines and marker of the points by their order."""
+def _line_styles(curves: Sequence[Curve]) -> list[dict[str, Any]]:
+    """A style for each curve: its colour by group, its dash or marker by its order among lines or points."""
     groups = list(dict.fromkeys(curve.group or curve.name for curve in curves))
-    looks = []
+    line_styles = []
     for i, curve in enumerate(curves):
-        order = sum(other.continuous == curve.continuous for other in curves[:i])
+        order = sum(previous.continuous == curve.continuous for previous in curves[:i])
         color = groups.index(curve.group or curve.name)
-        looks.append(_look(color, order, None) if curve.continuous else _look(color, None, order))
-    return looks
+        line_styles.append(_line_style(color, order, None) if curve.continuous else _line_style(color, None, order))
+    return line_styles
 
 
-def _look(color: int, dash: int | None, marker: int | None) -> dict[str, Any]:
-    """How a line is drawn; no dash: points alone; no marker: a line alone."""
+def _line_style(color: int, dash: int | None, marker: int | None) -> dict[str, Any]:
+    """Options of a line. Without a dash it is points only, without a marker a line only."""
     return {
         "color": style.COLORS[color % len(style.COLORS)],
         "linestyle": "" if dash is None else style.DASHES[dash % len(style.DASHES)],
@@ -194,32 +204,36 @@ def _look(color: int, dash: int | None, marker: int | None) -> dict[str, Any]:
     }
 
 
-def _draw(axis: Axes, curve: Curve, metric: str, sign: int, look: Mapping[str, Any]) -> None:
-    values, bounds = sign * np.asarray(curve.means[metric]), _turned(curve.intervals.get(metric), sign)
+def _draw_curve(axis: Axes, curve: Curve, metric: str, sign: int, line_style: Mapping[str, Any]) -> None:
+    """Draw a line with a band and a star at its maximum, or points with bars."""
+    values, bounds = sign * np.asarray(curve.means[metric]), _signed_interval(curve.intervals.get(metric), sign)
     if not curve.continuous:
-        _points(axis, curve.lams, values, bounds, look)
+        _draw_points(axis, curve.lams, values, bounds, line_style)
         return
     if bounds:
-        axis.fill_between(curve.lams, *bounds, color=look["color"], alpha=0.2, linewidth=0)
-    axis.plot(curve.lams, values, zorder=2, **look)
-    axis.plot(curve.best(metric), np.nanmax(values), zorder=2.2, **_star(look["color"]))
+        axis.fill_between(curve.lams, *bounds, color=line_style["color"], alpha=0.2, linewidth=0)
+    axis.plot(curve.lams, values, zorder=2, **line_style)
+    axis.plot(curve.best(metric), np.nanmax(values), zorder=2.2, **_star_style(line_style["color"]))
 
 
-def _points(axis: Axes, lams: np.ndarray, values: np.ndarray, bounds: Interval | None, look: Mapping[str, Any]) -> None:
-    """Points with bars, which need not be centred on them."""
+def _draw_points(
+    axis: Axes, lams: np.ndarray, values: np.ndarray, bounds: Interval | None, line_style: Mapping[str, Any]
+) -> None:
+    """Draw points with bars. A bar may be off the centre of its point."""
     if bounds:
-        axis.vlines(lams, *bounds, color=look["color"], linewidth=0.9, zorder=2.1)
-    axis.plot(lams, values, zorder=3, clip_on=False, **look)
+        axis.vlines(lams, *bounds, color=line_style["color"], linewidth=0.9, zorder=2.1)
+    axis.plot(lams, values, zorder=3, clip_on=False, **line_style)
 
 
-def _turned(bounds: Sequence[np.ndarray] | None, sign: int) -> Interval | None:
+def _signed_interval(bounds: Sequence[np.ndarray] | None, sign: int) -> Interval | None:
+    """The interval of values that are multiplied by the sign."""
     if bounds is None:
         return None
     low, high = (sign * np.asarray(bound) for bound in bounds)
     return (low, high) if sign > 0 else (high, low)
 
 
-def _star(color: str) -> dict[str, Any]:
+def _star_style(color: str) -> dict[str, Any]:
     return {
         "marker": "*",
         "markersize": 9,
@@ -231,19 +245,20 @@ def _star(color: str) -> dict[str, Any]:
     }
 
 
-def _mark(axis: Axes, lam: float, color: str) -> None:
-    """A vertical line, its label over the panel, where it covers nothing."""
+def _mark_lambda(axis: Axes, lam: float, color: str) -> None:
+    """Draw a vertical line, with its label above the panel, where it covers nothing."""
     axis.axvline(lam, color=color, linewidth=0.8, linestyle=(0, (2, 2)), zorder=1)
     axis.text(lam, 1.02, rf"best $\lambda$ = {lam:.2f}", transform=axis.get_xaxis_transform(), ha="center", va="bottom")
 
 
 def _lambda_axis(axis: Axes, label: str, ends: tuple[str, str] | None, *, sparse: bool) -> None:
+    """Label the lambda axis. `sparse` leaves out the labels 0.25 and 0.75."""
     ticks = ["0", "", "0.5", "", "1"] if sparse else ["0", "0.25", "0.5", "0.75", "1"]
     if ends is not None:
         ticks = [f"{tick}\n{end}" for tick, end in zip(ticks, (ends[0], " ", " ", " ", ends[1]), strict=True)]
     axis.set_xlim(-0.04, 1.04)
     axis.set_xticks([0, 0.25, 0.5, 0.75, 1], ticks)
-    axis.set_xlabel(label, labelpad=2 if ends is None else -8)  # beside what the ends mean, not under it
+    axis.set_xlabel(label, labelpad=2 if ends is None else -8)  # between the terms of the ends, not below them
     axis.yaxis.set_major_locator(MaxNLocator(5, steps=style.STEPS))
     axis.grid(color="0.92", linewidth=0.6)
     axis.set_axisbelow(True)

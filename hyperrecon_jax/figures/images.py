@@ -1,6 +1,6 @@
 """Reconstructions side by side: over lambda for several methods (Fig. 6), and two that differ at one PSNR (Fig. 7).
 
-Every image has its magnified part under it, the same part all over a slice, framed in the truth.
+A magnified part is below each image. It is the same part in all images of a slice, and is framed in the truth.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def slices(
     rows: Sequence[str],
     input_psnr: float | None = None,
 ) -> None:
-    """One slice: truth and input in the first column, then a row of reconstructions over lambda for each method (Fig. 6).
+    """Draw one slice: truth and input first, then a row of reconstructions over lambda for each method (Fig. 6).
 
     Args:
         path: of the PNG to write; the PDF is written beside it.
@@ -32,27 +32,28 @@ def slices(
         input: `(h, w)`, magnitude of the network's input.
         x_hat: `(methods, l, h, w)`.
         titles: one for each lambda.
-        psnr: `(methods, l)` in dB.
+        psnr: `(methods, l)`, in dB.
         rows: names of the methods, such as "U-Nets", "HyperRecon".
-        input_psnr: in dB.
+        input_psnr: of the input, in dB.
     """
     methods, lams = x_hat.shape[:2]
-    # the input stands under the truth, or beside it where one method has no second row
-    first, lead = ([(0, 0), (2, 0)], 1) if methods > 1 else ([(0, 0), (0, 1)], 2)
+    # The input is below the truth; with a single method there is no second row, and it is beside the truth.
+    places, columns_before = ([(0, 0), (2, 0)], 1) if methods > 1 else ([(0, 0), (0, 1)], 2)
     part = busiest_part(truth)
     with style.paper():
-        across = [style.GAP] * lead + [0.25] + [style.GAP] * (lams - 1)
+        across = [style.GAP] * columns_before + [0.25] + [style.GAP] * (lams - 1)
         figure, axes = style.grid(
             across, [0.2, style.GAP] * methods, aspect=truth.shape[0] / truth.shape[1], right=style.GAP
         )
-        for (i, j), title, image, value in zip(first, ("truth", "input"), (truth, input), (None, input_psnr), strict=True):
-            _image(axes[i : i + 2, j], image, part, title=title, psnr=value)
+        for (i, j), title, image, value in zip(places, ("truth", "input"), (truth, input), (None, input_psnr), strict=True):
+            _draw_image(axes[i : i + 2, j], image, part, title=title, psnr=value)
         axes[0, 0].add_patch(frame(part, style.FRAME))
         for (k, j), value in np.ndenumerate(np.asarray(psnr)):
-            _image(axes[2 * k : 2 * k + 2, lead + j], x_hat[k, j], part, title=titles[j] if k == 0 else "", psnr=value)
+            panels, title = axes[2 * k : 2 * k + 2, columns_before + j], titles[j] if k == 0 else ""
+            _draw_image(panels, x_hat[k, j], part, title=title, psnr=value)
         for k, row in enumerate(rows):
-            axes[2 * k, lead].set_ylabel(row, fontweight="bold")
-            axes[2 * k + 1, lead].set_ylabel("magnified", fontsize=7)
+            axes[2 * k, columns_before].set_ylabel(row, fontweight="bold")
+            axes[2 * k + 1, columns_before].set_ylabel("magnified", fontsize=7)
         style.save(figure, path)
 
 
@@ -66,16 +67,16 @@ def pair(
     psnr: np.ndarray,
     input_psnr: np.ndarray | None = None,
 ) -> None:
-    """For each slice two different reconstructions of about equal PSNR, and their difference (Fig. 7).
+    """Draw two different reconstructions of about equal PSNR for each slice, and their difference (Fig. 7).
 
     Args:
         path: of the PNG to write; the PDF is written beside it.
         truth: `(n, h, w)` in [0, 1].
         input: `(n, h, w)`, magnitude of the network's input.
         x_hat: `(n, 2, h, w)`.
-        titles: the lambdas of the two, for each slice.
-        psnr: `(n, 2)` in dB.
-        input_psnr: `(n,)` in dB.
+        titles: for each slice, a title for each of the two.
+        psnr: `(n, 2)`, in dB.
+        input_psnr: `(n,)`, in dB.
     """
     count = len(truth)
     difference = x_hat[:, 1] - x_hat[:, 0]
@@ -86,20 +87,20 @@ def pair(
         )
         for i in range(count):
             part, panels = busiest_part(truth[i]), axes[2 * i : 2 * i + 2]
-            _image(panels[:, 0], truth[i], part, title="truth" if i == 0 else "")
+            _draw_image(panels[:, 0], truth[i], part, title="truth" if i == 0 else "")
             panels[0, 0].add_patch(frame(part, style.FRAME))
             value = None if input_psnr is None else input_psnr[i]
-            _image(panels[:, 1], input[i], part, title="input" if i == 0 else "", psnr=value)
+            _draw_image(panels[:, 1], input[i], part, title="input" if i == 0 else "", psnr=value)
             for j in range(2):
-                _image(panels[:, 2 + j], x_hat[i, j], part, title=titles[i][j], psnr=psnr[i, j])
+                _draw_image(panels[:, 2 + j], x_hat[i, j], part, title=titles[i][j], psnr=psnr[i, j])
             signed: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -bound, "vmax": bound}
-            _image(panels[:, 4], difference[i], part, title="second − first" if i == 0 else "", **signed)
+            _draw_image(panels[:, 4], difference[i], part, title="second − first" if i == 0 else "", **signed)
         bar = style.bar_beside(figure, axes[0, 4], axes[-1, 4])
         figure.colorbar(axes[0, 4].images[0], cax=bar, extend="both", extendfrac=0.03, label="difference of intensity")
         style.save(figure, path)
 
 
-def _image(
+def _draw_image(
     axes: np.ndarray,
     image: np.ndarray,
     part: tuple[slice, slice],
@@ -108,10 +109,10 @@ def _image(
     psnr: float | None = None,
     **options: Any,
 ) -> None:
-    """An image and under it its magnified part, in two panels, gray in [0, 1] but for other options of `imshow`."""
-    for axis, shown in zip(axes, (image, image[part]), strict=True):
+    """Draw an image and its magnified part in two panels, as gray in [0, 1] unless other options of `imshow` are passed."""
+    for axis, pixels in zip(axes, (image, image[part]), strict=True):
         axis.set(visible=True, xticks=[], yticks=[])
-        axis.imshow(shown, **({"cmap": "gray", "vmin": 0, "vmax": 1} | options))
+        axis.imshow(pixels, **({"cmap": "gray", "vmin": 0, "vmax": 1} | options))
     axes[1].spines[:].set(color=style.FRAME, linewidth=1)
     axes[0].set_title(title, pad=3)
     if psnr is not None:

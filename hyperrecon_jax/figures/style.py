@@ -1,7 +1,7 @@
-"""How the pictures look: sizes and type for print, colours that all can tell apart, and both files of a figure.
+"""The style of the pictures: sizes and fonts for print, colours, and the two files of a figure.
 
-A figure is drawn inside `with paper():` and handed to `save`. What differs by colour differs by dash or marker as well,
-so that it survives a gray copy; colours are those of Okabe and Ito, which the colour-blind can tell apart.
+Draw a figure inside `with paper():` and pass it to `save`. Lines that differ by colour also differ by dash or marker, so
+that a gray copy is still readable. The colours are those of Okabe and Ito, which colour-blind readers can distinguish.
 """
 
 import textwrap
@@ -49,7 +49,7 @@ PAPER: dict[Any, Any] = {
 
 
 def paper() -> AbstractContextManager[None]:
-    """The settings of all figures, for as long as one is drawn and saved."""
+    """The Matplotlib settings of all figures; keep them while a figure is drawn and saved."""
     return matplotlib.rc_context(PAPER)
 
 
@@ -62,16 +62,16 @@ def grid(
     bottom: float = GAP,
     largest: float = 1.5,
 ) -> tuple[Figure, np.ndarray]:
-    """A figure of at most two columns of a paper and its panels, `(rows, columns)`, which stay unseen until they are used.
+    """A figure of at most two columns of a paper and its panels, `(rows, columns)`, which are invisible at first.
 
-    For panels of a given shape, which matplotlib's own layouts do not place without gaps or cut labels.
+    All panels have the same shape. Matplotlib's own layouts would leave gaps between them or cut labels.
 
     Args:
         across: the gap before each column, in inches.
         down: the gap before each row, in inches.
         aspect: height over width of a panel.
         right, bottom: space beside and under all panels, in inches.
-        largest: width of a panel at most, in inches.
+        largest: the largest width of a panel, in inches.
     """
     w = min(largest, (DOUBLE - sum(across) - right) / len(across))
     h = aspect * w
@@ -84,21 +84,22 @@ def grid(
     return figure, axes
 
 
-def bar_beside(figure: Figure, first: Axes, last: Axes) -> Axes:
-    """Axes of a colour bar to the right of a column of panels, from the first to the last."""
-    (x, y, w, _), top, inch = last.get_position().bounds, first.get_position().y1, 1 / figure.get_figwidth()
+def bar_beside(figure: Figure, top_panel: Axes, bottom_panel: Axes) -> Axes:
+    """Axes of a colour bar, to the right of a column of panels from the top panel to the bottom panel."""
+    (x, y, w, _), top = bottom_panel.get_position().bounds, top_panel.get_position().y1
+    inch = 1 / figure.get_figwidth()
     return figure.add_axes((x + w + 0.08 * inch, y, 0.1 * inch, top - y))
 
 
 def heading(text: str, width: float) -> str:
-    """The text of a heading, in as many lines as a figure of that width, in inches, asks for."""
+    """Break a heading into lines that fit in a figure of a width in inches."""
     return textwrap.fill(text, int(width / 0.078))  # inches of a letter of 9 pt
 
 
 def save(figure: Figure, path: Path) -> None:
     """Write the figure twice: `path`, a PNG, and beside it a PDF of the same stem."""
     figure.savefig(path)
-    figure.set_layout_engine("none")  # as it lies now
+    figure.set_layout_engine("none")  # keeps the layout of the PNG
     for axis in figure.axes:
         for image in axis.images:
             image.set_interpolation("none")  # the PDF holds the pixels themselves, not a resampled copy
@@ -106,11 +107,11 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def legend(figure: Figure, handles: Sequence[Artist], spare: Axes | None = None) -> None:
-    """One legend: in a panel left empty, where it fits, else under all, for which the figure grows."""
-    wide = 0.6 + 0.065 * max(len(str(handle.get_label())) for handle in handles)  # inches: the handle and the letters
-    if spare is not None and wide < figure.get_figwidth() / 3.3 and len(handles) < 9:
+    """Draw the legend in the spare panel, if it fits there. Otherwise below all panels; the figure grows for it."""
+    entry_width = 0.6 + 0.065 * max(len(str(handle.get_label())) for handle in handles)  # inches: the handle and the text
+    if spare is not None and entry_width < figure.get_figwidth() / 3.3 and len(handles) < 9:
         spare.legend(handles=handles, loc="center", frameon=False)
         return
-    rows = -(-len(handles) // max(1, int(figure.get_figwidth() / wide)))
+    rows = -(-len(handles) // max(1, int(figure.get_figwidth() / entry_width)))
     figure.set_figheight(figure.get_figheight() + 0.16 * rows)
     figure.legend(handles=handles, loc="outside lower center", ncols=-(-len(handles) // rows), frameon=False)

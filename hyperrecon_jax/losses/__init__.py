@@ -1,4 +1,4 @@
-"""What a reconstruction is judged by: loss terms, metrics, and the objective that weighs the terms by lambda.
+"""Loss terms, metrics, and the objective: the sum of loss terms with weights that depend on lambda.
 
 The loss functions of `losses.py` can be imported from here.
 """

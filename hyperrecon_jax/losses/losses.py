@@ -1,11 +1,11 @@
 """Losses: one differentiable value per image.
 
-Images are float `(*b, h, w, c)` in [0, 1] and every loss returns `(*b)`, for any number of leading axes, none included.
-The reconstruction `x_hat` comes first, the truth `x` second; nothing is broadcast. Gradients are finite everywhere, at
-equal images and at black ones too: where |.| has a kink its subgradient is 0. Smaller is better (`ssim` alone is a
-similarity, not a loss). Equation and section numbers are those of Wang, Dalca and Sabuncu (2022).
+Images are float `(*b, h, w, c)` in [0, 1], and every loss returns `(*b)`, for any number of leading axes, including none.
+The reconstruction `x_hat` comes first, the reference image `x` second; nothing is broadcast. Gradients are finite
+everywhere, also at equal and at black images: where |.| has a kink, the subgradient is 0. Smaller is better, except for
+`ssim`, which is a similarity. Equation and section numbers are those of Wang, Dalca and Sabuncu (2022).
 
-All raise `InputError` where an image is not float, has fewer than three axes or differs in shape from the first.
+All raise `InputError` if an image is not float, has fewer than three axes, or has another shape than the first image.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ from hyperrecon_jax.runtime.errors import InputError
 
 PIXELS = (-3, -2, -1)
 C1, C2 = 0.01**2, 0.03**2  # SSIM's constants for a data range of 1
-RADIUS = 5  # of SSIM's window
+RADIUS = 5  # of SSIM's window, in pixels
 
-# Daubechies-4, decomposition low-pass, as PyWavelets lists it under 'db4'; the high-pass is its quadrature mirror.
+# The low-pass of the Daubechies-4 decomposition, from PyWavelets' "db4". The high-pass is its quadrature mirror.
 DB4_LOW = np.array(
     [
         -0.010597401785069032,
@@ -91,7 +91,7 @@ def ssim_loss(x_hat: jax.Array, x: jax.Array, *, zero_padded: bool = False) -> j
 
 
 def total_variation(x_hat: jax.Array) -> jax.Array:
-    """Anisotropic total variation, a sum over pixels (R_2 of Eq. 11); no difference is taken across the border."""
+    """Anisotropic total variation, a sum over pixels (R_2 of Eq. 11), without differences across the border."""
     check_images(x_hat=x_hat)
     down, right = jnp.diff(x_hat, axis=-3), jnp.diff(x_hat, axis=-2)
     return jnp.sum(_abs(down), axis=PIXELS) + jnp.sum(_abs(right), axis=PIXELS)
@@ -101,7 +101,7 @@ def weight_l1(theta: Any) -> jax.Array:
     """Sum of |theta_l|_1 over every leaf of one sample's generated weights, biases included (R_1 of Eq. 11).
 
     Args:
-        theta: pytree of arrays of any shape, without a batch axis: map it to have one value per sample.
+        theta: pytree of arrays of any shape, without a batch axis. Map the function over a batch.
 
     Returns:
         A scalar.
@@ -110,10 +110,10 @@ def weight_l1(theta: Any) -> jax.Array:
 
 
 def wavelet_l1(x_hat: jax.Array) -> jax.Array:
-    """l1 norm of all wavelet coefficients, the coarsest approximation included (a sparsity prior, Sec. II-A).
+    """The l1 norm of all wavelet coefficients, including the coarsest approximation (a sparsity prior, Sec. II-A).
 
-    Three levels of db4 with zeros outside the image: PyWavelets' `wavedec2(x, "db4", mode="zero", level=3)`. Not among
-    the paper's experiments; the authors' code has it as a mean where this is a sum.
+    Three levels of db4 with zeros outside of the image, as PyWavelets' `wavedec2(x, "db4", mode="zero", level=3)`. The
+    paper has no experiment with it. The authors' code computes a mean; this is a sum.
     """
     check_images(x_hat=x_hat)
     total = jnp.zeros(x_hat.shape[:-3])
@@ -129,11 +129,12 @@ def wavelet_l1(x_hat: jax.Array) -> jax.Array:
 def soft_dice(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """Soft-Dice loss, 1 - mean_c (2 sum p_c t_c + 1) / (sum p_c + sum t_c + 1), p the softmax of the logits (Sec. V-E.1).
 
-    The sums are over pixels, so the 1 is one pixel: nothing beside a region of hundreds, but a class that is in neither
-    map scores 1 instead of 0/0, and one that is only predicted is pushed out, the harder the less of it is left.
+    The sums are over pixels, so the 1 is one pixel. It hardly changes a region of hundreds of pixels. For a class that is
+    in neither map the ratio is 1 instead of 0/0. For a class that is only predicted, the gradient removes it, and it grows
+    as the prediction gets smaller.
 
     Args:
-        logits: `(*b, h, w, classes)`, of any finite size.
+        logits: `(*b, h, w, classes)`, any finite numbers.
         labels: integers `(*b, h, w)`; a value outside [0, classes) belongs to no class.
 
     Raises:
@@ -147,21 +148,21 @@ def soft_dice(logits: jax.Array, labels: jax.Array) -> jax.Array:
         )
     predicted = jax.nn.softmax(logits, axis=-1)
     true = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
-    both, sizes = (jnp.sum(a, axis=(-3, -2)) for a in (predicted * true, predicted + true))
-    return 1 - jnp.mean((2 * both + 1) / (sizes + 1), axis=-1)
+    overlap, sizes = (jnp.sum(a, axis=(-3, -2)) for a in (predicted * true, predicted + true))
+    return 1 - jnp.mean((2 * overlap + 1) / (sizes + 1), axis=-1)
 
 
 def _abs(z: jax.Array) -> jax.Array:
-    """|z| of a real array with subgradient 0 at 0. JAX's own is 1 there, a steady push on every black pixel."""
+    """|z| of a real array with the subgradient 0 at 0. JAX's own is 1 there, which would push on every black pixel."""
     return z * jnp.sign(z)
 
 
-# A filter along one axis as a banded matrix, made at trace time: of the ways tried on CPU (shifted slices,
-# convolutions, jnp.convolve) a matrix product is the fastest by far.
+# Filters along one axis are banded matrices, computed at trace time. On a CPU a matrix product is far faster than shifted
+# slices, convolutions and jnp.convolve.
 
 
 def _gaussian(size: int, zero_padded: bool) -> np.ndarray:
-    """SSIM's window along an axis: `(size, size)` where zeros surround the image, else `(size - 10, size)`."""
+    """SSIM's window along an axis: `(size, size)` if the image is padded with zeros, else `(size - 10, size)`."""
     taps = np.exp(-0.5 * np.square(np.arange(-RADIUS, RADIUS + 1) / 1.5))
     full = _banded(size, taps / taps.sum())
     crop = RADIUS if zero_padded else 2 * RADIUS
@@ -174,5 +175,5 @@ def _db4(size: int) -> np.ndarray:
 
 
 def _banded(size: int, taps: np.ndarray) -> np.ndarray:
-    """Full convolution with `taps` as a matrix, `(size + len(taps) - 1, size)`."""
+    """The full convolution with `taps` as a matrix, `(size + len(taps) - 1, size)`."""
     return np.stack([np.convolve(unit, taps) for unit in np.eye(size)], axis=1).astype(np.float32)

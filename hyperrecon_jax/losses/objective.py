@@ -1,9 +1,9 @@
-"""What training minimises: the lambda-weighted sum of loss terms (Eqs. 5, 6, 8, 9, 10).
+"""The objective that training minimises: a sum of loss terms, weighted by lambda (Eqs. 5, 6, 8, 9, 10).
 
     L(lambda) = sum_k c_k(lambda) alpha_k L_k,   c = `hyperparams.coefficients(lambda)`
 
-A term sees the `Outcome` of one sample and returns one number. Which terms, in which order, and their scales alpha are the
-caller's choice; the order is that of Eq. 9 for two terms, (lambda = 0, lambda = 1).
+A term is a function of the `Outcome` of one sample and returns one number. The caller chooses the terms, their order and
+their scales alpha. With two terms, as in Eq. 9, lambda = 0 selects the first and lambda = 1 the second.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,26 +20,26 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
-SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded", "soft_dice")  # the terms that compare with the truth
+SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded", "soft_dice")  # the terms that need the reference image or labels
 TERMS = (*SUPERVISED, "data_consistency", "total_variation", "wavelet_l1", "weight_l1")
 
 
 class Outcome(NamedTuple):
-    """One sample after the forward pass: all that a loss term may look at."""
+    """One sample after the forward pass: the input of a loss term."""
 
     x_hat: jax.Array  # (h, w, 1); of a segmentation network (h, w, classes), before the softmax
-    sample: Sample  # the truth, for supervised terms alone
+    sample: Sample  # reference image and labels, for supervised terms only
     y: Measurement
     theta: Tree  # the main network's weights
 
     @property
     def image(self) -> jax.Array:
-        """The true image, `(h, w, 1)`."""
+        """The reference image, `(h, w, 1)`."""
         return self.sample.image
 
     @property
     def labels(self) -> jax.Array:
-        """The true labels, integers `(h, w)`; raises `InputError` if there are none."""
+        """The reference labels, integers `(h, w)`; raises `InputError` if there are none."""
         if self.sample.label is None:
             raise InputError("The samples must have labels, got images alone.")
         return self.sample.label.astype(jnp.int32)
@@ -59,15 +59,15 @@ def make_terms(names: Sequence[str], problem: Problem) -> dict[str, Term]:
     """Loss terms by name.
 
     Args:
-        names: of "mae", "mse", "ssim" (1 - SSIM, scikit-image's), "ssim_zero_padded" (1 - SSIM, the authors'),
-            "soft_dice" (of a segmentation network), "data_consistency", "total_variation", "wavelet_l1", "weight_l1"
-            (kernels and biases, no norm's scale or bias).
-        problem: for J.
+        names: of "mae", "mse", "ssim" (1 - SSIM as in scikit-image), "ssim_zero_padded" (1 - SSIM as in the authors' code),
+            "soft_dice" (for a segmentation network), "data_consistency", "total_variation", "wavelet_l1", "weight_l1"
+            (of kernels and biases, without norms).
+        problem: defines J for "data_consistency".
 
     Raises:
         InputError: for an unknown name.
     """
-    known: dict[str, Term] = {
+    terms: dict[str, Term] = {
         "mae": lambda o: losses.mae(o.x_hat, o.image),
         "mse": lambda o: losses.mse(o.x_hat, o.image),
         "ssim": lambda o: losses.ssim_loss(o.x_hat, o.image),
@@ -81,14 +81,14 @@ def make_terms(names: Sequence[str], problem: Problem) -> dict[str, Term]:
     for name in names:
         if name not in TERMS:
             raise InputError(f"`loss.terms` must be among {', '.join(TERMS)}; got {name!r}.")
-    return {name: known[name] for name in names}
+    return {name: terms[name] for name in names}
 
 
 def term_values(objective: Objective, outcome: Outcome) -> jax.Array:
-    """The terms L_k of one sample, without their scales, `(K,)`."""
+    """The values L_k of the terms for one sample, without their scales, `(K,)`."""
     return jnp.stack([term(outcome) for term in objective.terms.values()])
 
 
 def weighted_loss(objective: Objective, lam: jax.Array, values: jax.Array) -> jax.Array:
-    """L(lambda) of one sample (Eqs. 9, 10) from its `term_values`; `lam` of shape `(K-1,)`."""
+    """L(lambda) of one sample (Eqs. 9, 10) from its `term_values`; the shape of `lam` is `(K-1,)`."""
     return jnp.sum(coefficients(lam) * jnp.asarray(objective.scales) * values)

@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-# imported when first asked for, as `hyperrecon_jax` asks for them
+# imported at their first use
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submodules=["export", "hyperparams", "interop"])

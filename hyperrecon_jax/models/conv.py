@@ -1,23 +1,23 @@
 """A 2-D convolution of ONE image with ONE kernel that stays fast when every sample of a batch has its own kernel.
 
-`conv2d(x, kernel)` is written for a single sample; `jax.vmap` does the batching, and this module tells JAX how. There is
-one canonical form, g groups of n images, each group with a kernel of its own:
+`conv2d(x, kernel)` is written for a single sample. `jax.vmap` adds the batch, by the rules of this module. There is one
+canonical form, g groups of n images, where each group has its own kernel:
 
     x: (g, n, h, w, c_in),  kernel: (g, kh, kw, c_in, c_out)  ->  (g, n, h, w, c_out)
 
-Mapping over images that share a kernel makes n larger, mapping over kernels makes g larger, and so the form is closed under
-any nesting of `vmap`. With g = 1 the result is one dense convolution. With g > 1 plain `vmap` would give a grouped
-convolution, whose gradients XLA runs very slowly on a CPU; there each backend takes the path that suits it:
+Mapping over images that share a kernel makes n larger. Mapping over kernels makes g larger. So any nesting of `vmap` leads
+to this form again. With g = 1 it is one dense convolution. With g > 1 plain `vmap` would give a grouped convolution, and
+XLA computes the gradients of that very slowly on a CPU. This module has two paths for it:
 
-- CPU: a loop of dense convolutions, and the kernel's gradient as a forward convolution (channels of x as the batch, the
-  output's cotangent as the kernel), because XLA's own gradient of it is many times slower.
-- elsewhere: a grouped convolution, and the kernel's gradient as one batched matrix product for each tap.
+- On a CPU: a loop of dense convolutions. The kernel's gradient is a forward convolution (the channels of x are its batch,
+  the cotangent of the output is its kernel), because XLA's own gradient is many times slower.
+- On other backends: a grouped convolution. The kernel's gradient is one batched matrix product for each tap of the kernel.
 
-Convolution is bilinear, so its derivatives are convolutions again: reverse mode works to any order (forward mode does
-not, as always with `custom_vjp`).
+A convolution is linear in the image and in the kernel, so its derivatives are convolutions, too. Reverse mode works to any
+order. Forward mode does not work, as always with `custom_vjp`.
 
-The image may have less precision than the kernel, such as bfloat16 beside float32: the products are those of the image's
-type, sums are float32 (or what has more), and so is the kernel's gradient, of which nothing is rounded off.
+The image may have less precision than the kernel, for example bfloat16 and float32. The products then have the type of the
+image; sums and the kernel's gradient are float32 or better, without rounding in between.
 """
 
 from functools import cache, partial
@@ -38,14 +38,14 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, precision: lax.Precision | None =
     Args:
         x: `(h, w, c_in)`.
         kernel: `(kh, kw, c_in, c_out)`, kh and kw odd.
-        precision: of float32 products where the backend offers less than that (tf32 on a GPU, bfloat16 on a TPU); None: the
-            backend's default.
+        precision: of products of float32, where the backend also offers less (tf32 on a GPU, bfloat16 on a TPU); None: the
+            default of the backend.
 
     Returns:
-        `(h, w, c_out)`, of the type of x.
+        `(h, w, c_out)`, with the type of x.
 
     Raises:
-        InputError: if the ranks or the channels do not fit, or the kernel's sides are even.
+        InputError: if the ranks or the channels do not fit, or a side of the kernel is even.
     """
     if x.ndim != 3 or kernel.ndim != 4 or x.shape[-1] != kernel.shape[2]:
         raise InputError(
@@ -59,24 +59,26 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, precision: lax.Precision | None =
     return _conv2d(precision, x[None, None], kernel[None])[0, 0]
 
 
-# Derivatives, on the canonical form with g = n = 1 (what is mapped is not visible here).
+# Derivatives, on the canonical form. Here g = n = 1: the mapped axes are hidden by `vmap`.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv2d(precision, x, kernel):
-    return _mapped(precision)[0](x, kernel.astype(x.dtype))
+    conv, _ = _batched_pair(precision)
+    return conv(x, kernel.astype(x.dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _kernel_cotangent(precision, padded, ct):
-    """The transpose of `_conv2d` in its kernel, for an x that is padded already and a cotangent of the result; float32."""
-    return _mapped(precision)[1](padded, ct)
+    """The cotangent of the kernel, float32, from the padded x and the cotangent of the result of `_conv2d`."""
+    _, correlate = _batched_pair(precision)
+    return correlate(padded, ct)
 
 
 def _conv2d_bwd(precision, residuals, ct):
     x, kernel = residuals
-    found = _kernel_cotangent(precision, _pad(x, kernel), ct)
-    return _conv2d(precision, ct, _transpose(kernel)), found.astype(kernel.dtype)
+    kernel_ct = _kernel_cotangent(precision, _pad(x, kernel), ct)
+    return _conv2d(precision, ct, _transpose(kernel)), kernel_ct.astype(kernel.dtype)
 
 
 def _kernel_cotangent_bwd(precision, residuals, kernel):
@@ -88,10 +90,12 @@ def _kernel_cotangent_bwd(precision, residuals, kernel):
 
 
 def _transpose(kernel):
+    """The kernel of the transposed convolution: turned by 180 degrees, input and output channels swapped."""
     return kernel[:, ::-1, ::-1].swapaxes(3, 4)
 
 
 def _pad(x, kernel):
+    """x with zeros around it, so that the kernel fits at every pixel."""
     return jnp.pad(x, [(0, 0), (0, 0), *((k // 2, k // 2) for k in kernel.shape[1:3]), (0, 0)])
 
 
@@ -101,20 +105,20 @@ _kernel_cotangent.defvjp(
 )
 
 
-# The canonical form: what each backend runs, and how one more mapped axis is folded into it.
+# The canonical form: how `vmap` folds one more axis into it, and what each backend runs.
 
 
 @cache
-def _mapped(precision):
-    """The convolution and its transpose in the kernel, on the canonical form.
+def _batched_pair(precision):
+    """The convolution and its transpose in the kernel, on the canonical form, with the rules for `vmap`.
 
     conv: `(g, n, h, w, c_in), (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out)`
     correlate: `(g, n, h + kh - 1, w + kw - 1, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`, float32
     """
 
     def by_platform(cpu, default, *arrays):
-        paths = partial(cpu, precision=precision), partial(default, precision=precision)
-        return lax.platform_dependent(*arrays, cpu=paths[0], default=paths[1])
+        cpu, default = partial(cpu, precision=precision), partial(default, precision=precision)
+        return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
     @custom_vmap
     def conv(x, kernel):
@@ -133,26 +137,33 @@ def _mapped(precision):
         return _split(conv(_merge(x, 0), _merge(kernel, 0)), 0, size), True
 
     @custom_vmap
-    def correlate(padded, g):
-        return by_platform(_correlate_by_loop, _correlate_by_taps, padded, g)
+    def correlate(padded, ct):
+        return by_platform(_correlate_by_loop, _correlate_by_taps, padded, ct)
 
     @correlate.def_vmap
-    def _(size, batched, padded, g):
-        arrays = [a if b else jnp.broadcast_to(a, (size, *a.shape)) for a, b in zip((padded, g), batched, strict=True)]
-        return _split(correlate(*(_merge(a, 0) for a in arrays)), 0, size), True
+    def _(size, batched, padded, ct):
+        padded_batched, ct_batched = batched
+        if not padded_batched:
+            padded = jnp.broadcast_to(padded, (size, *padded.shape))
+        if not ct_batched:
+            ct = jnp.broadcast_to(ct, (size, *ct.shape))
+        return _split(correlate(_merge(padded, 0), _merge(ct, 0)), 0, size), True
 
     return conv, correlate
 
 
-def _of_sums(x):
+def _sum_dtype(x):
+    """The type in which products with x are summed: float32 or better."""
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
 def _merge(a, axis):
+    """Axes `axis` and `axis + 1` as one."""
     return a.reshape(*a.shape[:axis], a.shape[axis] * a.shape[axis + 1], *a.shape[axis + 2 :])
 
 
 def _split(a, axis, size):
+    """The opposite of `_merge`; the first of the two axes has `size` entries."""
     return a.reshape(*a.shape[:axis], size, a.shape[axis] // size, *a.shape[axis + 1 :])
 
 
@@ -172,18 +183,19 @@ def _conv_by_groups(x, kernel, *, precision=None):
     return y.reshape(n, h, w, groups, -1).transpose(3, 0, 1, 2, 4)
 
 
-def _correlate_by_loop(padded, g, *, precision=None):
-    def one(pair):  # channels of x are the batch, the images of the group the contracted channels
-        padded, g = pair
-        turned = padded.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3)
-        return _dense(*turned, "VALID", precision=precision, preferred_element_type=_of_sums(padded))
+def _correlate_by_loop(padded, ct, *, precision=None):
+    def correlate_group(pair):
+        padded, ct = pair
+        image = padded.transpose(3, 1, 2, 0)  # the channels of x are the batch, the images are the channels
+        kernel = ct.transpose(1, 2, 0, 3)
+        return _dense(image, kernel, "VALID", precision=precision, preferred_element_type=_sum_dtype(padded))
 
-    return lax.map(one, (padded, g)).transpose(0, 2, 3, 1, 4)
+    return lax.map(correlate_group, (padded, ct)).transpose(0, 2, 3, 1, 4)
 
 
-def _correlate_by_taps(padded, g, *, precision=None):
-    h, w = g.shape[2:4]
+def _correlate_by_taps(padded, ct, *, precision=None):
+    h, w = ct.shape[2:4]
     sides = padded.shape[2] - h + 1, padded.shape[3] - w + 1
-    product = partial(jnp.einsum, "gnhwc,gnhwd->gcd", precision=precision, preferred_element_type=_of_sums(padded))
-    taps = [product(padded[:, :, i : i + h, j : j + w], g) for i in range(sides[0]) for j in range(sides[1])]
-    return jnp.stack(taps, axis=1).reshape(g.shape[0], *sides, padded.shape[-1], g.shape[-1])
+    product = partial(jnp.einsum, "gnhwc,gnhwd->gcd", precision=precision, preferred_element_type=_sum_dtype(padded))
+    taps = [product(padded[:, :, i : i + h, j : j + w], ct) for i in range(sides[0]) for j in range(sides[1])]
+    return jnp.stack(taps, axis=1).reshape(ct.shape[0], *sides, padded.shape[-1], ct.shape[-1])

@@ -1,6 +1,7 @@
-"""A trained model for programs that know nothing of us: the U-Net of one lambda as ONNX, the whole through `jax.export`.
+"""A trained model for programs without this library: the U-Net of one lambda as ONNX, any model through `jax.export`.
 
-The U-Net of one lambda (`plain`) is a model like any other, and `interop.to_torch` makes a PyTorch state dict of it.
+`plain` takes the U-Net of one lambda out of a model. It is a model like any other: `interop.to_torch` gives its PyTorch
+state dict.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from hyperrecon_jax.models.unet import LEVELS, UNet
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
-OPSET, IR = 18, 8  # of ONNX 1.13 (2022), which later programs read
+OPSET, IR = 18, 8  # versions of ONNX 1.13 (2022), which newer programs can read
 EPSILON = 1e-5
 
 
@@ -29,13 +30,13 @@ def plain(model: Model, variables: Tree, lam: ArrayLike) -> tuple[Model, Tree]:
     Args:
         model: with a hypernetwork, or an ensemble.
         variables: its variables.
-        lam: `(K-1,)` in [0, 1]; of an ensemble, that of one of its members.
+        lam: `(K-1,)` in [0, 1]; for an ensemble, the lambda of a member.
 
     Returns:
-        A model and its variables that reconstruct at every lambda what the given ones do at this.
+        A model and its variables. For every lambda they reconstruct what the given model does for this one.
 
     Raises:
-        InputError: for a lambda of another shape, outside [0, 1], or of no member.
+        InputError: for a lambda of another shape or outside [0, 1], or if no member has it.
     """
     if not model.hyper and not model.members:
         raise InputError("`model` must have a network for more than one lambda; this one is plain already.")
@@ -45,15 +46,15 @@ def plain(model: Model, variables: Tree, lam: ArrayLike) -> tuple[Model, Tree]:
     if model.members:
         members = hyperparams.coefficients(np.asarray(model.members, np.float32))
         if jnp.abs(members - hyperparams.coefficients(chosen)[None]).max(-1).min() > 1e-5:
-            known = "; ".join(",".join(f"{value:g}" for value in member) for member in model.members[:9])
+            lams = "; ".join(",".join(f"{value:g}" for value in member) for member in model.members[:9])
             more = f" and {len(model.members) - 9} more" if len(model.members) > 9 else ""
-            raise InputError(f"`lam` must be that of a member of the ensemble, {known}{more}; got {lam}.")
+            raise InputError(f"`lam` must be that of a member of the ensemble, {lams}{more}; got {lam}.")
     theta, batch_stats = network_at(model, variables, jnp.asarray(chosen))
     return Model(model.main), {"params": {"hyper": {}, "main": theta}, "batch_stats": batch_stats}
 
 
 def num_terms(model: Model, variables: Tree) -> int:
-    """K, the number of loss terms, of a model with a hypernetwork or of an ensemble."""
+    """The number K of loss terms of a model with a hypernetwork, or of an ensemble."""
     if model.hyper:
         return int(variables["params"]["hyper"]["hidden0"]["kernel"].shape[0])
     return len(model.members[0]) + 1
@@ -62,7 +63,7 @@ def num_terms(model: Model, variables: Tree) -> int:
 def named(variables: Tree) -> dict[str, np.ndarray]:
     """The variables of a plain model by name, such as "params/down1_conv0/kernel", `(3, 3, 2, width)`.
 
-    `flax.traverse_util.unflatten_dict(named, sep="/")` is what `UNet.apply` takes.
+    `flax.traverse_util.unflatten_dict(result, sep="/")` makes the argument of `UNet.apply` from the result.
     """
     tree = {"params": variables["params"]["main"], "batch_stats": variables["batch_stats"]}
     leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
@@ -72,44 +73,44 @@ def named(variables: Tree) -> dict[str, np.ndarray]:
 def serialized(
     model: Model, variables: Tree, *, shape: tuple[int, int], platforms: Sequence[str] = ("cpu", "cuda", "tpu")
 ) -> bytes:
-    """The whole model as a program with its variables inside, for any process that has JAX.
+    """The model as a program with its variables inside, for any process that has JAX.
 
-    `jax.export.deserialize(these).call(y, lam)` is x_hat = M[H(lambda)](y) of each sample, `(b, h, w, 2)` and `(b, K-1)`
-    -> `(b, h, w, 1)`, for any b; a plain model takes `y` alone. (Samples go through one after the other: a convolution with
-    a kernel for each sample would have to know on a GPU or TPU how many there are.)
+    `jax.export.deserialize(result).call(net_input, lam)` gives x_hat = M[H(lambda)](y) of each sample, `(b, h, w, 2)` and
+    `(b, K-1)` -> `(b, h, w, 1)`, for any b. The program of a plain model takes `net_input` only. (It computes one sample
+    after the other. On a GPU or TPU, a convolution with a kernel for each sample needs a fixed number of samples.)
 
     Args:
-        model: any, plain, with a hypernetwork, or an ensemble.
+        model: any model: plain, with a hypernetwork, or an ensemble.
         variables: its variables.
         shape: `(h, w)`, divisible by 8.
-        platforms: on which it is to run, whatever this machine is.
+        platforms: where the program can run, independent of this machine.
 
     Raises:
-        InputError: for a shape that the U-Net cannot take.
+        InputError: for a shape that the U-Net does not accept.
     """
-    variables = jax.device_get(variables)  # constants of the program, of no device
+    variables = jax.device_get(variables)  # constants of the program, on no device
     (batch,) = export.symbolic_shape("b")
     arguments = [jax.ShapeDtypeStruct((batch, *shape, 2), jnp.float32)]
     if model.hyper or model.members:
         arguments.append(jax.ShapeDtypeStruct((batch, num_terms(model, variables) - 1), jnp.float32))
 
     @jax.jit
-    def reconstructions(y, lam=None):
+    def reconstruct_batch(net_inputs, lams=None):
         constants = jax.tree.map(jnp.asarray, variables)
-        if lam is None:
-            return jax.lax.map(lambda y: reconstruct(model, constants, jnp.zeros(0), y), y)
-        return jax.lax.map(lambda sample: reconstruct(model, constants, *sample), (lam, y))
+        if lams is None:
+            return jax.lax.map(lambda net_input: reconstruct(model, constants, jnp.zeros(0), net_input), net_inputs)
+        return jax.lax.map(lambda sample: reconstruct(model, constants, *sample), (lams, net_inputs))
 
-    return bytes(export.export(reconstructions, platforms=list(platforms))(*arguments).serialize())
+    return bytes(export.export(reconstruct_batch, platforms=list(platforms))(*arguments).serialize())
 
 
 def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> bytes:
     """A plain U-Net as an ONNX graph: `y`, `(batch, 2, h, w)` -> `x_hat`, `(batch, 1, h, w)`, float32, for any batch.
 
-    Tensors have the names of `interop.to_torch`. It takes the package `onnx`.
+    `y` is the network input. Tensors have the names of `interop.to_torch`. The package `onnx` must be installed.
 
     Args:
-        model: a plain one of a `unet.UNet`, such as of `plain`.
+        model: a plain `unet.UNet`, for example from `plain`.
         variables: its variables.
         shape: `(h, w)`, divisible by 8.
 
@@ -129,51 +130,58 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
         raise InputError("An ONNX graph takes the package onnx, which is not installed.") from None
 
     state = to_torch(model, variables)
+    constants: dict[str, np.ndarray] = {"scales": np.asarray([1, 1, 2, 2], np.float32), "axes": np.asarray([1], np.int64)}
+    nodes = _onnx_nodes(model.main, state)
+    input_names = {name for node in nodes for name in node.input}
+    tensors = [numpy_helper.from_array(array, name) for name, array in (state | constants).items() if name in input_names]
+    channels = {"y": state["dconv_down1.0.weight"].shape[1], "x_hat": model.main.out_channels}
+    y, x_hat = (helper.make_tensor_value_info(name, 1, ["batch", c, *shape]) for name, c in channels.items())  # 1: float32
+    graph = helper.make_graph(nodes, "unet", [y], [x_hat], tensors)
+    opset = [helper.make_opsetid("", OPSET)]
+    onnx_model = helper.make_model(graph, opset_imports=opset, ir_version=IR, producer_name="hyperrecon_jax")
+    onnx.checker.check_model(onnx_model)
+    return bytes(onnx_model.SerializeToString())
+
+
+def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray]) -> list[Any]:
+    """The nodes of the graph: the U-Net's layers from `y` to `x_hat`, whose tensors are those of `state`."""
+    from onnx import helper
+
     nodes: list[Any] = []
 
     def add(kind, *inputs, **options):
         nodes.append(helper.make_node(kind, inputs, [f"{kind.lower()}{len(nodes)}"], **options))
         return nodes[-1].output[0]
 
-    def layer(x, name):
+    def add_layer(x, name):
         inputs = [x, f"{name}.weight", f"{name}.bias"]
         if (weight := state[inputs[1]]).ndim == 4:
             sides = weight.shape[2:]
             return add("Conv", *inputs, kernel_shape=sides, pads=[side // 2 for side in (*sides, *sides)])
-        if model.main.norm == "instance":
+        if unet.norm == "instance":
             return add("InstanceNormalization", *inputs, epsilon=EPSILON)
         return add("BatchNormalization", *inputs, f"{name}.running_mean", f"{name}.running_var", epsilon=EPSILON)
 
-    def block(x, name):
+    def add_block(x, name):
         layers = list(dict.fromkeys(tensor.rpartition(".")[0] for tensor in state if tensor.startswith(f"{name}.")))
-        before_relu = layers if model.main.norm == "none" else layers[1::2]
-        for each in layers:
-            x = layer(x, each)
-            if each in before_relu:
+        before_relu = layers if unet.norm == "none" else layers[1::2]
+        for layer in layers:
+            x = add_layer(x, layer)
+            if layer in before_relu:
                 x = add("Relu", x)
         return x
 
     x, skips = "y", []
     for level in range(1, LEVELS):
-        x = block(x, f"dconv_down{level}")
+        x = add_block(x, f"dconv_down{level}")
         skips.append(x)
         x = add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-    x = block(x, f"dconv_down{LEVELS}")
+    x = add_block(x, f"dconv_down{LEVELS}")
     for level in range(LEVELS - 1, 0, -1):
         x = add("Resize", x, "", "scales", mode="linear", coordinate_transformation_mode="align_corners")
-        x = block(add("Concat", x, skips.pop(), axis=1), f"dconv_up{level}")
-    x = layer(x, "conv_last")
-    if model.main.residual:
-        x = add("Add", x, add("ReduceL2", "y", "axes", keepdims=1))
+        x = add_block(add("Concat", x, skips.pop(), axis=1), f"dconv_up{level}")
+    x = add_layer(x, "conv_last")
+    if unet.residual:
+        add("Add", x, add("ReduceL2", "y", "axes", keepdims=1))
     nodes[-1].output[0] = "x_hat"
-
-    constants: dict[str, np.ndarray] = {"scales": np.asarray([1, 1, 2, 2], np.float32), "axes": np.asarray([1], np.int64)}
-    used = {name for node in nodes for name in node.input}
-    tensors = [numpy_helper.from_array(array, name) for name, array in (state | constants).items() if name in used]
-    channels = {"y": state["dconv_down1.0.weight"].shape[1], "x_hat": model.main.out_channels}
-    y, x_hat = (helper.make_tensor_value_info(name, 1, ["batch", c, *shape]) for name, c in channels.items())  # 1: float32
-    graph = helper.make_graph(nodes, "unet", [y], [x_hat], tensors)
-    opset = [helper.make_opsetid("", OPSET)]
-    made = helper.make_model(graph, opset_imports=opset, ir_version=IR, producer_name="hyperrecon_jax")
-    onnx.checker.check_model(made)
-    return bytes(made.SerializeToString())
+    return nodes

@@ -1,17 +1,19 @@
-"""The hypernetwork H_phi: a vector of loss coefficients in, the parameter tree of ANY target network out (Sec. IV, V-B).
+"""The hypernetwork H_phi: from a vector of loss coefficients to the parameter tree of ANY target network (Sec. IV, V-B).
 
-Each generated leaf has a head: theta = theta_0 + W f, linear in the leaf's features f. Where these come from is the kind:
+Each generated leaf has a head, theta = theta_0 + W f, linear in the features f of that leaf. There are three kinds of
+features:
 
-- "dense", the paper's: f = h for all leaves, of a fully connected trunk of four hidden layers with LeakyReLU(0.01);
-- "low_rank": f = P h, a few numbers for each leaf, so that its head has the factors W and P;
-- "mixture": f is the softmax of a linear map of the coefficients, one for each leaf: W holds a few kernels, which
-  are mixed with weights above 0 that add up to 1, and there is no trunk.
+- "dense", the paper's: f = h for all leaves, where h is the output of a fully connected trunk of four hidden layers with
+  LeakyReLU(0.01);
+- "low_rank": f = P h, a few numbers for each leaf. The head is then the product of two factors, W and P;
+- "mixture": f is the softmax of a linear map of the coefficients, another one for each leaf. W holds a few kernels; the
+  softmax mixes them with weights above 0 that sum to 1. There is no trunk.
 
-The target is described by its leaves, names and shapes; nothing here knows what the target computes.
+The target is described by the names and shapes of its leaves. This module does not know what the target computes.
 
-Nearly all parameters are in the heads. Where a batch is spread over devices each device keeps a part of every head, makes
-that part of the weights for the whole batch, and the devices exchange what they made (`generate_sharded`): weights of their
-samples, not gradients of the heads, which are some hundred times as many numbers.
+Nearly all parameters are in the heads. Where a batch is sharded over devices, so is every head. Each device computes its
+part of the weights for the whole batch, and the devices then exchange these parts (`generate_sharded`). So they exchange
+weights of samples, and not the gradients of the heads, which have some hundred times as many numbers.
 """
 
 import math
@@ -22,6 +24,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.mesh import local_shard
 
 Tree = Any
 Path = tuple[str, ...]
@@ -30,15 +33,15 @@ ENCODINGS = ("coefficients", "circle")
 
 
 class HyperNet(nn.Module):
-    """Coefficients -> generated leaves.
+    """From loss coefficients to the generated leaves.
 
     Attributes:
         leaves: `(path, shape)` of each leaf to generate.
         width: units of each hidden layer of the trunk, the paper's d: 4, 32, 128 for HyperRecon-S, -M, -L.
-        depth: hidden layers.
-        kind: of the features, of `KINDS`.
-        rank: how many features a leaf has, if not "dense": the rank of its head, or how many kernels it mixes.
-        encoding: of the input, of `ENCODINGS`: the "coefficients", or each as a point on the "circle" (`encode`).
+        depth: the number of hidden layers.
+        kind: the kind of features, one of `KINDS`.
+        rank: the number of features of a leaf, unless "dense": the rank of its head, or how many kernels it mixes.
+        encoding: the encoding of the input, one of `ENCODINGS` (`encode`).
     """
 
     leaves: tuple[tuple[Path, tuple[int, ...]], ...]
@@ -50,7 +53,7 @@ class HyperNet(nn.Module):
 
     @nn.compact
     def __call__(self, coefficients: jax.Array, *, heads: bool = True) -> Any:
-        """`(K,)` coefficients -> `{path: leaf}`; without `heads` `{path: (m,)}`, the features, and no more.
+        """The generated leaves `{path: leaf}` for `(K,)` coefficients; without `heads` only the features, `{path: (m,)}`.
 
         Raises:
             InputError: for an unknown kind or encoding, or a rank below 1.
@@ -72,19 +75,19 @@ class HyperNet(nn.Module):
 
     def _features(self, h, path):
         if self.kind == "low_rank":
-            return nn.Dense(self.rank, name=named("reduced", path))(h)
+            return nn.Dense(self.rank, name=layer_name("reduced", path))(h)
         if self.kind == "mixture":
-            return nn.softmax(nn.Dense(self.rank, name=named("mixing", path))(h))
+            return nn.softmax(nn.Dense(self.rank, name=layer_name("mixing", path))(h))
         return h
 
 
 def encode(coefficients: jax.Array, encoding: str) -> jax.Array:
-    """What the hypernetwork sees of `(K,)` coefficients in [0, 1].
+    """The input of the hypernetwork for `(K,)` coefficients in [0, 1].
 
-    "coefficients" are the paper's input. On the "circle" each coefficient c is [cos(pi c / 2), sin(pi c / 2)], `(2 K,)` in
-    all, whose norm does not depend on lambda, so that neither do the sizes of the initial features and of their gradients
-    (Gonzalez Ortiz, Guttag and Dalca, 2024; the other half of their proposal, theta = theta_0 + change, is how all heads
-    here are).
+    "coefficients" returns them unchanged, as in the paper. "circle" turns each coefficient c into
+    [cos(pi c / 2), sin(pi c / 2)], `(2 K,)` in all. The norm of this vector is the same for every lambda, and so the sizes
+    of the initial features and of their gradients do not depend on lambda (Gonzalez Ortiz, Guttag and Dalca, 2024). The
+    other half of their proposal, theta = theta_0 + change, holds for all heads of this module.
 
     Raises:
         InputError: for an unknown encoding.
@@ -97,54 +100,65 @@ def encode(coefficients: jax.Array, encoding: str) -> jax.Array:
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)])
 
 
-def named(what: str, path: Path) -> str:
-    """The name of a layer, and so of its parameters, that belongs to the leaf at `path`."""
-    return f"{what}:{'.'.join(path)}"
+def layer_name(kind: str, path: Path) -> str:
+    """The name of the layer of some kind, such as "head", that belongs to the leaf at `path`; also of its parameters."""
+    return f"{kind}:{'.'.join(path)}"
 
 
 def head_name(path: Path) -> str:
     """The name of the head that generates the leaf at `path`."""
-    return named("head", path)
+    return layer_name("head", path)
 
 
 def is_sharded(path: tuple[str, ...], shape: tuple[int, ...], devices: int) -> bool:
-    """Whether the leaf of a tree of the hypernetwork's parameters is spread over so many devices, along its last axis.
+    """Whether a leaf is sharded over the devices, along its last axis: a part of a head that divides evenly.
 
     Args:
-        path: names of the leaf, in any tree that holds such parameters, such as the optimizer's state.
-        shape: of the whole leaf.
+        path: the names that lead to the leaf, in any tree that has the hypernetwork's parameters in it, such as the
+            optimizer's state.
+        shape: of the leaf as it is without sharding.
+        devices: how many there are.
     """
     return any(name.startswith("head:") for name in path) and len(shape) > 0 and shape[-1] % devices == 0
 
 
+def sharded_heads(hypernet: HyperNet, devices: int) -> set[str]:
+    """The names of the heads that are sharded over the devices; the others are replicated."""
+    names = {head_name(path): (math.prod(shape),) for path, shape in hypernet.leaves}
+    return {name for name, shape in names.items() if is_sharded((name,), shape, devices)}
+
+
 def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, axis: str) -> dict[Path, jax.Array]:
-    """The generated leaves of this device's samples, where each device has a part of the heads; one exchange for all.
+    """The generated leaves of this device's samples, where the heads are sharded; for use inside of `jax.shard_map`.
+
+    Each device multiplies the features of the whole batch with its shard of the heads. One exchange for all heads then
+    brings every part of a sample's weights to the device that has the sample.
 
     Args:
         hypernet: the module.
-        params: its parameters, the leaves that `is_sharded` of n devices says being the n-th parts.
-        coefficients: `(B, K)` of the whole batch, B/n samples to each device, in the devices' order.
+        params: its parameters, with this device's shard of the leaves for which `is_sharded` holds.
+        coefficients: `(B, K)`, of the whole batch. Of n devices, the first has the first B/n samples, and so on.
         axis: the mapped axis of the n devices.
 
     Returns:
-        `{path: (B/n, *shape)}`. What is pulled back is the gradient of the whole batch for the parts of heads, and this
-        device's share of a sum over the devices for all other parameters.
+        `{path: (B/n, *shape)}`. Pulled back, this gives the gradient of the whole batch for sharded heads, and for all
+        other parameters this device's term of a sum over the devices (`sum_over_devices`).
     """
     devices = jax.lax.axis_size(axis)
     size = len(coefficients) // devices
-    start = jax.lax.axis_index(axis) * size
+    sharded = sharded_heads(hypernet, devices)
     features: Any = jax.vmap(lambda c: hypernet.apply({"params": params}, c, heads=False))(coefficients)
     leaves, parts = {}, {}
     for path, shape in hypernet.leaves:
         head = params[head_name(path)]
-        if is_sharded((head_name(path),), (math.prod(shape),), devices):
+        if head_name(path) in sharded:
             parts[path] = features[path] @ head["kernel"] + head["bias"][None]
         else:
-            mine = jax.lax.dynamic_slice_in_dim(features[path], start, size)
-            leaves[path] = (mine @ head["kernel"] + head["bias"][None]).reshape(size, *shape)
-    if parts:  # my part of every sample's weights -> every part of my samples' weights
+            local_features = local_shard(features[path], axis)
+            leaves[path] = (local_features @ head["kernel"] + head["bias"][None]).reshape(size, *shape)
+    if parts:
         exchanged = jax.lax.all_to_all(jnp.concatenate(list(parts.values()), 1), axis, 0, 0, tiled=True)
-        columns = exchanged.reshape(devices, size, -1).swapaxes(0, 1)
+        columns = exchanged.reshape(devices, size, -1).swapaxes(0, 1)  # sample, device that computed the part, numbers
         for path, shape in hypernet.leaves:
             if path in parts:
                 width = parts[path].shape[1]
@@ -153,14 +167,20 @@ def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, 
     return leaves
 
 
+def sum_over_devices(hypernet: HyperNet, grad: Tree, axis: str) -> Tree:
+    """The gradient of the whole batch in the hypernetwork's parameters, from what `generate_sharded` gives pulled back."""
+    sharded = sharded_heads(hypernet, jax.lax.axis_size(axis))
+    return {name: layer if name in sharded else jax.lax.psum(layer, axis) for name, layer in grad.items()}
+
+
 def with_dense_heads(hypernet: HyperNet, params: Tree) -> tuple[HyperNet, Tree]:
-    """The hypernetwork of dense heads that generates what one of low-rank heads does, and its parameters.
+    """A hypernetwork with dense heads that generates the same as one with low-rank heads, and its parameters.
 
     W (P h + p) + theta_0 = (W P) h + (W p + theta_0).
     """
     dense = {name: layer for name, layer in params.items() if name.startswith("hidden")}
     for path, _ in hypernet.leaves:
-        head, reduced = params[head_name(path)], params[named("reduced", path)]
+        head, reduced = params[head_name(path)], params[layer_name("reduced", path)]
         dense[head_name(path)] = {
             "kernel": reduced["kernel"] @ head["kernel"],
             "bias": reduced["bias"] @ head["kernel"] + head["bias"],
@@ -169,17 +189,17 @@ def with_dense_heads(hypernet: HyperNet, params: Tree) -> tuple[HyperNet, Tree]:
 
 
 def init(key: jax.Array, hypernet: HyperNet, *, num_coefficients: int, target: dict[Path, jax.Array]) -> Tree:
-    """Initialise so that the generated network starts well for every lambda.
+    """Initial parameters such that the generated network starts well for every lambda.
 
-    A head is theta = theta_0 + W f. Its bias theta_0 starts as the target's own initial leaf, its W such that the part that
-    depends on lambda has about the root mean square of that leaf, times `1/2`. (PyTorch's default, which the authors use,
-    makes the generated weights' size depend on d instead, and relies on batch norm to mend it.)
+    A head is theta = theta_0 + W f. Its bias theta_0 starts as the initial leaf of the target itself. Its W starts such
+    that the part that depends on lambda has about half the root mean square of that leaf. (PyTorch's default, which the
+    authors use, makes the size of the generated weights depend on d, and relies on batch norm to correct it.)
 
     Args:
         key: PRNG key.
         hypernet: the module.
         num_coefficients: K.
-        target: `{path: leaf}`, the target's own initial values of the leaves to generate.
+        target: `{path: leaf}`, the target network's own initial values of the leaves to generate.
 
     Returns:
         The parameters of `hypernet`.

@@ -21,13 +21,14 @@ def coefficients(lam: ArrayLike) -> jax.Array:
         K = 1:  (1)
         K = 2:  (1 - lam, lam)                                      Eq. 9
         K = 3:  (lam_1, (1 - lam_1) lam_2, (1 - lam_1)(1 - lam_2))  Eq. 10
-        K > 3:  Eq. 10 continued: each lambda takes its share of what those before it left, the last term the rest.
+        K > 3:  Eq. 10 continued: term k gets the share lam_k of the weight that the terms before it leave, the last term
+                gets the rest.
 
-    The order flips between the two equations: with two terms lam = 1 means the last term alone, with three or more
-    lam_1 = 1 means the first alone (and the other lambdas mean nothing).
+    The order is reversed between the two equations. With two terms, lam = 1 selects the last term. With three or more,
+    lam_1 = 1 selects the first term, and the other lambdas have no effect.
 
     Args:
-        lam: `(*b, K-1)` in [0, 1]; not checked, since it may be traced (`check` does that outside).
+        lam: `(*b, K-1)` in [0, 1]; not checked, because it may be traced (call `check` before tracing).
 
     Returns:
         `(*b, K)`.
@@ -38,9 +39,9 @@ def coefficients(lam: ArrayLike) -> jax.Array:
     lam = jnp.asarray(lam, jnp.float32)
     if lam.ndim == 0:
         raise InputError("`lam` must have shape (*b, K-1), got a scalar.")
-    one = jnp.ones((*lam.shape[:-1], 1))
-    left = jnp.concatenate([one, jnp.cumprod(1 - lam, axis=-1)], axis=-1)
-    shares = jnp.concatenate([lam, one], axis=-1) * left
+    ones = jnp.ones((*lam.shape[:-1], 1))
+    remainders = jnp.concatenate([ones, jnp.cumprod(1 - lam, axis=-1)], axis=-1)
+    shares = jnp.concatenate([lam, ones], axis=-1) * remainders
     return shares[..., ::-1] if lam.shape[-1] == 1 else shares
 
 
@@ -50,9 +51,9 @@ def uniform(key: jax.Array, shape: Sequence[int]) -> jax.Array:
 
 
 def endpoints(key: jax.Array, shape: Sequence[int], *, probability: float) -> jax.Array:
-    """Uniform, but over-samples the ends: each lambda is with `probability` set to 0 or 1, either as likely.
+    """Uniform sampling that favours the ends: with `probability`, a lambda is 0 or 1, both equally likely.
 
-    Uniform sampling all but never trains the corners, where a single loss stands alone.
+    Uniform sampling hardly ever trains the corners, where all of the weight is on a single loss.
 
     Raises:
         InputError: if `probability` is outside [0, 1].
@@ -65,7 +66,7 @@ def endpoints(key: jax.Array, shape: Sequence[int], *, probability: float) -> ja
 
 
 def constant(key: jax.Array, shape: Sequence[int], *, lam: ArrayLike) -> jax.Array:
-    """The same `lam`, `(K-1,)`, for every sample, as a baseline is trained (Sec. V-C); `key` is not used."""
+    """The same `lam`, `(K-1,)`, for every sample, to train a baseline (Sec. V-C); `key` is not used."""
     del key
     return jnp.broadcast_to(jnp.asarray(lam, jnp.float32), shape)
 
@@ -74,8 +75,8 @@ def grid(points: int, num_lams: int) -> jax.Array:
     """A regular grid over [0, 1]^(K-1), both ends included (the landscapes of Fig. 4).
 
     Returns:
-        `(points ** num_lams, num_lams)`, the last lambda running fastest: `.reshape(points, ..., points)` of a value
-        per row has lam_1 along its first axis.
+        `(points ** num_lams, num_lams)`; the last lambda changes fastest. So if an array has one value for each row,
+        `.reshape(points, ..., points)` gives it lam_1 along the first axis, lam_2 along the second, and so on.
 
     Raises:
         InputError: if `points` is below 2 or `num_lams` is negative.
@@ -88,13 +89,13 @@ def grid(points: int, num_lams: int) -> jax.Array:
 
 
 def product(axes: Sequence[ArrayLike]) -> np.ndarray:
-    """All combinations of the values along each axis, `(product of lengths, axes)`, the last running fastest."""
+    """All combinations of the values along each axis, `(product of lengths, axes)`; the last axis changes fastest."""
     values = np.meshgrid(*(np.asarray(axis, np.float32) for axis in axes), indexing="ij")
     return np.stack(values, -1).reshape(-1, len(axes)) if axes else np.zeros((1, 0), np.float32)
 
 
 def landscape(value: Callable[[jax.Array], Any], axes: Sequence[ArrayLike], *, at_once: int = 1) -> Any:
-    """Any function of lambda over the product of axes (Fig. 4): for code of your own; `jit` it, differentiate through it.
+    """Evaluate a function of lambda on a grid (Fig. 4). It can be compiled and differentiated.
 
         landscape(lambda lam: metrics.psnr(reconstruct(model, variables, lam, net_input), image), [axis, axis])
 
@@ -104,15 +105,15 @@ def landscape(value: Callable[[jax.Array], Any], axes: Sequence[ArrayLike], *, a
         at_once: how many lambdas are evaluated together; more take more memory.
 
     Returns:
-        What `value` gives, each with leading axes of `len(axes[0]), ...`.
+        The values, with leading axes of `len(axes[0]), ...`.
     """
     shape = tuple(len(np.asarray(axis)) for axis in axes)
-    found = jax.lax.map(value, jnp.asarray(product(axes)), batch_size=at_once if at_once > 1 else None)
-    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+    values = jax.lax.map(value, jnp.asarray(product(axes)), batch_size=at_once if at_once > 1 else None)
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), values)
 
 
 def check(lam: ArrayLike, num_terms: int) -> np.ndarray:
-    """Hold a `lam` that came from outside to its contract; for values on the host, not for traced ones.
+    """Check a `lam` that a user gave; for concrete values, not for traced ones.
 
     Args:
         lam: numbers, expected as `(*b, num_terms - 1)` in [0, 1].

@@ -1,12 +1,17 @@
-"""The authors' PyTorch state dicts <-> our model and variables: the U-Net and the hyper-U-Net, with and without BatchNorm.
+"""Convert between PyTorch state dicts of the authors' networks and our model and variables, in both directions.
 
-A state is a mapping of PyTorch's names to arrays. A plain U-Net has blocks `dconv_down1` to `dconv_down4`, `dconv_up3` to
-`dconv_up1`, and `conv_last`. A block is convolution, norm, ReLU, convolution, norm, ReLU, of which 0, 1, 3 and 4 have
-tensors; without norms it is convolution, ReLU, convolution, ReLU (0, 2). A hyper-U-Net has its hidden layers in `hnet.lin1`
-and on, and the U-Net under `unet.`, where `hyperkernel` and `hyperbias` of a convolution are the linear heads that generate
-it, and norms are learned. Sizes are read off the shapes; what has no tensor, the residual, the caller says.
+The networks are the U-Net and the hyper-U-Net, with and without norms. A state dict maps names to arrays:
 
-Kernels are OIHW there and HWIO here, also where a head generates them flat; linear layers are transposed. No value changes.
+- A plain U-Net has the blocks `dconv_down1` to `dconv_down4` and `dconv_up3` to `dconv_up1`, and `conv_last`.
+- A block is convolution, norm, ReLU, convolution, norm, ReLU. Entries 0, 1, 3 and 4 of it have tensors. Without norms it is
+  convolution, ReLU, convolution, ReLU; entries 0 and 2 have tensors.
+- A hyper-U-Net has its hidden layers in `hnet.lin1`, `hnet.lin2`, ..., and the U-Net under `unet.`. `hyperkernel` and
+  `hyperbias` of a convolution are the linear heads that generate its kernel and its bias. Norms are learned.
+
+Sizes are read from the shapes. The residual connection has no tensor, so the caller must say whether there is one.
+
+Kernels are OIHW in PyTorch and HWIO here, also inside of the heads, which generate them flat. Linear layers are transposed.
+No value changes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,60 +31,61 @@ from hyperrecon_jax.runtime.errors import InputError
 Tree = Any
 State = dict[str, np.ndarray]
 COUNTER = "num_batches_tracked"
-NAMED = 4  # tensors at most that an error names of each kind
+MAX_NAMES = 4  # how many tensors an error lists for each kind of mistake
 
 
 class _Tensor(NamedTuple):
-    """Where a tensor of theirs is in our variables, and both shapes."""
+    """A tensor of a state dict: its place in our variables, and its shape in both."""
 
     path: tuple[str, ...]
-    ours: tuple[int, ...]
-    theirs: tuple[int, ...]
-    kernel: tuple[int, ...] | None  # HWIO, where it is a convolution's kernel or the head of one
+    flax_shape: tuple[int, ...]
+    torch_shape: tuple[int, ...]
+    kernel_shape: tuple[int, ...] | None  # HWIO, if it is a convolution's kernel or the head that generates one
 
 
 def from_torch(state: str | PathLike[str] | Mapping[str, Any], *, residual: bool = True) -> tuple[Model, Tree]:
-    """The model of a PyTorch state dict, and its variables.
+    """The model and the variables of a PyTorch state dict.
 
-    Widths, channels, the number of loss terms K and of hidden layers, and the norm are read off the shapes: "batch" with
-    running statistics, "instance" with a norm's weight and bias alone (not the authors'), "none" without.
+    The widths, the channels, the number K of loss terms, the number of hidden layers and the norm are read from the shapes.
+    The norm is "batch" if there are running statistics, "instance" if norms have only a weight and a bias (the authors have
+    no such network), and otherwise "none".
 
     Args:
-        state: names -> arrays of NumPy or PyTorch; or a file of them (`tensor_files.read`). A state under the key
-            "state_dict" is unwrapped, and the prefix `module.` of DataParallel dropped.
-        residual: the network adds the magnitude of its input to its output, as the authors' do.
+        state: names -> arrays of NumPy or PyTorch, or a file of them (`tensor_files.read`). A state dict under the key
+            "state_dict" is unwrapped, and the prefix `module.` of DataParallel is removed.
+        residual: whether the network adds the magnitude of its input to its output, as the authors' do.
 
     Returns:
-        `(model, variables)` as of `model.init`, float32. The hypernetwork's input are the K loss coefficients, which our
-        functions make of lambda (Eqs. 9, 10).
+        `(model, variables)`, as from `model.init`, float32. The input of the hypernetwork is the vector of K loss
+        coefficients, which our functions compute from lambda (Eqs. 9, 10).
 
     Raises:
-        InputError: if the file cannot be read, or the tensors are not those of such a network: those that are missing, left
-            over or of another shape.
+        InputError: if the file cannot be read, or if tensors are missing, left over or of another shape.
     """
-    found = _arrays(state if isinstance(state, Mapping) else tensor_files.read(state))
-    model, shapes = _sizes(found, residual)
-    layout = _layout(model, shapes)
-    _compare(found, layout)
+    arrays = _read_arrays(state if isinstance(state, Mapping) else tensor_files.read(state))
+    model, shapes = _infer_model(arrays, residual)
+    layout = _make_layout(model, shapes)
+    _check_tensors(arrays, layout)
     variables: Tree = {"params": {"hyper": {}, "main": {}}, "batch_stats": {}}
     for name, tensor in layout.items():
-        at = variables
+        subtree = variables
         for key in tensor.path[:-1]:
-            at = at.setdefault(key, {})
-        at[tensor.path[-1]] = jnp.asarray(_to_ours(tensor, found[name].astype(np.float32)))
+            subtree = subtree.setdefault(key, {})
+        subtree[tensor.path[-1]] = jnp.asarray(_to_flax(tensor, arrays[name].astype(np.float32)))
     return model, variables
 
 
 def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
-    """The PyTorch state dict of a model: `from_torch` of it gives the variables back, to the last bit.
+    """The PyTorch state dict of a model. `from_torch` restores exactly the same variables from it.
 
-    The authors have no low-rank heads: these are multiplied out, and come back as dense ones that generate the same.
-    Instance norms are written as weight and bias, as `torch.nn.InstanceNorm2d(affine=True)` has them.
+    The authors' network has no low-rank heads. Their factors are multiplied, and `from_torch` returns dense heads that
+    generate the same. Instance norms are written as weight and bias, as in `torch.nn.InstanceNorm2d(affine=True)`.
 
     Args:
-        model: of a `unet.UNet`, plain or with a hypernetwork that generates the convolutions (`model.all_but_norms`).
+        model: a `unet.UNet`, plain or with a hypernetwork that generates the convolutions (`model.all_but_norms`).
         variables: its variables.
-        batches: batch norm's `num_batches_tracked`, which we do not keep; PyTorch heeds it only in a norm without momentum.
+        batches: batch norm's `num_batches_tracked`, which our variables do not have. PyTorch uses it only in a norm without
+            momentum.
 
     Returns:
         Names -> NumPy arrays, in the order of PyTorch's modules.
@@ -91,13 +97,13 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
         raise InputError(f"`model` must be one network (`export.plain` takes it out), got {len(model.members)} of them.")
     if not isinstance(model.main, UNet):
         raise InputError(f"`model.main` must be a UNet, got {type(model.main).__name__}.")
-    convolutions = {(layer, leaf) for layer, _ in _modules(norms=False) for leaf in ("kernel", "bias")}
+    convolutions = {(layer, leaf) for layer, _ in _modules(has_norms=False) for leaf in ("kernel", "bias")}
     if model.hyper and (odd := convolutions ^ {path for path, _ in model.hyper.leaves}):
         raise InputError(f"`model.hyper` must generate all of the convolutions and no more, got a choice for {min(odd)}.")
     if model.hyper and (model.hyper.kind not in ("dense", "low_rank") or model.hyper.encoding != "coefficients"):
-        found = f"{model.hyper.kind!r} and {model.hyper.encoding!r}"
         raise InputError(
-            f'`model.hyper` must have "dense" or "low_rank" heads and see "coefficients", to be the authors\', got {found}.'
+            '`model.hyper` must have "dense" or "low_rank" heads and see "coefficients", to be the authors\','
+            f" got {model.hyper.kind!r} and {model.hyper.encoding!r}."
         )
     variables = jax.device_get(variables)
     if model.hyper and model.hyper.kind == "low_rank":
@@ -105,22 +111,22 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
         model = model._replace(hyper=hyper)
         variables = {**variables, "params": {**variables["params"], "hyper": dense}}
     leaves = dict(_flat(variables))
-    layout = _layout(model, {path: np.shape(leaf) for path, leaf in leaves.items()})
+    layout = _make_layout(model, {path: np.shape(leaf) for path, leaf in leaves.items()})
     state = {}
     for name, tensor in layout.items():
-        state[name] = _to_theirs(tensor, np.asarray(leaves[tensor.path]))
+        state[name] = _to_torch(tensor, np.asarray(leaves[tensor.path]))
         if name.endswith("running_var"):
             state[name.replace("running_var", COUNTER)] = np.asarray(batches, np.int64)
     return state
 
 
-def _arrays(state: Mapping[str, Any]) -> State:
-    """The tensors of a state that say something, as NumPy arrays, without what wrapped them."""
+def _read_arrays(state: Mapping[str, Any]) -> State:
+    """The tensors of a state dict as NumPy arrays, without wrappers, prefixes and counters."""
     if isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
     arrays = {}
     for name, value in state.items():
-        if hasattr(value, "detach"):  # PyTorch's; bfloat16 is no type of NumPy's
+        if hasattr(value, "detach"):  # a PyTorch tensor; NumPy has no bfloat16
             value = value.detach().cpu()
             value = (value.float() if value.is_floating_point() else value).numpy()
         array = np.asarray(value)
@@ -131,128 +137,141 @@ def _arrays(state: Mapping[str, Any]) -> State:
     return arrays
 
 
-def _sizes(found: State, residual: bool) -> tuple[Model, dict[tuple[str, ...], tuple[int, ...]]]:
-    """The model that the shapes of tensors speak of, and the shapes of its variables; the paper's where they are silent."""
+def _infer_model(arrays: State, residual: bool) -> tuple[Model, dict[tuple[str, ...], tuple[int, ...]]]:
+    """The model that fits the shapes of the tensors, and the shapes of its variables.
 
-    def size(name, axis, default):
-        shape = found[name].shape if name in found else ()
-        return shape[axis] if axis < len(shape) and shape[axis] else default
+    Where a tensor is missing, the size is the paper's.
+    """
+    is_hyper = any(name.startswith("hnet.") or ".hyper" in name for name in arrays)
+    main, channels = _infer_unet(arrays, is_hyper, residual)
+    target = jax.eval_shape(main.init, jax.random.key(0), jnp.zeros((8, 8, channels)))
+    param_shapes = {path: leaf.shape for path, leaf in _flat(target["params"])}
+    stat_shapes = {("batch_stats", *path): leaf.shape for path, leaf in _flat(target.get("batch_stats", {}))}
+    if not is_hyper:
+        return Model(main), stat_shapes | {("params", "main", *path): shape for path, shape in param_shapes.items()}
+    depth = sum(name.startswith("hnet.") and name.endswith(".weight") for name in arrays) or 4
+    generated = tuple((path, shape) for path, shape in param_shapes.items() if all_but_norms(path))
+    hyper = HyperNet(generated, _size(arrays, "hnet.lin1.weight", 0, 128), depth)
+    coefficients = jnp.zeros((_size(arrays, "hnet.lin1.weight", 1, 2),))
+    phi: Any = jax.eval_shape(hyper.init, jax.random.key(0), coefficients)["params"]
+    learned = {("params", "main", *path): shape for path, shape in param_shapes.items() if not all_but_norms(path)}
+    return Model(main, hyper), stat_shapes | learned | {("params", "hyper", *path): leaf.shape for path, leaf in _flat(phi)}
 
-    hyper = any(name.startswith("hnet.") or ".hyper" in name for name in found)
-    prefix = "unet." if hyper else ""
-    leaves = {name.removeprefix(prefix) for name in found}
-    if any(name.endswith("running_mean") for name in leaves):
+
+def _infer_unet(arrays: State, is_hyper: bool, residual: bool) -> tuple[UNet, int]:
+    """The U-Net that fits the shapes of the tensors, and its number of input channels."""
+    prefix = "unet." if is_hyper else ""
+    names = {name.removeprefix(prefix) for name in arrays}
+    if any(name.endswith("running_mean") for name in names):
         norm = "batch"
     else:
-        norm = "instance" if "dconv_down1.1.weight" in leaves else "none"
-    if hyper:
-        width = size("unet.dconv_down1.0.hyperbias.bias", 0, 32)
-        channels = size("unet.dconv_down1.0.hyperkernel.bias", 0, 18 * width) // (9 * width) or 2
-        out = size("unet.conv_last.hyperbias.bias", 0, 1)
+        norm = "instance" if "dconv_down1.1.weight" in names else "none"
+    if is_hyper:  # of a 3x3 kernel, the head has 9 * channels * width numbers
+        width = _size(arrays, "unet.dconv_down1.0.hyperbias.bias", 0, 32)
+        channels = _size(arrays, "unet.dconv_down1.0.hyperkernel.bias", 0, 18 * width) // (9 * width) or 2
+        out_channels = _size(arrays, "unet.conv_last.hyperbias.bias", 0, 1)
     else:
-        width, channels = size("dconv_down1.0.weight", 0, 32), size("dconv_down1.0.weight", 1, 2)
-        out = size("conv_last.weight", 0, 1)
-    main = UNet(width, out, norm=norm, residual=residual)
-    key = jax.random.key(0)
-    target = jax.eval_shape(main.init, key, jnp.zeros((8, 8, channels)))
-    shapes = {path: leaf.shape for path, leaf in _flat(target["params"])}
-    shown = {("batch_stats", *path): leaf.shape for path, leaf in _flat(target.get("batch_stats", {}))}
-    if not hyper:
-        return Model(main), shown | {("params", "main", *path): shape for path, shape in shapes.items()}
-    depth = sum(name.startswith("hnet.") and name.endswith(".weight") for name in found) or 4
-    generated = tuple((path, shape) for path, shape in shapes.items() if all_but_norms(path))
-    network = HyperNet(generated, size("hnet.lin1.weight", 0, 128), depth)
-    terms = jnp.zeros((size("hnet.lin1.weight", 1, 2),))
-    phi: Any = jax.eval_shape(network.init, key, terms)["params"]
-    learned = {("params", "main", *path): shape for path, shape in shapes.items() if not all_but_norms(path)}
-    return Model(main, network), shown | learned | {("params", "hyper", *p): leaf.shape for p, leaf in _flat(phi)}
+        width = _size(arrays, "dconv_down1.0.weight", 0, 32)
+        channels = _size(arrays, "dconv_down1.0.weight", 1, 2)
+        out_channels = _size(arrays, "conv_last.weight", 0, 1)
+    return UNet(width, out_channels, norm=norm, residual=residual), channels
 
 
-def _layout(model: Model, shapes: dict[tuple[str, ...], tuple[int, ...]]) -> dict[str, _Tensor]:
-    """Every tensor of theirs, by name, in the order of their modules; `shapes` are those of our variables."""
+def _size(arrays: State, name: str, axis: int, default: int) -> int:
+    """The length of an axis of a tensor; `default` if there is no such tensor or axis, or its length is 0."""
+    shape = arrays[name].shape if name in arrays else ()
+    return shape[axis] if axis < len(shape) and shape[axis] else default
+
+
+def _make_layout(model: Model, shapes: dict[tuple[str, ...], tuple[int, ...]]) -> dict[str, _Tensor]:
+    """Every tensor of the state dict, by name, in PyTorch's order; `shapes` are those of our variables."""
     layout: dict[str, _Tensor] = {}
 
-    def add(name, path, kernel=None):
-        ours = shapes[path]
-        theirs = ours[::-1]
-        if kernel is not None and len(ours) == 4:
-            theirs = (ours[3], ours[2], ours[0], ours[1])
-        layout[name] = _Tensor(path, ours, theirs, kernel)
+    def add(name, path, kernel_shape=None):
+        flax_shape = shapes[path]
+        torch_shape = flax_shape[::-1]
+        if kernel_shape is not None and len(flax_shape) == 4:
+            height, width, c_in, c_out = flax_shape
+            torch_shape = (c_out, c_in, height, width)
+        layout[name] = _Tensor(path, flax_shape, torch_shape, kernel_shape)
 
     hidden = model.hyper.depth if model.hyper else 0
     for i in range(hidden):
-        for leaf, theirs in (("kernel", "weight"), ("bias", "bias")):
-            add(f"hnet.lin{i + 1}.{theirs}", ("params", "hyper", f"hidden{i}", leaf))
+        for leaf, torch_leaf in (("kernel", "weight"), ("bias", "bias")):
+            add(f"hnet.lin{i + 1}.{torch_leaf}", ("params", "hyper", f"hidden{i}", leaf))
     generated = dict(model.hyper.leaves) if model.hyper else {}
-    norms = any(path[0] == "params" and "norm" in path[-2] for path in shapes)
-    for layer, name in _modules(norms):
-        name = f"unet.{name}" if hidden else name
+    has_norms = any(path[0] == "params" and "norm" in path[-2] for path in shapes)
+    for layer, module in _modules(has_norms):
+        module = f"unet.{module}" if hidden else module
         if "norm" in layer:
-            for leaf, theirs in (("scale", "weight"), ("bias", "bias")):
-                add(f"{name}.{theirs}", ("params", "main", layer, leaf))
+            for leaf, torch_leaf in (("scale", "weight"), ("bias", "bias")):
+                add(f"{module}.{torch_leaf}", ("params", "main", layer, leaf))
             for leaf in ("mean", "var"):
                 if ("batch_stats", layer, leaf) in shapes:
-                    add(f"{name}.running_{leaf}", ("batch_stats", layer, leaf))
+                    add(f"{module}.running_{leaf}", ("batch_stats", layer, leaf))
             continue
-        for leaf, theirs in (("kernel", "weight"), ("bias", "bias")):
+        for leaf, torch_leaf in (("kernel", "weight"), ("bias", "bias")):
             if not hidden:
                 path = ("params", "main", layer, leaf)
-                add(f"{name}.{theirs}", path, shapes[path] if leaf == "kernel" else None)
+                add(f"{module}.{torch_leaf}", path, shapes[path] if leaf == "kernel" else None)
                 continue
             head = ("params", "hyper", head_name((layer, leaf)))
-            kernel = generated[layer, leaf] if leaf == "kernel" else None
-            for part, theirs in (("kernel", "weight"), ("bias", "bias")):
-                add(f"{name}.hyper{leaf}.{theirs}", (*head, part), kernel)
+            kernel_shape = generated[layer, leaf] if leaf == "kernel" else None
+            for head_leaf, torch_head_leaf in (("kernel", "weight"), ("bias", "bias")):
+                add(f"{module}.hyper{leaf}.{torch_head_leaf}", (*head, head_leaf), kernel_shape)
     return layout
 
 
-def _modules(norms: bool) -> Iterator[tuple[str, str]]:
-    """Our layers with their names there, in the order of theirs."""
-    stride = 3 if norms else 2
+def _modules(has_norms: bool) -> Iterator[tuple[str, str]]:
+    """The names of our layers and of PyTorch's modules, in PyTorch's order."""
+    stride = 3 if has_norms else 2
     for block in ("down1", "down2", "down3", "down4", "up3", "up2", "up1"):
         for i in (0, 1):
             yield f"{block}_conv{i}", f"dconv_{block}.{stride * i}"
-            if norms:
+            if has_norms:
                 yield f"{block}_norm{i}", f"dconv_{block}.{stride * i + 1}"
     yield "head", "conv_last"
 
 
-def _compare(found: State, layout: dict[str, _Tensor]) -> None:
-    wrong = [
-        f"{name} {found[name].shape} for {tensor.theirs}"
+def _check_tensors(arrays: State, layout: dict[str, _Tensor]) -> None:
+    """Raise `InputError` if tensors are missing, left over or of the wrong shape."""
+    wrong_shapes = [
+        f"{name} {arrays[name].shape} for {tensor.torch_shape}"
         for name, tensor in layout.items()
-        if name in found and found[name].shape != tensor.theirs
+        if name in arrays and arrays[name].shape != tensor.torch_shape
     ]
-    kinds = {
-        "missing": [name for name in layout if name not in found],
-        "left over": [name for name in found if name not in layout],
-        "of the wrong shape": wrong,
+    mistakes = {
+        "missing": [name for name in layout if name not in arrays],
+        "left over": [name for name in arrays if name not in layout],
+        "of the wrong shape": wrong_shapes,
     }
-    told = [
-        f"{what}: {', '.join(names[:NAMED])}{f' and {len(names) - NAMED} more' if len(names) > NAMED else ''}"
-        for what, names in kinds.items()
+    parts = [
+        f"{kind}: {', '.join(names[:MAX_NAMES])}{f' and {len(names) - MAX_NAMES} more' if len(names) > MAX_NAMES else ''}"
+        for kind, names in mistakes.items()
         if names
     ]
-    if told:
-        raise InputError(f"`state` must hold the tensors of the authors' U-Net or hyper-U-Net; {'; '.join(told)}.")
+    if parts:
+        raise InputError(f"`state` must hold the tensors of the authors' U-Net or hyper-U-Net; {'; '.join(parts)}.")
 
 
-def _to_ours(tensor: _Tensor, a: np.ndarray) -> np.ndarray:
-    if tensor.kernel is not None:  # rows of a head are the flat kernel
-        kh, kw, c_in, c_out = tensor.kernel
-        numbers = kh * kw * c_in * c_out
-        a = a.reshape(c_out, c_in, kh, kw, -1).transpose(2, 3, 1, 0, 4).reshape(numbers, -1)
-    return np.ascontiguousarray(a.T).reshape(tensor.ours)
+def _to_flax(tensor: _Tensor, array: np.ndarray) -> np.ndarray:
+    """A tensor of PyTorch in our layout."""
+    if tensor.kernel_shape is not None:  # each row of a head generates one number of the flat kernel
+        kh, kw, c_in, c_out = tensor.kernel_shape
+        array = array.reshape(c_out, c_in, kh, kw, -1).transpose(2, 3, 1, 0, 4).reshape(kh * kw * c_in * c_out, -1)
+    return np.ascontiguousarray(array.T).reshape(tensor.flax_shape)
 
 
-def _to_theirs(tensor: _Tensor, a: np.ndarray) -> np.ndarray:
-    if tensor.kernel is not None:
-        kh, kw, c_in, c_out = tensor.kernel
-        a = a.reshape(-1, kh * kw * c_in * c_out).T
-        a = a.reshape(kh, kw, c_in, c_out, -1).transpose(3, 2, 0, 1, 4)
-        return np.ascontiguousarray(a).reshape(tensor.theirs)
-    return np.ascontiguousarray(a.T)
+def _to_torch(tensor: _Tensor, array: np.ndarray) -> np.ndarray:
+    """A leaf of our variables in PyTorch's layout."""
+    if tensor.kernel_shape is not None:
+        kh, kw, c_in, c_out = tensor.kernel_shape
+        array = array.reshape(-1, kh * kw * c_in * c_out).T
+        array = array.reshape(kh, kw, c_in, c_out, -1).transpose(3, 2, 0, 1, 4)
+        return np.ascontiguousarray(array).reshape(tensor.torch_shape)
+    return np.ascontiguousarray(array.T)
 
 
 def _flat(tree: Tree) -> list[tuple[tuple[str, ...], Any]]:
+    """`(path, leaf)` of every leaf."""
     return [(tuple(key.key for key in path), leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]

@@ -4,7 +4,11 @@
 
     {"params": {"hyper": phi, "main": leaves of M that are learned, not generated}, "batch_stats": running statistics}
 
-Every function here treats ONE image and ONE lambda; `jax.vmap` them over images, over lambda, over both.
+Where lambda becomes weights: `generate_weights` for one lambda, `generate_batch` for those of a batch.
+
+Except for `generate_batch` every function treats ONE image and ONE lambda; `jax.vmap` them over images, over lambda, over
+both. `net_input` is what the main network receives, `Problem.to_net_input` of a measurement y: `(h, w, 2)`, the real and
+imaginary part of the zero-filled image.
 """
 
 import math
@@ -28,43 +32,44 @@ Tree = Any
 
 
 class Model(NamedTuple):
-    """A main network and the hypernetwork that generates its weights; or main networks that learn their own.
+    """A main network and the hypernetwork that generates its weights; or main networks that learn their own weights.
 
-    An ensemble has a network at each of some lambdas (the baselines of Sec. V-C). Its variables are those of one network
-    with a leading axis of members, `{"params": {"hyper": {}, "main": (members, ...)}, "batch_stats": (members, ...)}`.
+    An ensemble has one member, a main network of its own, for each of several lambdas (the baselines of Sec. V-C). Its
+    variables are those of one network with a leading axis of members,
+    `{"params": {"hyper": {}, "main": (members, ...)}, "batch_stats": (members, ...)}`.
     """
 
-    main: Any  # an `nn.Module`; None: a tree of parameters alone (`condition`)
-    hyper: HyperNet | None = None  # None: nothing is generated, a network for one lambda
+    main: Any  # an `nn.Module`; None: there is only a tree of parameters (`condition`)
+    hyper: HyperNet | None = None  # None: nothing is generated, this is a network for one lambda
     members: tuple[tuple[float, ...], ...] = ()  # the lambdas of an ensemble's members
 
 
 class Weights(NamedTuple):
-    """theta of some samples, `{path: leaf}`: what is learned is the same for all, what is generated is each one's own."""
+    """The weights theta of a batch of samples, in two parts `{path: leaf}` (`merge_weights` makes a tree of them)."""
 
-    shared: Tree
-    own: Tree  # with a leading axis of samples
+    shared: Tree  # the learned leaves, the same for all samples
+    per_sample: Tree  # the generated leaves, with a leading axis of samples
 
 
 def all_but_norms(path: Path) -> bool:
-    """The paper's choice of generated leaves: kernels and biases of convolutions, not the scale and bias of a norm."""
+    """A choice of generated leaves, the paper's: kernels and biases of convolutions, not the scale and bias of a norm."""
     return not any("norm" in name for name in path)
 
 
 def only_norms(path: Path) -> bool:
-    """The choice of FiLM (Perez et al., 2018): the scale and bias of each norm's channels; convolutions are learned."""
+    """A choice of generated leaves, FiLM's (Perez et al., 2018): the scale and bias of norms; convolutions are learned."""
     return not all_but_norms(path)
 
 
 def matching(*patterns: str) -> Callable[[Path], bool]:
-    """A choice of generated leaves by their paths: those that match any of the patterns.
+    """A choice of generated leaves: those whose path matches any of the patterns.
 
     Args:
-        patterns: as of a shell, on names joined by "/": "*" for all, "up1_*" with "head/*" for the last layers,
-            "*/kernel" for kernels alone.
+        patterns: as in a shell, for names joined by "/": "*" for all, "up1_*" and "head/*" for the last layers, "*/kernel"
+            for kernels only.
 
     Returns:
-        A function of a path, for the `generated` of `init` and `condition`.
+        A function of a path, for the argument `generated` of `init` and `condition`.
     """
     return lambda path: any(fnmatchcase("/".join(path), pattern) for pattern in patterns)
 
@@ -87,29 +92,29 @@ def init(
     Args:
         key: PRNG key.
         main: the target network; `main.init(key, example)` gives its parameter tree.
-        example: an input of `main`, for its shape alone, `(h, w, 2)` for a U-Net.
+        example: an input of `main`, of which only the shape matters, `(h, w, 2)` for a U-Net.
         num_terms: K, the number of loss terms.
         hyper_width: d, the width of the hypernetwork; None for a plain network without one.
-        members: `(m, K-1)`, the lambdas of an ensemble of m plain networks. All start from the same weights: those of the
-            plain network of this key.
-        generated: tells from a leaf's path whether the hypernetwork generates it or it is learned directly.
+        members: `(m, K-1)`, the lambdas of an ensemble of m plain networks. All start from the same weights, those that a
+            plain network has with this key.
+        generated: returns for a leaf's path whether the hypernetwork generates the leaf; otherwise it is learned directly.
         kind, rank, encoding: of the hypernetwork (`HyperNet`).
 
     Returns:
         The model and its variables.
 
     Raises:
-        InputError: if there is a hypernetwork and `generated` chooses nothing for it; or for what `HyperNet` cannot be.
+        InputError: if there is a hypernetwork and `generated` chooses no leaf, or for an argument that `HyperNet` refuses.
     """
     options = {"kind": kind, "rank": rank, "encoding": encoding}
     shapes = jax.eval_shape(main.init, key, example)["params"]
-    hyper = _hypernet(shapes, hyper_width, generated, **options) if hyper_width else None
+    hyper = _make_hypernet(shapes, hyper_width, generated, **options) if hyper_width else None
 
     @jax.jit
     def variables(key):
         key_main, key_hyper = jax.random.split(key)
         target = main.init(key_main, example)
-        params = _conditioned(key_hyper, hyper, num_terms, target["params"])
+        params = _initial_params(key_hyper, hyper, num_terms, target["params"])
         return {"params": params, "batch_stats": target.get("batch_stats", {})}
 
     if members is None:
@@ -129,10 +134,10 @@ def condition(
     rank: int = 4,
     encoding: str = "coefficients",
 ) -> tuple[Model, Tree]:
-    """Any tree of parameters made a function of lambda: `generate_weights(model, params, lam)` is a tree like `theta`.
+    """Make any tree of parameters a function of lambda: `generate_weights(model, params, lam)` is a tree like `theta`.
 
-    For networks that are no Flax modules, or are applied in ways of their own. At first what is generated is near `theta`
-    for every lambda, so that a network that was trained already can be gone on from.
+    For networks that are no Flax modules, or that are applied in a special way. At first, the generated tree is near
+    `theta` for every lambda. So the training of a network that has already learned something can continue from it.
 
     Args:
         key: PRNG key.
@@ -140,24 +145,24 @@ def condition(
         num_terms, hyper_width, generated, kind, rank, encoding: as for `init`.
 
     Returns:
-        A model without main network, and `{"hyper": phi, "main": the leaves of theta that are learned directly}`.
+        A model without a main network, and `{"hyper": phi, "main": the leaves of theta that are learned directly}`.
 
     Raises:
-        InputError: if `theta` is no nested dict of arrays with names for keys, or `generated` chooses none of them.
+        InputError: if `theta` is not a nested dict of arrays whose keys are names, or `generated` chooses no leaf.
     """
     leaves = flatten_dict(theta) if isinstance(theta, dict) else {}
     wrong = [
         path for path, leaf in leaves.items() if not (all(isinstance(n, str) for n in path) and hasattr(leaf, "shape"))
     ]
     if wrong or not leaves:
-        found = f"{wrong[0]} in it" if wrong else f"a {type(theta).__name__}"
-        raise InputError(f"`theta` must be a nested dict of arrays with names for keys, got {found}.")
-    hyper = _hypernet(theta, hyper_width, generated, kind=kind, rank=rank, encoding=encoding)
-    return Model(None, hyper), jax.jit(partial(_conditioned, hyper=hyper, num_terms=num_terms))(key, theta=theta)
+        actual = f"{wrong[0]} in it" if wrong else f"a {type(theta).__name__}"
+        raise InputError(f"`theta` must be a nested dict of arrays with names for keys, got {actual}.")
+    hyper = _make_hypernet(theta, hyper_width, generated, kind=kind, rank=rank, encoding=encoding)
+    return Model(None, hyper), jax.jit(partial(_initial_params, hyper=hyper, num_terms=num_terms))(key, theta=theta)
 
 
-def _hypernet(theta, width, generated, **options):
-    """For a tree of parameters, or of their shapes."""
+def _make_hypernet(theta, width, generated, **options):
+    """The hypernetwork for a tree of parameters, or of their shapes."""
     shapes = flatten_dict(theta)
     chosen = tuple((path, leaf.shape) for path, leaf in shapes.items() if generated(path))
     if not chosen:
@@ -165,13 +170,13 @@ def _hypernet(theta, width, generated, **options):
     return HyperNet(chosen, width, **options)
 
 
-def _conditioned(key, hyper, num_terms, theta):
-    """The initial parameters, where `hyper` generates a part of theta."""
+def _initial_params(key, hyper, num_terms, theta):
+    """`{"hyper": phi, "main": learned leaves}`, where `hyper` generates the other leaves of theta."""
     leaves = flatten_dict(theta)
     if hyper is None:
         return {"hyper": {}, "main": theta}
-    taken = {path: leaves.pop(path) for path, _ in hyper.leaves}
-    phi = hypernet.init(key, hyper, num_coefficients=num_terms, target=taken)
+    generated = {path: leaves.pop(path) for path, _ in hyper.leaves}
+    phi = hypernet.init(key, hyper, num_coefficients=num_terms, target=generated)
     return {"hyper": phi, "main": unflatten_dict(leaves)}
 
 
@@ -184,7 +189,7 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
         lam: `(K-1,)` in [0, 1]; the hypernetwork sees its K loss coefficients (Eqs. 9, 10).
 
     Returns:
-        The main network's parameter tree, generated and learned leaves together.
+        The main network's parameter tree, with its generated and its learned leaves.
     """
     if model.hyper is None:
         return params["main"]
@@ -192,39 +197,44 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
     return unflatten_dict(flatten_dict(params["main"]) | leaves)
 
 
-def generate_per_sample(model: Model, params: Tree, lam: jax.Array) -> Weights:
-    """As `generate_weights`, for n samples, `lam` being `(n, K-1)`; what they share is there once."""
-    own: Any = {}
-    if model.hyper is not None:
-        own = jax.vmap(partial(model.hyper.apply, {"params": params["hyper"]}))(coefficients(lam))
-    return Weights(flatten_dict(params["main"]), own)
-
-
-def generate_sharded(model: Model, params: Tree, lam: jax.Array, axis: str) -> Weights:
-    """As `generate_per_sample`, for the samples of one of several devices, each of which has a part of the hypernetwork.
+def generate_batch(model: Model, params: Tree, lam: jax.Array, device_axis: str | None = None) -> Weights:
+    """As `generate_weights`, for a batch of lambdas. The learned leaves are not copied for each sample.
 
     Args:
         model: the networks.
-        params: this device's part of them (`hypernet.generate_sharded`).
-        lam: `(B, K-1)`, of the whole batch.
-        axis: the mapped axis of the n devices.
+        params: `variables["params"]`.
+        lam: `(n, K-1)`.
+        device_axis: inside of `jax.shard_map`, the mapped axis over which the samples are sharded. `params` then has this
+            device's shard of the hypernetwork's heads (`hypernet.generate_sharded`), and `lam` is that of the whole batch.
 
     Returns:
-        The weights of B/n samples.
+        The weights of the n samples; with `device_axis`, of this device's samples.
     """
-    own = hypernet.generate_sharded(model.hyper, params["hyper"], coefficients(lam), axis) if model.hyper else {}
-    return Weights(flatten_dict(params["main"]), own)
+    leaves: Any = {}
+    if model.hyper is not None and device_axis is None:
+        leaves = jax.vmap(partial(model.hyper.apply, {"params": params["hyper"]}))(coefficients(lam))
+    elif model.hyper is not None and device_axis is not None:
+        leaves = hypernet.generate_sharded(model.hyper, params["hyper"], coefficients(lam), device_axis)
+    return Weights(flatten_dict(params["main"]), leaves)
 
 
-def whole(weights: Weights) -> Tree:
-    """The main network's parameter tree, of weights whose `own` part is that of one sample."""
-    return unflatten_dict(weights.shared | weights.own)
+def sum_over_devices(model: Model, grad: Tree, device_axis: str) -> Tree:
+    """The gradient of the whole batch in `params`, from what each device pulls back through `generate_batch`."""
+    hyper = {}
+    if model.hyper is not None:
+        hyper = hypernet.sum_over_devices(model.hyper, grad["hyper"], device_axis)
+    return {"hyper": hyper, "main": jax.tree.map(lambda leaf: jax.lax.psum(leaf, device_axis), grad["main"])}
+
+
+def merge_weights(weights: Weights) -> Tree:
+    """The main network's parameter tree, for weights whose `per_sample` part is that of one sample."""
+    return unflatten_dict(weights.shared | weights.per_sample)
 
 
 def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tree]:
-    """The main network for one lambda, whatever the model is: its weights theta and its running statistics.
+    """The main network for one lambda, for any kind of model: its weights theta and its running statistics.
 
-    Of an ensemble, that of the member whose loss coefficients are nearest.
+    For an ensemble, those of the member whose loss coefficients are nearest.
     """
     params, batch_stats = variables["params"], variables["batch_stats"]
     if not model.members:
@@ -234,30 +244,32 @@ def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tre
 
 
 def without_norms(theta: Tree) -> Tree:
-    """The part of theta that a penalty on the weights is about: kernels and biases, no norm's scale or bias (Eq. 11)."""
+    """The leaves of theta that a penalty on the weights uses (Eq. 11): kernels and biases, no norm's scale or bias."""
     return unflatten_dict({path: leaf for path, leaf in flatten_dict(theta).items() if all_but_norms(path)})
 
 
-def apply_main(model: Model, theta: Tree, batch_stats: Tree, y: jax.Array) -> jax.Array:
-    """x_hat = M_theta(y) with running statistics, for weights that are already generated: `(h, w, 2) -> (h, w, 1)`."""
-    x_hat: Any = model.main.apply({"params": theta, "batch_stats": batch_stats}, y)
+def apply_main(model: Model, theta: Tree, batch_stats: Tree, net_input: jax.Array) -> jax.Array:
+    """x_hat = M_theta(y) with the running statistics, for weights already generated: `(h, w, 2) -> (h, w, 1)`."""
+    x_hat: Any = model.main.apply({"params": theta, "batch_stats": batch_stats}, net_input)
     return x_hat
 
 
 def train_main(
-    model: Model, theta: Tree, batch_stats: Tree, y: jax.Array, *, batch_axes: tuple[str, ...]
+    model: Model, theta: Tree, batch_stats: Tree, net_input: jax.Array, *, batch_axes: tuple[str, ...]
 ) -> tuple[jax.Array, Tree]:
     """As `apply_main`, with the statistics of the batch over the mapped axes `batch_axes`; also the new running ones."""
-    options = {"batch_axes": batch_axes} if jax.tree.leaves(batch_stats) else {}  # a network of yours need not know of it
-    x_hat, updated = model.main.apply({"params": theta, "batch_stats": batch_stats}, y, mutable=["batch_stats"], **options)
+    # a network without running statistics need not have the argument `batch_axes`
+    options = {"batch_axes": batch_axes} if jax.tree.leaves(batch_stats) else {}
+    variables = {"params": theta, "batch_stats": batch_stats}
+    x_hat, updated = model.main.apply(variables, net_input, mutable=["batch_stats"], **options)
     return x_hat, updated.get("batch_stats", {})
 
 
-def reconstruct(model: Model, variables: Tree, lam: jax.Array, y: jax.Array) -> jax.Array:
+def reconstruct(model: Model, variables: Tree, lam: jax.Array, net_input: jax.Array) -> jax.Array:
     """`x_hat = M[H(lambda)](y)`, one image and one lambda: `(K-1,), (h, w, 2) -> (h, w, 1)`."""
-    return apply_main(model, *network_at(model, variables, lam), y)
+    return apply_main(model, *network_at(model, variables, lam), net_input)
 
 
 def count_parameters(params: Tree) -> int:
-    """Numbers in a tree of arrays."""
+    """How many numbers a tree of arrays has."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,6 +1,6 @@
-"""Named arrays as files of the kinds that others read: NumPy's `.npz`, `.safetensors`, PyTorch's `.pt`, `.pth`, `.pth.tar`.
+"""Read and write named arrays: NumPy's `.npz`, `.safetensors`, and PyTorch's `.pt`, `.pth`, `.pth.tar`.
 
-The packages `safetensors` and `torch` are needed for theirs alone.
+The packages `safetensors` and `torch` are needed only for their own formats.
 """
 
 import io
@@ -18,34 +18,35 @@ SUFFIXES = (".npz", ".safetensors", ".pt", ".pth", ".tar")
 
 
 def read(path: str | PathLike[str]) -> Mapping[str, Any]:
-    """What a file holds: names -> arrays, of a PyTorch file its tensors and plain values (nothing else is unpickled).
+    """The named arrays of a file; of a PyTorch file the tensors and plain values (nothing else is unpickled).
 
     Raises:
-        InputError: if it is not there, of another kind, damaged, holds other objects, or the package for it is missing.
+        InputError: if the file does not exist, has another suffix, is damaged, holds other objects, or its package is
+        missing.
     """
     path = Path(path).expanduser()
     _check(path)
     if not path.is_file():
         raise InputError(f"{path} must be a file of tensors; there is none.")
     try:
-        held = _read(path)
+        arrays = _read(path)
     except ImportError as error:
         raise _missing(path, error) from None
     except MemoryError:
         raise
-    except Exception as error:  # each library has its own for a damaged file
+    except Exception as error:  # every library raises another error for a damaged file
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise InputError(f"{path} must hold tensors alone; it cannot be read: {reason}.") from error
-    if not isinstance(held, Mapping):
-        raise InputError(f"{path} must hold tensors by name, got {type(held).__name__}.")
-    return held
+    if not isinstance(arrays, Mapping):
+        raise InputError(f"{path} must hold tensors by name, got {type(arrays).__name__}.")
+    return arrays
 
 
 def write(path: str | PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
-    """Named arrays as a file of the kind that its suffix says, whole or not at all.
+    """Write named arrays to a file in the format of its suffix. An interruption leaves no partial file.
 
     Raises:
-        InputError: for another suffix, or if the package for it is missing.
+        InputError: for an unknown suffix, or if the package for it is missing.
     """
     path = Path(path)
     _check(path)

@@ -1,9 +1,9 @@
-"""The main network M_theta: a U-Net of ONE image (Sec. V-B). It knows nothing of lambda.
+"""The main network M_theta: a U-Net for ONE image (Sec. V-B). It does not depend on lambda.
 
-`UNet().apply({"params": theta, "batch_stats": stats}, y)` is the paper's M_theta(y): weights in, image out. Four levels of
-`width` channels, two 3x3 convolutions each with normalisation and ReLU, three 2x2 max-pools, bilinear up-sampling with
-aligned corners, skips by concatenation, and a 1x1 head. With two input channels, width 32 and one output channel it has
-149,409 parameters, of which 896 belong to the normalisation.
+`UNet().apply({"params": theta, "batch_stats": stats}, net_input)` is the paper's M_theta(y). The network has four levels of
+`width` channels with two 3x3 convolutions each, every one followed by a norm and ReLU; three 2x2 max-pools; bilinear
+up-sampling with aligned corners; skips by concatenation; and a 1x1 head. With two input channels, width 32 and one output
+channel it has 149,409 parameters, of which 896 belong to the norms.
 """
 
 import jax
@@ -20,18 +20,19 @@ LEVELS = 4
 
 
 class UNet(nn.Module):
-    """U-Net of one image.
+    """U-Net for one image.
 
     Attributes:
         width: channels of every level.
         out_channels: channels of the result.
-        norm: "batch" (the paper's; statistics over the images of a batch, and so over their lambdas), "instance" (over the
-            pixels of this image alone) or "none".
+        norm: "batch" (the paper's; statistics over the images of a batch, and so over their lambdas), "instance"
+            (statistics over the pixels of this image) or "none".
         residual: add the magnitude of the two-channel input to the result.
-        precision: of what is computed, of `PRECISIONS`: "float32"; "tf32", the backend's own fast products of float32 (on a
-            GPU tf32, on a TPU bfloat16, on a CPU float32); "bfloat16", activations too. Parameters and their gradients,
-            statistics of norms, the head and the result are float32.
-        remat: in a backward pass, compute what is inside of a block again instead of keeping it: less memory, more time.
+        precision: one of `PRECISIONS`. "float32"; "tf32": products of float32 in the fast mode of the backend (tf32 on a
+            GPU, bfloat16 on a TPU, float32 on a CPU); "bfloat16": activations, too. Parameters, their gradients, the
+            statistics of norms, the head and the result are always float32.
+        remat: in the backward pass, recompute the activations inside of a block instead of storing them. This takes less
+            memory and more time.
     """
 
     width: int = 32
@@ -42,14 +43,13 @@ class UNet(nn.Module):
     remat: bool = False
 
     @nn.compact
-    def __call__(self, y: jax.Array, *, batch_axes: tuple[str, ...] | None = None) -> jax.Array:
+    def __call__(self, net_input: jax.Array, *, batch_axes: tuple[str, ...] | None = None) -> jax.Array:
         """Reconstruct one image.
 
         Args:
-            y: `(h, w, c)`, h and w divisible by 8; c = 2, the real and imaginary part of the zero-filled image.
-            batch_axes: for `norm="batch"` only. None: evaluate with the running statistics. Otherwise train: use the
-                statistics of this batch, taken over the named mapped axes (`()`: this image alone), and update the
-                running ones.
+            net_input: `(h, w, c)`, h and w divisible by 8; c = 2, the real and imaginary part of the zero-filled image.
+            batch_axes: for `norm="batch"` only. None: evaluate with the running statistics. Otherwise train: take the
+                statistics over the named mapped axes (`()`: over this image), and update the running statistics.
 
         Returns:
             `(h, w, out_channels)`.
@@ -57,8 +57,9 @@ class UNet(nn.Module):
         Raises:
             InputError: for a size not divisible by 8, or an unknown `norm` or `precision`.
         """
-        if y.ndim != 3 or y.shape[0] % 8 or y.shape[1] % 8:
-            raise InputError(f"`y` must have shape (h, w, c) with h and w divisible by 8, got {tuple(y.shape)}.")
+        if net_input.ndim != 3 or net_input.shape[0] % 8 or net_input.shape[1] % 8:
+            shape = tuple(net_input.shape)
+            raise InputError(f"`net_input` must have shape (h, w, c) with h and w divisible by 8, got {shape}.")
         if self.norm not in NORMS:
             raise InputError(f"`norm` must be one of {', '.join(NORMS)}, got {self.norm!r}.")
         if self.precision not in PRECISIONS:
@@ -75,8 +76,9 @@ class UNet(nn.Module):
             return (nn.remat(two_convolutions, static_argnums=2) if self.remat else two_convolutions)(self, x, name)
 
         skips = []
-        y = jnp.asarray(y)
-        x = y.astype(jnp.bfloat16 if self.precision == "bfloat16" else y.dtype)
+        net_input = jnp.asarray(net_input)
+        dtype = net_input.dtype
+        x = net_input.astype(jnp.bfloat16 if self.precision == "bfloat16" else dtype)
         for level in range(1, LEVELS):
             x = block(x, f"down{level}")
             skips.append(x)
@@ -84,12 +86,12 @@ class UNet(nn.Module):
         x = block(x, f"down{LEVELS}")
         for level in range(LEVELS - 1, 0, -1):
             x = block(jnp.concatenate([upsample(x), skips.pop()], axis=-1), f"up{level}")
-        x = Conv(self.out_channels, (1, 1), nn.initializers.lecun_normal(), precision, name="head")(x.astype(y.dtype))
-        return x + magnitude(y) if self.residual else x
+        x = Conv(self.out_channels, (1, 1), nn.initializers.lecun_normal(), precision, name="head")(x.astype(dtype))
+        return x + magnitude(net_input) if self.residual else x
 
 
 class Conv(nn.Module):
-    """A convolution with bias whose kernel may differ from sample to sample (`conv.py`)."""
+    """A convolution with bias that stays fast if every sample of a batch has its own kernel (`conv.py`)."""
 
     features: int
     sides: tuple[int, int] = (3, 3)
@@ -97,24 +99,24 @@ class Conv(nn.Module):
     precision: jax.lax.Precision | None = None
 
     @nn.compact
-    def __call__(self, x):
-        x = jnp.asarray(x)  # NumPy's float64 is no type of the result's
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = jnp.asarray(x)  # so that float64 from NumPy becomes float32
         kernel = self.param("kernel", self.kernel_init, (*self.sides, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return (conv2d(x, kernel, precision=self.precision) + bias[None, None]).astype(x.dtype)
 
 
 class Norm(nn.Module):
-    """Normalisation of `(h, w, c)` over its pixels, with a learned scale and bias for each channel.
+    """Normalisation of `(h, w, c)` over its pixels, with a scale and a bias for each channel.
 
-    As in PyTorch: epsilon 1e-5; `batch` keeps running statistics with momentum 0.1 and an unbiased variance. (Flax's
-    `BatchNorm` keeps the biased one, which differs by 2 % where a deep level has few pixels.)
+    As in PyTorch: epsilon is 1e-5; "batch" has running statistics with momentum 0.1 and an unbiased variance. (The variance
+    of Flax's `BatchNorm` is biased, a difference of 2 % where a deep level has few pixels.)
     """
 
-    kind: str
+    kind: str  # one of `NORMS`
 
     @nn.compact
-    def __call__(self, x, *, batch_axes):
+    def __call__(self, x: jax.Array, *, batch_axes: tuple[str, ...] | None) -> jax.Array:
         if self.kind == "none":
             return x
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
@@ -136,6 +138,7 @@ class Norm(nn.Module):
 
 
 def _moments(x, batch_axes):
+    """The mean and the variance of each channel, over pixels and the mapped axes; float32 or better."""
     average = (lambda a: jax.lax.pmean(a, batch_axes)) if batch_axes else (lambda a: a)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = average(jnp.mean(x, (0, 1)))
@@ -143,7 +146,7 @@ def _moments(x, batch_axes):
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """2x2 maximum, `(h, w, c) -> (h/2, w/2, c)`: of four strided slices, since `reduce_window` is slow on a CPU."""
+    """The 2x2 maximum, `(h, w, c) -> (h/2, w/2, c)`, by four strided slices: `reduce_window` is slow on a CPU."""
     return jnp.maximum(
         jnp.maximum(x[::2, ::2], x[::2, 1::2]),
         jnp.maximum(x[1::2, ::2], x[1::2, 1::2]),
@@ -151,12 +154,12 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def upsample(x: jax.Array) -> jax.Array:
-    """Bilinear, aligned corners, `(h, w, c) -> (2h, 2w, c)`."""
+    """Bilinear interpolation with aligned corners, `(h, w, c) -> (2h, 2w, c)`."""
     return _upsample_rows(_upsample_rows(x).swapaxes(0, 1)).swapaxes(0, 1)
 
 
 def _upsample_rows(x):
-    """Output row o lies at o (h-1)/(2h-1): even ones between i-1 and i, odd ones between i and i+1."""
+    """`(h, w, c) -> (2h, w, c)`: output row o lies at o (h-1)/(2h-1), row 2i before input row i, row 2i+1 after it."""
     h = x.shape[0]
     i = jnp.arange(h, dtype=jnp.float32)[:, None, None]
     before = jnp.concatenate([x[:1], x[:-1]])

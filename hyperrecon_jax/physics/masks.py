@@ -1,9 +1,9 @@
-"""Under-sampling masks for k-space, made once on the host (Sec. V-F.1).
+"""Under-sampling masks for k-space, computed once with NumPy (Sec. V-F.1).
 
-Every mask is a NumPy array `(h, w)`, float32, 1 where k-space is sampled, zero frequency in the CORNER as in `fft2`;
-`np.fft.fftshift` brings it to the middle for display. The same arguments give the same mask. The number of samples is
-exact: `round(h * w / acceleration)` points, or `round(w / acceleration)` columns for masks of whole columns. What
-cannot be had raises `InputError` at once.
+Every mask is an array `(h, w)`, float32, 1 where k-space is sampled. The zero frequency is in the CORNER as in `fft2`;
+`np.fft.fftshift` moves it to the middle for display. The same arguments always give the same mask. The number of samples is
+exact: `round(h * w / acceleration)` points, or `round(w / acceleration)` columns for masks of whole columns. Arguments that
+no mask can satisfy raise `InputError`.
 """
 
 import functools
@@ -15,8 +15,8 @@ import numpy as np
 
 from hyperrecon_jax.runtime.errors import InputError
 
-# Settings of `polynomial_density` for the two 256 x 256 masks that the authors published, 4p2 and 8p3, by their true
-# acceleration. The digit after the p is the order.
+# Settings of `polynomial_density` for the two 256 x 256 masks that the authors published, 4p2 and 8p3. The keys are their
+# true accelerations. The digit after the p is the order.
 AUTHORS = {
     3.210: {"order": 2.0, "extent": 218 / 128, "dense": 56 / 128, "center": 10},
     7.305: {"order": 3.0, "extent": 213 / 128, "dense": 24 / 128, "center": 4},
@@ -24,11 +24,11 @@ AUTHORS = {
 
 
 def poisson_disc(shape: tuple[int, int], *, acceleration: float, seed: int = 0) -> np.ndarray:
-    """Poisson-disc mask whose density falls off as a polynomial of the frequency (see `polynomial_density`).
+    """A Poisson-disc mask whose density falls as a polynomial of the frequency (`polynomial_density`).
 
-    Two laws carry the authors' masks over to any acceleration. The order of the polynomial is `log2(acceleration)`: 2
-    at 4-fold and 3 at 8-fold. The fully sampled disc has the radius `1.4 / acceleration` of Nyquist, which gives theirs
-    at 3.210 and 7.305; below 3-fold it stays as it is at 3. The middle 4 x 4 frequencies are always sampled.
+    Two rules extend the authors' masks to any acceleration. The order of the polynomial is `log2(acceleration)`: 2 at
+    4-fold and 3 at 8-fold. The radius of the fully sampled disc is `1.4 / acceleration` of Nyquist, which is the authors'
+    radius at 3.210 and 7.305; below 3-fold it is that of 3-fold. The middle 4 x 4 frequencies are always sampled.
 
     Args:
         shape: `(h, w)`, both at least 4.
@@ -36,7 +36,7 @@ def poisson_disc(shape: tuple[int, int], *, acceleration: float, seed: int = 0) 
         seed: of the random order in which points are tried.
 
     Raises:
-        InputError: if `shape` or `acceleration` is impossible, or the points are fewer than the fully sampled centre.
+        InputError: if `shape` or `acceleration` is impossible, or there are fewer points than the fully sampled centre has.
     """
     _check(shape, acceleration, seed)
     order, dense = math.log2(acceleration), 1.4 / max(acceleration, 3)
@@ -44,14 +44,14 @@ def poisson_disc(shape: tuple[int, int], *, acceleration: float, seed: int = 0) 
 
 
 def poisson_disc_authors(shape: tuple[int, int], *, acceleration: float, seed: int = 0) -> np.ndarray:
-    """Poisson-disc mask with the density of the authors' published ones: `acceleration` is 3.210 (4p2) or 7.305 (8p3).
+    """A Poisson-disc mask with the density of a published one: `acceleration` is 3.210 (4p2) or 7.305 (8p3).
 
-    Dense disc, order and extent are theirs, the points are ours. Sizes other than 256 scale the density and keep the
-    square in the middle, which is 10 and 4 frequencies wide.
+    The dense disc, the order and the extent are the authors'; the points are not. For sizes other than 256 the density is
+    scaled, and the square in the middle stays 10 (4p2) or 4 (8p3) frequencies wide.
 
     Raises:
-        InputError: if `acceleration` is neither of the two, `shape` is impossible, or the points are fewer than the
-            fully sampled centre.
+        InputError: if `acceleration` is neither of the two, `shape` is impossible, or there are fewer points than the fully
+            sampled centre has.
     """
     if acceleration not in AUTHORS:
         raise InputError(
@@ -64,41 +64,41 @@ def poisson_disc_authors(shape: tuple[int, int], *, acceleration: float, seed: i
 def random_lines(
     shape: tuple[int, int], *, acceleration: float, center_fraction: float | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Whole columns: a fully sampled centre, the others at random (fastMRI's knee masks).
+    """Whole columns: a fully sampled centre, and outer columns at random (as fastMRI's knee masks).
 
-    fastMRI draws each outer column with the probability that gives the acceleration in expectation. Here that number of
-    columns is drawn without replacement, so that the count is exact.
+    fastMRI decides for each outer column independently, so that the mean acceleration is right. Here the number of columns
+    is fixed and they are drawn without replacement, so that the acceleration is exact.
 
     Args:
         shape: `(h, w)`, both at least 4; columns run along the phase-encode axis `w`.
         acceleration: at least 1; exactly `round(w / acceleration)` columns are sampled.
-        center_fraction: sampled part of the `w` columns around zero frequency, at least one column. By default
-            `0.32 / acceleration`, which is fastMRI's 8 % for 4-fold and 4 % for 8-fold.
-        seed: of the draw.
+        center_fraction: the sampled part of the `w` columns around the zero frequency, at least one column. The default is
+            `0.32 / acceleration`, fastMRI's 8 % for 4-fold and 4 % for 8-fold.
+        seed: of the random columns.
 
     Raises:
-        InputError: if an argument is impossible, or the columns are fewer than the centre.
+        InputError: if an argument is impossible, or there are fewer columns than the centre has.
     """
-    center, others, extra = _columns(shape, acceleration, center_fraction, seed)
-    chosen = np.random.default_rng(seed).choice(others, extra, replace=False)
-    return _lines(shape, np.concatenate([center, chosen]))
+    center, outer, count = _split_columns(shape, acceleration, center_fraction, seed)
+    drawn = np.random.default_rng(seed).choice(outer, count, replace=False)
+    return _columns_to_mask(shape, np.concatenate([center, drawn]))
 
 
 def equispaced_lines(
     shape: tuple[int, int], *, acceleration: float, center_fraction: float | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Whole columns: a fully sampled centre, the others at equal steps (fastMRI's brain masks, 'equispaced fraction').
+    """Whole columns: a fully sampled centre, and outer columns at equal steps (as fastMRI's brain masks).
 
-    The step outside of the centre is `(w - centre) / (w / acceleration - centre)` as in fastMRI, rounded to whole
-    columns; the seed chooses the offset. fastMRI counts its steps through the centre and so meets the acceleration only
-    roughly; here they are counted over the outer columns alone, so that the count is exact.
+    The step outside of the centre is `(w - centre) / (w / acceleration - centre)`, as in fastMRI's "equispaced fraction",
+    rounded to whole columns. The seed chooses the offset. fastMRI's steps run through the centre, so that the acceleration
+    is only roughly right. Here they run over the outer columns only, so that it is exact.
 
     Arguments and errors are those of `random_lines`.
     """
-    center, others, extra = _columns(shape, acceleration, center_fraction, seed)
+    center, outer, count = _split_columns(shape, acceleration, center_fraction, seed)
     offset = np.random.default_rng(seed).random()
-    chosen = others[np.floor((np.arange(extra) + offset) * len(others) / max(extra, 1)).astype(int)]
-    return _lines(shape, np.concatenate([center, chosen]))
+    positions = np.floor((np.arange(count) + offset) * len(outer) / max(count, 1)).astype(int)
+    return _columns_to_mask(shape, np.concatenate([center, outer[positions]]))
 
 
 MASKS: dict[str, Callable[..., np.ndarray]] = {
@@ -110,10 +110,10 @@ MASKS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def make(name: str, shape: tuple[int, int], *, acceleration: float, seed: int = 0) -> np.ndarray:
-    """The mask called `name`, one of `MASKS`, with its defaults.
+    """The mask called `name`, one of `MASKS`, with default options.
 
     Raises:
-        InputError: if there is no such mask, or as the mask itself does.
+        InputError: if there is no such mask, or for an argument that the mask refuses.
     """
     if name not in MASKS:
         raise InputError(f"`name` of the mask must be one of {sorted(MASKS)}, got {name!r}.")
@@ -123,25 +123,25 @@ def make(name: str, shape: tuple[int, int], *, acceleration: float, seed: int = 
 def polynomial_density(
     shape: tuple[int, int], *, acceleration: float, order: float, extent: float, dense: float, center: int
 ) -> np.ndarray:
-    """Probability that a frequency is sampled: 1 in the centre, `min(1, c (1 - r / extent) ** order)` outside of it.
+    """The probability that a frequency is sampled: 1 in the centre, `min(1, c (1 - r / extent) ** order)` outside of it.
 
-    `r`, `extent` and `dense` are in units of Nyquist: 1 at the edge of k-space, sqrt(2) in its corner. So a mask keeps
-    its look at any size and, on a grid that is not square, treats equal frequencies alike. The one free constant `c` is
-    found by bisection such that the density sums to the number of samples.
+    `r`, `extent` and `dense` are in units of Nyquist: 1 at the edge of k-space, sqrt(2) in its corner. So masks of any size
+    look alike, and on a grid that is not square equal frequencies have equal probabilities. Bisection finds the constant
+    `c` for which the density sums to the number of samples.
 
     Args:
         shape: `(h, w)`.
         acceleration: of the mask.
         order: of the polynomial.
-        extent: frequency at which the polynomial would vanish, above sqrt(2).
-        dense: radius of the fully sampled disc.
-        center: side of the square of lowest frequencies that is fully sampled too, in pixels.
+        extent: the frequency at which the polynomial is 0, above sqrt(2).
+        dense: the radius of the fully sampled disc.
+        center: the side, in pixels, of the square of lowest frequencies, which is fully sampled, too.
 
     Returns:
         `(h, w)` float64, zero frequency in the corner, with the sum `round(h * w / acceleration)`.
 
     Raises:
-        InputError: if the disc and the square hold more points than that, or an argument is impossible.
+        InputError: if the disc and the square have more points than that, or an argument is impossible.
     """
     _check(shape, acceleration)
     if not extent > math.sqrt(2):
@@ -166,40 +166,41 @@ def polynomial_density(
 
 
 def _darts(shape, acceleration, seed, **settings):
-    """Progressive dart throwing to an exact number of points, whose radial density is exact too.
+    """Progressive dart throwing with an exact number of points and an exact radial density.
 
-    Rings of equal frequency have quotas that add up to the count. All pixels are tried in one random order; one is
-    taken when its ring has a place left and it lies outside of the discs, of radius `scale / sqrt(p)`, around those
-    taken before. What is still missing is found among the rest with a smaller scale. Once a radius is below 1 its disc
-    covers nothing else, so the quotas are always met. Distances wrap around, as the frequencies of an FFT do: the edge
-    is no border.
+    Each ring of equal frequency has a quota of points; the quotas sum to the number of points. All pixels are tried in one
+    random order. A pixel is sampled if its ring still has a free place, and if it is outside of the discs around all pixels
+    sampled before. A disc has the radius `scale / sqrt(p)`, where p is the density. The rest of the quotas is filled with a
+    smaller scale, and so on. A disc with a radius below 1 covers only its own pixel, so the quotas are always met.
+    Distances wrap around at the edges, as the frequencies of an FFT do.
     """
     density = polynomial_density(shape, acceleration=acceleration, **settings)
     ring = (_radius(shape) * min(shape) / 4).astype(int)  # two pixels wide along the shorter axis
-    taken = density == 1
-    missing = _count(shape, acceleration) - np.count_nonzero(taken)
-    quota = _quotas(np.bincount(ring.ravel(), np.where(taken, 0, density).ravel()), missing)
+    sampled = density == 1
+    missing = _count(shape, acceleration) - np.count_nonzero(sampled)
+    quota = _quotas(np.bincount(ring.ravel(), np.where(sampled, 0, density).ravel()), missing)
     order = np.random.default_rng(seed).permutation(density.size)
 
     scale = 1.0
     while quota.any():
-        # the largest squared distance within the disc, 0 in the full centre; half the grid bounds it for tiny densities
+        # the largest squared distance inside of the disc, 0 in the full centre; for tiny densities at most half of the grid
         reach = np.ceil(np.minimum(scale**2 / density, (min(shape) / 2) ** 2)).astype(int) - 1
-        covered = taken.copy()
-        for value in np.unique(reach[taken]):
-            covered[_disc(*np.nonzero(taken & (reach == value)), value, shape)] = True
+        covered = sampled.copy()
+        for value in np.unique(reach[sampled]):
+            rows, columns = np.nonzero(sampled & (reach == value))
+            covered[_disc(rows, columns, value, shape)] = True
         open_pixels = order[~covered.ravel()[order] & (quota[ring].ravel()[order] > 0)]
         for row, column in zip(*np.unravel_index(open_pixels, shape), strict=True):
             if quota[ring[row, column]] and not covered[row, column]:
-                taken[row, column] = True
+                sampled[row, column] = True
                 quota[ring[row, column]] -= 1
                 covered[_disc(row, column, reach[row, column], shape)] = True
         scale *= 0.9
-    return taken.astype(np.float32)
+    return sampled.astype(np.float32)
 
 
 def _quotas(expected, total):
-    """Whole numbers near `expected` that add up to `total`: differences of the rounded running sum."""
+    """Whole numbers near `expected` whose sum is `total`: differences of the rounded running sum."""
     if not total:
         return np.zeros(len(expected), int)
     running = np.cumsum(expected)
@@ -207,13 +208,14 @@ def _quotas(expected, total):
 
 
 def _disc(row, column, reach, shape):
-    """Index of the pixels at a squared distance of at most `reach` from each `(row, column)`, around the edges."""
+    """The indices of the pixels whose squared distance from a `(row, column)` is at most `reach`; edges wrap around."""
     down, right = _offsets(int(reach))
     return (np.add.outer(row, down) % shape[0], np.add.outer(column, right) % shape[1])
 
 
 @functools.cache
 def _offsets(reach):
+    """The offsets, down and right, whose squared length is at most `reach`."""
     side = np.arange(-math.isqrt(reach), math.isqrt(reach) + 1)
     down, right = np.meshgrid(side, side, indexing="ij")
     near = down**2 + right**2 <= reach
@@ -226,49 +228,53 @@ def _frequencies(size):
 
 
 def _radius(shape):
-    """`(h, w)`: frequency in units of Nyquist."""
+    """The frequency of each pixel in units of Nyquist, `(h, w)`."""
     down, right = (_frequencies(size) / (size / 2) for size in shape)
     return np.hypot(*np.meshgrid(down, right, indexing="ij"))
 
 
 def _center_square(shape, side):
+    """True in the square of lowest frequencies, `(h, w)`."""
     down, right = ((k >= -(side // 2)) & (k < side - side // 2) for k in map(_frequencies, shape))
     return np.logical_and.outer(down, right)
 
 
-def _columns(shape, acceleration, center_fraction, seed):
-    """Centre columns, the others from the lowest to the highest frequency, and how many of the others to sample."""
+def _split_columns(shape, acceleration, center_fraction, seed):
+    """The centre columns, the outer columns by rising frequency, and how many of the outer columns to sample."""
     _check(shape, acceleration, seed)
     w = shape[1]
     fraction = 0.32 / acceleration if center_fraction is None else center_fraction
     if not 0 < fraction <= 1:
         raise InputError(f"`center_fraction` must be above 0 and at most 1, got {center_fraction!r}.")
     size = max(1, round(w * fraction))
-    extra = round(w / acceleration) - size
-    if extra < 0:
+    count = round(w / acceleration) - size
+    if count < 0:
         raise InputError(
             f"`acceleration` {acceleration} leaves {round(w / acceleration)} of {w} columns, expected at least the "
             f"{size} of the fully sampled centre."
         )
-    centred = np.fft.fftshift(np.arange(w))  # index of each column, by rising frequency
+    columns = np.fft.fftshift(np.arange(w))  # by rising frequency
     start = (w - size + 1) // 2
-    return centred[start : start + size], np.delete(centred, np.s_[start : start + size]), extra
+    return columns[start : start + size], np.delete(columns, np.s_[start : start + size]), count
 
 
-def _lines(shape, columns):
+def _columns_to_mask(shape, columns):
+    """The mask that samples whole columns."""
     mask = np.zeros(shape, np.float32)
     mask[:, columns] = 1
     return mask
 
 
 def _count(shape, acceleration):
+    """The number of points of a mask."""
     return round(shape[0] * shape[1] / acceleration)
 
 
 def _check(shape, acceleration, seed=0):
-    if len(shape) != 2 or not all(isinstance(n, numbers.Integral) and n >= 4 for n in shape):
+    """Raise `InputError` for arguments that no mask accepts."""
+    if len(shape) != 2 or not all(isinstance(n, numbers.Integral) and int(n) >= 4 for n in shape):
         raise InputError(f"`shape` must be (h, w), whole numbers of at least 4, got {shape}.")
-    if not (isinstance(acceleration, numbers.Real) and 1 <= acceleration < math.inf):
+    if not (isinstance(acceleration, numbers.Real) and 1 <= float(acceleration) < math.inf):
         raise InputError(f"`acceleration` must be a finite number of at least 1, got {acceleration!r}.")
-    if not (isinstance(seed, numbers.Integral) and seed >= 0):
+    if not (isinstance(seed, numbers.Integral) and int(seed) >= 0):
         raise InputError(f"`seed` must be a whole number of at least 0, got {seed!r}.")

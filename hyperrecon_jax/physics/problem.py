@@ -1,7 +1,7 @@
-"""What is asked of a sample: how it is measured, what a network gets of the measurement, and how far a result is from it.
+"""A `Problem`: how a sample is measured, the network input for a measurement, and the distance of a result from it.
 
-A `Problem` is an operator and its noise; with coils, every sample has an operator of its own. A measurement `y` is an array
-or, of several coils, a `Coils`. Every function takes ONE sample; `jax.vmap` them over more.
+A problem is an operator with its noise. With coils, every sample has its own operator. A measurement `y` is an array or,
+for several coils, a `Coils`. Every function takes ONE sample; `jax.vmap` them over more.
 """
 
 from collections.abc import Callable
@@ -29,12 +29,12 @@ class Problem(NamedTuple):
 
     @property
     def lift(self) -> Callable[[Measurement], jax.Array]:
-        """The name that `to_net_input` had before; it stays for code that uses it."""
+        """The former name of `to_net_input`, for older code."""
         return self.to_net_input
 
 
 def simulated(operator: Operator, noise: Noise = lambda key, y: y) -> Problem:
-    """The operator applied to the sample's image: retrospective measurement (Sec. V-F)."""
+    """Measurements simulated from the sample's image by an operator and noise (retrospective, Sec. V-F)."""
     return Problem(
         lambda key, sample: noise(key, operator.forward(sample.image)),
         operator.to_net_input,
@@ -43,31 +43,32 @@ def simulated(operator: Operator, noise: Noise = lambda key, y: y) -> Problem:
 
 
 def measured(mask: jax.Array, *, sigma: float = 0.0) -> Problem:
-    """K-space that the coils of a scanner measured, of which the mask keeps a part.
+    """Measurements that are the part of the coils' k-space that the mask keeps.
 
-    Nothing is simulated but the under-sampling (and noise, if `sigma` adds some): the measurement has the coils' own noise
-    and all that the model leaves out. Where a sample's k-space is zero in all coils nothing was measured, and J does not
-    look there.
+    Only the under-sampling is simulated (and additional noise, if `sigma` is not 0). The measurement contains the noise of
+    the coils, and all effects that the operator does not model. Where a sample's k-space is zero in all coils, the scanner
+    measured nothing, and J ignores these frequencies.
 
     Args:
         mask: `(h, w)`, 1 where k-space is kept, zero frequency in the corner.
-        sigma: standard deviation of the complex noise that is added, in units of image intensity.
+        sigma: standard deviation of the additional complex noise, in units of image intensity.
 
     Raises:
         InputError: while tracing, for a sample without coils.
     """
 
-    def of(y: Coils) -> Operator:
+    def make_operator(y: Coils) -> Operator:
         return operators.sense(jnp.any(y.kspace != 0, axis=0), y.maps)
 
     def observe(key: jax.Array, sample: Sample) -> Coils:
         if sample.coils is None:
             raise InputError("Samples must have the k-space of coils to be measured ones; their source gives images alone.")
         kspace, maps = sample.coils
-        there = mask * jnp.any(kspace != 0, axis=0)
-        return Coils(operators.complex_noise(key, (there[None] * kspace)[..., None], there, sigma=sigma)[..., 0], maps)
+        sampled = mask * jnp.any(kspace != 0, axis=0)
+        noisy = operators.complex_noise(key, (sampled[None] * kspace)[..., None], sampled, sigma=sigma)
+        return Coils(noisy[..., 0], maps)
 
     def data_consistency(x_hat: jax.Array, y: Coils) -> jax.Array:
-        return operators.data_consistency(x_hat, y.kspace, measure=of(y).forward)
+        return operators.data_consistency(x_hat, y.kspace, measure=make_operator(y).forward)
 
-    return Problem(observe, lambda y: of(y).to_net_input(y.kspace), data_consistency)
+    return Problem(observe, lambda y: make_operator(y).to_net_input(y.kspace), data_consistency)

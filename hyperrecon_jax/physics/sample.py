@@ -1,4 +1,7 @@
-"""What is known of one image. A `Sample` is a tree of arrays; of many the leaves have a leading axis; None is not known."""
+"""A `Sample`: one image, and what else its source knows, such as labels and measured k-space.
+
+A sample is a tree of arrays. Many samples are one such tree whose leaves have a leading axis.
+"""
 
 from typing import Any, NamedTuple
 
@@ -6,29 +9,29 @@ import jax
 
 Array = Any  # of NumPy or JAX, or a jax.ShapeDtypeStruct
 Tree = Any
-LABELS = ("background", "gray matter", "white matter", "CSF", "cortex")  # gray matter: deep, and of the cerebellum
+LABELS = ("background", "gray matter", "white matter", "CSF", "cortex")  # gray matter: deep nuclei and the cerebellum
 
 
 class Coils(NamedTuple):
-    """K-space as the coils of a scanner measured it, in units in which the image lies in [0, 1]."""
+    """K-space that the coils of a scanner measured. It is scaled such that the image lies in [0, 1]."""
 
     kspace: Array  # (c, h, w) complex64, zero frequency in the corner, orthonormal; zero where nothing was measured
-    maps: Array  # (c, h, w) complex64, sensitivities: sum |maps|^2 is 1 where there is signal and 0 elsewhere
+    maps: Array  # (c, h, w) complex64, sensitivities: sum |maps|^2 over the coils is 1 where there is signal, else 0
 
 
 class Sample(NamedTuple):
-    """One image, `(h, w, 1)`, and what else its source knows."""
+    """One image, `(h, w, 1)`, and what else its source knows; None is unknown."""
 
-    image: Array  # (h, w, 1) float32 in [0, 1], the truth
+    image: Array  # (h, w, 1) float32 in [0, 1], the reference image
     label: Array | None = None  # (h, w) uint8, indices into `LABELS`
     coils: Coils | None = None
 
 
 def take(samples: Tree, index: Any) -> Tree:
-    """Some of many samples, or of their measurements: the rows `index` of every leaf."""
+    """The rows `index` of every leaf: some of many samples, or of their measurements."""
     return jax.tree.map(lambda leaf: leaf[index], samples)
 
 
 def example(samples: Sample) -> Sample:
-    """The shapes of one of many samples."""
+    """The shapes and types of one sample, from many samples."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), samples)

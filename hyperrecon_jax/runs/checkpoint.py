@@ -29,7 +29,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, LatestN
 
-from hyperrecon_jax.runtime import distributed, files, memory
+from hyperrecon_jax.runtime import connection, distributed, files, memory
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState
 
@@ -209,6 +209,8 @@ def manager(
     except OSError:
         raise
     except Exception as error:
+        if connection.is_lost_process(error):
+            raise
         raise InputError(
             f"The checkpoints in {folder / CHECKPOINTS} cannot be read ({type(error).__name__}: {error}); delete the"
             " damaged one, or the whole work folder to begin anew."
@@ -241,6 +243,8 @@ def restore(checkpoints: ocp.CheckpointManager, like: TrainState) -> TrainState:
     try:
         restored = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
     except Exception as error:  # a damaged one fails in as many ways as it has files
+        if connection.is_lost_process(error):
+            raise
         raise InputError(
             f"The checkpoint {checkpoints.directory / str(step)} cannot be read ({type(error).__name__}); delete that"
             " folder to go on from the one before, or the whole work folder to begin anew."

@@ -8,13 +8,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.data.preparation import SOURCES as FILES
+from hyperrecon_jax.data.subjects import SOURCES as FILES
 from hyperrecon_jax.losses.objective import SUPERVISED, TERMS
 from hyperrecon_jax.models.hypernet import ENCODINGS, KINDS
 from hyperrecon_jax.models.unet import NORMS, PRECISIONS
 from hyperrecon_jax.physics import masks
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.gradient import RANKS, SCOPES
+from hyperrecon_jax.training.dhs import RANKS
+from hyperrecon_jax.training.gradient import SCOPES
 
 TASKS = ("csmri", "denoising", "super_resolution", "segmentation")
 NOISES = ("gaussian", "rician")

@@ -16,7 +16,8 @@ import optax
 from ml_collections import ConfigDict
 
 from hyperrecon_jax import data
-from hyperrecon_jax.evaluation.scoring import DICE, FULL_REFERENCE, Scorer, make_scorer
+from hyperrecon_jax.evaluation.scoring import Scorer
+from hyperrecon_jax.losses.metric_table import DICE, FULL_REFERENCE
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model, all_but_norms, init, only_norms
@@ -28,8 +29,15 @@ from hyperrecon_jax.runs import checkpoint
 from hyperrecon_jax.runs.config import AUTO, complete
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.gradient import Plan, separable
-from hyperrecon_jax.training.step import Setup, TrainState, initial_state, members_together, mesh_of, microbatch
+from hyperrecon_jax.training.gradient import Plan, is_separable
+from hyperrecon_jax.training.step import (
+    Setup,
+    TrainState,
+    count_members_at_once,
+    initial_state,
+    microbatch_size,
+    training_mesh,
+)
 
 FEW = 9  # networks of an ensemble that a table can hold
 
@@ -81,9 +89,9 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
         rank=config.dhs.rank,
         plan=Plan(config.train.microbatch or None, config.model.norm_over, config.dhs.rank_over),
     )
-    mesh = mesh_of(setup)
+    mesh = training_mesh(setup)
     share = config.train.batch // mesh.devices.size
-    if not separable(model, variables["batch_stats"]) and share % microbatch(setup, variables["batch_stats"], mesh):
+    if not is_separable(model, variables["batch_stats"]) and share % microbatch_size(setup, variables["batch_stats"], mesh):
         raise InputError(
             f"config.train.microbatch must divide the {share} samples of each device where samples share statistics or"
             f" weights, got {config.train.microbatch}."
@@ -91,7 +99,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     if model.members:
         images = jax.ShapeDtypeStruct((share, *shape, 2), jnp.float32)
         setup = setup._replace(
-            together=distributed.broadcast_from_primary(partial(members_together, model, images, variables))
+            members_at_once=distributed.broadcast_from_primary(partial(count_members_at_once, model, images, variables))
         )
     score = _make_scorer(config, setup)
     state = initial_state(model, variables, optimizer)
@@ -151,8 +159,8 @@ def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment
 def _make_scorer(config, setup):
     if config.task.name == "segmentation":
         names, segment = (*DICE, "loss"), regions
-        return make_scorer(setup.model, setup.objective, setup.problem, names=names, segment=segment)
-    return make_scorer(setup.model, setup.objective, setup.problem)
+        return Scorer(setup.model, setup.objective, setup.problem, names=names, segment=segment)
+    return Scorer(setup.model, setup.objective, setup.problem)
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
@@ -164,7 +172,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
     made = data.read(folder, disk=None if c.placement == "auto" else c.placement == "disk")
     if config.task.name == "segmentation":
         return made
-    return made._replace(train=data.without_labels(made.train), val=data.without_labels(made.val))
+    return made._replace(train=data.drop_labels(made.train), val=data.drop_labels(made.val))
 
 
 def prepared_folder(config: ConfigDict) -> Path:

@@ -98,7 +98,7 @@ def steps_done(run: str | PathLike[str]) -> int:
 def segmenter(folder: Path) -> Callable[[jax.Array], jax.Array]:
     """The network of a run of the task "segmentation": an image `(h, w, 1)` -> its label map, int32 `(h, w)`.
 
-    For the `segment` of `evaluate.make_scorer`. Its data are not loaded.
+    For the `segment` of `scoring.Scorer`. Its data are not loaded.
 
     Raises:
         InputError: if the folder holds no such run, or a damaged one; and there, for an image of another size than those it

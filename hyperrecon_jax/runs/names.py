@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hyperrecon_jax.losses.metric_table import METRICS
 from hyperrecon_jax.models import hyperparams
 
 
@@ -12,8 +13,8 @@ def lam_name(lam: np.ndarray) -> str:
 
 def term_name(term: str) -> str:
     """A loss term as people say it: "mae" -> "MAE", "weight_l1" -> "weight l1"."""
-    short = {"mae": "MAE", "mse": "MSE", "ssim": "SSIM", "ssim_zero_padded": "SSIM", "data_consistency": "J"}
-    return short.get(term, term.replace("_", " "))
+    metric = term.removesuffix("_zero_padded")
+    return METRICS[metric].label if metric in METRICS else term.replace("_", " ")
 
 
 def lam_title(lam: np.ndarray, terms: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.losses.metric_table import average
 from hyperrecon_jax.models.model import count_parameters, network_at
 from hyperrecon_jax.physics.operators import magnitude
 from hyperrecon_jax.physics.sample import LABELS
@@ -24,7 +25,8 @@ from hyperrecon_jax.runs.experiment import Experiment, regions
 from hyperrecon_jax.runs.names import lam_name, lam_title
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.command_lines import adapt
-from hyperrecon_jax.training.gradient import separable
+from hyperrecon_jax.runtime.mesh import gather
+from hyperrecon_jax.training.gradient import is_separable
 from hyperrecon_jax.training.step import TrainState, uses_dhs
 
 Tree = Any
@@ -33,22 +35,15 @@ BINS = 10  # of DHS's histogram, for each lambda
 PICTURED = 3  # test slices in the picture
 
 
-def mean(values: np.ndarray) -> float:
-    """The mean over images, but for infinite PSNRs, of black images that are matched exactly; 100 dB if all are."""
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if finite.size else 100.0
-
-
 def means(scores: dict[str, np.ndarray]) -> dict[str, float]:
-    """The mean of each score that any image has; the Dice score of a region needs one that shows it."""
-    return {name: mean(values) for name, values in scores.items() if not np.isnan(values).all()}
+    """The mean of each metric over images, if it is finite: a region that no image shows has no Dice score."""
+    averages = {name: average(name, values) for name, values in scores.items()}
+    return {name: value for name, value in averages.items() if math.isfinite(value)}
 
 
 def variables(state: TrainState) -> Tree:
     """The model's variables on one device, out of the mesh."""
-    return jax.device_put(
-        distributed.local({"params": state.params, "batch_stats": state.batch_stats}), jax.local_devices()[0]
-    )
+    return jax.device_put(gather({"params": state.params, "batch_stats": state.batch_stats}), jax.local_devices()[0])
 
 
 def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
@@ -77,7 +72,7 @@ def describe(experiment: Experiment, mesh: Mesh, resident: bool) -> str:
 def _networks(experiment: Experiment) -> str:
     count, members = parameter_counts(experiment), experiment.setup.model.members
     if members:
-        together = experiment.setup.together
+        together = experiment.setup.members_at_once
         at_once = "all at once" if together == len(members) else f"{together} at a time"
         return f"{len(members)} networks of {count['main_network']:,} parameters, one for each lambda, trained {at_once}"
     if not count["hypernetwork"]:
@@ -88,7 +83,7 @@ def _networks(experiment: Experiment) -> str:
 def _devices(mesh: Mesh) -> str:
     used, there = mesh.devices.size, jax.device_count()
     text = f"{used} {mesh.devices.flat[0].platform} device{'s' * (used > 1)}"
-    text += f" of {distributed.process_count()} hosts" if distributed.process_count() > 1 else ""
+    text += f" of {distributed.process_count()} processes" if distributed.process_count() > 1 else ""
     if used == there:
         return text
     return f"{text} of {there}, since config.train.batch (and what DHS keeps, of each) must be a multiple of their number"
@@ -101,7 +96,7 @@ def _sampling(experiment: Experiment, mesh: Mesh) -> str:
     if not uses_dhs(setup):
         return f"{drawn}, every sample of a batch trains (UHS)"
     by = "J" if setup.rank == "absolute" else "J / ||y||^2"
-    if separable(setup.model, experiment.state.batch_stats):
+    if is_separable(setup.model, experiment.state.batch_stats):
         how = "they alone are pulled back"
     else:
         how = "the others are masked in a full backward pass, since the norm or shared weights couple the samples"
@@ -136,7 +131,7 @@ def finish(experiment: Experiment, state: TrainState, workdir: Path, *, say: Say
     rows = {
         lam_name(lam): {
             **means({name: values[i] for name, values in scores.items()}),
-            **means({f"input_{name}": values for name, values in of_input.items()}),  # but for its gain, which is 0
+            **{f"input_{name}": value for name, value in means(of_input).items()},  # without its gain, which is 0
         }
         for i, lam in enumerate(experiment.lams)
     }
@@ -220,8 +215,8 @@ def draw(experiment: Experiment, variables: Tree, scores: Tree, of_input: Tree, 
     setup, split = experiment.setup, experiment.dataset.test
     chosen = pictured(split.subjects)
     truth = split.samples.take(chosen)
-    net_input = scoring.inputs(setup.problem, experiment.key_test, truth, chosen)
-    x_hat = scoring.reconstructions(setup.model, variables, net_input, experiment.lams)
+    net_input = scoring.make_net_inputs(setup.problem, experiment.key_test, truth, chosen)
+    x_hat = scoring.reconstruct_at_lambdas(setup.model, variables, net_input, experiment.lams)
     if experiment.config.task.name == "segmentation":
         figures.segmentations(
             path,

@@ -1,1 +1,1 @@
-"""What a program stands on: errors, files, memory, signals, the devices of a machine and the processes of a job."""
+"""What all other folders build on: errors, files, memory, signals, JAX's devices, and several processes."""

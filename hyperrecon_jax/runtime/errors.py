@@ -1,13 +1,13 @@
-"""The one exception that means: the caller's input is wrong, and the message says what to change."""
+"""The errors that are not defects: wrong input of the caller, and training that diverges."""
 
 
 class InputError(ValueError):
-    """A bad argument, configuration, file or folder.
+    """A wrong argument, configuration, file or folder.
 
-    The message is one sentence that names the argument, its value and what was expected. A command line prints it
-    and exits with status 2; any other exception is a defect of ours and keeps its traceback.
+    The message is one sentence that names the argument and its value, and says what was expected. A command prints it
+    and exits with status 2. All other exceptions, except `Diverged`, are defects of this package and keep their traceback.
     """
 
 
 class Diverged(ArithmeticError):
-    """The loss or the gradient is NaN or infinite. The state before is in the last checkpoint."""
+    """The loss or its gradient is NaN or infinite. The last checkpoint holds an earlier, good state."""

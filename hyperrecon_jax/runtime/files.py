@@ -1,4 +1,4 @@
-"""Where files are kept that are made once, and how they are written: whole or not at all."""
+"""The cache folder, and files that are written completely or not at all."""
 
 import contextlib
 import os
@@ -7,15 +7,18 @@ from pathlib import Path
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
-    """Where what is prepared once is kept: `cache`, else `$HYPERRECON_JAX_CACHE`, else in the user's folder of caches."""
-    named = os.environ.get("HYPERRECON_JAX_CACHE") if cache is None else cache
-    usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
-    return Path(named or usual).expanduser().absolute()
+    """Return the folder for prepared data and compiled programs, as an absolute path.
+
+    It is `cache` if given, else `$HYPERRECON_JAX_CACHE` if set, else `hyperrecon_jax` in the user's cache folder.
+    """
+    chosen = os.environ.get("HYPERRECON_JAX_CACHE") if cache is None else cache
+    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
+    return Path(chosen or default).expanduser().absolute()
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A file beside `path`, to write to, that takes its place if all goes well, and else goes."""
+    """Yield a temporary path to write to; it replaces `path` at the end, or is deleted if an error is raised."""
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial

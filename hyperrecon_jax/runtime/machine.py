@@ -1,8 +1,8 @@
-"""What this process computes on: each core of a CPU as a device, memory that it has, programs that were compiled before.
+"""JAX's settings for this machine: a device for each CPU core, memory that is reused, and a cache of compiled programs.
 
-What is compiled is kept on disk, so that the second start need not compile it: in `compiled` in the folder of caches
-(`files.cache_folder`), which may be deleted at any time. What was compiled for another machine, version or setting has
-another name there, and what is damaged is compiled again: a start can become slow by it, not wrong.
+With the cache, a second start does not compile again. It is the folder `compiled` in `files.cache_folder()`, and may be
+deleted at any time. JAX names its entries after the program, the machine, the versions and the settings, and compiles again
+where an entry is damaged: the cache can make a start slow, but not wrong.
 """
 
 import contextlib
@@ -14,66 +14,70 @@ import jax
 
 from hyperrecon_jax.runtime import files
 
-COMPILED = "compiled"
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-LARGEST = 2**30  # bytes of what is kept: hundreds of experiments, each a few programs of a megabyte
+COMPILATION_CACHE = "compiled"
+MAX_CACHE_BYTES = 2**30  # hundreds of experiments, each with a few programs of a megabyte
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
 
-def start() -> None:
-    """Make ready; call it before anything runs on JAX. What the user has chosen for JAX stays."""
+def configure_jax() -> None:
+    """Configure JAX for this machine, but keep the user's own settings; call it before any computation with JAX."""
     use_all_cores()
-    keep_memory()
-    keep_compiled(files.cache_folder() / COMPILED)
+    retain_freed_memory()
+    enable_compilation_cache(files.cache_folder() / COMPILATION_CACHE)
 
 
 def use_all_cores() -> None:
-    """Make each CPU core a JAX device, unless the user chose a number.
+    """Make each CPU core a JAX device, unless the user chose a number of devices.
 
-    One step keeps one core busy: each core takes its part of the batch, as each accelerator would.
+    A training step on one device keeps one core busy. With a device for each core, each computes its part of the batch.
     """
     if jax.config.jax_num_cpu_devices < 1:  # type: ignore[attr-defined]
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
         jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
-def keep_memory() -> None:
-    """Where the C library is glibc, keep memory that is freed for what is allocated next.
+def retain_freed_memory() -> None:
+    """Keep freed memory in the process for the next allocation, if the C library is glibc.
 
-    On a CPU a step allocates what it needs anew. By default large blocks go back to the system when they are freed, which
-    clears every page of them when they are touched again: 7 % of a step of HyperRecon-L at 128 x 128, two cores.
+    On a CPU each step allocates its arrays anew. By default glibc returns large blocks to the system when they are freed,
+    and the system clears every page when they are allocated again. That takes 7 % of a step of HyperRecon-L at 128 x 128 on
+    two cores.
     """
     with contextlib.suppress(OSError, AttributeError):
-        allocator = ctypes.CDLL(None)
+        libc = ctypes.CDLL(None)
         for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1)):
-            allocator.mallopt(option, value)
+            libc.mallopt(option, value)
 
 
-def keep_compiled(folder: Path) -> None:
-    """Keep what is compiled in a folder, unless the user chose one of JAX's, or none, or it cannot be made."""
-    chosen = jax.config.jax_compilation_cache_dir is not None  # type: ignore[attr-defined]
-    if chosen or not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
+def enable_compilation_cache(folder: Path) -> None:
+    """Keep compiled programs in a folder, unless the user chose a folder or no cache.
+
+    If the folder cannot be made, there is no cache.
+    """
+    is_chosen = jax.config.jax_compilation_cache_dir is not None  # type: ignore[attr-defined]
+    if is_chosen or not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        trim(folder, LARGEST)
+        delete_least_recently_used(folder, MAX_CACHE_BYTES)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        # the many small programs too: one that is read takes a tenth of the time
+        # also the many small programs: to read one takes a tenth of the time to compile it
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def trim(folder: Path, largest: int) -> None:
-    """Delete what was not used for the longest time, until `largest` bytes are left.
+def delete_least_recently_used(folder: Path, max_bytes: int) -> None:
+    """Delete the files of a folder that were not used for the longest time, until at most `max_bytes` are left.
 
-    Not by JAX itself: a run that is killed while it writes makes JAX's own bookkeeping fail in all later ones.
+    JAX has a limit of its own, but when a run is killed while it writes, JAX's bookkeeping fails in all later runs.
     """
-    found = []
+    entries = []
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # another process trims, too
+        with contextlib.suppress(FileNotFoundError):  # another process deletes files, too
             status = path.stat()
-            found.append((max(status.st_atime, status.st_mtime), status.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
-        if total <= largest:
+            entries.append((max(status.st_atime, status.st_mtime), status.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    for _, size, path in sorted(entries):
+        if total <= max_bytes:
             return
         if path.is_file():
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much something takes, before it is compiled."""
+"""The memory of this machine, and the memory that arrays and computations need."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ import psutil
 Tree = Any
 
 
-def free() -> int:
-    """Bytes that are free for each local device; the cores of a CPU share theirs."""
+def free_bytes() -> int:
+    """Return the free memory of each local device in bytes; the cores of a CPU share theirs equally."""
     devices = jax.local_devices()
     stats = devices[0].memory_stats() or {}
     if "bytes_limit" in stats:
@@ -19,20 +19,20 @@ def free() -> int:
 
 
 def num_bytes(tree: Tree) -> int:
-    """Bytes of the arrays of a tree, or of what `jax.eval_shape` tells of them."""
+    """Return the size in bytes of a tree of arrays or of `jax.ShapeDtypeStruct`."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def of_backward(f: Callable[..., Any], *args: Any) -> int:
-    """Bytes that a backward pass through `f(*args)` keeps of the forward pass: every activation.
+def backward_bytes(function: Callable[..., Any], *args: Any) -> int:
+    """Return the size in bytes of what the backward pass of `function(*args)` needs from the forward pass: all activations.
 
-    Of a forward pass alone it is an upper bound.
+    It is an upper bound for the memory of a forward pass alone. Nothing is computed or compiled.
     """
-    return num_bytes(jax.eval_shape(lambda *args: jax.vjp(f, *args)[1], *args))
+    return num_bytes(jax.eval_shape(lambda *args: jax.vjp(function, *args)[1], *args))
 
 
-def shown(size: int) -> str:
-    """Bytes as people read them, such as "2.2 GB"."""
+def format_bytes(size: int) -> str:
+    """Format a size in bytes for people, such as "2.2 GB"."""
     for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
         if size >= 10**power:
             return f"{size / 10**power:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""The loop of training: one step after the other, what they log, when the state is saved, and a stop where it diverged."""
+"""The training loop: take steps, log, save, and stop if the loss diverges."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -7,9 +7,11 @@ import jax
 import numpy as np
 
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import Diverged
+from hyperrecon_jax.runtime.mesh import gather
 from hyperrecon_jax.training.step import Step, TrainState
+
+OnLog = Callable[[int, dict[str, float], np.ndarray], None]  # step, means of the logs, lambdas used
 
 
 def fit(
@@ -20,57 +22,60 @@ def fit(
     steps: int,
     log_every: int,
     save_every: int,
-    on_log: Callable[[int, dict[str, float], np.ndarray], None],
+    on_log: OnLog,
     on_save: Callable[[TrainState], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
-    """Run until `steps` steps are done in all, or until `stop`.
+    """Train until `state.step` is `steps`, or until `stop` returns True.
 
     Args:
         step: from `make_step`.
-        state: where to go on; its step counts.
-        samples: what `step` takes, one item a step.
-        steps: when to end.
-        log_every: steps between calls of `on_log(step, means, used)`, with the means of the logs and the lambdas that
-            counted in the m steps since the last call, `(m, keep, K-1)`; it is called after the first step, too.
-        save_every: steps between calls of `on_save(state)`.
-        on_log: called first, so that a state that diverged is never saved.
-        on_save: also called when `stop` ends the run, and at the end.
-        stop: asked before every step.
+        state: where training starts or resumes.
+        samples: the second argument of `step`, one item for each step.
+        steps: the total number of steps, including those that `state` has behind it.
+        log_every: the number of steps between two calls of `on_log`. There is another call after the first step.
+        save_every: the number of steps between two calls of `on_save`.
+        on_log: called as `on_log(step, means, used)`, with the means of the logs over the m steps since the last call, and
+            the lambdas used in these steps, `(m, keep, K-1)`. It comes before `on_save`, so that a diverged state is never
+            saved.
+        on_save: called as `on_save(state)`, also when `stop` ends the training and at the end.
+        stop: called before every step.
 
     Returns:
         The state after the last step.
 
     Raises:
-        Diverged: at the end of the logging interval in which loss or gradient stopped being finite; names the step.
+        Diverged: if the loss or the gradient is not finite. It is raised at the next call of `on_log` and names the step.
     """
-    first = done = int(state.step)
-    since: list[tuple[dict[str, jax.Array], jax.Array]] = []
-
-    def flush():
-        if since:
-            rows, used = zip(*jax.device_get(distributed.local(since)), strict=True)
-            for i, row in enumerate(rows, start=done - len(rows) + 1):
-                if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-                    raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
-            on_log(done, {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}, np.stack(used))
-            since.clear()
-
-    saved = done
-    supply = iter(samples)
+    first = done = saved = int(state.step)
+    pending: list[tuple[dict[str, jax.Array], jax.Array]] = []  # logs and lambdas of the steps since the last `on_log`
+    batches = iter(samples)
     while done < steps and not stop():
-        state, logs, used = step(state, next(supply))
-        if since:
-            jax.block_until_ready(since[-1])  # one step ahead of the devices is enough, and Ctrl-C stays quick
-        since.append((logs, used))
+        state, logs, used = step(state, next(batches))
+        if pending:
+            jax.block_until_ready(pending[-1])  # one step ahead of the devices is enough, and Ctrl-C stays quick
+        pending.append((logs, used))
         done += 1
-        if done % log_every == 0 or done == first + 1:  # the first step compiles: say that it works, start the clock
-            flush()
+        if done % log_every == 0 or done == first + 1:  # the first step takes long to compile: show that it works
+            _flush(pending, done, on_log)
         if done % save_every == 0:
-            flush()
+            _flush(pending, done, on_log)
             on_save(state)
             saved = done
-    flush()
+    _flush(pending, done, on_log)
     if saved != done:
         on_save(state)
     return state
+
+
+def _flush(pending: list[tuple[dict[str, jax.Array], jax.Array]], done: int, on_log: OnLog) -> None:
+    """Check and log the pending steps, the last of which is step `done`, and empty the list."""
+    if not pending:
+        return
+    rows, used = zip(*jax.device_get(gather(pending)), strict=True)
+    for i, row in enumerate(rows, start=done - len(rows) + 1):
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+            raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    on_log(done, means, np.stack(used))
+    pending.clear()

@@ -1,20 +1,28 @@
-"""Training: the state and the compiled step; `loop.py` takes one step after the other.
+"""The training step: the state, the settings, and the compiled function that takes one step of Algorithm 1.
 
-A step is a pure function of the state and the images. All that is random in step i (which images, their lambdas, their
-noise) comes from `fold_in(key, i)`, drawn for the whole batch and then cut, so that neither an interruption nor the
-number of devices changes what is drawn.
+A step is a pure function of the state and the images:
 
-The batch is spread over the devices of a mesh by `shard_map`. The hypernetwork's heads, nearly all of the parameters, and
-the optimizer's state of them are sharded over them (`hypernet.generate_sharded`); all else is on every device. What the
-devices exchange is the weights of their samples and the gradient of these, the gradient of what all have, and, with batch
-norm, the statistics of each layer; never activations. By default DHS ranks the samples of each device and takes as many
-from each, so that it depends on the number of devices; `Plan` has the other choice.
+1. Draw the batch (`_draw_batch`): which images, the noise of their measurements, and a lambda for each.
+2. Compute the loss and its gradient with `gradient.value_and_grad`, the same function that `hr` offers.
+3. Update the parameters with the optimizer (`_update`).
 
-On a CPU a device puts one sample at a time through the network, forward and backward, where samples are not coupled: what
-one sample needs stays in the cache, and a step takes three quarters of the time.
+`make_step` compiles the three. `loop.py` takes one step after the other.
 
-The members of an ensemble (`model.Model`) all see the same images and noise, each takes a step of its own, and as many are
-trained at once as memory has room for: each becomes what it would have become alone.
+Reproducibility. All that is random in step i comes from `fold_in(key, i)`. It is drawn for the whole batch, and each device
+then takes its shard. So neither an interruption nor the number of devices changes what is drawn.
+
+Several devices. Stages 1 and 2 run inside of `jax.shard_map`, each device on its shard of the batch. The hypernetwork's
+heads, which are nearly all of the parameters, are sharded, and so is the optimizer's state of them
+(`hypernet.generate_sharded`). All else is replicated. The devices exchange the weights of their samples, the gradients in
+these weights, the gradients of replicated parameters, and the statistics of batch norm. They never exchange activations. By
+default DHS selects the same number of samples on each device, so that its choice depends on the number of devices. `Plan`
+can change that.
+
+Microbatches. On a CPU, a device puts one separable sample at a time through the network, forward and backward. What one
+sample needs stays in the cache, and a step takes three quarters of the time.
+
+Ensembles. All members (`model.Model`) see the same images and the same noise, and each takes a step of its own. So each
+becomes the network that it would become if it were trained alone.
 """
 
 from collections.abc import Callable
@@ -30,12 +38,12 @@ from jax.sharding import Mesh, PartitionSpec
 from hyperrecon_jax.data.feed import batch_indices
 from hyperrecon_jax.losses.objective import Objective
 from hyperrecon_jax.models.hypernet import is_sharded
-from hyperrecon_jax.models.model import Model, generate_sharded, train_main
-from hyperrecon_jax.physics.problem import Problem
+from hyperrecon_jax.models.model import Model, train_main
+from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Sample, take
-from hyperrecon_jax.runtime import distributed, memory
-from hyperrecon_jax.runtime.mesh import DEVICE, REPLICATED, SHARDED, device_mesh, shardings
-from hyperrecon_jax.training.gradient import Plan, of_weights, separable
+from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.mesh import DEVICE, REPLICATED, SHARDED, device_mesh, local_shard, place, shardings
+from hyperrecon_jax.training.gradient import Plan, is_separable, value_and_grad
 
 Tree = Any
 
@@ -43,7 +51,7 @@ Tree = Any
 class TrainState(NamedTuple):
     """All that training carries from step to step."""
 
-    step: jax.Array  # () int32, steps done
+    step: jax.Array  # () int32, the number of steps done
     params: Tree
     batch_stats: Tree
     opt_state: Tree
@@ -57,12 +65,12 @@ class Setup(NamedTuple):
     problem: Problem
     sample_lam: Callable[[jax.Array, tuple[int, int]], jax.Array]  # key, (n, K-1) -> lambdas
     optimizer: optax.GradientTransformation
-    batch: int
+    batch: int  # the number of samples in a batch, on all devices together
     key: jax.Array
-    keep: int  # DHS: how many samples of a batch count; `batch` of them: UHS
-    rank: str = "absolute"  # DHS: by what they are ranked (`gradient.dhs_score`)
-    together: int = 1  # members of an ensemble that are trained at once, a divisor of their number
-    plan: Plan = Plan()  # how each device works through its part of the batch; `microbatch=None`: what suits the backend
+    keep: int  # how many samples of a batch DHS selects; `batch` of them: UHS
+    rank: str = "absolute"  # the score by which DHS ranks (`dhs.dhs_score`)
+    members_at_once: int = 1  # how many members of an ensemble are computed at a time, a divisor of their number
+    plan: Plan = Plan()  # `microbatch=None`: what suits the backend (`microbatch_size`)
 
 
 Step = Callable[[TrainState, Sample], tuple[TrainState, dict[str, jax.Array], jax.Array]]
@@ -75,71 +83,75 @@ def initial_state(model: Model, variables: Tree, optimizer: optax.GradientTransf
     return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], opt_state)
 
 
-def members_together(model: Model, images: jax.ShapeDtypeStruct, variables: Tree) -> int:
-    """How many members of an ensemble are trained at once, a divisor of their number.
+def count_members_at_once(model: Model, images: jax.ShapeDtypeStruct, variables: Tree) -> int:
+    """How many members of an ensemble to compute at a time, a divisor of their number.
 
-    On an accelerator as many as half of the free memory has room for. On a CPU one: what one member holds stays in the
-    cache, and a step is 1.4 times as fast as with five (64 x 64, batch 8, two cores).
+    On an accelerator: as many as half of the free memory can hold. On a CPU: one, because what one member needs stays in
+    the cache; a step is 1.4 times as fast as with five (64 x 64, batch 8, two cores).
 
     Args:
         model, variables: the ensemble.
-        images: the shape of what one device puts through each network in a step, `(n, h, w, c)`.
+        images: the shape of what one device puts through each member in a step, `(n, h, w, c)`.
     """
     if jax.default_backend() == "cpu":
         return 1
-    alone = model._replace(members=())
-    one = jax.tree.map(lambda leaf: leaf[0], variables)
+    network = model._replace(members=())
+    first = jax.tree.map(lambda leaf: leaf[0], variables)
 
-    def forward(theta, images):
-        return jax.vmap(
-            lambda y: train_main(alone, theta, one["batch_stats"], y, batch_axes=("sample",))[0], axis_name="sample"
-        )(images)
+    def forward(theta, net_inputs):
+        def forward_one(net_input):
+            return train_main(network, theta, first["batch_stats"], net_input, batch_axes=("sample",))[0]
 
-    room = memory.free() // (2 * memory.of_backward(forward, one["params"]["main"], images))
-    return max(n for n in range(1, len(model.members) + 1) if len(model.members) % n == 0 and (n == 1 or n <= room))
+        return jax.vmap(forward_one, axis_name="sample")(net_inputs)
+
+    limit = memory.free_bytes() // (2 * memory.backward_bytes(forward, first["params"]["main"], images))
+    count = len(model.members)
+    return max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n <= limit))
 
 
 def uses_dhs(setup: Setup) -> bool:
-    """Whether DHS leaves some samples of a batch out (otherwise it is UHS)."""
+    """Whether DHS selects a part of each batch; otherwise all samples are selected, which is UHS."""
     return setup.keep < setup.batch
 
 
 def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
-    """The key of the images' order (`data.feed`), and the one of all else that is random in a step."""
+    """The key of the order of the images (`data.feed`), and the key of all else that is random in a step."""
     key_order, key_step = jax.random.split(setup.key)
     return key_order, key_step
 
 
-def mesh_of(setup: Setup) -> Mesh:
-    """The devices of a training: as many as divide the batch, and what DHS keeps of it if each device keeps as many."""
+def training_mesh(setup: Setup) -> Mesh:
+    """The devices for a training: as many as divide the batch, and `keep` too if DHS selects on each device."""
     return device_mesh(setup.batch, *([setup.keep] if setup.plan.rank_over == "device" else []))
 
 
 def place_state(mesh: Mesh, state: TrainState) -> TrainState:
-    """The state on the mesh: the hypernetwork's heads and what the optimizer knows of them in parts, all else as copies."""
-    return distributed.put(state, shardings(mesh, specs(mesh, state)))
+    """The state on the devices: the hypernetwork's heads and the optimizer's state of them sharded, all else replicated."""
+    return place(mesh, state, partition_specs(mesh, state))
 
 
-def specs(mesh: Mesh, tree: Tree) -> Tree:
-    """How each leaf of a state, or of a part of it, lies on the mesh."""
+def partition_specs(mesh: Mesh, tree: Tree) -> Tree:
+    """The `PartitionSpec` of each leaf of a state, or of a part of a state."""
 
     def spec(path, leaf):
         names = tuple(str(getattr(key, "key", key)) for key in path)
-        cut = is_sharded(names, leaf.shape, mesh.devices.size)
-        return PartitionSpec(*[None] * (len(leaf.shape) - 1), DEVICE) if cut else REPLICATED
+        if not is_sharded(names, leaf.shape, mesh.devices.size):
+            return REPLICATED
+        return PartitionSpec(*[None] * (len(leaf.shape) - 1), DEVICE)
 
     return jax.tree_util.tree_map_with_path(spec, tree)
 
 
-def microbatch(setup: Setup, batch_stats: Tree, mesh: Mesh) -> int:
-    """How many samples a device puts through the network at a time, where the plan does not say.
+def microbatch_size(setup: Setup, batch_stats: Tree, mesh: Mesh) -> int:
+    """How many samples a device puts through the network at a time.
 
-    On a CPU one, unless the samples are coupled or DHS has to hold all of them; elsewhere all.
+    If the plan does not say: on a CPU one, unless batch norm couples the samples or DHS needs all of them at once;
+    elsewhere all of the device's samples.
     """
     size = setup.batch // mesh.devices.size
     if setup.plan.microbatch is not None:
         return min(setup.plan.microbatch, size)
-    uncoupled = not jax.tree.leaves(batch_stats) and (separable(setup.model, batch_stats) or not uses_dhs(setup))
+    uncoupled = not jax.tree.leaves(batch_stats) and (is_separable(setup.model, batch_stats) or not uses_dhs(setup))
     return 1 if mesh.devices.flat[0].platform == "cpu" and uncoupled else size
 
 
@@ -148,92 +160,100 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
 
     Args:
         setup: what to train.
-        mesh: the devices, of `mesh_of(setup)` or fewer.
-        resident: the step's samples are the whole data set, on every device, and the batch is drawn inside; otherwise they
-            are the batch itself, `SHARDED` over the mesh.
+        mesh: the devices, those of `training_mesh(setup)` or fewer.
+        resident: True: the step receives the whole data set, replicated, and draws the batch from it. False: it receives
+            the batch, `SHARDED` over the mesh.
 
     Returns:
-        `(state, samples) -> (state, logs, used)`. The state, of `place_state`, is donated: its buffers are reused. Logs:
-        those of `gradient.Counted` and "grad_norm", means over the members of an ensemble. Used are the lambdas that count,
-        `(keep, K-1)`, for an ensemble `(keep * members, K-1)`.
+        `(state, samples) -> (state, logs, used)`. The state, from `place_state`, is donated: its buffers are reused. The
+        logs are those of `gradient.BatchSummary` and "grad_norm"; for an ensemble, means over its members. `used` are the
+        lambdas of the selected samples, `(keep, K-1)`; for an ensemble `(keep * members, K-1)`.
     """
-    devices = mesh.devices.size
-    network = setup.model._replace(members=())  # one of an ensemble
-    key_order, key_step = keys(setup)
-
-    def mine(of_batch):
-        size = setup.batch // devices
-        return jax.lax.dynamic_slice_in_dim(of_batch, jax.lax.axis_index(DEVICE) * size, size)
-
-    def local_gradient(laid, step, params, batch_stats, samples: Sample):
-        key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, step))
-        if resident:
-            count = len(samples.image)
-            samples = take(samples, mine(batch_indices(key_order, step, count=count, batch=setup.batch)))
-        shape = setup.batch, len(setup.objective.terms) - 1
-        y = jax.vmap(setup.problem.observe)(mine(jax.random.split(key_noise, setup.batch)), samples)
-
-        def of_network(params, batch_stats, lam):
-            """Of all lambdas of the batch, `(B, K-1)`."""
-
-            theta, pull_back = jax.vjp(lambda params: generate_sharded(network, params, lam, DEVICE), params)
-            counted, grad_theta = of_weights(
-                network,
-                setup.objective,
-                setup.problem,
-                theta,
-                batch_stats,
-                mine(lam),
-                samples,
-                y,
-                keep=setup.keep,
-                rank=setup.rank,
-                plan=setup.plan._replace(microbatch=microbatch(setup, batch_stats, mesh)),
-                device_axis=DEVICE,
-            )
-            used = lam
-            if uses_dhs(setup):
-                size = len(counted.counts)
-                at = jax.lax.axis_index(DEVICE) * size
-                everywhere = jax.lax.dynamic_update_slice_in_dim(jnp.zeros(setup.batch), counted.counts, at, 0)
-                used = lam[jnp.nonzero(jax.lax.psum(everywhere, DEVICE), size=setup.keep)[0]]
-            (grad,) = pull_back(grad_theta)
-            grad = jax.tree.map(lambda leaf, spec: leaf if DEVICE in spec else jax.lax.psum(leaf, DEVICE), grad, laid)
-            return counted.batch_stats, counted.logs, used, grad
-
-        if not setup.model.members:
-            return of_network(params, batch_stats, setup.sample_lam(key_lam, shape))
-
-        def member(given):
-            (*trees, lam) = given
-            return of_network(*trees, jnp.broadcast_to(lam[None], (setup.batch, *lam.shape)))
-
-        lams = jnp.asarray(setup.model.members, jnp.float32)
-        stats, logs, used, grad = jax.lax.map(member, (params, batch_stats, lams), batch_size=setup.together)
-        return stats, logs, used.reshape(-1, lams.shape[-1]), grad
 
     def step(state: TrainState, samples: Sample):
-        laid = specs(mesh, state)
-        # check_vma off: the batching rules of conv.py and its loop do not carry the types that it checks
-        spread = jax.shard_map(
-            partial(local_gradient, laid.params),
+        specs = partition_specs(mesh, state)
+        sharded_gradient = jax.shard_map(
+            partial(_local_gradient, setup, mesh, resident),
             mesh=mesh,
-            in_specs=(REPLICATED, laid.params, REPLICATED, REPLICATED if resident else SHARDED),
-            out_specs=(REPLICATED, REPLICATED, REPLICATED, laid.params),
-            check_vma=False,
+            in_specs=(REPLICATED, specs.params, REPLICATED, REPLICATED if resident else SHARDED),
+            out_specs=(REPLICATED, REPLICATED, REPLICATED, specs.params),
+            check_vma=False,  # the batching rules of conv.py and its loop do not carry the types that it checks
         )
-        stats, logs, used, grad = spread(state.step, state.params, state.batch_stats, samples)
-
-        def advance(grad, opt_state, params):
-            # apart: where the two share the squares of the gradient, a CPU stores them, which takes longer than all of Adam
-            norm = optax.tree.norm(jax.lax.optimization_barrier(grad))
-            updates, opt_state = setup.optimizer.update(grad, opt_state, params)
-            return optax.apply_updates(params, updates), opt_state, norm
-
-        every = jax.vmap(advance) if setup.model.members else advance
-        params, opt_state, norm = every(grad, state.opt_state, state.params)
-        logs = {name: jnp.mean(values) for name, values in {**logs, "grad_norm": norm}.items()}
-        state = TrainState(state.step + 1, params, stats, opt_state)
-        return jax.lax.with_sharding_constraint(state, shardings(mesh, laid)), logs, used
+        batch_stats, logs, used, grad = sharded_gradient(state.step, state.params, state.batch_stats, samples)
+        update = partial(_update, setup.optimizer)
+        if setup.model.members:
+            update = jax.vmap(update)
+        params, opt_state, grad_norm = update(grad, state.opt_state, state.params)
+        logs = {name: jnp.mean(values) for name, values in {**logs, "grad_norm": grad_norm}.items()}
+        state = TrainState(state.step + 1, params, batch_stats, opt_state)
+        return jax.lax.with_sharding_constraint(state, shardings(mesh, specs)), logs, used
 
     return jax.jit(step, donate_argnums=0)
+
+
+# The parts of a step. The first three run on each device, inside of `jax.shard_map`.
+
+
+def _local_gradient(
+    setup: Setup, mesh: Mesh, resident: bool, step: jax.Array, params: Tree, batch_stats: Tree, samples: Sample
+) -> tuple[Tree, dict[str, jax.Array], jax.Array, Tree]:
+    """The new running statistics, the logs, the lambdas used, and the gradient; for an ensemble, of each member."""
+    key_lam, samples, y = _draw_batch(setup, resident, step, samples)
+    plan = setup.plan._replace(microbatch=microbatch_size(setup, batch_stats, mesh))
+    network_gradient = partial(_network_gradient, setup, plan, samples, y)
+    if not setup.model.members:
+        lam = setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1))
+        return network_gradient(params, batch_stats, lam)
+
+    def member_gradient(member):
+        params, batch_stats, lam = member
+        return network_gradient(params, batch_stats, jnp.broadcast_to(lam[None], (setup.batch, *lam.shape)))
+
+    lams = jnp.asarray(setup.model.members, jnp.float32)
+    members = params, batch_stats, lams
+    batch_stats, logs, used, grad = jax.lax.map(member_gradient, members, batch_size=setup.members_at_once)
+    return batch_stats, logs, used.reshape(-1, lams.shape[-1]), grad
+
+
+def _draw_batch(setup: Setup, resident: bool, step: jax.Array, samples: Sample) -> tuple[jax.Array, Sample, Measurement]:
+    """The key of the batch's lambdas, and this device's shard of the batch: its samples and their measurements."""
+    key_order, key_step = keys(setup)
+    key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, step))
+    if resident:
+        indices = batch_indices(key_order, step, count=len(samples.image), batch=setup.batch)
+        samples = take(samples, local_shard(indices))
+    y = jax.vmap(setup.problem.observe)(local_shard(jax.random.split(key_noise, setup.batch)), samples)
+    return key_lam, samples, y
+
+
+def _network_gradient(
+    setup: Setup, plan: Plan, samples: Sample, y: Measurement, params: Tree, batch_stats: Tree, lam: jax.Array
+) -> tuple[Tree, dict[str, jax.Array], jax.Array, Tree]:
+    """As `_local_gradient`, for one network. `lam` is that of the whole batch, samples and measurements are the shard."""
+    summary, grad = value_and_grad(
+        setup.model._replace(members=()),
+        setup.objective,
+        setup.problem,
+        params,
+        batch_stats,
+        lam,
+        samples,
+        y,
+        keep=setup.keep,
+        rank=setup.rank,
+        plan=plan,
+        device_axis=DEVICE,
+    )
+    used = lam[jnp.nonzero(summary.selected, size=setup.keep)[0]] if uses_dhs(setup) else lam
+    return summary.batch_stats, summary.logs, used, grad
+
+
+def _update(
+    optimizer: optax.GradientTransformation, grad: Tree, opt_state: Tree, params: Tree
+) -> tuple[Tree, Tree, jax.Array]:
+    """The new parameters, the new state of the optimizer, and the norm of the gradient."""
+    # The barrier keeps the norm apart. Otherwise the norm and Adam share the squares of the gradient, and a CPU stores
+    # them, which takes longer than all of Adam.
+    grad_norm = optax.tree.norm(jax.lax.optimization_barrier(grad))
+    updates, opt_state = optimizer.update(grad, opt_state, params)
+    return optax.apply_updates(params, updates), opt_state, grad_norm

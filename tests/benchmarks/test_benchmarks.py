@@ -14,7 +14,7 @@ from hyperrecon_jax import benchmarks, data
 from hyperrecon_jax.benchmarks import convolutions, feed, floor, landscape, naive, networks, startup, steps, timing
 from hyperrecon_jax.benchmarks.floor import Rates, Work
 from hyperrecon_jax.benchmarks.timing import Candidate
-from hyperrecon_jax.data import prepared
+from hyperrecon_jax.data import prepare
 from hyperrecon_jax.models.model import init
 from hyperrecon_jax.models.unet import UNet
 
@@ -192,7 +192,7 @@ def test_landscapes_are_timed_against_forward_passes():
 
 def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path))
-    monkeypatch.setattr(data, "mni_folder", lambda **options: prepared.mni_folder(**{**options, "slices": 2}))
+    monkeypatch.setattr(data, "mni_folder", lambda **options: prepare.mni_folder(**{**options, "slices": 2}))
     rows = measured(c for c in feed.candidates(SMALL) if "processes" not in c.implementation)
     ways = ["memory", "disk, threads"]
     assert [row.implementation for row in rows] == [*ways, "on the device", *ways]

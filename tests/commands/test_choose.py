@@ -26,9 +26,9 @@ def folder(tmp_path_factory, small_network):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate, "POINTS", {1: 5, 2: 3})
-        patched.setattr(evaluate, "draw", lambda *_: [])
+        patched.setattr(evaluate, "draw", lambda *_, **__: [])
         explorable(folder)
-        evaluate.evaluated(folder / "run", say=lambda _: None)
+        evaluate.load_or_evaluate(folder / "run", say=lambda _: None)
         settings = {
             "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
             "loss": {"terms": ("data_consistency", "weight_l1", "total_variation"), "scales": (1.0, 1e-3, 1e-2)},
@@ -55,19 +55,19 @@ def test_one_lambda_from_the_validation_images(folder):
     """Its value is the metric's mean there, as good as a fine grid's best; its worth is that of the test scores."""
     result = python("-m", "bin.choose", "--run", "run", "--metric", "mae", cwd=folder, small=True)
     assert result.returncode == 0, result.stderr
-    found = numbers(folder / "run", metric="mae")
+    choice = numbers(folder / "run", metric="mae")
     loaded, state = load(folder / "run")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     names = ("mae",)
-    score = scoring.make_scorer(loaded.setup.model, loaded.setup.objective, loaded.setup.problem, names=names)
-    lams = np.concatenate([np.linspace(0, 1, 41)[:, None], [found["lambda"]]]).astype(np.float32)
-    on_validation = score.run(variables, loaded.dataset.val.samples, lams, loaded.key_validation)[0]["mae"].mean(1)
-    np.testing.assert_allclose(-found["value"], on_validation[-1], rtol=1e-4)
+    scorer = scoring.Scorer(loaded.setup.model, loaded.setup.objective, loaded.setup.problem, names=names)
+    lams = np.concatenate([np.linspace(0, 1, 41)[:, None], [choice["lambda"]]]).astype(np.float32)
+    on_validation = scorer.run(variables, loaded.dataset.val.samples, lams, loaded.key_validation)[0]["mae"].mean(1)
+    np.testing.assert_allclose(-choice["value"], on_validation[-1], rtol=1e-4)
     assert on_validation[-1] <= on_validation.min() * (1 + 1e-5)
 
-    on_test = score.run(variables, loaded.dataset.test.samples, lams, loaded.key_test)[0]["mae"].mean(1)
+    on_test = scorer.run(variables, loaded.dataset.test.samples, lams, loaded.key_test)[0]["mae"].mean(1)
     scored = xr.load_dataset(folder / "run" / "evaluation" / "scores.nc")["mae"]
-    test = found["test"]["mae"]
+    test = choice["test"]["mae"]
     np.testing.assert_allclose(test["chosen"]["mean"], on_test[-1], rtol=1e-4)
     np.testing.assert_allclose(test["middle"]["mean"], on_test[20], rtol=1e-4)
     np.testing.assert_allclose(test["best"]["mean"], scored.mean("image").min(), rtol=1e-5)
@@ -81,34 +81,34 @@ def test_one_lambda_from_the_validation_images(folder):
 @pytest.mark.parametrize("metric", ["psnr", "held_out"])
 def test_with_three_losses_a_lambda_for_each_image(folder, metric):
     """It is what the network does with ALL of the samples there; no lambda but that of the truth is sure to be better."""
-    found = choose.choose_run(folder / "three", metric=metric, per_image=True, say=lambda _: None)
-    assert found == numbers(folder / "three", True, metric)
-    lams = np.array(found["lambda"], np.float32)
+    choice = choose.choose(folder / "three", metric=metric, per_image=True, say=lambda _: None)
+    assert choice == numbers(folder / "three", True, metric)
+    lams = np.array(choice["lambda"], np.float32)
     assert lams.shape == (3, 2)
     loaded, state = load(folder / "three")
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     samples = loaded.dataset.test.samples.take(np.arange(3))
-    net_input = scoring.inputs(loaded.setup.problem, loaded.key_test, samples, np.arange(3))
+    net_input = scoring.make_net_inputs(loaded.setup.problem, loaded.key_test, samples, np.arange(3))
     x_hat = jax.vmap(partial(reconstruct, loaded.setup.model, variables))(jnp.asarray(lams), net_input)
-    test = found["test"]["psnr"]
+    test = choice["test"]["psnr"]
     np.testing.assert_allclose(test["chosen"]["mean"], np.mean(metrics.psnr(x_hat, samples.image)), rtol=1e-4)
-    assert set(found["test"]) == ({"psnr"} if metric == "psnr" else {"psnr", "ssim"})
+    assert set(choice["test"]) == ({"psnr"} if metric == "psnr" else {"psnr", "ssim"})
     if metric == "psnr":
         assert test["chosen"]["mean"] >= test["best_per_image"]["mean"] - 0.02  # the climb starts from a coarser grid
-        assert test["chosen"]["mean"] == pytest.approx(found["value"], rel=1e-5)
+        assert test["chosen"]["mean"] == pytest.approx(choice["value"], rel=1e-5)
 
 
 def test_without_the_truth_one_lambda_for_all(folder):
-    found = choose.choose_run(folder / "three", metric="held_out", fraction=0.3, say=lambda _: None)
-    assert (found["fraction"], len(found["lambda"])) == (0.3, 2)
-    other = choose.choose_run(folder / "three", metric="held_out", fraction=0.1, say=lambda _: None)
-    assert found["value"] != other["value"]
+    choice = choose.choose(folder / "three", metric="held_out", fraction=0.3, say=lambda _: None)
+    assert (choice["fraction"], len(choice["lambda"])) == (0.3, 2)
+    other = choose.choose(folder / "three", metric="held_out", fraction=0.1, say=lambda _: None)
+    assert choice["value"] != other["value"]
 
 
 def test_a_metric_that_the_evaluation_lacks(folder):
-    choose.choose_run(folder / "three", metric="psnr", say=lambda _: None)
+    choose.choose(folder / "three", metric="psnr", say=lambda _: None)
     with pytest.raises(InputError, match="must have mse: python -m bin.evaluate --run .*three --metrics mse"):
-        choose.choose_run(folder / "three", metric="mse", say=lambda _: None)
+        choose.choose(folder / "three", metric="mse", say=lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +122,10 @@ def test_a_metric_that_the_evaluation_lacks(folder):
     ],
 )
 def test_what_cannot_be_chosen_is_told_before_anything_is_done(folder, name, options, message):
-    before = sorted(path.name for path in (folder / name).iterdir())
+    files_before = sorted(path.name for path in (folder / name).iterdir())
     with pytest.raises(InputError, match=message):
-        choose.choose_run(folder / name, say=lambda _: None, **options)
-    assert sorted(path.name for path in (folder / name).iterdir()) == before
+        choose.choose(folder / name, say=lambda _: None, **options)
+    assert sorted(path.name for path in (folder / name).iterdir()) == files_before
 
 
 @pytest.mark.parametrize(

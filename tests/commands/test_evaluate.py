@@ -72,11 +72,11 @@ def test_evaluate_then_compare(folder):
     }
     (gap,) = json.loads((folder / "both" / "comparison.json").read_text())["gaps"]
     assert (gap["of"], gap["to"]) == ("hyper", "unets")
-    theirs = xr.open_dataset(folder / "unets" / "evaluation" / "scores.nc")
-    np.testing.assert_array_equal(theirs["lam_1"], [0, 0.7])
+    unets = xr.open_dataset(folder / "unets" / "evaluation" / "scores.nc")
+    np.testing.assert_array_equal(unets["lam_1"], [0, 0.7])
     for name, sign in (("psnr", 1), ("mae", -1)):
-        ours = np.interp([0, 0.7], ds["lam_1"], ds[name].mean("image"))
-        expected = sign * (ours - theirs[name].mean("image").values)
+        hyperrecon = np.interp([0, 0.7], ds["lam_1"], ds[name].mean("image"))
+        expected = sign * (hyperrecon - unets[name].mean("image").values)
         np.testing.assert_allclose(gap[name]["at_lambdas"], expected, rtol=1e-3, atol=1e-5)
         np.testing.assert_allclose([gap[name]["mean"], gap[name]["worst"]], [expected.mean(), expected.min()], atol=1e-5)
     assert "hyper against unets at 2 lambdas" in compared.stdout
@@ -84,9 +84,9 @@ def test_evaluate_then_compare(folder):
 
 def test_gaps_to_networks_at_different_lambdas_are_drawn_each_at_its_own(tmp_path, monkeypatch):
     drawn = {}
-    monkeypatch.setattr(compare.figures, "comparison", lambda path, **given: drawn.update(given))
+    monkeypatch.setattr(compare.figures, "comparison", lambda path, **options: drawn.update(options))
     rows = [
-        {"lambdas": [[lam] for lam in lams], "mae": {what: [*values] for what in ("at_lambdas", "low", "high")}}
+        {"lambdas": [[lam] for lam in lams], "mae": {key: [*values] for key in ("at_lambdas", "low", "high")}}
         for lams, values in (((0.0, 0.5, 1.0), (1, 2, 3)), ((0.5, 0.7), (4, 5)))
     ]
     compare.draw_gaps(tmp_path / "gaps.png", rows, ["a", "b"])
@@ -120,10 +120,10 @@ def test_images_that_the_run_has_never_seen(folder):
 
 
 def test_scores_of_other_images_are_not_taken_for_the_runs_own(folder):
-    before = sorted(path.name for path in (folder / "hyper").iterdir())
+    files_before = sorted(path.name for path in (folder / "hyper").iterdir())
     result = command(folder, "--run", "hyper", "--data", "wider.npy")
     assert (result.returncode, "that are not the run's own go: --out DIR" in result.stderr) == (2, True)
-    assert sorted(path.name for path in (folder / "hyper").iterdir()) == before
+    assert sorted(path.name for path in (folder / "hyper").iterdir()) == files_before
 
 
 def test_members_are_told_apart(folder):
@@ -162,7 +162,7 @@ def test_mistakes_are_told_in_a_sentence(folder, args, message):
 def test_runs_of_other_images_do_not_compare(folder, tmp_path):
     scores = folder / "hyper" / "evaluation" / "scores.nc"
     if not scores.exists():
-        evaluate.evaluate_run(folder / "hyper", scores.parent, points=3, say=lambda _: None)
+        evaluate.evaluate(folder / "hyper", scores.parent, points=3, say=lambda _: None)
     other = tmp_path / "other"
     (other / "evaluation").mkdir(parents=True)
     ds = xr.load_dataset(scores).assign_attrs(test_images="0", steps=0)

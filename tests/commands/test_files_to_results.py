@@ -10,7 +10,7 @@ import pytest
 from helper import npy
 
 from hyperrecon_jax.commands import train
-from hyperrecon_jax.commands.evaluate import evaluate_run
+from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.runs import checkpoint
 from hyperrecon_jax.runs.config import complete
@@ -108,7 +108,7 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     y = problem.observe(jax.random.key(0), sample)
     energy = problem.data_consistency(np.zeros_like(sample.image), y)
     assert problem.data_consistency(sample.image, y) < 1e-6 * energy
-    ds = evaluate_run(tmp_path / "run", tmp_path / "run" / "evaluation", points=3, say=lambda _: None)
+    ds = evaluate(tmp_path / "run", tmp_path / "run" / "evaluation", points=3, say=lambda _: None)
     assert np.isfinite(ds["psnr"]).all()
     assert int(state.step) == 6
     # the explorer asks the same of it; a file of images is measured as if by one coil
@@ -116,7 +116,7 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     _, known = engine.reconstruct("test", 0, [0.5])
     np.testing.assert_allclose(known["metrics"]["psnr"], ds["psnr"].sel(lam_1=0.5)[0], rtol=1e-4)
     np.testing.assert_allclose(known["metrics"]["data_consistency"], ds["data_consistency"].sel(lam_1=0.5)[0], rtol=1e-4)
-    assert engine.slice(engine.shelf.add("x.npy", npy(RNG.random((16, 16)))), 0)[0].shape == (2, 16, 16)
+    assert engine.input_and_reference(engine.volumes.add("x.npy", npy(RNG.random((16, 16)))), 0)[0].shape == (2, 16, 16)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A run that is ended from outside at any moment and begun again by the same command loses nothing."""
+"""A run that is ended from outside at any moment and started again by the same command loses nothing."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from hyperrecon_jax.runs.experiment import load
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
-# Forks, for each line of arguments, a process that is `python -m bin.train` with all that it imports imported.
+# For each line of arguments, forks a process that runs `python -m bin.train`; all modules are imported before the fork.
 SERVER = """
 import gc, json, os, runpy, sys
 sys.modules["torch"] = None  # tensorboardX would import it where it is installed, for nothing
@@ -39,10 +39,10 @@ with small_networks():
             _, status, used = os.wait4(pid, 0)
             print(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, flush=True)
             continue
-        args, said = json.loads(line)
+        args, log = json.loads(line)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream in (1, 2):
-            os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         sys.argv = ["bin/train.py", *args]
         runpy.run_module("bin.train", run_name="__main__")
 """
@@ -75,14 +75,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def train(folder):
-    """Train in a sub-folder, and send a signal after some seconds of computing: the exit status, the seconds it computed.
+    """A function that trains in a subfolder, sends a signal after some CPU seconds, and returns the status and CPU seconds.
 
-    Of computing, because it gets as far in them on a machine that is busy.
+    In a number of CPU seconds a run gets as far on a busy machine as on a quiet one.
     """
     env = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-        "PYTHONUNBUFFERED": "1",  # what it says is in order
+        "PYTHONUNBUFFERED": "1",  # keeps the order of the output
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
@@ -107,15 +107,15 @@ def train(folder):
 
 @pytest.fixture(scope="module")
 def undisturbed(train):
-    """How long it computes; what it leaves is in the sub-folder "undisturbed"."""
-    assert train("first")[0] == 0  # what it compiles is kept
+    """The CPU seconds of a run without a signal, in the subfolder "undisturbed"."""
+    assert train("first")[0] == 0  # fills the compilation cache
     status, seconds = train("undisturbed")
     assert status == 0
     return seconds
 
 
 def results(workdir):
-    """All that a finished run leaves, but for times and memory, and for what was saved before the end."""
+    """The results of a finished run, without times, memory and earlier checkpoints."""
     _, state = load(workdir)
     summary = checkpoint.read_json(workdir / checkpoint.SUMMARY)
     rows = [{**row, "seconds": 0} for row in logs.read_rows(workdir / checkpoint.METRICS)]
@@ -140,34 +140,35 @@ def test_the_undisturbed_run_logs_each_step_once(undisturbed, folder):
     assert [row["step"] for row in rows if "val/loss" in row] == list(range(4, 61, 4))
 
 
-@pytest.mark.parametrize(("number", "times"), [(signal.SIGTERM, 20), (signal.SIGKILL, 4)])
-def test_nothing_is_lost(train, undisturbed, folder, number, times):
-    """As many runs as it takes, each equal to one that nobody disturbed, bit for bit."""
-    moments = random.Random(number)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "signals"), [(signal.SIGTERM, 20), (signal.SIGKILL, 4)])
+def test_nothing_is_lost(train, undisturbed, folder, number, signals):
+    """Runs are started until all signals are sent; each run has the same results as the undisturbed one, bit for bit."""
+    random_times = random.Random(number)
     runs = 0
-    while times:
+    while signals:
         runs += 1
         name = f"{number.name}-{runs}"
-        said = folder / f"{name}.txt"
-        status, reached = None, 0
+        log = folder / f"{name}.txt"
+        status, saved_step = None, 0
         while status != 0:
-            before = len(said.read_text()) if said.exists() else 0
-            status, _ = train(name, number if times else None, after=moments.uniform(0, 0.6 * undisturbed))
-            new = said.read_text()[before:]
+            length = len(log.read_text()) if log.exists() else 0
+            status, _ = train(name, number if signals else None, after=random_times.uniform(0, 0.6 * undisturbed))
+            output = log.read_text()[length:]
             if number == signal.SIGTERM:
-                if going_on := re.search(r"Going on from step (\d+)\.", new):
-                    assert int(going_on[1]) == reached
-                if saved := re.search(r"Interrupted at step (\d+); it is saved .* The same command goes on.*\n$", new):
-                    reached = int(saved[1])
-                if "\nScoring the test set" in new:
-                    reached = 60
-                elif "\nstep " in new:
+                if resumed := re.search(r"Going on from step (\d+)\.", output):
+                    assert int(resumed[1]) == saved_step
+                if saved := re.search(r"Interrupted at step (\d+); it is saved .* The same command goes on.*\n$", output):
+                    saved_step = int(saved[1])
+                if "\nScoring the test set" in output:
+                    saved_step = 60
+                elif "\nstep " in output:
                     assert saved
-                # killed: before Python can tell, or after all is done
-                assert status in (0, 130) or (status == -number and (not new or "\nNext: " in new))
-                assert status != 130 or saved or new.endswith("error: interrupted.\n")
+                # the signal itself ends the process before Python handles signals, and after all is done
+                assert status in (0, 130) or (status == -number and (not output or "\nNext: " in output))
+                assert status != 130 or saved or output.endswith("error: interrupted.\n")
             else:
                 assert status in (0, -number)
-            times -= bool(status)
-        assert "Traceback" not in said.read_text()
+            signals -= bool(status)
+        assert "Traceback" not in log.read_text()
         assert results(folder / name) == results(folder / "undisturbed")

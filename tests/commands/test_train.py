@@ -13,8 +13,9 @@ from helper import Net
 
 from hyperrecon_jax import data
 from hyperrecon_jax.commands import train
-from hyperrecon_jax.evaluation.scoring import DICE, make_scorer
+from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.losses import metrics
+from hyperrecon_jax.losses.metric_table import DICE
 from hyperrecon_jax.losses.objective import Objective
 from hyperrecon_jax.models.model import init
 from hyperrecon_jax.physics.operators import denoising
@@ -306,10 +307,12 @@ def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monk
 
     # of what another network reconstructs
     other, variables = init(jax.random.key(0), Net("instance"), np.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
-    score = make_scorer(other, Objective({}, ()), simulated(denoising()), names=("psnr", "dice"), segment=segmenter(folder))
-    scores, of_input = score.run(variables, data.in_memory(truth), np.array([[0.0], [1.0]], np.float32), jax.random.key(0))
+    scorer = Scorer(other, Objective({}, ()), simulated(denoising()), names=("psnr", "dice"), segment=segmenter(folder))
+    scores, input_scores = scorer.run(
+        variables, data.in_memory(truth), np.array([[0.0], [1.0]], np.float32), jax.random.key(0)
+    )
     assert scores["dice"].shape == (2, 6)
-    np.testing.assert_allclose(of_input["dice"], np.nanmean(expected_dice, -1), rtol=1e-5)
+    np.testing.assert_allclose(input_scores["dice"], np.nanmean(expected_dice, -1), rtol=1e-5)
 
     with pytest.raises(
         InputError, match=r"`x_hat` must have the shape \(16, 16, 1\) that .* was trained on, got \(24, 16, 1\)"

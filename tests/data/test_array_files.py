@@ -32,7 +32,7 @@ def test_layouts_and_precisions(tmp_path, shape, dtype):
 
 def test_they_have_no_labels(tmp_path):
     with pytest.raises(InputError, match="images must have labels"):
-        data.need_labels(read(tmp_path, IMAGES).train)
+        data.require_labels(read(tmp_path, IMAGES).train)
 
 
 @pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (bool, 1)])

@@ -1,4 +1,4 @@
-"""Subjects: pure functions of their seed, without folds, sharp as single subjects are, labelled as they look."""
+"""Subjects: functions of their seed, without folds, as sharp as single subjects, with labels that fit their contrast."""
 
 import functools
 
@@ -12,15 +12,15 @@ from hyperrecon_jax.runtime.errors import InputError
 
 @functools.cache
 def small(seed):
-    return population.subject(seed, size=64, slices=6)
+    return population.synthesize_subject(seed, size=64, slices=6)
 
 
 def test_a_subject_is_a_function_of_its_seed():
-    first, again, other = small(1), population.subject(1, size=64, slices=6), small(2)
-    np.testing.assert_array_equal(first.images, again.images)
-    np.testing.assert_array_equal(first.labels, again.labels)
-    assert np.abs(first.images - other.images).mean() > 0.02
-    assert (first.labels != other.labels).mean() > 0.02
+    first, repeated, second = small(1), population.synthesize_subject(1, size=64, slices=6), small(2)
+    np.testing.assert_array_equal(first.images, repeated.images)
+    np.testing.assert_array_equal(first.labels, repeated.labels)
+    assert np.abs(first.images - second.images).mean() > 0.02
+    assert (first.labels != second.labels).mean() > 0.02
 
 
 def test_shapes_types_and_range():
@@ -44,7 +44,7 @@ def test_every_slice_shows_brain_within_the_field_of_view(seed):
 
 def test_the_same_seed_is_the_same_brain_at_every_size():
     """Averages over 2 x 2 pixels agree up to noise and sampling; another subject is four times as far."""
-    large = population.subject(1, size=128, slices=6)
+    large = population.synthesize_subject(1, size=128, slices=6)
     shrunk = large.images.reshape(6, 64, 2, 64, 2).mean((2, 4))
     same = np.abs(shrunk - small(1).images[..., 0]).mean()
     other = np.abs(shrunk - small(2).images[..., 0]).mean()
@@ -53,11 +53,11 @@ def test_the_same_seed_is_the_same_brain_at_every_size():
 
 @pytest.mark.parametrize("seed", range(12))
 def test_no_pose_folds(seed):
-    """Determinant of the whole map by central differences of `transform`, on 2 mm, independent of the spline's own."""
+    """The determinant of the map, from central differences of `template_coordinates`, not from the spline."""
     pose = population.random_pose(np.random.default_rng(seed))
     z, y, x = (np.arange(-r, r + 1, 2.0) for r in (50, 100, 84))
-    at = population.transform(pose, (z, y, x))
-    columns = [np.gradient(at, 2.0, axis=axis) for axis in (3, 2, 1)]
+    coordinates = population.template_coordinates(pose, (z, y, x))
+    columns = [np.gradient(coordinates, 2.0, axis=axis) for axis in (3, 2, 1)]
     a, b, c = (column[:, 1:-1, 1:-1, 1:-1] for column in columns)
     determinant = np.einsum("izyx,izyx->zyx", a, np.cross(b, c, axis=0))
     assert determinant.min() > 0.2
@@ -71,19 +71,19 @@ def test_a_pose_that_would_fold_is_weakened(monkeypatch):
         return gentle(rng, spacing=spacing, sd=6 * sd, channels=channels)
 
     monkeypatch.setattr(population, "random_field", violent)
-    span = tuple(np.arange(-r, r + 1, 4.0) for r in (50, 100, 84))
+    axes = tuple(np.arange(-r, r + 1, 4.0) for r in (50, 100, 84))
     fields = tuple(violent(np.random.default_rng(0), spacing=h, sd=1.6, channels=3) for h in (45.0, 22.0))
-    assert population.jacobian(fields, span).min() < 0
+    assert population.jacobian(fields, axes).min() < 0
     pose = population.random_pose(np.random.default_rng(0))
-    assert population.jacobian(pose.displacements, span).min() > 0.2
+    assert population.jacobian(pose.displacements, axes).min() > 0.2
 
 
 def test_jacobian_equals_finite_differences():
     field = population.random_field(np.random.default_rng(0), spacing=30.0, sd=2.0, channels=3)
     step = 0.05
     x = np.array([-step, 0, step]) + 3.0
-    at = np.stack(np.broadcast_arrays(x[None, None, :], x[None, :, None], x[:, None, None]))
-    moved = at + population.evaluate(field, (x, x, x)).astype(np.float64)
+    points = np.stack(np.broadcast_arrays(x[None, None, :], x[None, :, None], x[:, None, None]))
+    moved = points + population.evaluate_field(field, (x, x, x)).astype(np.float64)
     columns = [
         (moved[:, 1, 1, 2] - moved[:, 1, 1, 0]) / (2 * step),
         (moved[:, 1, 2, 1] - moved[:, 1, 0, 1]) / (2 * step),
@@ -96,7 +96,7 @@ def test_jacobian_equals_finite_differences():
 def test_fields_have_the_standard_deviation_asked_for():
     field = population.random_field(np.random.default_rng(0), spacing=6.0, sd=2.0)
     z, y, x = (np.arange(-r, r, 1.5) for r in (50, 100, 100))
-    np.testing.assert_allclose(population.evaluate(field, (z, y, x)).std(), 2.0, rtol=0.05)
+    np.testing.assert_allclose(population.evaluate_field(field, (z, y, x)).std(), 2.0, rtol=0.05)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -106,23 +106,23 @@ def test_labels_agree_with_a_t1_contrast(seed):
     assert white > 1.15 * gray
     assert min(gray, cortex) > 1.3 * csf
     assert white > 1.25 * cortex
-    assert not images[..., 0][(labels == 0) & (images[..., 0] > 0.5)].size  # what is bright is labelled
+    assert not images[..., 0][(labels == 0) & (images[..., 0] > 0.5)].size  # all bright pixels have a label
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_images_are_as_sharp_as_those_of_single_subjects(seed):
     """Energy beyond 64 px of k-space at 256 px: 5e-3 to 1.5e-2 in single subjects, 2.0e-3 in the average of 152."""
-    images = population.subject(seed, size=256, slices=6).images[..., 0]
+    images = population.synthesize_subject(seed, size=256, slices=6).images[..., 0]
     energy = np.abs(np.fft.fft2(images)) ** 2
     radius = np.hypot(*np.meshgrid(*2 * [256 * np.fft.fftfreq(256)]))
     assert 5e-3 < energy[:, radius > 64].sum() / energy.sum() < 1.5e-2
 
 
 def test_the_contrast_is_monotone():
-    anchors = population.anatomy().anchors
+    anchors = population.load_anatomy().anchors
     for seed in range(20):
-        look = population._random_look(np.random.default_rng(seed), anchors)
-        assert (np.diff(look.curve_value) > 0).all()
+        appearance = population.random_appearance(np.random.default_rng(seed), anchors)
+        assert (np.diff(appearance.curve_value) > 0).all()
 
 
 def test_splits_share_no_seed_and_no_subject():
@@ -143,4 +143,4 @@ def test_a_larger_split_begins_with_the_smaller():
 @pytest.mark.parametrize("wrong", [{"size": 0}, {"size": 64.0}, {"slices": -1}])
 def test_wrong_numbers_are_named(wrong):
     with pytest.raises(InputError, match=f"`{next(iter(wrong))}` must be a positive whole number, got"):
-        population.subject(0, **({"size": 64, "slices": 2} | wrong))
+        population.synthesize_subject(0, **({"size": 64, "slices": 2} | wrong))

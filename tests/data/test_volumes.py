@@ -1,4 +1,4 @@
-"""Files of people's own: what is read of each format, where exports lie, and what each damaged file is told."""
+"""People's own files: the slices of each format, the positions of exports, and the message for each damaged file."""
 
 import gzip
 import io
@@ -89,7 +89,7 @@ def fft(images):
     return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, axes=(-2, -1)), norm="ortho"), axes=(-2, -1))
 
 
-def back(volume):
+def file_values(volume):
     """Slices in the units of the file, without the padding."""
     low, high = volume.scale
     return low + volumes.crop(volume, volume.slices).astype(np.float64) * (high - low)
@@ -103,7 +103,7 @@ def assert_reads(content, expected, name="file", **tolerance):
     assert volume.slices.max() <= 1 if volume.scale[0] > volume.scale[1] else volume.slices.max() == 1
     assert not any(side % 8 for side in volume.slices.shape[1:])
     np.testing.assert_allclose(
-        back(volume), expected, **({"rtol": 1e-6, "atol": 1e-6 * np.abs(expected).max()} | tolerance)
+        file_values(volume), expected, **({"rtol": 1e-6, "atol": 1e-6 * np.abs(expected).max()} | tolerance)
     )
     return volume
 
@@ -123,8 +123,8 @@ def test_arrays(shape, dtype):
 
 
 def test_one_image_negative_boolean_and_complex_values():
-    one = assert_reads(saved(IMAGES[0]), IMAGES[:1])
-    assert one.slices.shape == (1, 16, 24)
+    single = assert_reads(saved(IMAGES[0]), IMAGES[:1])
+    assert single.slices.shape == (1, 16, 24)
     shifted = assert_reads(saved(IMAGES - 100), IMAGES - 100)
     low, high = IMAGES.min() - 100, IMAGES.max() - 100
     assert shifted.scale == (low, high)
@@ -197,10 +197,10 @@ def test_colours_become_luminance():
 def test_png_is_windowed_and_labelled():
     image = np.array([[0.0, 0.2, 0.3], [0.45, 0.7, 2.0]])
     content = volumes.png(image, window=0.5, level=0.45, text={"lambda": "0.3", "Title": "é", "run": "λ"})
-    with Image.open(io.BytesIO(content)) as made:
-        assert made.mode == "L"
-        assert made.text == {"lambda": "0.3", "Title": "é", "run": "λ"}
-        np.testing.assert_array_equal(np.asarray(made), [[0, 0, 51], [128, 255, 255]])
+    with Image.open(io.BytesIO(content)) as result:
+        assert result.mode == "L"
+        assert result.text == {"lambda": "0.3", "Title": "é", "run": "λ"}
+        np.testing.assert_array_equal(np.asarray(result), [[0, 0, 51], [128, 255, 255]])
     assert b"tEXtlambda\x000.3" in content
     options = {"window": 1.0, "level": 0.5, "text": {}}
     for image_, wrong, message in (
@@ -256,37 +256,37 @@ def test_an_exported_slice_lies_where_it_came_from(codes):
     stored, affine = apply_orientation(BRAIN, turn) - 50, OBLIQUE @ inv_ornt_aff(turn, BRAIN.shape)
     volume = volumes.read("a.nii", nii(stored, affine))
     content = volumes.nifti(volume, 7, volume.slices[7], {"lambda": 0.3, "run": "λ"})
-    made = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
-    assert made.shape == (9, 12, 1)
-    assert made.get_data_dtype() == np.float32
-    assert int(made.header["sform_code"]) == int(made.header["qform_code"]) == 2
-    np.testing.assert_allclose(made.header.get_qform(), made.affine, atol=1e-4)
-    assert bytes(made.header["descrip"]).rstrip(b"\0") == b"hyperrecon_jax, slice 7 of 10"
-    (extension,) = made.header.extensions
+    result = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+    assert result.shape == (9, 12, 1)
+    assert result.get_data_dtype() == np.float32
+    assert int(result.header["sform_code"]) == int(result.header["qform_code"]) == 2
+    np.testing.assert_allclose(result.header.get_qform(), result.affine, atol=1e-4)
+    assert bytes(result.header["descrip"]).rstrip(b"\0") == b"hyperrecon_jax, slice 7 of 10"
+    (extension,) = result.header.extensions
     assert extension.get_code() == 6
     assert json.loads(extension.get_content().rstrip(b"\0")) == {"lambda": 0.3, "run": "λ"}
     seen = set()
-    for voxel in np.ndindex(made.shape):
-        there = np.linalg.inv(affine) @ made.affine @ [*voxel, 1]  # the file's voxel at the same place
-        np.testing.assert_allclose(there, np.rint(there), atol=1e-4)
-        at = tuple(np.rint(there[:3]).astype(int))
-        np.testing.assert_allclose(made.dataobj[voxel], stored[at], atol=1e-3)
-        seen.add(at)
+    for voxel in np.ndindex(result.shape):
+        file_voxel = np.linalg.inv(affine) @ result.affine @ [*voxel, 1]  # the file's voxel at the same place
+        np.testing.assert_allclose(file_voxel, np.rint(file_voxel), atol=1e-4)
+        index = tuple(np.rint(file_voxel[:3]).astype(int))
+        np.testing.assert_allclose(result.dataobj[voxel], stored[index], atol=1e-3)
+        seen.add(index)
     assert len(seen) == 9 * 12
     assert content == volumes.nifti(volume, 7, volume.slices[7], {"lambda": 0.3, "run": "λ"})
 
-    again = volumes.read("b.nii.gz", content)  # an export is a file like any other
-    assert again.slices.shape == (1, 16, 16)
-    np.testing.assert_allclose(back(again), back(volume)[7:8], atol=1e-3)
-    np.testing.assert_allclose(again.affine @ [3, 2, 0, 1], volume.affine @ [3, 2, 7, 1], atol=1e-4)
+    reread = volumes.read("b.nii.gz", content)  # an export is a file like any other
+    assert reread.slices.shape == (1, 16, 16)
+    np.testing.assert_allclose(file_values(reread), file_values(volume)[7:8], atol=1e-3)
+    np.testing.assert_allclose(reread.affine @ [3, 2, 0, 1], volume.affine @ [3, 2, 7, 1], atol=1e-4)
 
 
 def test_all_slices_are_exported_together():
     volume = volumes.read("a.nii", nii(BRAIN, sform_code=4))
-    made = volumes.read("b.nii.gz", volumes.nifti(volume, None, volume.slices, {}))
-    np.testing.assert_allclose(made.slices, volume.slices, atol=1e-6)
-    np.testing.assert_allclose(made.affine, volume.affine, atol=1e-4)
-    assert made.space == volume.space == 4  # still MNI's
+    result = volumes.read("b.nii.gz", volumes.nifti(volume, None, volume.slices, {}))
+    np.testing.assert_allclose(result.slices, volume.slices, atol=1e-6)
+    np.testing.assert_allclose(result.affine, volume.affine, atol=1e-4)
+    assert result.space == volume.space == 4  # still MNI's
 
 
 def test_scaled_integers_first_of_many_and_unknown_direction():
@@ -301,22 +301,22 @@ def test_scaled_integers_first_of_many_and_unknown_direction():
     assert "does not say how it lies" in volume.note
     assert volume.space == 0
     np.testing.assert_allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), [3, 2, 4])
-    # where nothing is known nothing is claimed, and a reader shows the export as it was shown here
+    # without a position the export claims none, and a reader shows it the same way round
     exported = volumes.nifti(volume, 3, volume.slices[3], {})
-    made = nibabel.Nifti1Image.from_bytes(gzip.decompress(exported))
-    assert int(made.header["sform_code"]) == int(made.header["qform_code"]) == 0
-    assert made.shape == (12, 9, 1)
-    assert made.header.get_zooms() == (2, 3, 4)
-    np.testing.assert_allclose(back(volumes.read("x.nii.gz", exported)), back(volume)[3:4], atol=1e-3)
-    # the rest of a large file is not even looked at
+    result = nibabel.Nifti1Image.from_bytes(gzip.decompress(exported))
+    assert int(result.header["sform_code"]) == int(result.header["qform_code"]) == 0
+    assert result.shape == (12, 9, 1)
+    assert result.header.get_zooms() == (2, 3, 4)
+    np.testing.assert_allclose(file_values(volumes.read("x.nii.gz", exported)), file_values(volume)[3:4], atol=1e-3)
+    # only the first volume of a large file is read
     assert_reads(gzip.compress(content)[:-300], axial(stored[::-1, :, :, 0]) * 0.5 - 20)
 
 
 def test_a_picture_is_exported_without_a_place():
     volume = volumes.read("a.npy", saved(IMAGES))
-    again = volumes.read("b.nii.gz", volumes.nifti(volume, 1, volume.slices[1], {}))
-    assert again.space == 0
-    np.testing.assert_allclose(again.slices[0] * again.scale[1], IMAGES[1], rtol=1e-6)
+    reread = volumes.read("b.nii.gz", volumes.nifti(volume, 1, volume.slices[1], {}))
+    assert reread.space == 0
+    np.testing.assert_allclose(reread.slices[0] * reread.scale[1], IMAGES[1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -368,8 +368,8 @@ def test_dicom_whose_large_values_are_dark_is_inverted():
     assert volume.scale == (PIXELS.max(), 0)
     shown = volumes.crop(volume, volume.slices)[0]
     np.testing.assert_allclose(shown, 1 - PIXELS / PIXELS.max(), atol=1e-6)
-    made = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 0, volume.slices[0], {})))
-    np.testing.assert_allclose(made.get_fdata()[:, ::-1, 0].T, PIXELS, atol=1e-3)
+    result = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 0, volume.slices[0], {})))
+    np.testing.assert_allclose(result.get_fdata()[:, ::-1, 0].T, PIXELS, atol=1e-3)
 
 
 def test_dicom_without_a_preamble_and_with_a_tiff_in_it():
@@ -401,8 +401,8 @@ def test_dicom_positions():
         x, y, z = place + column * 0.5 * across + row * 0.75 * down
         np.testing.assert_allclose(volume.affine @ [row, column + 2, 0, 1], [-x, -y, z, 1], atol=1e-9)
     np.testing.assert_allclose(volume.affine[:3, 2], [0, 0, 3], atol=1e-9)
-    made = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 0, volume.slices[0], {})))
-    np.testing.assert_allclose(made.affine @ [4, 19, 0, 1], volume.affine @ [4, 21, 0, 1], atol=1e-4)
+    result = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 0, volume.slices[0], {})))
+    np.testing.assert_allclose(result.affine @ [4, 19, 0, 1], volume.affine @ [4, 21, 0, 1], atol=1e-4)
 
     lengths = volumes.read("x", dicom(PIXELS, PixelSpacing=[0.75, 0.5], SpacingBetweenSlices=5))
     assert lengths.space == 0
@@ -415,10 +415,10 @@ def test_dicom_positions():
 
 def enhanced(places):
     def item(**fields):
-        made = Dataset()
+        dataset = Dataset()
         for key, value in fields.items():
-            setattr(made, key, value)
-        return made
+            setattr(dataset, key, value)
+        return dataset
 
     frames = np.stack([PIXELS] * len(places))
     shared = item(
@@ -438,14 +438,14 @@ def enhanced(places):
 def test_dicom_frames():
     volume = volumes.read("x", enhanced([[1, 10 + 4 * k, 5] for k in range(3)]))
     expected = np.stack([PIXELS * (k + 1.0) - k for k in range(3)])
-    np.testing.assert_allclose(back(volume), expected, atol=1e-2)
+    np.testing.assert_allclose(file_values(volume), expected, atol=1e-2)
     assert volume.space == 1
-    at = volume.affine @ [6, 2 + 7, 2, 1]  # row 6, column 7 of the last frame
-    np.testing.assert_allclose(at, [-(1 + 7), -(10 + 8), 5 - 6 * 2, 1], atol=1e-9)
+    position = volume.affine @ [6, 2 + 7, 2, 1]  # row 6, column 7 of the last frame
+    np.testing.assert_allclose(position, [-(1 + 7), -(10 + 8), 5 - 6 * 2, 1], atol=1e-9)
     for places in ([[1, 10, 5]] * 3, [[1, 10, 5], [1, 12, 5], [1, 20, 5]]):  # one place at three times; uneven
-        odd = volumes.read("x", enhanced(places))
-        assert odd.space == 0
-        assert "does not say where its slices lie" in odd.note
+        uneven = volumes.read("x", enhanced(places))
+        assert uneven.space == 0
+        assert "does not say where its slices lie" in uneven.note
 
 
 # fastMRI
@@ -453,8 +453,8 @@ def test_dicom_frames():
 
 def test_fastmri_reconstructions_are_preferred():
     kspace = fft(IMAGES).astype(np.complex64)
-    both = hdf5({"acquisition": "CORPD_FBK"}, kspace=kspace, reconstruction_esc=IMAGES, reconstruction_rss=IMAGES + 1)
-    volume = assert_reads(both, IMAGES)
+    content = hdf5({"acquisition": "CORPD_FBK"}, kspace=kspace, reconstruction_esc=IMAGES, reconstruction_rss=IMAGES + 1)
+    volume = assert_reads(content, IMAGES)
     assert volume.note.startswith("3 slices of 16 x 24; acquisition CORPD_FBK; its `reconstruction_esc`; scaled")
     assert_reads(hdf5(kspace=kspace, reconstruction_rss=IMAGES + 1), IMAGES + 1)
 
@@ -485,14 +485,14 @@ def test_kspace_moves_to_the_corner(save):
     np.testing.assert_allclose(volume.scale, (0, peak))
     np.testing.assert_allclose(volume.slices * peak, np.fft.fft2(zero_filled, norm="ortho"), atol=1e-3)
     np.testing.assert_allclose(np.abs(np.fft.ifft2(volume.slices, norm="ortho")).max(), 1, atol=1e-6)
-    # what was not measured is exactly 0, what was is not
+    # exactly 0 where nothing was measured, and nowhere else
     np.testing.assert_array_equal((volume.slices != 0).any((0, 1)), np.fft.ifftshift(mask))
     assert "zero frequency moved to the corner" in volume.note
     # a reconstruction goes back without a crop, in the units of the file
-    made = nibabel.Nifti1Image.from_bytes(
+    result = nibabel.Nifti1Image.from_bytes(
         gzip.decompress(volumes.nifti(volume, 0, np.abs(np.fft.ifft2(volume.slices[0], norm="ortho")), {}))
     )
-    np.testing.assert_allclose(made.get_fdata()[:, ::-1, 0].T, np.abs(zero_filled[0]), atol=1e-3)
+    np.testing.assert_allclose(result.get_fdata()[:, ::-1, 0].T, np.abs(zero_filled[0]), atol=1e-3)
 
 
 @pytest.mark.parametrize("save", [saved, lambda kspace: saved(kspace, np.savez), lambda kspace: hdf5(kspace=kspace)])
@@ -505,12 +505,12 @@ def test_kspace_of_coils(save):
     images = np.fft.ifft2(volume.slices, norm="ortho")
     np.testing.assert_allclose(np.linalg.norm(images, axis=1).max(), 1, atol=1e-5)
     np.testing.assert_array_equal((volume.slices != 0).any((0, 1, 2)), np.fft.ifftshift(mask))
-    # each coil is what a file of it alone gives, but for the scale
-    alone = volumes.read("x", saved(fft(seen[:, 1]) * mask), kind="kspace")
-    np.testing.assert_allclose(volume.slices[:, 1] * volume.scale[1], alone.slices * alone.scale[1], atol=1e-5)
+    # each coil is the same as in a file of that coil, up to the scale
+    single = volumes.read("x", saved(fft(seen[:, 1]) * mask), kind="kspace")
+    np.testing.assert_allclose(volume.slices[:, 1] * volume.scale[1], single.slices * single.scale[1], atol=1e-5)
     assert "2 slices of k-space of 3 coils of 17 x 24" in volume.note
-    made = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 1, np.abs(images[1, 0]), {})))
-    np.testing.assert_allclose(made.get_fdata()[:, ::-1, 0].T, np.abs(images[1, 0]) * volume.scale[1], atol=1e-4)
+    result = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 1, np.abs(images[1, 0]), {})))
+    np.testing.assert_allclose(result.get_fdata()[:, ::-1, 0].T, np.abs(images[1, 0]) * volume.scale[1], atol=1e-4)
 
 
 def test_kspace_loses_its_highest_frequencies():
@@ -753,7 +753,7 @@ def test_wrong_kind_is_named():
         volumes.read("x", PHOTO, kind="photo")
 
 
-def test_every_cut_of_a_file_is_told():
+def test_every_cut_of_a_file_is_read_or_refused():
     """However a file is cut short, it is read or it raises `InputError`."""
     for content in (
         saved(ODD),

@@ -105,8 +105,8 @@ def test_one_lambda_for_all_images_and_one_for_each_are_those_of_least_squares()
     np.testing.assert_allclose(lam, [expected], atol=2e-3)
     np.testing.assert_allclose(value, -np.mean((y0 + expected * step - truth) ** 2), rtol=1e-3)
 
-    each = jax.jit(partial(choose.for_each, networks, variables, negative_mse, steps=40))
-    lams, values = each(net_input, truth, starts)
+    choose_per_image = jax.jit(partial(choose.for_each, networks, variables, negative_mse, steps=40))
+    lams, values = choose_per_image(net_input, truth, starts)
     np.testing.assert_allclose(lams[:, 0], np.minimum(shares, 1), atol=3e-3)
     np.testing.assert_allclose(values[:4], 0, atol=1e-5)
 
@@ -155,8 +155,8 @@ MASKS = [("poisson_disc", (32, 24), 5.0), ("random_lines", (16, 40), 4.0), ("poi
 @pytest.mark.parametrize(("name", "shape", "acceleration"), MASKS)
 def test_a_mask_falls_into_two_parts(name, shape, acceleration):
     mask = masks.make(name, shape, acceleration=acceleration)
-    kept, held = (np.asarray(part) for part in choose.partition(jax.random.key(0), mask, fraction=0.2))
-    np.testing.assert_array_equal(kept + held, mask)
+    mask_for_network, held = (np.asarray(part) for part in choose.partition(jax.random.key(0), mask, fraction=0.2))
+    np.testing.assert_array_equal(mask_for_network + held, mask)
     assert set(np.unique(held)) == {0, 1}
 
     y, x = np.meshgrid(*(np.fft.fftfreq(n) for n in shape), indexing="ij")
@@ -180,8 +180,8 @@ def test_any_sample_outside_of_the_centre_is_withheld_about_as_often():
 
 
 def test_what_is_fully_sampled_has_nothing_to_withhold():
-    kept, held = choose.partition(jax.random.key(0), jnp.ones((8, 8)), fraction=0.5)
-    assert (float(kept.sum()), float(held.sum())) == (64, 0)
+    mask_for_network, held = choose.partition(jax.random.key(0), jnp.ones((8, 8)), fraction=0.5)
+    assert (float(mask_for_network.sum()), float(held.sum())) == (64, 0)
 
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, "half"])
@@ -225,8 +225,8 @@ def test_what_is_withheld_does_not_reach_the_network(coils):
     assert not gradient[where > 0].any()
     assert np.count_nonzero(gradient[(where == 0) & (np.asarray(kspace) != 0)])
 
-    kept = np.asarray(kspace) * (1 - where)
-    zero_filled = np.fft.ifft2(kept, axes=(1, 2) if coils else (0, 1), norm="ortho")
+    kept_kspace = np.asarray(kspace) * (1 - where)
+    zero_filled = np.fft.ifft2(kept_kspace, axes=(1, 2) if coils else (0, 1), norm="ortho")
     zero_filled = (np.conj(y.maps) * zero_filled).sum(0) if coils else zero_filled[..., 0]
     np.testing.assert_allclose(inputs(kspace), np.stack([zero_filled.real, zero_filled.imag], -1), atol=1e-5)
     np.testing.assert_array_equal(held.y.kspace if coils else held.y, np.asarray(kspace) * where)
@@ -260,13 +260,13 @@ def test_by_withheld_samples_the_lambda_is_that_of_least_squares_over_them():
     y = jax.vmap(lambda key: operators.complex_noise(key, clean, mask, sigma=0.3))(jax.random.split(jax.random.key(2), 3))
     net_input, held = jax.vmap(partial(choose.withhold, fraction=0.3))(jax.random.split(jax.random.key(4), 3), y)
     variables = {"params": {"hyper": {}, "main": {}}, "batch_stats": {}}
-    each = jax.jit(partial(choose.for_each, networks, variables, choose.prediction, steps=40))
-    lams, values = each(net_input, held, hyperparams.grid(11, 1))
+    choose_per_image = jax.jit(partial(choose.for_each, networks, variables, choose.prediction, steps=40))
+    lams, values = choose_per_image(net_input, held, hyperparams.grid(11, 1))
 
-    there = np.asarray(held.mask) > 0
+    is_held = np.asarray(held.mask) > 0
     expected = [
         np.vdot(template[m], np.asarray(k)[..., 0][m]).real / np.sum(np.abs(template[m]) ** 2)
-        for m, k in zip(there, y, strict=True)
+        for m, k in zip(is_held, y, strict=True)
     ]
     assert np.ptp(expected) > 0.05
     np.testing.assert_allclose(lams[:, 0], np.clip(expected, 0, 1), atol=3e-3)

@@ -1,4 +1,4 @@
-"""The file of scores read by others, and its statistics against plain loops and SciPy."""
+"""The file of scores as other programs read it, and its statistics against plain loops and SciPy."""
 
 import csv
 import itertools
@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 from scipy.io import netcdf_file
 
-from hyperrecon_jax.evaluation import scores, scoring
+from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runtime.errors import InputError
 
 AXES = [np.linspace(0, 1, 4, dtype=np.float32), np.array([0.3, 0.7, 0.9], np.float32)]
@@ -24,23 +24,18 @@ def make(lams=2, *, subjects=SUBJECTS, seed=0, attrs=ATTRS, **changed):
     rng = np.random.default_rng(seed)
     shape = (*(len(axis) for axis in AXES[:lams]), len(subjects))
     values = {"psnr": 30 + rng.random(shape, np.float32), "mae": rng.random(shape), "dice": rng.random(shape)} | changed
-    of_input = {"psnr": 20 + rng.random(len(subjects))}
+    input_values = {"psnr": 20 + rng.random(len(subjects))}
     index = np.arange(10, 10 + len(subjects))
-    return scores.dataset(AXES[:lams], values, of_input=of_input, subjects=subjects, index=index, attrs=attrs)
+    return scores.make_dataset(AXES[:lams], values, input_values=input_values, subjects=subjects, index=index, attrs=attrs)
 
 
 def statistics_by_loop(values, subjects):
     """What `summary` says of one lambda, with SciPy's bootstrap."""
-    each = [np.mean(values[subjects == subject]) for subject in np.unique(subjects)]
+    means = [np.mean(values[subjects == subject]) for subject in np.unique(subjects)]
     options = {"n_resamples": scores.RESAMPLES, "method": "percentile", "rng": np.random.default_rng(0)}
-    interval = stats.bootstrap((each,), np.mean, **options).confidence_interval
-    moments = [np.mean(values), np.std(values, ddof=1), np.mean(each), np.std(each, ddof=1)]
+    interval = stats.bootstrap((means,), np.mean, **options).confidence_interval
+    moments = [np.mean(values), np.std(values, ddof=1), np.mean(means), np.std(means, ddof=1)]
     return [*moments, interval.low, interval.high]
-
-
-def test_every_metric_of_evaluate_has_its_name_and_unit():
-    assert set(scoring.METRICS) <= set(scores.METRICS)
-    assert {"psnr", "rpsnr", "ssim", "dice"} == scores.HIGHER
 
 
 @pytest.mark.parametrize("lams", [0, 1, 2])
@@ -92,8 +87,8 @@ def test_lambdas_are_the_decimals_they_were():
     ds = make()
     assert ds["lam_2"].values.tolist() == [0.3, 0.7, 0.9]
     np.testing.assert_array_equal(ds["lam_1"].values.astype(np.float32), AXES[0])
-    again = scores.dataset([jnp.asarray(AXES[1])], {}, of_input={}, subjects=[1], index=[0], attrs={})
-    assert again["lam_1"].values.tolist() == [0.3, 0.7, 0.9]
+    ds = scores.make_dataset([jnp.asarray(AXES[1])], {}, input_values={}, subjects=[1], index=[0], attrs={})
+    assert ds["lam_1"].values.tolist() == [0.3, 0.7, 0.9]
 
 
 def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
@@ -119,9 +114,9 @@ def test_a_missing_file_is_named(tmp_path):
 def test_a_file_cut_off_anywhere_is_damaged(tmp_path):
     path = tmp_path / "scores.nc"
     scores.save(path, make(0))
-    whole = path.read_bytes()
-    for size in range(0, len(whole), 7):
-        path.write_bytes(whole[:size])
+    content = path.read_bytes()
+    for size in range(0, len(content), 7):
+        path.write_bytes(content[:size])
         with pytest.raises(InputError, match="`path` must be a file of scores, but .*scores.nc is damaged"):
             scores.load(path)
 
@@ -140,34 +135,34 @@ def test_a_file_of_something_else_is_named(tmp_path):
 def test_summary_equals_a_loop_and_scipys_bootstrap(lams, monkeypatch):
     monkeypatch.setattr(scores, "BLOCK", 5)  # 12 lambdas are three blocks, the last cut short
     ds = make(lams)
-    known = scores.summary(ds)
-    assert known["statistic"].values.tolist() == list(scores.STATISTICS)
-    assert known["psnr"].attrs == ds["psnr"].attrs
-    assert known["input_psnr"].dims == ("statistic",)
+    summary = scores.summarize(ds)
+    assert summary["statistic"].values.tolist() == list(scores.STATISTICS)
+    assert summary["psnr"].attrs == ds["psnr"].attrs
+    assert summary["input_psnr"].dims == ("statistic",)
     for name in ds.data_vars:
         shape = ds[name].shape[:-1]
-        assert known[name].shape == (*shape, 6)
+        assert summary[name].shape == (*shape, 6)
         for place in np.ndindex(shape):
             expected = statistics_by_loop(ds[name].values[place].astype(float), SUBJECTS)
-            np.testing.assert_allclose(known[name].values[place], expected, rtol=1e-10)
-    xr.testing.assert_identical(scores.summary(ds), known)
+            np.testing.assert_allclose(summary[name].values[place], expected, rtol=1e-10)
+    xr.testing.assert_identical(scores.summarize(ds), summary)
 
 
 def test_a_dimension_can_be_taken_out_first():
-    ds, known = make(), scores.summary(make())
-    xr.testing.assert_identical(scores.summary(ds.isel(lam_1=2)), known.isel(lam_1=2))
-    assert len(scores.rows(scores.summary(ds.isel(lam_1=2)))) == 3
+    ds, summary = make(), scores.summarize(make())
+    xr.testing.assert_identical(scores.summarize(ds.isel(lam_1=2)), summary.isel(lam_1=2))
+    assert len(scores.make_rows(scores.summarize(ds.isel(lam_1=2)))) == 3
 
 
 @pytest.mark.parametrize("n", [1, 5])
 def test_one_subject_is_a_point(n):
-    known = scores.summary(make(1, subjects=np.full(n, 4)))
-    mean = known.sel(statistic="mean", drop=True)
+    summary = scores.summarize(make(1, subjects=np.full(n, 4)))
+    mean = summary.sel(statistic="mean", drop=True)
     for name in ("subject_mean", "low", "high"):
-        xr.testing.assert_allclose(known.sel(statistic=name, drop=True), mean, rtol=1e-12)
-    np.testing.assert_array_equal(known["psnr"].sel(statistic="subject_sd"), 0)
+        xr.testing.assert_allclose(summary.sel(statistic=name, drop=True), mean, rtol=1e-12)
+    np.testing.assert_array_equal(summary["psnr"].sel(statistic="subject_sd"), 0)
     if n == 1:
-        np.testing.assert_array_equal(known["psnr"].sel(statistic="sd"), 0)
+        np.testing.assert_array_equal(summary["psnr"].sel(statistic="sd"), 0)
 
 
 def test_infinite_psnrs_and_absent_classes_are_left_out():
@@ -176,26 +171,26 @@ def test_infinite_psnrs_and_absent_classes_are_left_out():
     psnr[0, 2], dice[0, 2] = np.inf, np.nan  # one slice of subject 3
     psnr[1, 5], dice[1, 5] = np.inf, np.nan  # all of subject 5
     psnr[2], dice[2] = np.inf, np.nan
-    known = scores.summary(ds)
+    summary = scores.summarize(ds)
     for name, value in (("psnr", psnr), ("dice", dice)):
         for i in (0, 1):
-            there = np.isfinite(value[i])
-            expected = statistics_by_loop(value[i, there].astype(float), SUBJECTS[there])
-            np.testing.assert_allclose(known[name][i], expected, rtol=1e-10)
-        assert np.isfinite(known[name][3]).all()
-    np.testing.assert_array_equal(known["psnr"][2], [100, 0, 100, 0, 100, 100])
-    np.testing.assert_array_equal(known["dice"][2], np.full(6, np.nan))
+            finite = np.isfinite(value[i])
+            expected = statistics_by_loop(value[i, finite].astype(float), SUBJECTS[finite])
+            np.testing.assert_allclose(summary[name][i], expected, rtol=1e-10)
+        assert np.isfinite(summary[name][3]).all()
+    np.testing.assert_array_equal(summary["psnr"][2], [100, 0, 100, 0, 100, 100])
+    np.testing.assert_array_equal(summary["dice"][2], np.full(6, np.nan))
 
 
 def test_a_score_that_is_not_finite_is_not_hidden():
     ds = make(1)
     ds["mae"].values[0, 0], ds["mae"].values[1, 1] = np.inf, np.nan
     ds["psnr"].values[2, 0], ds["psnr"].values[3, 0] = np.nan, -np.inf
-    known = scores.summary(ds)
-    np.testing.assert_array_equal(np.isnan(known["mae"]).all("statistic"), [True, True, False, False])
-    np.testing.assert_array_equal(np.isnan(known["psnr"]).all("statistic"), [False, False, True, True])
-    assert scores.rows(scores.summary(ds))[0]["mae_mean"] is None
-    assert scores.best(scores.summary(ds), "mae")[1] == known["mae"].sel(statistic="mean")[2:].min()
+    summary = scores.summarize(ds)
+    np.testing.assert_array_equal(np.isnan(summary["mae"]).all("statistic"), [True, True, False, False])
+    np.testing.assert_array_equal(np.isnan(summary["psnr"]).all("statistic"), [False, False, True, True])
+    assert scores.make_rows(scores.summarize(ds))[0]["mae_mean"] is None
+    assert scores.find_best(scores.summarize(ds), "mae")[1] == summary["mae"].sel(statistic="mean")[2:].min()
 
 
 @pytest.mark.parametrize("lams", [0, 1, 2])
@@ -204,7 +199,7 @@ def test_best_is_the_lambda_of_the_best_mean(lams):
     for metric, better in (("psnr", max), ("mae", min)):
         mean = ds[metric].values.astype(float).mean(-1)
         place = better(np.ndindex(mean.shape), key=lambda i, mean=mean: mean[i])
-        lam, value = scores.best(scores.summary(ds), metric)
+        lam, value = scores.find_best(scores.summarize(ds), metric)
         assert lam == tuple(float(str(axis[i])) for axis, i in zip(AXES, place, strict=False))
         assert value == pytest.approx(mean[place], rel=1e-12)
 
@@ -212,8 +207,8 @@ def test_best_is_the_lambda_of_the_best_mean(lams):
 @pytest.mark.parametrize("lams", [0, 1, 2])
 def test_rows_are_flat_and_finite_and_a_csv_file_says_the_same(tmp_path, lams):
     ds = make(lams)
-    known = scores.summary(ds)
-    rows = scores.rows(known)
+    summary = scores.summarize(ds)
+    rows = scores.make_rows(summary)
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     names = [f"lam_{k + 1}" for k in range(lams)]
     columns = [f"{m}_{s}" for m in ("psnr", "mae", "dice") for s in scores.STATISTICS]
@@ -221,21 +216,21 @@ def test_rows_are_flat_and_finite_and_a_csv_file_says_the_same(tmp_path, lams):
     assert [tuple(row[name] for name in names) for row in rows] == points
     for row, point in zip(rows, points, strict=True):
         assert list(row) == names + columns
-        there = known.sel(dict(zip(names, point, strict=True)))
-        assert row["mae_low"] == there["mae"].sel(statistic="low")
-        assert row["psnr_subject_sd"] == there["psnr"].sel(statistic="subject_sd")
+        statistics = summary.sel(dict(zip(names, point, strict=True)))
+        assert row["mae_low"] == statistics["mae"].sel(statistic="low")
+        assert row["psnr_subject_sd"] == statistics["psnr"].sel(statistic="subject_sd")
 
-    scores.write_csv(tmp_path / "scores.csv", scores.rows(scores.summary(ds)))
+    scores.write_csv(tmp_path / "scores.csv", scores.make_rows(scores.summarize(ds)))
     with (tmp_path / "scores.csv").open(newline="") as file:
-        read = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-    assert read == rows
+        rows_read = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    assert rows_read == rows
     assert [path.name for path in tmp_path.iterdir()] == ["scores.csv"]
 
 
 def test_what_is_not_finite_is_empty_in_a_csv_file(tmp_path):
     ds = make(0)
     ds["mae"].values[0] = np.nan
-    scores.write_csv(tmp_path / "scores.csv", scores.rows(scores.summary(ds)))
+    scores.write_csv(tmp_path / "scores.csv", scores.make_rows(scores.summarize(ds)))
     with (tmp_path / "scores.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["mae_mean"], float(row["dice_mean"])) == ("", pytest.approx(float(ds["dice"].mean())))
@@ -246,19 +241,19 @@ def test_wrong_input_is_named():
         make(1, psnr=np.zeros((8, 4)))
     with pytest.raises(InputError, match="A metric must be one of psnr, .*; got 'sharpness'"):
         make(1, sharpness=np.zeros((4, 8)))
-    options = {"values": {}, "of_input": {}, "subjects": [1, 2], "index": [0, 1], "attrs": {}}
+    options = {"values": {}, "input_values": {}, "subjects": [1, 2], "index": [0, 1], "attrs": {}}
     with pytest.raises(InputError, match=r"`input_psnr` must have shape \(2,\), got \(3,\)"):
-        scores.dataset([], **options | {"of_input": {"psnr": np.zeros(3)}})
+        scores.make_dataset([], **options | {"input_values": {"psnr": np.zeros(3)}})
     with pytest.raises(InputError, match=r"`subject` must have shape \(2,\), got \(3,\)"):
-        scores.dataset([], **options | {"subjects": [1, 2, 3]})
+        scores.make_dataset([], **options | {"subjects": [1, 2, 3]})
     with pytest.raises(InputError, match="`subjects` must be integers of 32 bits, got float64 from 1.0 to 2.5"):
-        scores.dataset([], **options | {"subjects": [1.0, 2.5]})
+        scores.make_dataset([], **options | {"subjects": [1.0, 2.5]})
     with pytest.raises(InputError, match="`index` must be integers of 32 bits, got int64 from 0 to 4294967296"):
-        scores.dataset([], **options | {"index": [0, 2**32]})
+        scores.make_dataset([], **options | {"index": [0, 2**32]})
     with pytest.raises(InputError, match=r"`axes` must be float \(l_k,\) each, got float64 of shape \(2, 2\)"):
-        scores.dataset([np.zeros((2, 2))], **options)
+        scores.make_dataset([np.zeros((2, 2))], **options)
     for name in ("ssim", "input_psnr", "lam_1"):
         with pytest.raises(InputError, match=f"`metric` must be one of psnr, mae, dice, got '{name}'"):
-            scores.best(scores.summary(make(1)), name)
+            scores.find_best(scores.summarize(make(1)), name)
     with pytest.raises(InputError, match="`metric` must be finite for some lambda, but the mean of 'mae' is not"):
-        scores.best(scores.summary(make(1, mae=np.full((4, 8), np.nan))), "mae")
+        scores.find_best(scores.summarize(make(1, mae=np.full((4, 8), np.nan))), "mae")

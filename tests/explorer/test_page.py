@@ -16,7 +16,7 @@ import pytest
 from helper import ROOT, explorable, npy, python, small_networks
 
 from hyperrecon_jax.commands import train
-from hyperrecon_jax.commands.evaluate import evaluate_run
+from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.explorer import export
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.runs.config import complete
@@ -172,13 +172,13 @@ def finds(page, engine):
     page.wait_for_selector("#diverse-list button[data-lam]")
     found = [float(b.get_attribute("data-lam")) for b in page.query_selector_all("#diverse-list button[data-lam]")]
     index = int(page.get_attribute("#view-main", "data-index"))
-    np.testing.assert_allclose(found, np.ravel(engine.diverse("test", index, len(found))[0]), atol=2e-3)
+    np.testing.assert_allclose(found, np.ravel(engine.select_diverse("test", index, len(found))[0]), atol=2e-3)
     page.click("#diverse-list button[data-lam] >> nth=1")
     page.wait_for_selector(f"{EXACT}[data-lam='{found[1]:.3f}']")
     page.select_option("#best-metric", "ssim")
     page.click("#best")
     page.wait_for_function("() => document.querySelector('#best-result').innerText.includes('SSIM')")
-    np.testing.assert_allclose(lam_of(page), engine.best("test", index, "ssim")[0][0], atol=2e-2)
+    np.testing.assert_allclose(lam_of(page), engine.find_best("test", index, "ssim")[0][0], atol=2e-2)
     shown = page.inner_text("#readouts td[data-metric=psnr][data-of=A]")
     expected = engine.reconstruct("test", index, [lam_of(page)])[1]["metrics"]["psnr"]
     np.testing.assert_allclose(float(shown), expected, atol=0.02)
@@ -224,7 +224,7 @@ def landscape(folder):
     settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
     with small_networks():
         train.run(complete(settings), folder / "three", say=lambda _: None)
-        evaluate_run(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
+        evaluate(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
         return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
 
 
@@ -272,14 +272,14 @@ def test_the_page_on_disk_holds_what_the_run_makes(folder, talk):
     assert not re.search(r'(src|href)="(?!#|data:)', text)
     exported = json.loads(re.search(r"window\.EXPORTED = (.*);</script>", text)[1])
     assert exported["grid"] == [[0], [0.25], [0.5], [0.75], [1]]
-    assert [one["index"] for one in exported["slices"]] == [0, 2]
-    one = exported["slices"][1]
-    assert all(lam in exported["grid"] for lam in one["diverse"])
-    low, high = one["scale"]
-    image, known = Engine(folder / "run").reconstruct("test", 2, [0.75])
-    stored = np.frombuffer(base64.b64decode(one["reconstructions"][3]["data"]), "<u2").reshape(16, 16)
+    assert [exported_slice["index"] for exported_slice in exported["slices"]] == [0, 2]
+    exported_slice = exported["slices"][1]
+    assert all(lam in exported["grid"] for lam in exported_slice["diverse"])
+    low, high = exported_slice["scale"]
+    image, info = Engine(folder / "run").reconstruct("test", 2, [0.75])
+    stored = np.frombuffer(base64.b64decode(exported_slice["reconstructions"][3]["data"]), "<u2").reshape(16, 16)
     np.testing.assert_allclose(low + stored / 65535 * (high - low), image, atol=(high - low) / 65535)
-    assert one["reconstructions"][3]["metrics"] == pytest.approx(known["metrics"], rel=1e-4)
+    assert exported_slice["reconstructions"][3]["metrics"] == pytest.approx(info["metrics"], rel=1e-4)
 
 
 @needs_chromium
@@ -310,7 +310,7 @@ def test_a_page_of_too_much_is_refused(folder):
     ("args", "message"),
     [((), "Say what to explore: --run RUN"), (("--run", "none"), "none/config.json cannot be read")],
 )
-def test_mistakes_are_told_in_a_sentence(tmp_path, args, message):
+def test_mistakes_get_a_sentence(tmp_path, args, message):
     result = python("-m", "bin.explore", *args, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr

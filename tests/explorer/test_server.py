@@ -1,4 +1,4 @@
-"""The explorer over HTTP: what it answers, what it refuses, and that nothing brings it down."""
+"""The explorer over HTTP: its answers, what it refuses, and that no request ends the server."""
 
 import http.client
 import json
@@ -26,26 +26,26 @@ class Answer(NamedTuple):
 
 
 class Client:
-    """Requests as they are written, to a server in a thread, which a notebook's widget starts."""
+    """Sends requests unchanged to a server in a thread, which the widget for notebooks starts."""
 
     def __init__(self, run):
         self.widget = widget(run)
         self.host = urllib.parse.urlsplit(self.widget.address).netloc
 
     def get(self, path, params=(), **options):
-        return self._ask("GET", path, params, **options)
+        return self._send("GET", path, params, **options)
 
     def post(self, path, params=(), **options):
-        return self._ask("POST", path, params, **options)
+        return self._send("POST", path, params, **options)
 
-    def _ask(self, method, path, params, content=None, headers=None):
+    def _send(self, method, path, params, content=None, headers=None):
         connection = http.client.HTTPConnection(self.host, timeout=120)
         query = "?" + urllib.parse.urlencode(dict(params), doseq=True) if params else ""
         connection.request(method, path + query, content, headers or {})
-        answer = connection.getresponse()
-        found = Answer(answer.status, answer.headers, answer.read())
+        response = connection.getresponse()
+        answer = Answer(response.status, response.headers, response.read())
         connection.close()
-        return found
+        return answer
 
 
 @pytest.fixture(scope="module")
@@ -60,27 +60,27 @@ def engine(client):
     return client.widget.engine
 
 
-def test_planes_come_as_float32_with_what_is_known_of_them(engine, client):
+def test_planes_come_as_float32_with_their_information(engine, client):
     answer = client.get("/api/reconstruct", params={"volume": "test", "index": 1, "lam": "0.4"})
     assert answer.status_code == 200
-    image, known = engine.reconstruct("test", 1, [0.4])
+    image, expected = engine.reconstruct("test", 1, [0.4])
     np.testing.assert_array_equal(np.frombuffer(answer.content, "<f4").reshape(16, 16), image)
     info = json.loads(answer.headers["x-info"])
     assert (info["height"], info["width"], info["lam"]) == (16, 16, [0.4])
-    assert info["metrics"] == pytest.approx(known["metrics"])
+    assert info["metrics"] == pytest.approx(expected["metrics"])
     answer = client.get("/api/slice", params={"volume": "test", "index": 1})
     assert np.frombuffer(answer.content, "<f4").shape == (2 * 16 * 16,)
 
 
-def test_the_rest_of_what_it_answers(client):
+def test_the_other_answers(client):
     assert client.get("/api/run").json()["volumes"][0]["id"] == "test"
-    found = client.get("/api/diverse", params={"volume": "test", "index": 0, "count": 3}).json()
-    assert len(found["lams"]) == 3
+    diverse = client.get("/api/diverse", params={"volume": "test", "index": 0, "count": 3}).json()
+    assert len(diverse["lams"]) == 3
     assert 0 <= client.get("/api/best", params={"volume": "test", "index": 0, "metric": "ssim"}).json()["lam"][0] <= 1
     answer = client.get("/api/export", params={"volume": "test", "index": 0, "lam": ["0", "1"], "format": "png"})
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''test_images_0.zip"
-    added = client.post("/api/volumes", params={"name": "mine.npy"}, content=npy(np.ones((2, 16, 16), np.float32))).json()
-    assert (added["name"], added["slices"]) == ("mine.npy", 2)
+    added = client.post("/api/volumes", params={"name": "two.npy"}, content=npy(np.ones((2, 16, 16), np.float32))).json()
+    assert (added["name"], added["slices"]) == ("two.npy", 2)
     assert client.get("/api/slice", params={"volume": added["id"], "index": 1}).status_code == 200
     page = client.get("/")
     assert "text/html" in page.headers["content-type"]
@@ -106,7 +106,7 @@ def test_the_rest_of_what_it_answers(client):
         ),
     ],
 )
-def test_mistakes_are_told_in_a_sentence(client, path, params, sentence):
+def test_mistakes_get_a_sentence(client, path, params, sentence):
     answer = client.get(f"/api/{path}", params=params)
     assert answer.status_code == 400
     assert sentence in answer.json()["error"]
@@ -128,7 +128,7 @@ def test_files_that_are_too_large_or_malformed(client, monkeypatch):
     assert client.get("/api/run").status_code == 200
 
 
-def test_nothing_but_the_page_is_served_and_to_its_own_page_alone(client):
+def test_only_the_page_is_served_and_only_to_itself(client):
     for path in (
         "/engine.py",
         "/../engine.py",
@@ -142,22 +142,22 @@ def test_nothing_but_the_page_is_served_and_to_its_own_page_alone(client):
     content = npy(np.ones((16, 16), np.float32))
     refused = client.post("/api/volumes", params={"name": "a"}, content=content, headers={"origin": "http://evil.example"})
     assert refused.status_code == 403
-    own = {"origin": f"http://{client.host}"}
-    assert client.post("/api/volumes", params={"name": "a.npy"}, content=content, headers=own).status_code == 200
+    own_origin = {"origin": f"http://{client.host}"}
+    assert client.post("/api/volumes", params={"name": "a.npy"}, content=content, headers=own_origin).status_code == 200
 
 
-def test_a_defect_of_ours_is_told_and_the_server_goes_on(engine, client, monkeypatch, caplog):
+def test_a_defect_is_reported_and_the_server_goes_on(engine, client, monkeypatch, caplog):
     def broken(*args):
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(engine, "slice", broken)
+    monkeypatch.setattr(engine, "input_and_reference", broken)
     answer = client.get("/api/slice", params={"volume": "test", "index": 0})
     assert (answer.status_code, "on purpose" in answer.json()["error"]) == (500, True)
     assert "RuntimeError: on purpose" in caplog.text
     assert client.get("/api/run").status_code == 200
 
 
-def test_many_at_once_get_each_their_own(engine, client):
+def test_simultaneous_requests_get_their_own_answers(engine, client):
     lams = np.linspace(0, 1, 16).round(4)
 
     def ask(lam):
@@ -173,7 +173,7 @@ def test_a_notebook_shows_the_page_in_a_frame(client):
     assert f'<iframe src="{client.widget.address}"' in client.widget._repr_html_()
 
 
-def test_a_file_that_breaks_off_and_an_origin_that_is_none(client, caplog):
+def test_a_file_that_breaks_off_and_malformed_origins(client, caplog):
     with socket.create_connection(client.host.split(":")) as broken:
         broken.sendall(
             b"POST /api/volumes?name=a HTTP/1.1\r\nHost: " + client.host.encode() + b"\r\nContent-Length: 999\r\n\r\nab"
@@ -186,9 +186,9 @@ def test_a_file_that_breaks_off_and_an_origin_that_is_none(client, caplog):
         )
 
 
-def test_an_address_that_is_taken():
-    taken = server.listen("127.0.0.1", 0)
-    with taken, pytest.raises(server.InputError, match="cannot listen at 127.0.0.1, port"):
-        server.listen("127.0.0.1", taken.getsockname()[1])
+def test_an_address_in_use():
+    listener = server.listen("127.0.0.1", 0)
+    with listener, pytest.raises(server.InputError, match="cannot listen at 127.0.0.1, port"):
+        server.listen("127.0.0.1", listener.getsockname()[1])
     with pytest.raises(server.InputError, match="port 99999"):
         server.listen("127.0.0.1", 99999)

@@ -102,12 +102,12 @@ def test_segmentations(tmp_path, drawn, count):
     np.testing.assert_array_equal(image.get_array(), images[-1])
     np.testing.assert_array_equal(wrong.get_array(), truth[-1] != 1)
     (legend,) = figure.legends
-    shown = dict(
+    colors = dict(
         zip([text.get_text() for text in legend.texts], [p.get_facecolor() for p in legend.get_patches()], strict=True)
     )
-    assert list(shown) == names
+    assert list(colors) == names
     for shades, labels in ((true, truth[-1]), (predicted, 2 - truth[-1])):
-        expected = np.array([shown[name] for name in names])[labels]
+        expected = np.array([colors[name] for name in names])[labels]
         np.testing.assert_allclose(shades.cmap(shades.norm(shades.get_array())), expected)
     inside(figure)
 
@@ -131,18 +131,18 @@ def test_landscapes_put_lambda_1_to_the_right_and_the_star_at_the_maximum(tmp_pa
 
 def test_landscapes_on_an_uneven_grid(tmp_path, drawn):
     """The axes are those given, also where there are more points along one; a panel of NaN stays empty."""
-    at = np.array([0, 0.5, 0.9, 1]), np.array([0, 0.2, 1])
-    values = np.add.outer(at[0], 2 * at[1])[None, None] * np.ones((2, 1, 1, 1))
+    axes = np.array([0, 0.5, 0.9, 1]), np.array([0, 0.2, 1])
+    values = np.add.outer(axes[0], 2 * axes[1])[None, None] * np.ones((2, 1, 1, 1))
     values[1] = np.nan
-    options = {"rows": ["a", "b"], "columns": ["c"], "label": "dB", "heading": "", "axes": at}
+    options = {"rows": ["a", "b"], "columns": ["c"], "label": "dB", "heading": "", "axes": axes}
     figures.landscapes(tmp_path / "a.png", values=values, titles=[["U-Nets"], [""]], **options)
     used, empty, bar = drawn[0].axes
     assert (used.get_title(), empty.get_visible()) == ("U-Nets: best 3.00", False)
     assert stars(drawn[0]) == [[1.0, 1.0]]
-    (mesh,) = (shown for shown in used.collections if shown.get_array() is not None and shown.get_array().ndim == 2)
+    (mesh,) = (item for item in used.collections if item.get_array() is not None and item.get_array().ndim == 2)
     np.testing.assert_array_equal(mesh.get_array(), values[0, 0].T)
     x = mesh.get_coordinates()[0, :, 0]
-    np.testing.assert_allclose((x[1:] + x[:-1])[1:-1] / 2, at[0][1:-1], atol=0.11)  # cells are around their points
+    np.testing.assert_allclose((x[1:] + x[:-1])[1:-1] / 2, axes[0][1:-1], atol=0.11)  # cells are around their points
 
     # every level set is where its label, and the legend, says
     labels = {float(text.get_text().replace("−", "-")): text.get_position() for text in used.texts}
@@ -154,8 +154,8 @@ def test_landscapes_on_an_uneven_grid(tmp_path, drawn):
 
 
 def test_labels_of_level_sets_keep_clear_of_the_star_the_border_and_one_another(tmp_path, drawn):
-    at = np.linspace(0, 1, 30)
-    values = -np.add.outer((at - 0.8) ** 2, (at - 0.6) ** 2)[None, None]
+    side = np.linspace(0, 1, 30)
+    values = -np.add.outer((side - 0.8) ** 2, (side - 0.6) ** 2)[None, None]
     figures.landscapes(tmp_path / "a.png", values=values, rows=[""], columns=[""], label="dB", heading="")
     places = [text.get_position() for text in drawn[0].axes[0].texts]
     assert len(places) > 2
@@ -190,9 +190,9 @@ def test_the_magnified_part_of_an_even_image_is_inside(image):
     assert image[busiest_part(image)].shape == (8, max(8, 3 * image.shape[1] // 8))
 
 
-def curve(name, lams=LAMS, *, at=0.3, **options):
-    """A parabola with its best value at `at`, errors included."""
-    away = (lams - at) ** 2
+def curve(name, lams=LAMS, *, best=0.3, **options):
+    """A parabola with its best value at `best`, errors included."""
+    away = (lams - best) ** 2
     means = {"psnr": 30 - away, "mae": 0.01 + away, "dice": 0.9 - away}
     return Curve(name, lams, means, {k: (v - 0.1, v + 0.2) for k, v in means.items()}, **options)
 
@@ -214,8 +214,8 @@ def test_metric_curves(tmp_path, drawn):
         np.testing.assert_allclose([x, y], [0.3, sign * run.means[metric][3]])
         band, bars = axis.collections
         bounds = np.sort([sign * bound[3] for bound in run.intervals[metric]])
-        there = band.get_paths()[0].vertices
-        np.testing.assert_allclose(np.unique(there[np.isclose(there[:, 0], 0.3), 1]), bounds)
+        vertices = band.get_paths()[0].vertices
+        np.testing.assert_allclose(np.unique(vertices[np.isclose(vertices[:, 0], 0.3), 1]), bounds)
         low, high = np.array(bars.get_segments())[..., 1].T
         np.testing.assert_allclose(high - low, 0.3)
         assert [text.get_text() for text in axis.get_xticklabels()][::4] == ["0\nMAE", "1\n1−SSIM"]
@@ -229,7 +229,7 @@ def test_metric_curves(tmp_path, drawn):
 
 
 def test_the_best_lambda_is_marked(tmp_path, drawn):
-    figures.metric_curves(tmp_path / "a.png", curves=[curve("a"), curve("b", at=0.8)], metrics=["dice"], mark="b")
+    figures.metric_curves(tmp_path / "a.png", curves=[curve("a"), curve("b", best=0.8)], metrics=["dice"], mark="b")
     (axis,) = drawn[0].axes
     assert [text.get_text() for text in axis.texts] == [r"best $\lambda$ = 0.80"]
     assert any(np.allclose(line.get_xdata(), 0.8) for line in axis.lines)
@@ -247,12 +247,12 @@ def test_curves_differ_without_colour(tmp_path, drawn):
     first, second, *_ = drawn[0].axes
     assert len(lines(first, "")) == 4
     assert len(lines(second, "")) == 3
-    shown = [line for line in first.lines if line.get_marker() != "*"]
-    colors = [line.get_color() for line in shown]
+    curve_lines = [line for line in first.lines if line.get_marker() != "*"]
+    colors = [line.get_color() for line in curve_lines]
     assert colors[:3] == colors[3:6]
     assert len(set(colors)) == 4
     assert len({(str(line._unscaled_dash_pattern), line.get_linestyle()) for line in lines(first, "")}) == 4
-    assert len({line.get_marker() for line in shown if line.get_linestyle() == "None"}) == 3
+    assert len({line.get_marker() for line in curve_lines if line.get_linestyle() == "None"}) == 3
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,7 @@ def test_curves_differ_without_colour(tmp_path, drawn):
     ],
 )
 def test_higher_is_better(metric, expected):
-    assert figures.curves.upward(metric) == expected
+    assert figures.label_and_sign(metric) == expected
 
 
 def test_the_best_of_an_error_is_the_lowest():
@@ -384,17 +384,19 @@ def test_pair(tmp_path, drawn, count, equal):
 
 
 def test_interpolation_keeps_an_affine_function_and_is_that_of_scipy():
-    at = np.array([0, 0.1, 0.35, 0.9, 0.99, 1]), np.array([0, 0.7, 0.95, 1])
+    axes = np.array([0, 0.1, 0.35, 0.9, 0.99, 1]), np.array([0, 0.7, 0.95, 1])
     even = np.linspace(0, 1, 100)
     np.testing.assert_allclose(
-        figures.interpolate(1 + np.add.outer(2 * at[0], -3 * at[1]), at), 1 + np.add.outer(2 * even, -3 * even), atol=1e-12
+        figures.interpolate(1 + np.add.outer(2 * axes[0], -3 * axes[1]), axes),
+        1 + np.add.outer(2 * even, -3 * even),
+        atol=1e-12,
     )
     values = np.random.default_rng(0).random((2, 3, 6, 4))
-    found = figures.interpolate(values, at, points=9)
-    assert found.shape == (2, 3, 9, 9)
-    one = RegularGridInterpolator(at, values[1, 2])
-    np.testing.assert_allclose(found[1, 2, 3, 7], one((3 / 8, 7 / 8)))
-    np.testing.assert_allclose(found[..., -1, 0], values[..., -1, 0])
+    interpolated = figures.interpolate(values, axes, points=9)
+    assert interpolated.shape == (2, 3, 9, 9)
+    interpolator = RegularGridInterpolator(axes, values[1, 2])
+    np.testing.assert_allclose(interpolated[1, 2, 3, 7], interpolator((3 / 8, 7 / 8)))
+    np.testing.assert_allclose(interpolated[..., -1, 0], values[..., -1, 0])
 
 
 def test_interpolation_does_not_extrapolate():

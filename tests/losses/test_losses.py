@@ -189,12 +189,12 @@ def test_soft_dice_equals_a_loop():
     for image in range(2):
         scores = []
         for c in range(4):
-            both = predicted = true = 0.0
+            overlap = predicted = true = 0.0
             for pixel in np.ndindex(6, 5):
                 z = np.exp(logits[image][pixel])
                 p, t = z[c] / z.sum(), labels[image][pixel] == c
-                both, predicted, true = both + p * t, predicted + p, true + t
-            scores.append((2 * both + 1) / (predicted + true + 1))
+                overlap, predicted, true = overlap + p * t, predicted + p, true + t
+            scores.append((2 * overlap + 1) / (predicted + true + 1))
         np.testing.assert_allclose(losses.soft_dice(logits, labels)[image], 1 - np.mean(scores), rtol=1e-5)
         np.testing.assert_allclose(losses.soft_dice(logits[image], labels[image]), 1 - np.mean(scores), rtol=1e-5)
 

@@ -80,8 +80,8 @@ def test_hfen_equals_scipy(shape):
 def test_hfen_is_near_the_authors_laplacian_of_gaussian():
     """SciPy's gaussian_laplace, truncated as in their code, is another kernel for the same filter."""
     x_hat, x = images(40, 33, 1)
-    theirs = [ndimage.gaussian_laplace(image[..., 0], sigma=1.5, truncate=6.5 / 1.5) for image in (x_hat, x)]
-    expected = np.linalg.norm(theirs[0] - theirs[1]) / np.linalg.norm(theirs[1])
+    filtered = [ndimage.gaussian_laplace(image[..., 0], sigma=1.5, truncate=6.5 / 1.5) for image in (x_hat, x)]
+    expected = np.linalg.norm(filtered[0] - filtered[1]) / np.linalg.norm(filtered[1])
     np.testing.assert_allclose(metrics.hfen(x_hat, x, normalized=True), expected, rtol=0.02)
 
 

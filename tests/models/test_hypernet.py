@@ -1,4 +1,4 @@
-"""Every kind of hypernetwork against its formula in NumPy: weights, how they start, how many parameters, in parts."""
+"""Every kind of hypernetwork against its formula in NumPy: weights, initial weights, numbers of parameters."""
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,12 @@ from hyperrecon_jax.models.hyperparams import coefficients
 from hyperrecon_jax.models.model import (
     all_but_norms,
     count_parameters,
-    generate_per_sample,
+    generate_batch,
     generate_weights,
     init,
+    merge_weights,
     only_norms,
     reconstruct,
-    whole,
 )
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.runtime.errors import InputError
@@ -30,19 +30,19 @@ C = np.array([0.3, 0.7 * 0.8, 0.7 * 0.2])  # Eq. 10
 INPUTS = {"coefficients": C, "circle": np.concatenate([np.cos(np.pi * C / 2), np.sin(np.pi * C / 2)])}
 
 
-def made(kind, encoding="coefficients", target=None, **options):
+def make_model(kind, encoding="coefficients", target=None, **options):
     options = {"num_terms": TERMS, "hyper_width": WIDTH, "rank": RANK, **options}
     return init(jax.random.key(0), target or Net("instance"), EXAMPLE, kind=kind, encoding=encoding, **options)
 
 
-def moved(variables):
-    """Nothing at zero, where a mistake would not show."""
+def perturb(variables):
+    """Variables without zeros, which would hide mistakes."""
     leaves, treedef = jax.tree.flatten(variables)
     rng = np.random.default_rng(0)
     return treedef.unflatten([leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
 
 
-def layer(phi, name, x, *, active=False):
+def apply_layer(phi, name, x, *, active=False):
     out = np.array([sum(x[i] * phi[name]["kernel"][i, j] for i in range(len(x))) for j in range(len(phi[name]["bias"]))])
     out = out + phi[name]["bias"]
     return np.where(out > 0, out, 0.01 * out) if active else out
@@ -51,24 +51,26 @@ def layer(phi, name, x, *, active=False):
 @pytest.mark.parametrize("encoding", INPUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_those_of_the_formula(kind, encoding):
-    model, variables = made(kind, encoding)
-    params = moved(variables["params"])
+    model, variables = make_model(kind, encoding)
+    params = perturb(variables["params"])
     phi = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["hyper"])
     theta = flatten_dict(generate_weights(model, params, LAM))
     trunk = INPUTS[encoding]
     if kind != "mixture":
         for i in range(4):
-            trunk = layer(phi, f"hidden{i}", trunk, active=True)
+            trunk = apply_layer(phi, f"hidden{i}", trunk, active=True)
     for path, shape in model.hyper.leaves:
         name = ".".join(path)
         features = trunk
         if kind == "low_rank":
-            features = layer(phi, f"reduced:{name}", trunk)
+            features = apply_layer(phi, f"reduced:{name}", trunk)
         if kind == "mixture":
-            weights = np.exp(layer(phi, f"mixing:{name}", trunk))
+            weights = np.exp(apply_layer(phi, f"mixing:{name}", trunk))
             features = weights / sum(weights)
         assert len(features) == (WIDTH if kind == "dense" else RANK)
-        np.testing.assert_allclose(theta[path], layer(phi, f"head:{name}", features).reshape(shape), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            theta[path], apply_layer(phi, f"head:{name}", features).reshape(shape), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_on_the_circle_the_norm_does_not_depend_on_lambda():
@@ -80,19 +82,21 @@ def test_on_the_circle_the_norm_does_not_depend_on_lambda():
 
 @pytest.mark.parametrize(("kind", "generated"), [*((kind, all_but_norms) for kind in KINDS), ("dense", only_norms)])
 def test_the_initial_network_is_near_the_targets_own(kind, generated):
-    """Without the part that depends on lambda it is the target's own; that part is there, and no larger."""
+    """The biases of the heads are the target's own leaves. The part that depends on lambda is not 0, and not larger."""
     target = UNet(width=8)
-    model, variables = made(kind, "circle", target, hyper_width=32, num_terms=2, generated=generated)
+    model, variables = make_model(kind, "circle", target, hyper_width=32, num_terms=2, generated=generated)
     main, _ = jax.random.split(jax.random.key(0))
-    own = flatten_dict(jax.jit(target.init)(main, EXAMPLE)["params"])
+    target_leaves = flatten_dict(jax.jit(target.init)(main, EXAMPLE)["params"])
     phi = variables["params"]["hyper"]
     ends = [flatten_dict(generate_weights(model, variables["params"], jnp.array([lam]))) for lam in (0.0, 1.0)]
     for path, shape in model.hyper.leaves:
-        np.testing.assert_allclose(phi["head:" + ".".join(path)]["bias"].reshape(shape), own[path], rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            phi["head:" + ".".join(path)]["bias"].reshape(shape), target_leaves[path], rtol=1e-5, atol=1e-7
+        )
     for path, _ in model.hyper.leaves:
-        size = np.sqrt(np.mean(own[path] ** 2))
+        size = np.sqrt(np.mean(target_leaves[path] ** 2))
         for end in ends:
-            change = np.sqrt(np.mean((end[path] - own[path]) ** 2))
+            change = np.sqrt(np.mean((end[path] - target_leaves[path]) ** 2))
             assert 0.05 * size <= change <= 1.5 * size  # 0 where the leaf is, as all biases are
         assert size == 0 or np.abs(ends[0][path] - ends[1][path]).max() > 0.01 * size
 
@@ -117,16 +121,16 @@ def test_parameter_counts(kind, encoding, generated, expected):
 
 
 def test_film_shares_its_convolutions_and_acts():
-    model, variables = made("dense", generated=only_norms)
+    model, variables = make_model("dense", generated=only_norms)
     lams = jnp.array([[0.0, 0.5], [0.3, 0.8]])
-    weights = generate_per_sample(model, variables["params"], lams)
-    assert set(weights.own) == {("norm", "scale"), ("norm", "bias")}
+    weights = generate_batch(model, variables["params"], lams)
+    assert set(weights.per_sample) == {("norm", "scale"), ("norm", "bias")}
     assert {path: leaf.shape for path, leaf in weights.shared.items()}[("conv", "kernel")] == (3, 3, 2, 3)  # once
     for i, lam in enumerate(lams):
-        one = whole(weights._replace(own={path: leaf[i] for path, leaf in weights.own.items()}))
+        theta = merge_weights(weights._replace(per_sample={path: leaf[i] for path, leaf in weights.per_sample.items()}))
         expected = generate_weights(model, variables["params"], lam)
-        assert jax.tree.structure(one) == jax.tree.structure(expected)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), one, expected)
+        assert jax.tree.structure(theta) == jax.tree.structure(expected)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), theta, expected)
     y = jnp.asarray(np.random.default_rng(0).random((16, 16, 2)), jnp.float32)
     a, b = (reconstruct(model, variables, lam, y) for lam in lams)
     assert np.abs(a - b).max() > 1e-3
@@ -146,7 +150,7 @@ def test_film_shares_its_convolutions_and_acts():
 )
 def test_what_cannot_be(options, message):
     with pytest.raises(InputError, match=message):
-        made(**{"kind": "dense", **options})
+        make_model(**{"kind": "dense", **options})
 
 
 def test_the_coefficients_are_those_of_equation_10():

@@ -55,8 +55,8 @@ def test_what_goes_out_comes_in_again(norm, hyper_width, num_terms, channels):
     options = {"num_terms": num_terms, "hyper_width": hyper_width, "channels": channels[0]}
     network, variables = made(UNet(3, channels[1], norm=norm), **options)
     state = to_torch(network, variables, batches=7)
-    again, loaded = from_torch(state)
-    assert again == network
+    restored, loaded = from_torch(state)
+    assert restored == network
     assert jax.tree.structure(loaded) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     assert all(state[name] == 7 for name in state if name.endswith("num_batches_tracked"))

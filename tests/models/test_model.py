@@ -37,10 +37,10 @@ def test_evaluation_equals_the_reference():
 
 def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
     def loss(params):
-        def one(lam, y):
+        def reconstruct_one(lam, y):
             return train_main(MODEL, generate_weights(MODEL, params, lam), STATS, y, batch_axes=("b",))
 
-        x_hat, stats = jax.vmap(one, axis_name="b", out_axes=(0, None))(LAM, X)
+        x_hat, stats = jax.vmap(reconstruct_one, axis_name="b", out_axes=(0, None))(LAM, X)
         return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, stats)
 
     (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(PARAMS)
@@ -69,11 +69,11 @@ def test_vmap_over_lambda_and_images_equals_a_loop():
     lams = jnp.asarray([[0.0], [0.3], [1.0]])
     model, variables = init(jax.random.key(1), UNet(width=4), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=4)
     images = X[:2, :16, :16]
-    one = jax.jit(lambda lam, y: reconstruct(model, variables, lam, y))
+    reconstruct_one = jax.jit(lambda lam, y: reconstruct(model, variables, lam, y))
     mapped = jax.jit(jax.vmap(lambda lam: jax.vmap(lambda y: reconstruct(model, variables, lam, y))(images)))(lams)
     for i, lam in enumerate(lams):
         for j, y in enumerate(images):
-            np.testing.assert_allclose(mapped[i, j], one(lam, y), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(mapped[i, j], reconstruct_one(lam, y), rtol=1e-4, atol=1e-5)
 
 
 def test_initial_weights_depend_on_lambda_but_keep_their_size():
@@ -119,6 +119,6 @@ def test_differentiable_in_image_and_lambda():
 
 def test_without_norms_leaves_kernels_and_biases():
     model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=None)
-    kept = flatten_dict(without_norms(generate_weights(model, variables["params"], LAM[0])))
-    assert len(kept) == 2 * 15  # fourteen 3x3 convolutions and the head
-    assert all("conv" in path[0] or path[0] == "head" for path in kept)
+    leaves = flatten_dict(without_norms(generate_weights(model, variables["params"], LAM[0])))
+    assert len(leaves) == 2 * 15  # fourteen 3x3 convolutions and the head
+    assert all("conv" in path[0] or path[0] == "head" for path in leaves)

@@ -21,10 +21,10 @@ VARIABLES = jax.jit(SMALL.init)(jax.random.key(0), X[0])
 
 
 def train_forward(params, x, net=NET):
-    def one(x):
+    def apply_one(x):
         return net.apply({"params": params, "batch_stats": STATS}, x, batch_axes=("b",), mutable=["batch_stats"])
 
-    return jax.vmap(one, axis_name="b", out_axes=(0, None))(x)
+    return jax.vmap(apply_one, axis_name="b", out_axes=(0, None))(x)
 
 
 def test_evaluation_equals_the_reference():
@@ -107,17 +107,17 @@ def gradient(network):
 
 def test_rematerialisation_changes_no_gradient_and_keeps_less():
     """What the backward pass is given by the forward pass is less; what a CPU's compiler makes of that is its affair."""
-    plain, again = (UNet(width=8, norm="batch", remat=remat) for remat in (False, True))
-    (grads, stats), (other, other_stats) = gradient(plain)(PARAMS), gradient(again)(PARAMS)
+    plain, recomputing = (UNet(width=8, norm="batch", remat=remat) for remat in (False, True))
+    (grads, stats), (other, other_stats) = gradient(plain)(PARAMS), gradient(recomputing)(PARAMS)
     assert_trees_close(stats, other_stats)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), grads, other)
     large = jax.ShapeDtypeStruct((64, 64, 2), jnp.float32)
-    kept = [
-        memory.of_backward(lambda p, x, net=net: net.apply({"params": p, "batch_stats": STATS}, x), PARAMS, large)
-        for net in (plain, again)
+    sizes = [
+        memory.backward_bytes(lambda p, x, net=net: net.apply({"params": p, "batch_stats": STATS}, x), PARAMS, large)
+        for net in (plain, recomputing)
     ]
-    assert kept[1] < 0.5 * kept[0]
+    assert sizes[1] < 0.5 * sizes[0]
 
 
 def test_bfloat16_computes_near_float32_and_keeps_its_parameters():

@@ -46,7 +46,7 @@ def test_csmri_equals_numpy(b):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
-def test_csmri_lift_is_the_adjoint_of_measure(dtype):
+def test_csmri_net_input_is_the_adjoint_of_forward(dtype):
     """<A u, v> = <u, A^H v>, whatever v holds where nothing is sampled."""
     u, v = image(dtype=dtype), image(dtype=np.complex64, seed=1)
     real, imaginary = np.moveaxis(csmri(MASK).to_net_input(v), -1, 0)
@@ -90,7 +90,7 @@ def test_sense_equals_a_loop_over_coils(b, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
-def test_sense_lift_is_the_adjoint_of_measure(dtype):
+def test_sense_net_input_is_the_adjoint_of_forward(dtype):
     """<A u, v> = <u, A^H v>, whatever v holds where nothing is sampled."""
     u, op = image(dtype=dtype), sense(MASK, MAPS)
     v = image(3, dtype=np.complex64, seed=1)[..., 0]
@@ -99,18 +99,18 @@ def test_sense_lift_is_the_adjoint_of_measure(dtype):
 
 
 def test_sense_of_one_coil_that_sees_everything_is_csmri():
-    x, op, alone = image(2), sense(MASK, np.ones((1, 40, 24))), csmri(MASK)
-    np.testing.assert_allclose(op.forward(x)[:, 0], alone.forward(x)[..., 0], atol=1e-6)
-    np.testing.assert_allclose(op.to_net_input(op.forward(x)), alone.to_net_input(alone.forward(x)), atol=1e-6)
+    x, op, single_coil = image(2), sense(MASK, np.ones((1, 40, 24))), csmri(MASK)
+    np.testing.assert_allclose(op.forward(x)[:, 0], single_coil.forward(x)[..., 0], atol=1e-6)
+    np.testing.assert_allclose(op.to_net_input(op.forward(x)), single_coil.to_net_input(single_coil.forward(x)), atol=1e-6)
 
 
-def test_sense_makes_nothing_longer_and_keeps_lengths_where_all_is_sampled():
+def test_sense_increases_no_norm_and_preserves_it_if_all_is_sampled():
     x = image(5)
     for mask, bound in ((MASK, np.less), (np.ones((40, 24)), np.isclose)):
         lengths = np.sqrt(np.sum(np.abs(sense(mask, MAPS).forward(x)) ** 2, (1, 2, 3)))
         assert bound(lengths, np.linalg.norm(x[..., 0], axis=(1, 2))).all()
-    whole = sense(np.ones((40, 24)), MAPS)
-    np.testing.assert_allclose(whole.to_net_input(whole.forward(x)), np.concatenate([x, 0 * x], -1), atol=1e-5)
+    full = sense(np.ones((40, 24)), MAPS)
+    np.testing.assert_allclose(full.to_net_input(full.forward(x)), np.concatenate([x, 0 * x], -1), atol=1e-5)
 
 
 def test_sense_with_other_maps_for_every_image():
@@ -122,7 +122,7 @@ def test_sense_with_other_maps_for_every_image():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
-def test_denoising_keeps_the_image_and_lifts_real_and_imaginary_part(dtype):
+def test_denoising_keeps_the_image_and_splits_real_and_imaginary_part(dtype):
     x = image(2, dtype=dtype)
     np.testing.assert_array_equal(denoising().forward(x), x)
     np.testing.assert_array_equal(denoising().to_net_input(x), np.concatenate([np.real(x), np.imag(x)], -1))
@@ -137,7 +137,7 @@ def test_super_resolution_equals_numpy():
 
 
 @pytest.mark.parametrize("factor", [1, 4])
-def test_super_resolution_lift_is_pseudo_inverse_and_scaled_adjoint(factor):
+def test_super_resolution_net_input_is_pseudo_inverse_and_scaled_adjoint(factor):
     op, u = super_resolution(factor=factor), image(2)
     y = image(2, seed=1)[:, : 40 // factor, : 24 // factor]
     up = np.asarray(op.to_net_input(y))[..., :1]
@@ -152,7 +152,7 @@ def test_operators_under_jit_vmap_and_grad(name):
     np.testing.assert_allclose(jax.jit(jax.vmap(op.forward))(x), y, atol=1e-5)
     np.testing.assert_allclose(jax.jit(jax.vmap(op.to_net_input))(y), op.to_net_input(y), atol=1e-5)
     gradient = jax.jit(jax.grad(lambda x: jnp.sum(op.to_net_input(op.forward(x)) ** 2) / 2))(x)
-    # A^H A and its like are symmetric, so the gradient of |lift A x|^2 / 2 along x is the square itself
+    # A^H A and its like are symmetric, so the gradient of |A^H A x|^2 / 2 along x is the square itself
     np.testing.assert_allclose(inner(gradient, x), np.sum(np.square(op.to_net_input(y))), rtol=1e-4)
 
 

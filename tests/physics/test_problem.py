@@ -1,4 +1,4 @@
-"""What is asked of a sample: simulated and measured problems against NumPy, coil by coil."""
+"""Simulated and measured problems against NumPy, coil by coil."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def sensitivities(count):
 
 @pytest.fixture
 def sample():
-    """Three coils that saw the image, and noise; the last two columns of k-space were not measured."""
+    """The k-space of three coils with noise; the two columns of the highest frequencies were not measured."""
     maps = sensitivities(3)
     kspace = np.fft.fft2(maps * IMAGE[..., 0], norm="ortho") + 0.01 * normal(3, 16, 16)
     kspace[..., 7:9] = 0
@@ -44,13 +44,13 @@ def test_simulated_is_the_operator_and_its_noise():
     np.testing.assert_allclose(problem.data_consistency(0.5 * IMAGE, y), expected, rtol=1e-5)
 
 
-def test_measured_keeps_of_the_k_space_what_the_mask_keeps(sample):
+def test_measured_applies_the_mask_to_k_space(sample):
     y = measured(jnp.asarray(MASK)).observe(KEY, sample)
     np.testing.assert_array_equal(y.kspace, MASK * sample.coils.kspace)
     np.testing.assert_array_equal(y.maps, sample.coils.maps)
 
 
-def test_measured_lifts_by_the_conjugate_maps(sample):
+def test_measured_combines_coils_by_the_conjugate_maps(sample):
     problem = measured(jnp.asarray(MASK))
     net_input = problem.to_net_input(problem.observe(KEY, sample))
     combined = sum(
@@ -60,38 +60,38 @@ def test_measured_lifts_by_the_conjugate_maps(sample):
     np.testing.assert_allclose(net_input, np.stack([combined.real, combined.imag], -1), atol=1e-6)
 
 
-def test_measured_looks_only_where_something_was_measured(sample):
-    """A loop over coils; the columns that the scanner left out do not count, whatever the image says there."""
+def test_measured_ignores_frequencies_that_were_not_measured(sample):
+    """A loop over coils; the columns that the scanner left out do not count, whatever the image has there."""
     problem = measured(jnp.asarray(MASK))
     y = problem.observe(KEY, sample)
     x_hat = RNG.random((16, 16, 1)).astype(np.float32)
-    there = MASK.astype(bool) & (np.arange(16) != 7) & (np.arange(16) != 8)
+    sampled = MASK.astype(bool) & (np.arange(16) != 7) & (np.arange(16) != 8)
     expected = 0.0
     for k, m in zip(sample.coils.kspace, sample.coils.maps, strict=True):
-        expected += np.sum(np.abs(np.fft.fft2(m * x_hat[..., 0], norm="ortho") - k)[there] ** 2)
+        expected += np.sum(np.abs(np.fft.fft2(m * x_hat[..., 0], norm="ortho") - k)[sampled] ** 2)
     np.testing.assert_allclose(problem.data_consistency(x_hat, y), expected, rtol=1e-5)
-    # of the truth only the noise is left: 0.01^2, twice, for each coil and sample
-    left = float(problem.data_consistency(IMAGE, y))
-    np.testing.assert_allclose(left, 2e-4 * 3 * there.sum(), rtol=0.3)
+    # for the reference image, J is the noise: 0.01^2, twice, for each coil and frequency
+    noise = float(problem.data_consistency(IMAGE, y))
+    np.testing.assert_allclose(noise, 2e-4 * 3 * sampled.sum(), rtol=0.3)
 
 
 def test_measured_adds_noise_where_it_measured(sample):
     quiet, noisy = (measured(jnp.asarray(MASK), sigma=s).observe(KEY, sample).kspace for s in (0.0, 0.5))
     difference = np.asarray(noisy - quiet)
-    there = np.asarray(quiet) != 0
-    np.testing.assert_array_equal(difference[~there], 0)
-    np.testing.assert_allclose(np.mean(np.abs(difference[there]) ** 2), 0.25, rtol=0.3)
+    sampled = np.asarray(quiet) != 0
+    np.testing.assert_array_equal(difference[~sampled], 0)
+    np.testing.assert_allclose(np.mean(np.abs(difference[sampled]) ** 2), 0.25, rtol=0.3)
 
 
 def test_maps_go_with_their_sample(sample):
     """Mapped over samples, each is measured through its own coils."""
     other = Sample(IMAGE, None, Coils(sample.coils.kspace, sensitivities(3)))
-    both = jax.tree.map(lambda a, b: jnp.stack([a, b]), sample, other)
+    samples = jax.tree.map(lambda a, b: jnp.stack([a, b]), sample, other)
     problem = measured(jnp.asarray(MASK))
-    y = jax.vmap(problem.observe)(jax.random.split(KEY, 2), both)
-    costs = jax.vmap(problem.data_consistency)(both.image, y)
-    for i, one in enumerate((sample, other)):
-        np.testing.assert_allclose(costs[i], problem.data_consistency(IMAGE, problem.observe(KEY, one)), rtol=1e-5)
+    y = jax.vmap(problem.observe)(jax.random.split(KEY, 2), samples)
+    costs = jax.vmap(problem.data_consistency)(samples.image, y)
+    for i, single in enumerate((sample, other)):
+        np.testing.assert_allclose(costs[i], problem.data_consistency(IMAGE, problem.observe(KEY, single)), rtol=1e-5)
     assert costs[1] > 100 * costs[0]
 
 

@@ -49,7 +49,7 @@ def test_what_is_loaded_scores_as_the_run_did(settings, tmp_path, model, more):
     problem, objective = hr.load_task(tmp_path)
     experiment = build(config)
     test = experiment.dataset.test.samples.arrays
-    y = scoring.measure(problem, experiment.key_test, test, np.arange(3))
+    y = scoring.observe_samples(problem, experiment.key_test, test, np.arange(3))
     reported = json.loads((tmp_path / checkpoint.SUMMARY).read_text())["test"]
     assert len(reported) == len(experiment.lams)
     for lam, row in zip(experiment.lams, reported.values(), strict=True):

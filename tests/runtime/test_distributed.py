@@ -1,20 +1,15 @@
-"""Several hosts, real processes on this machine: they become what one process becomes, stop together, end together."""
+"""Several processes train, score and save what one process does, and resume after a signal."""
 
-import contextlib
 import json
-import os
 import re
 import signal
-import socket
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from helper import ROOT, small_networks
+from helper import small_networks
 from jax.sharding import PartitionSpec
 
 from hyperrecon_jax.commands import evaluate, train
@@ -22,81 +17,12 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runs import checkpoint
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import load
-from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime import mesh as placement
-from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training import step
+from tests.runtime.processes import free_port, run_in_two_processes, start_process, wait_for_processes
 from tests.training import test_step
 
 STEPS = 16
-# The command itself, with a small network, and a signal to its own process once a step is logged.
-COMMAND = """
-import os, runpy, sys
-from helper import small_networks
-from hyperrecon_jax.commands import train
-
-original = train.fit
-def fit(*args, on_log, **options):
-    def log(step, *rest):
-        on_log(step, *rest)
-        if step == AT:
-            os.kill(os.getpid(), SIGNAL)
-    return original(*args, on_log=log, **options)
-
-train.fit = fit
-with small_networks():
-    sys.argv[0] = MODULE
-    runpy.run_module(MODULE, None, "__main__", True)
-"""
-
-
-def port():
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return free.getsockname()[1]
-
-
-def start(code, *args, **environment):
-    """A process with one device."""
-    folders = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    env = {
-        **os.environ,
-        "PYTHONPATH": folders,
-        "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        **environment,
-    }
-    command = [sys.executable, "-c", code, *map(str, args)]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def end(processes, timeout=120):
-    """The status, output and errors of processes; none is left."""
-    try:
-        told = [process.communicate(timeout=timeout) for process in processes]
-        return [(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
-    finally:
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-
-
-def together(module, *args, second=(), number=0, at=0):
-    """A command on two hosts, the second with arguments of its own, and with a signal when a step is logged."""
-    coordinator = ("--coordinator", f"localhost:{port()}", "--processes", 2)
-    return end(
-        [
-            start(
-                f"MODULE, AT, SIGNAL = {module!r}, {step}, {int(number)}" + COMMAND,
-                *args,
-                *rest,
-                *coordinator,
-                "--process",
-                i,
-            )
-            for i, (rest, step) in enumerate([((), 0), (second, at)])
-        ]
-    )
 
 
 @pytest.fixture(scope="module")
@@ -120,19 +46,19 @@ def settings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(settings, tmp_path_factory):
-    """What one process with two devices makes of it."""
-    workdir = tmp_path_factory.mktemp("alone") / "run"
+def single_workdir(settings, tmp_path_factory):
+    """The run of one process with two devices."""
+    workdir = tmp_path_factory.mktemp("single") / "run"
     with small_networks():
         assert train.run(settings[1], workdir, say=lambda _: None)
     return workdir
 
 
 @pytest.fixture(scope="module")
-def both(settings, tmp_path_factory):
-    """What two hosts with one device each make of it, and what they say."""
-    workdir = tmp_path_factory.mktemp("both") / "run"
-    return workdir, together("bin.train", "--config", settings[0], "--workdir", workdir)
+def two_processes(settings, tmp_path_factory):
+    """The run of two processes with one device each, and their status, output and errors."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    return workdir, run_in_two_processes("bin.train", "--config", settings[0], "--workdir", workdir)
 
 
 def state(workdir):
@@ -145,37 +71,37 @@ def rows(workdir):
     return [{**json.loads(line), "seconds": 0} for line in lines]
 
 
-def equal(workdir, other):
-    """Whether two runs came to the same, bit for bit."""
+def assert_same_run(workdir, other):
+    """Check that two runs have the same results, bit for bit."""
     jax.tree.map(np.testing.assert_array_equal, state(workdir), state(other))
     a, b = (checkpoint.read_json(folder / checkpoint.SUMMARY) for folder in (workdir, other))
     assert a["test"] == b["test"]
     assert (workdir / checkpoint.LAMBDAS).read_text() == (other / checkpoint.LAMBDAS).read_text()
 
 
-def test_two_hosts_train_what_one_trains(alone, both):
-    workdir, [(status, said, _), (status_second, said_second, errors_second)] = both
-    assert (status, status_second) == (0, 0)
-    equal(workdir, alone)
-    assert rows(workdir) == rows(alone)
-    assert "on 2 cpu devices of 2 hosts" in said
-    assert "Scoring the test set" in said
-    assert "task" not in said_second + errors_second  # the first alone speaks
+def test_two_processes_train_as_one_process_does(single_workdir, two_processes):
+    workdir, [(status, output, _), (second_status, second_output, second_errors)] = two_processes
+    assert (status, second_status) == (0, 0)
+    assert_same_run(workdir, single_workdir)
+    assert rows(workdir) == rows(single_workdir)
+    assert "on 2 cpu devices of 2 processes" in output
+    assert "Scoring the test set" in output
+    assert "task" not in second_output + second_errors  # only the primary process prints
 
 
-def test_killed_restarted_and_stopped_they_train_the_same(settings, alone, tmp_path):
-    """The second host is killed, then told to stop, in the end one goes on; images are streamed, to each host its part."""
+@pytest.mark.slow
+def test_a_killed_and_a_stopped_run_resume_with_the_same_results(settings, single_workdir, tmp_path):
+    """The second process is killed, then gets SIGTERM; then one process resumes. Each process reads its own images."""
     workdir = tmp_path / "run"
     command = "bin.train", "--config", settings[0], "--workdir", workdir, "--config.data.placement=host"
-    survivor, killed = together(*command, number=signal.SIGKILL, at=9)
+    survivor, killed = run_in_two_processes(*command, signal=signal.SIGKILL, signal_step=9, timeout=300)
     assert killed[0] == -signal.SIGKILL
     assert survivor[0] == 1
-    assert (
-        "error: Another host ended or cannot be reached; the same command goes on from the last checkpoint" in survivor[2]
-    )
+    message = "error: Another process ended or cannot be reached; the same command resumes from the last checkpoint"
+    assert message in survivor[2]
     assert "Traceback" not in survivor[2]
 
-    first, second = together(*command, number=signal.SIGTERM, at=10)
+    first, second = run_in_two_processes(*command, signal=signal.SIGTERM, signal_step=10, timeout=300)
     assert (first[0], second[0]) == (130, 130)
     assert "streamed from the host" in first[1]
     assert re.search("Going on from step [48].", first[1])
@@ -186,79 +112,77 @@ def test_killed_restarted_and_stopped_they_train_the_same(settings, alone, tmp_p
     assert 10 <= stopped < STEPS
     assert int(state(workdir).step) == stopped
 
-    said = []
+    lines = []
     with small_networks():
-        assert train.run(settings[1], workdir, say=said.append)
-    assert f"Going on from step {stopped}." in said
-    equal(workdir, alone)
+        assert train.run(settings[1], workdir, say=lines.append)
+    assert f"Going on from step {stopped}." in lines
+    assert_same_run(workdir, single_workdir)
 
 
-def test_an_error_of_one_ends_both():
-    """They have found one another as under Slurm."""
-    code = """
-import time
-from hyperrecon_jax.runtime import distributed
-from hyperrecon_jax.runtime.errors import InputError
-with distributed.joined("auto", None, None):
-    if not distributed.is_primary():
-        raise InputError("There is no such file.")
-    time.sleep(100)
-"""
-    job = {
-        "SLURM_JOB_ID": "7",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": "2",
-        "JAX_COORDINATOR_PORT": str(port()),
-    }
-    tasks = [job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
-    first, second = end([start(code, **task) for task in tasks], timeout=60)
-    assert second == (2, "", "error: There is no such file.\n")
-    assert first == (2, "", "error: Host 1 ended: There is no such file.\n")
+@pytest.mark.parametrize(
+    ("argument", "sentence"),
+    [
+        (
+            "--config.train.learning_rate=0.002",
+            "config.train.learning_rate is 0.001 in process 0 and 0.002 in process 1",
+        ),
+        ("--config.train.steps=17", "config.train.steps is 16 in process 0 and 17 in process 1"),
+    ],
+)
+def test_different_settings_end_both_processes_at_the_start(settings, tmp_path, argument, sentence):
+    command = "bin.train", "--config", settings[0], "--workdir", tmp_path / "run"
+    for status, _, errors in run_in_two_processes(*command, second_args=[argument]):
+        assert status == 2
+        assert errors == f"error: All processes need the same settings, but {sentence}.\n"
+    assert not (tmp_path / "run").exists()
 
 
-def test_who_does_not_come_is_not_waited_for_without_end():
-    code = """
-import sys
-from hyperrecon_jax.runtime import distributed
-distributed.WAIT = 2
-with distributed.joined(sys.argv[1], 2, int(sys.argv[2])):
-    pass
-"""
-    address = f"localhost:{port()}"
-    ((status, _, errors),) = end([start(code, address, 1)], timeout=60)
-    assert status == 2
-    assert errors == f"error: The hosts did not come together by --coordinator {address} in 2 s.\n"
+@pytest.mark.slow
+def test_a_process_that_compiles_while_the_other_reads_its_cache_is_waited_for(settings, single_workdir, tmp_path):
+    """The second start has the cache of the first; its second process has none, and is 35 s late at the first step."""
+    command = "bin.train", "--config", settings[0], "--config.data.cache", tmp_path / "data", "--workdir"
+    (status, _, errors), second = run_in_two_processes(
+        *command,
+        tmp_path / "run",
+        second_args=["--config.data.cache", tmp_path / "other"],  # each process may have a cache of its own
+        second_environment={"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")},
+        delay=35,
+        timeout=300,
+    )
+    assert (status, second[0]) == (0, 0), errors
+    assert_same_run(tmp_path / "run", single_workdir)
 
 
-def test_an_ensemble_and_what_is_spread_over_hosts_are_trained_saved_and_restored(tmp_path):
+def test_an_ensemble_and_a_sharded_array_are_trained_saved_and_restored(tmp_path):
     code = """
 import sys
 from pathlib import Path
 import jax, numpy as np
-from tests.runtime import test_distributed as test_hosts
-from hyperrecon_jax.runtime import distributed
-with distributed.joined(sys.argv[1], 2, int(sys.argv[2])):
-    state = test_hosts.trained()
-    test_hosts.save(Path(sys.argv[3]) / "two", state)
-    back = test_hosts.restored(Path(sys.argv[3]) / "one", state)
-    jax.tree.map(np.testing.assert_array_equal, *jax.device_get(distributed.local((state, back))))
+from tests.runtime import test_distributed
+from hyperrecon_jax.runtime.connection import connect_processes
+from hyperrecon_jax.runtime.mesh import gather
+with connect_processes(sys.argv[1], 2, int(sys.argv[2])):
+    state = test_distributed.trained_ensemble()
+    test_distributed.save(Path(sys.argv[3]) / "two", state)
+    restored = test_distributed.restore(Path(sys.argv[3]) / "one", state)
+    jax.tree.map(np.testing.assert_array_equal, *jax.device_get(gather((state, restored))))
 """
-    state = trained()
+    state = trained_ensemble()
     save(tmp_path / "one", state)
-    address = f"localhost:{port()}"
-    for status, _, errors in end([start(code, address, i, tmp_path) for i in range(2)]):
+    address = f"localhost:{free_port()}"
+    for status, _, errors in wait_for_processes([start_process(code, address, i, tmp_path) for i in range(2)]):
         assert status == 0, errors
-    jax.tree.map(np.testing.assert_array_equal, restored(tmp_path / "two", state), state)
+    jax.tree.map(np.testing.assert_array_equal, restore(tmp_path / "two", state), state)
     on_one_device = jax.device_put(state, jax.devices()[1])
-    jax.tree.map(np.testing.assert_array_equal, restored(tmp_path / "two", on_one_device), state)
+    jax.tree.map(np.testing.assert_array_equal, restore(tmp_path / "two", on_one_device), state)
 
 
-def trained():
-    """An ensemble after two steps on two devices, and an array that is cut between them."""
-    made, state = test_step.ensemble(np.array([[0.0], [1.0]], np.float32))
-    mesh = placement.device_mesh(made.batch)
+def trained_ensemble():
+    """An ensemble after two steps on two devices, and an array that is sharded over them."""
+    setup, state = test_step.make_ensemble(np.array([[0.0], [1.0]], np.float32))
+    mesh = placement.device_mesh(setup.batch)
     assert mesh.devices.size == 2
-    take_step, images = step.make_step(made, mesh, resident=True), placement.place(mesh, Sample(test_step.IMAGES))
+    take_step, images = step.make_step(setup, mesh, resident=True), placement.place(mesh, Sample(test_step.IMAGES))
     state = placement.place(mesh, state)
     for _ in range(2):
         state, *_ = take_step(state, images)
@@ -271,39 +195,21 @@ def save(folder, state):
         checkpoint.save(checkpoints, state, {})
 
 
-def restored(folder, like):
+def restore(folder, like):
     with checkpoint.manager(folder, keep=1, read_only=True) as checkpoints:
         return checkpoint.restore(checkpoints, like)
 
 
-def test_two_hosts_score_what_one_scores(both, tmp_path):
-    command = "bin.evaluate", "--run", both[0], "--lams", 5, "--metrics", "mae,rpsnr", "--out"
-    (status, said, _), (status_second, said_second, _) = together(*command, tmp_path / "two")
-    assert (status, status_second) == (0, 0)
-    assert "Scoring 3 images at 5 lambdas" in said
-    assert "Scoring" not in said_second
+def test_two_processes_score_as_one_process_does(two_processes, tmp_path):
+    workdir, _ = two_processes
+    command = "bin.evaluate", "--run", workdir, "--lams", 5, "--metrics", "mae,rpsnr", "--out"
+    (status, output, _), (second_status, second_output, _) = run_in_two_processes(*command, tmp_path / "two")
+    assert (status, second_status) == (0, 0)
+    assert "Scoring 3 images at 5 lambdas" in output
+    assert "Scoring" not in second_output
     with small_networks():
-        expected = evaluate.evaluate_run(both[0], tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
-    with xr.open_dataset(tmp_path / "two" / evaluate.SCORES) as found:
+        expected = evaluate.evaluate(workdir, tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
+    with xr.open_dataset(tmp_path / "two" / evaluate.SCORES) as scores:
         for name in ("mae", "rpsnr", "input_mae"):
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+            np.testing.assert_allclose(scores[name], expected[name], rtol=1e-5)
     assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}
-
-
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
-        ((None, 2, None), "need the first host's address"),
-        (("auto", None, 1), "need the first host's address"),
-        (("localhost", 2, 0), "must be auto or ADDRESS:PORT"),
-        (("localhost:port", 2, 0), "must be auto or ADDRESS:PORT"),
-        (("localhost:99999", 2, 0), "must be auto or ADDRESS:PORT"),
-        (("localhost:1234", 2, None), "needs --processes"),
-        (("localhost:1234", None, 0), "needs --processes"),
-        (("localhost:1234", 2, 2), r"must be in \[0, 2\)"),
-        (("localhost:1234", 2, -1), r"must be in \[0, 2\)"),
-    ],
-)
-def test_flags_that_do_not_fit_are_refused(given, sentence):
-    with pytest.raises(InputError, match=sentence), distributed.joined(*given):
-        pass

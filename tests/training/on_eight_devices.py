@@ -1,4 +1,4 @@
-"""Run by test_train.py: a step of the U-Net on eight forced CPU devices against one device, and what the eight exchange."""
+"""Run by test_step.py: steps on eight forced CPU devices against one device, and what the eight exchange."""
 
 import os
 
@@ -22,7 +22,7 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import mesh
 from hyperrecon_jax.training import step
 from hyperrecon_jax.training.gradient import Plan
-from tests.training.test_step import IMAGES, KINDS, PROBLEM, exchanged
+from tests.training.test_step import IMAGES, KINDS, PROBLEM, exchange_sizes
 
 BATCH, STEPS = 16, 3
 CASES = {
@@ -34,8 +34,8 @@ CASES = {
 WIDE = np.tile(IMAGES, (2, 2, 2, 1))
 
 
-def trained(devices, name):
-    """Losses and lambdas of some steps, the final parameters, and what the compiled step exchanges."""
+def train(devices, name):
+    """Losses and lambdas of some steps, the final parameters, and the sizes of the compiled step's exchanges."""
     norm, keep, plan = CASES[name]
     network = UNet(width=4, norm=norm) if name not in KINDS else Net(norm, width=8)  # compiles in a tenth of the time
     model, variables = init(
@@ -53,32 +53,32 @@ def trained(devices, name):
         keep=keep,
         plan=plan,
     )
-    on = jax.make_mesh((devices,), (mesh.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
-    state = step.place_state(on, step.initial_state(model, variables, setup.optimizer))
-    samples = mesh.place(on, Sample(WIDE))
-    take_step = step.make_step(setup, on, resident=True)
-    text = take_step.lower(state, samples).compile().as_text()
+    devices_mesh = jax.make_mesh((devices,), (mesh.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+    state = step.place_state(devices_mesh, step.initial_state(model, variables, setup.optimizer))
+    samples = mesh.place(devices_mesh, Sample(WIDE))
+    compiled_step = step.make_step(setup, devices_mesh, resident=True)
+    text = compiled_step.lower(state, samples).compile().as_text()
     losses, lams = [], []
     for batch in itertools.repeat(samples, STEPS):
-        state, logs, used = take_step(state, batch)
+        state, logs, used = compiled_step(state, batch)
         losses.append(float(logs["loss"]))
         lams.append(np.sort(np.asarray(used)[:, 0]))
-    return losses, lams, jax.device_get(state.params), exchanged(text)
+    return losses, lams, jax.device_get(state.params), exchange_sizes(text)
 
 
 def main():
     assert len(jax.devices()) == 8
     for name in CASES:
-        (losses, lams, params, found), (expected, expected_lams, expected_params, _) = trained(8, name), trained(1, name)
+        (losses, lams, params, sizes), (expected, expected_lams, expected_params, _) = train(8, name), train(1, name)
         np.testing.assert_allclose(losses, expected, rtol=1e-4)
         np.testing.assert_array_equal(lams, expected_lams)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), params, expected_params)
         activation = 32 * 32 * 4
-        assert max(found["all-reduce"]) < activation
-        assert found.get("all-gather", []) == ([BATCH] if name == "dhs" else [])  # the costs that are ranked
+        assert max(sizes["all-reduce"]) < activation
+        assert sizes.get("all-gather", []) == ([BATCH] if name == "dhs" else [])  # the scores that are ranked
         weights = math.prod((3, 3, 4, 4)) * BATCH  # a lot more than a sample's weights of one layer
-        assert all(size < 30 * weights for size in found["all-to-all"])
-        assert found.keys() <= {"all-reduce", "all-to-all", "all-gather"}
+        assert all(size < 30 * weights for size in sizes["all-to-all"])
+        assert sizes.keys() <= {"all-reduce", "all-to-all", "all-gather"}
         print(name, flush=True)
     print("done")
 

@@ -1,4 +1,4 @@
-"""The gradient of a batch, by UHS and DHS, in pieces and spread over devices, against a plain loop over samples."""
+"""The gradient of a batch, with UHS and DHS, at once and in microbatches, against a plain loop over samples."""
 
 from functools import cache, partial
 
@@ -18,7 +18,8 @@ from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training import gradient as gradient_module
-from hyperrecon_jax.training.gradient import Plan, dhs_score, select_lowest, separable, value_and_grad
+from hyperrecon_jax.training.dhs import dhs_score, select_lowest
+from hyperrecon_jax.training.gradient import Plan, is_separable, value_and_grad
 
 OPERATOR = denoising()
 PROBLEM = simulated(OPERATOR)
@@ -31,7 +32,7 @@ OBJECTIVE = Objective(make_terms(("mae", "ssim"), PROBLEM), (20.0, 3.0))
 def test_value_gradient_and_logs_equal_a_loop():
     model, variables = init(jax.random.key(0), UNet(width=2), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
 
-    def by_hand(params):
+    def loss_by_hand(params):
         total = 0.0
         for lam, x, y in zip(LAM, X, Y, strict=True):
             x_hat = reconstruct(model, {"params": params, "batch_stats": {}}, lam, OPERATOR.to_net_input(y))
@@ -39,11 +40,11 @@ def test_value_gradient_and_logs_equal_a_loop():
         return total / len(X)
 
     ours = jax.jit(lambda p: value_and_grad(model, OBJECTIVE, PROBLEM, p, {}, LAM, Sample(X), Y))
-    (stats, logs, counted), grad = ours(variables["params"])
-    expected, expected_grad = jax.jit(jax.value_and_grad(by_hand))(variables["params"])
+    (stats, logs, selected), grad = ours(variables["params"])
+    expected, expected_grad = jax.jit(jax.value_and_grad(loss_by_hand))(variables["params"])
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
     assert stats == {}
-    assert counted.tolist() == [1, 1, 1]
+    assert selected.tolist() == [1, 1, 1]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4), grad, expected_grad)
 
 
@@ -62,14 +63,14 @@ AMORTIZED = Objective(make_terms(PRIORS, MRI_PROBLEM), (0.5, 1e-3, 0.02, 0.01))
 
 @cache
 def amortized(norm="instance", hyper_width=3):
-    """With `hyper_width` "film" only the norm is generated, and samples share the convolutions."""
+    """A model for four terms. With `hyper_width` "film" only the norm is generated, and samples share the convolutions."""
     film = {"generated": only_norms} if hyper_width == "film" else {}
     width = 3 if film else hyper_width
     return init(jax.random.key(3), Net(norm), jnp.zeros((16, 16, 2)), num_terms=4, hyper_width=width, **film)
 
 
 @cache
-def compiled(norm, hyper_width, **options):
+def compile_gradient(norm, hyper_width, **options):
     model, variables = amortized(norm, hyper_width)
     return jax.jit(
         lambda p, x: value_and_grad(
@@ -78,30 +79,32 @@ def compiled(norm, hyper_width, **options):
     )
 
 
-def gradient(norm="instance", hyper_width=3, x=IMAGES, **options):
-    return compiled(norm, hyper_width, **options)(amortized(norm, hyper_width)[1]["params"], x)
+def compute_gradient(norm="instance", hyper_width=3, x=IMAGES, **options):
+    return compile_gradient(norm, hyper_width, **options)(amortized(norm, hyper_width)[1]["params"], x)
 
 
 @cache
-def loop(hyper_width=3):
+def loop_over_samples(hyper_width=3):
     """Loss, J and the gradient of the loss of each sample, by JAX alone."""
     model, variables = amortized("instance", hyper_width)
-    one = jax.jit(jax.value_and_grad(lambda p, lam, y: by_hand(p, model, lam, y), has_aux=True))
-    values, gradients = zip(*[one(variables["params"], lam, y) for lam, y in zip(LAMS, KSPACE, strict=True)], strict=True)
+    sample_value = jax.jit(jax.value_and_grad(lambda p, lam, y: loss_by_hand(p, model, lam, y), has_aux=True))
+    values, gradients = zip(
+        *[sample_value(variables["params"], lam, y) for lam, y in zip(LAMS, KSPACE, strict=True)], strict=True
+    )
     return np.array(values), gradients
 
 
-def same(a, b):
+def assert_equal(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def close(a, b):
-    """Within float32 of one another, relative to the whole gradient: what is zero in theory is round-off in both."""
+def assert_close(a, b):
+    """Equal to float32 precision, relative to the largest entry of the gradient: zeros in theory are round-off in both."""
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(b))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5 * scale), a, b)
 
 
-def by_hand(params, model, lam, y):
+def loss_by_hand(params, model, lam, y):
     """Eq. 10 continued to four terms, written out for one sample: the loss and J."""
     theta = generate_weights(model, params, lam)
     x_hat = reconstruct(model, {"params": params, "batch_stats": {}}, lam, MRI.to_net_input(y))
@@ -116,95 +119,97 @@ def by_hand(params, model, lam, y):
 
 @pytest.mark.parametrize(("keep", "rank"), [(4, "absolute"), (2, "relative")])
 def test_dhs_is_the_mean_over_the_best_by_hand(keep, rank):
-    """Algorithm 1, lines 8 and 9: a loop, NumPy's sort, and JAX's own gradient of the samples that are left."""
-    (_, logs, counted), grad = gradient(keep=keep, rank=rank)
-    values, gradients = loop()
+    """Algorithm 1, lines 8 and 9: a loop, NumPy's sort, and JAX's own gradient of the selected samples."""
+    (_, logs, selected), grad = compute_gradient(keep=keep, rank=rank)
+    values, gradients = loop_over_samples()
     costs = values[:, 1] / (np.sum(np.abs(KSPACE) ** 2, (1, 2, 3)) if rank == "relative" else 1)
-    chosen = np.argsort(costs)[:keep]
-    assert np.flatnonzero(counted).tolist() == sorted(chosen.tolist())
-    np.testing.assert_allclose([logs["loss"], logs["data_consistency"]], values[chosen].mean(0), rtol=1e-4)
-    close(grad, jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in chosen]))
+    rows = np.argsort(costs)[:keep]
+    assert np.flatnonzero(selected).tolist() == sorted(rows.tolist())
+    np.testing.assert_allclose([logs["loss"], logs["data_consistency"]], values[rows].mean(0), rtol=1e-4)
+    assert_close(grad, jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in rows]))
 
 
 def test_the_two_ranks_differ_on_dark_and_bright_images():
-    """Or the two cases above would not tell them apart."""
-    chosen = [gradient(keep=2, rank=rank)[0][2].tolist() for rank in ("absolute", "relative")]
-    assert chosen[0] != chosen[1]
+    """Otherwise the two cases above would test the same."""
+    rows = [compute_gradient(keep=2, rank=rank)[0][2].tolist() for rank in ("absolute", "relative")]
+    assert rows[0] != rows[1]
 
 
 def test_pulling_back_the_best_is_the_masked_full_backward(monkeypatch):
-    (_, logs, counted), grad = gradient(keep=4)
-    monkeypatch.setattr(gradient_module, "separable", lambda model, batch_stats: False)
-    compiled.cache_clear()
-    (_, masked_logs, masked_counted), masked = gradient(keep=4)
-    compiled.cache_clear()
-    assert counted.tolist() == masked_counted.tolist()
+    (_, logs, selected), grad = compute_gradient(keep=4)
+    monkeypatch.setattr(gradient_module, "is_separable", lambda model, batch_stats: False)
+    compile_gradient.cache_clear()
+    (_, masked_logs, masked_selected), masked = compute_gradient(keep=4)
+    compile_gradient.cache_clear()
+    assert selected.tolist() == masked_selected.tolist()
     np.testing.assert_allclose(logs["loss"], masked_logs["loss"], rtol=1e-6)
-    close(grad, masked)
+    assert_close(grad, masked)
 
 
 def test_which_models_are_separable():
     for norm, expected in (("instance", True), ("none", True), ("batch", False)):
         model, variables = amortized(norm)
-        assert separable(model, variables["batch_stats"]) == expected
-    assert not separable(amortized(hyper_width=None)[0], {})
+        assert is_separable(model, variables["batch_stats"]) == expected
+    assert not is_separable(amortized(hyper_width=None)[0], {})
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_uhs_is_dhs_that_keeps_all(norm):
-    (_, logs, counted), grad = gradient(norm, keep=BATCH)
-    same((logs, counted, grad), (gradient(norm)[0][1], np.ones(BATCH), gradient(norm)[1]))
+    (_, logs, selected), grad = compute_gradient(norm, keep=BATCH)
+    assert_equal((logs, selected, grad), (compute_gradient(norm)[0][1], np.ones(BATCH), compute_gradient(norm)[1]))
     if norm == "instance":
-        values, gradients = loop()
+        values, gradients = loop_over_samples()
         np.testing.assert_allclose(logs["loss"], values[:, 0].mean(), rtol=1e-4)
-        close(grad, jax.tree.map(lambda *leaves: sum(leaves) / BATCH, *gradients))
+        assert_close(grad, jax.tree.map(lambda *leaves: sum(leaves) / BATCH, *gradients))
 
 
 def test_with_batch_norm_the_others_shape_the_statistics_but_not_the_loss():
     """The best three of six: JAX's gradient of their summed loss, under the statistics of all six."""
     model, variables = amortized("batch")
-    (stats, logs, counted), grad = gradient("batch", keep=3)
+    (stats, logs, selected), grad = compute_gradient("batch", keep=3)
 
     def outcomes(params):
-        def one(lam, y):
+        def sample_value(lam, y):
             theta = generate_weights(model, params, lam)
             x_hat, new = train_main(model, theta, variables["batch_stats"], MRI.to_net_input(y), batch_axes=("sample",))
             outcome = Outcome(x_hat, Sample(x_hat), y, theta)
             return weighted_loss(AMORTIZED, lam, term_values(AMORTIZED, outcome)), dhs_score(MRI_PROBLEM, x_hat, y), new
 
-        return jax.vmap(one, out_axes=(0, 0, None), axis_name="sample")(LAMS, KSPACE)
+        return jax.vmap(sample_value, out_axes=(0, 0, None), axis_name="sample")(LAMS, KSPACE)
 
     values, costs, new_stats = jax.jit(outcomes)(variables["params"])
-    chosen = np.argsort(costs)[:3]
-    assert np.flatnonzero(counted).tolist() == sorted(chosen.tolist())
-    np.testing.assert_allclose(logs["loss"], values[chosen].mean(), rtol=1e-5)
+    rows = np.argsort(costs)[:3]
+    assert np.flatnonzero(selected).tolist() == sorted(rows.tolist())
+    np.testing.assert_allclose(logs["loss"], values[rows].mean(), rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), stats, new_stats)
-    close(grad, jax.jit(jax.grad(lambda p: outcomes(p)[0][chosen].mean()))(variables["params"]))
+    assert_close(grad, jax.jit(jax.grad(lambda p: outcomes(p)[0][rows].mean()))(variables["params"]))
 
 
 @pytest.mark.parametrize(("norm", "keep"), [("instance", BATCH), ("instance", 4), ("batch", 3)])
 def test_no_ground_truth_reaches_the_gradient(norm, keep):
-    """Whatever stands in for the truth: the same loss and gradient, bit for bit."""
-    (stats, logs, counted), grad = gradient(norm, keep=keep)
+    """The loss and the gradient are the same, bit for bit, whatever the reference image is."""
+    (stats, logs, selected), grad = compute_gradient(norm, keep=keep)
     for garbage in (1e6, np.nan):
-        (other_stats, other_logs, other_counted), other = gradient(norm, x=jnp.full_like(IMAGES, garbage), keep=keep)
-        same((stats, counted, grad), (other_stats, other_counted, other))
-        same({**logs, "psnr": 0}, {**other_logs, "psnr": 0})
+        (other_stats, other_logs, other_selected), other = compute_gradient(
+            norm, x=jnp.full_like(IMAGES, garbage), keep=keep
+        )
+        assert_equal((stats, selected, grad), (other_stats, other_selected, other))
+        assert_equal({**logs, "psnr": 0}, {**other_logs, "psnr": 0})
 
 
 def test_a_network_without_lambda_ranks_its_images():
-    (_, _, counted), grad = gradient(hyper_width=None, keep=2)
-    values, gradients = loop(None)
-    chosen = np.argsort(values[:, 1])[:2]
-    assert np.flatnonzero(counted).tolist() == sorted(chosen.tolist())
-    close(grad, jax.tree.map(lambda a, b: (a + b) / 2, *[gradients[i] for i in chosen]))
+    (_, _, selected), grad = compute_gradient(hyper_width=None, keep=2)
+    values, gradients = loop_over_samples(None)
+    rows = np.argsort(values[:, 1])[:2]
+    assert np.flatnonzero(selected).tolist() == sorted(rows.tolist())
+    assert_close(grad, jax.tree.map(lambda a, b: (a + b) / 2, *[gradients[i] for i in rows]))
 
 
 def test_lowest_come_in_order_and_of_equals_the_first():
     cost = jnp.array([3.0, 1.0, 2.0, 1.0, 1.0])
     assert select_lowest(cost, 2).tolist() == [1, 3]
     assert select_lowest(cost, 4).tolist() == [1, 3, 4, 2]
-    assert select_lowest(jnp.array([3.0, jnp.nan, 1.0, -jnp.nan]), 2).tolist() == [1, 3]  # it surfaces
+    assert select_lowest(jnp.array([3.0, jnp.nan, 1.0, -jnp.nan]), 2).tolist() == [1, 3]  # NaN is selected
     many = jnp.asarray(RNG.random(50))
     np.testing.assert_array_equal(select_lowest(many, 7), np.argsort(many)[:7])
 
@@ -223,28 +228,28 @@ def test_relative_misfit_ignores_brightness_and_bears_black():
     assert dhs_score(MRI_PROBLEM, jnp.zeros_like(x_hat), jnp.zeros_like(y), rank="relative") == 0
 
 
-# In pieces.
+# Microbatches.
 
 
-def agree(a, b):
-    """Two pairs of what comes with a gradient and the gradient, to the tolerance of float32."""
-    (stats, logs, counts), grad = a
-    (other_stats, other_logs, other_counts), other = b
-    np.testing.assert_array_equal(counts, other_counts)
+def assert_agree(a, b):
+    """Two results of `value_and_grad` are equal to float32 precision."""
+    (stats, logs, selected), grad = a
+    (other_stats, other_logs, other_selected), other = b
+    np.testing.assert_array_equal(selected, other_selected)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), (stats, logs), (other_stats, other_logs))
-    close(grad, other)
+    assert_close(grad, other)
 
 
 @pytest.mark.parametrize("keep", [BATCH, 4])
 @pytest.mark.parametrize("microbatch", [1, 4])
-def test_pieces_change_nothing_where_samples_are_separable(keep, microbatch):
-    """Also where the last piece is smaller than the others."""
-    agree(gradient(keep=keep, plan=Plan(microbatch=microbatch)), gradient(keep=keep))
+def test_microbatches_change_nothing_where_samples_are_separable(keep, microbatch):
+    """Also if the last microbatch is smaller than the others."""
+    assert_agree(compute_gradient(keep=keep, plan=Plan(microbatch=microbatch)), compute_gradient(keep=keep))
 
 
-def test_pieces_of_a_batch_have_batch_norm_statistics_of_their_own():
-    """Two halves alone: the mean of their gradients, of their running statistics and of their logs."""
-    whole = gradient("batch", plan=Plan(microbatch=BATCH // 2))
+def test_microbatches_have_batch_norm_statistics_of_their_own():
+    """Two halves, each computed as a batch: the mean of their gradients, running statistics and logs."""
+    in_halves = compute_gradient("batch", plan=Plan(microbatch=BATCH // 2))
     model, variables = amortized("batch")
     halves = [
         jax.jit(
@@ -263,24 +268,24 @@ def test_pieces_of_a_batch_have_batch_norm_statistics_of_their_own():
     ]
     mean = partial(jax.tree.map, lambda a, b: (a + b) / 2)
     (stats, logs, _), grad = (mean(a, b) for a, b in zip(*halves, strict=True))
-    agree(whole, ((stats, logs, np.ones(BATCH)), grad))
+    assert_agree(in_halves, ((stats, logs, np.ones(BATCH)), grad))
     assert not np.allclose(stats["norm"]["mean"], 0)
 
 
 @pytest.mark.parametrize(("keep", "microbatch"), [(BATCH, None), (BATCH, 1), (BATCH, 4), (4, None), (4, 1)])
 def test_film_has_the_gradient_of_a_loop(keep, microbatch):
-    """Of convolutions that all samples share, and of norms that are each one's own; at once and in pieces, UHS and DHS."""
-    assert separable(amortized("instance", "film")[0], {})
-    (_, logs, counted), grad = gradient(hyper_width="film", keep=keep, plan=Plan(microbatch=microbatch))
-    values, gradients = loop("film")
-    chosen = np.argsort(values[:, 1])[:keep]
-    assert np.flatnonzero(counted).tolist() == sorted(chosen.tolist())
-    np.testing.assert_allclose(logs["loss"], values[chosen, 0].mean(), rtol=1e-4)
-    close(grad, jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in chosen]))
+    """All samples share the convolutions, and each has its own norms; at once and in microbatches, UHS and DHS."""
+    assert is_separable(amortized("instance", "film")[0], {})
+    (_, logs, selected), grad = compute_gradient(hyper_width="film", keep=keep, plan=Plan(microbatch=microbatch))
+    values, gradients = loop_over_samples("film")
+    rows = np.argsort(values[:, 1])[:keep]
+    assert np.flatnonzero(selected).tolist() == sorted(rows.tolist())
+    np.testing.assert_allclose(logs["loss"], values[rows, 0].mean(), rtol=1e-4)
+    assert_close(grad, jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in rows]))
 
 
-def test_a_network_without_lambda_in_pieces():
-    agree(gradient(hyper_width=None, plan=Plan(microbatch=2)), gradient(hyper_width=None))
+def test_a_network_without_lambda_in_microbatches():
+    assert_agree(compute_gradient(hyper_width=None, plan=Plan(microbatch=2)), compute_gradient(hyper_width=None))
 
 
 @pytest.mark.parametrize(
@@ -294,4 +299,4 @@ def test_a_network_without_lambda_in_pieces():
 )
 def test_plans_that_cannot_be(norm, plan, keep, message):
     with pytest.raises(InputError, match=message):
-        gradient(norm, keep=keep, plan=plan)
+        compute_gradient(norm, keep=keep, plan=plan)

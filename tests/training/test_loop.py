@@ -1,4 +1,4 @@
-"""The loop, with a step that costs nothing: what it logs and saves, and that what is not finite is not kept."""
+"""The loop, with a step that costs nothing: what it logs and saves, and that a diverged state is not saved."""
 
 import itertools
 
@@ -56,7 +56,7 @@ def test_stop_saves():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_what_is_not_finite_stops_before_it_is_saved_and_names_the_step(bad):
+def test_divergence_stops_before_the_state_is_saved_and_names_the_step(bad):
     saved = []
     with pytest.raises(Diverged, match="not finite at step 4"):
         fit(

@@ -1,4 +1,4 @@
-"""The pilot: the magnitudes of the terms where the data alone have shaped the network."""
+"""The pilot: the magnitudes of the terms after training on data consistency only."""
 
 import itertools
 
@@ -27,7 +27,7 @@ OPERATOR = operators.csmri(jnp.asarray(masks.make("poisson_disc", (16, 16), acce
 TERMS = ("weight_l1", "data_consistency", "total_variation")
 
 
-def found(*, rate, steps, images=IMAGES, terms=TERMS):
+def run_pilot(*, rate, steps, images=IMAGES, terms=TERMS):
     model, variables = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=len(terms), hyper_width=3)
     objective = Objective(make_terms(terms, simulated(OPERATOR)), (7.0,) * len(terms))
     setup = Setup(
@@ -46,16 +46,16 @@ def found(*, rate, steps, images=IMAGES, terms=TERMS):
 
 
 def test_without_learning_they_are_the_means_of_the_initial_network():
-    """Over the last quarter of the steps, all samples, and in spite of DHS and scales, by a loop."""
-    setup, variables, magnitudes = found(rate=0.0, steps=8)
+    """The means over the last quarter of the steps and all samples, without DHS and scales, by a loop."""
+    setup, variables, magnitudes = run_pilot(rate=0.0, steps=8)
     key_order, key_step = keys(setup)
-    one = jax.jit(lambda lam, y: reconstruct(setup.model, variables, lam, OPERATOR.to_net_input(y)))
+    reconstruct_one = jax.jit(lambda lam, y: reconstruct(setup.model, variables, lam, OPERATOR.to_net_input(y)))
     rows = []
     for step in (6, 7):
         lam = hyperparams.uniform(jax.random.split(jax.random.fold_in(key_step, step))[0], (4, 2))
         for i, image in enumerate(batch_indices(key_order, step, count=6, batch=4)):
             y = OPERATOR.forward(IMAGES[image])
-            x_hat = one(lam[i], y)
+            x_hat = reconstruct_one(lam[i], y)
             theta = without_norms(generate_weights(setup.model, variables["params"], lam[i]))
             dhs_score = jnp.sum(jnp.abs(OPERATOR.forward(x_hat) - y) ** 2)
             rows.append([losses.weight_l1(theta), dhs_score, losses.total_variation(x_hat)])
@@ -66,14 +66,14 @@ def test_without_learning_they_are_the_means_of_the_initial_network():
 
 
 def test_it_learns_from_the_data_alone():
-    """The dhs_score falls, and the weights, which it does not penalise, stay about as large as they were."""
-    before, after = found(rate=0.0, steps=4)[2], found(rate=1e-3, steps=24)[2]
+    """J falls, and the weights, which the pilot does not penalise, keep about their size."""
+    before, after = run_pilot(rate=0.0, steps=4)[2], run_pilot(rate=1e-3, steps=24)[2]
     assert after["data_consistency"] < 0.8 * before["data_consistency"]
     assert 0.9 < after["weight_l1"] / before["weight_l1"] < 1.1
 
 
 def test_what_has_no_magnitude_is_named():
     with pytest.raises(InputError, match="in the pilot data_consistency was 0"):
-        found(rate=0.0, steps=1, images=np.zeros_like(IMAGES), terms=("data_consistency", "weight_l1"))
+        run_pilot(rate=0.0, steps=1, images=np.zeros_like(IMAGES), terms=("data_consistency", "weight_l1"))
     with pytest.raises(Diverged, match="data_consistency = nan: try a lower config.train.learning_rate"):
-        found(rate=0.0, steps=1, images=np.full_like(IMAGES, np.nan), terms=("data_consistency", "weight_l1"))
+        run_pilot(rate=0.0, steps=1, images=np.full_like(IMAGES, np.nan), terms=("data_consistency", "weight_l1"))

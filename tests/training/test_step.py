@@ -22,7 +22,7 @@ from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.physics.operators import awgn, denoising
 from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
-from hyperrecon_jax.runtime import mesh as placement
+from hyperrecon_jax.runtime import mesh
 from hyperrecon_jax.training import step
 from hyperrecon_jax.training.gradient import Plan
 
@@ -34,12 +34,12 @@ PROBLEM = simulated(OPERATOR, partial(awgn, sigma=0.1))
 KINDS = {"low_rank": {"kind": "low_rank", "rank": 2}, "mixture": {"kind": "mixture"}, "film": {"generated": only_norms}}
 
 
-def setup(norm="instance", keep=4, network=Net, **options):
+def make_setup(norm="instance", keep=4, network=Net, **options):
     model, variables = init(
         jax.random.key(0), network(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3, **options
     )
     optimizer = optax.sgd(0.1)  # Adam makes full steps of round-off where a gradient is zero, as before batch norm
-    made = step.Setup(
+    setup = step.Setup(
         model,
         Objective(make_terms(("data_consistency", "total_variation"), PROBLEM), (0.01, 0.001)),
         PROBLEM,
@@ -49,35 +49,35 @@ def setup(norm="instance", keep=4, network=Net, **options):
         key=jax.random.key(1),
         keep=keep,
     )
-    return made, step.initial_state(model, variables, optimizer)
+    return setup, step.initial_state(model, variables, optimizer)
 
 
-def ensemble(lams, *, norm="instance", together=1):
-    """As `setup`, with a network of its own at each lambda."""
-    made, _ = setup(norm)
+def make_ensemble(lams, *, norm="instance", members_at_once=1):
+    """As `make_setup`, with a network for each lambda."""
+    setup, _ = make_setup(norm)
     model, variables = init(
         jax.random.key(0), Net(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=None, members=lams
     )
-    made = made._replace(model=model, together=together)
-    return made, step.initial_state(model, variables, made.optimizer)
+    setup = setup._replace(model=model, members_at_once=members_at_once)
+    return setup, step.initial_state(model, variables, setup.optimizer)
 
 
-def mesh(devices):
-    return jax.make_mesh((devices,), (placement.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
+def make_mesh(devices):
+    return jax.make_mesh((devices,), (mesh.DEVICE,), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices])
 
 
-def steps(made, state, devices, *, resident=True, count=3):
-    on = mesh(devices)
-    take_step = step.make_step(made, on, resident=resident)
+def take_steps(setup, state, devices, *, resident=True, count=3):
+    devices_mesh = make_mesh(devices)
+    compiled_step = step.make_step(setup, devices_mesh, resident=resident)
     if resident:
-        samples = itertools.repeat(placement.place(on, Sample(IMAGES)))
+        samples = itertools.repeat(mesh.place(devices_mesh, Sample(IMAGES)))
     else:
-        key_order, _ = step.keys(made)
-        put = partial(placement.place, on, spec=placement.SHARDED)
+        key_order, _ = step.keys(setup)
+        put = partial(mesh.place, devices_mesh, spec=mesh.SHARDED)
         samples = stream(in_memory(Sample(IMAGES)), key_order, first=0, last=count, batch=4, put=put)
-    state, rows = step.place_state(on, state), []
+    state, rows = step.place_state(devices_mesh, state), []
     for batch in itertools.islice(samples, count):
-        state, logs, used = take_step(state, batch)
+        state, logs, used = compiled_step(state, batch)
         rows.append({**jax.device_get(logs), "used": np.asarray(used)})
     return jax.device_get(state), rows
 
@@ -90,35 +90,37 @@ def steps(made, state, devices, *, resident=True, count=3):
 def test_two_devices_equal_one(norm, network, kind):
     """Also with batch norm, whose statistics are those of the whole batch; and however the weights are generated."""
     options = KINDS.get(kind, {})
-    one, logs_one = steps(*setup(norm, network=network, **options), 1)
-    two, logs_two = steps(*setup(norm, network=network, **options), 2)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one.params, two.params)
-    for a, b in zip(logs_one, logs_two, strict=True):
+    on_one, rows_on_one = take_steps(*make_setup(norm, network=network, **options), 1)
+    on_two, rows_on_two = take_steps(*make_setup(norm, network=network, **options), 2)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), on_one.params, on_two.params)
+    for a, b in zip(rows_on_one, rows_on_two, strict=True):
         for name in a:
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4, err_msg=name)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one.batch_stats, two.batch_stats)
-    assert int(two.step) == 3
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), on_one.batch_stats, on_two.batch_stats
+    )
+    assert int(on_two.step) == 3
 
 
 def test_streaming_from_the_host_equals_the_resident_set():
-    resident, streamed = (steps(*setup(), 2, resident=r)[0] for r in (True, False))
+    resident, streamed = (take_steps(*make_setup(), 2, resident=r)[0] for r in (True, False))
     jax.tree.map(np.testing.assert_array_equal, resident, streamed)
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_dhs_takes_the_best_of_each_device(norm):
-    """The lambdas that it says it used are those of the lowest J, by the operator's own measure of what came out."""
-    made, state = setup(norm, keep=2)
-    _, rows = steps(made, jax.tree.map(jnp.copy, state), 2, count=1)  # a step takes the buffers of its state
-    key_order, key_step = step.keys(made)
+    """The lambdas it reports as used are those with the lowest J, computed here with the operator."""
+    setup, state = make_setup(norm, keep=2)
+    _, rows = take_steps(setup, jax.tree.map(jnp.copy, state), 2, count=1)  # a step reuses the buffers of its state
+    key_order, key_step = step.keys(setup)
     key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, 0))
     x = IMAGES[batch_indices(key_order, 0, count=10, batch=4)]
-    y = jax.vmap(made.problem.observe)(jax.random.split(key_noise, 4), Sample(x))
-    lam = made.sample_lam(key_lam, (4, 1))
+    y = jax.vmap(setup.problem.observe)(jax.random.split(key_noise, 4), Sample(x))
+    lam = setup.sample_lam(key_lam, (4, 1))
 
     def reconstructed(lam, y):
-        theta = generate_weights(made.model, state.params, lam)
-        return train_main(made.model, theta, state.batch_stats, OPERATOR.to_net_input(y), batch_axes=("sample",))[0]
+        theta = generate_weights(setup.model, state.params, lam)
+        return train_main(setup.model, theta, state.batch_stats, OPERATOR.to_net_input(y), batch_axes=("sample",))[0]
 
     x_hat = jax.vmap(reconstructed, axis_name="sample")(lam, y)
     cost = np.sum(np.square(x_hat - y), (1, 2, 3))
@@ -128,32 +130,32 @@ def test_dhs_takes_the_best_of_each_device(norm):
 
 
 def test_uniform_sampling_uses_all_lambdas_on_any_number_of_devices():
-    (_, one), (_, two) = (steps(*setup(keep=4), devices, count=1) for devices in (1, 2))
-    assert one[0]["used"].shape == (4, 1)
-    np.testing.assert_array_equal(one[0]["used"], two[0]["used"])
-    assert not step.uses_dhs(setup(keep=4)[0])
-    assert step.uses_dhs(setup(keep=3)[0])
+    (_, on_one), (_, on_two) = (take_steps(*make_setup(keep=4), devices, count=1) for devices in (1, 2))
+    assert on_one[0]["used"].shape == (4, 1)
+    np.testing.assert_array_equal(on_one[0]["used"], on_two[0]["used"])
+    assert not step.uses_dhs(make_setup(keep=4)[0])
+    assert step.uses_dhs(make_setup(keep=3)[0])
 
 
 @pytest.mark.parametrize("keep", [4, 2])
 def test_no_ground_truth_reaches_an_update(keep):
-    """Where the measurement does not come from the truth: a whole step with garbage in its place, bit for bit."""
-    made, state = setup(keep=keep)
+    """With a measurement that does not come from the reference image: garbage in its place changes no bit of a step."""
+    setup, state = make_setup(keep=keep)
     y = jnp.asarray(np.random.default_rng(3).random((16, 16, 1)), jnp.float32)
-    blind = made._replace(problem=PROBLEM._replace(observe=lambda key, sample: awgn(key, y, sigma=0.1)))
+    blind = setup._replace(problem=PROBLEM._replace(observe=lambda key, sample: awgn(key, y, sigma=0.1)))
     after = []
     for garbage in (0.5, np.nan):
-        take_step = step.make_step(blind, mesh(1), resident=True)
-        fresh = step.place_state(mesh(1), jax.tree.map(jnp.copy, state))
-        after.append(jax.device_get(take_step(fresh, Sample(jnp.full((5, 16, 16, 1), garbage)))[0]))
+        compiled_step = step.make_step(blind, make_mesh(1), resident=True)
+        fresh = step.place_state(make_mesh(1), jax.tree.map(jnp.copy, state))
+        after.append(jax.device_get(compiled_step(fresh, Sample(jnp.full((5, 16, 16, 1), garbage)))[0]))
     jax.tree.map(np.testing.assert_array_equal, *after)
 
 
 EXCHANGES = re.compile(r" = (.*?) (all-gather|all-to-all|all-reduce|collective-permute|reduce-scatter)(?:-start)?\(")
 
 
-def exchanged(text):
-    """By kind, how many numbers each exchange of a compiled program brings to a device."""
+def exchange_sizes(text):
+    """How many numbers each exchange of a compiled program brings to a device, by the kind of exchange."""
     sizes = {}
     for shapes, kind in EXCHANGES.findall(text):
         numbers = [math.prod(map(int, filter(None, s.split(",")))) for s in re.findall(r"\w+\[([\d,]*)\]", shapes)]
@@ -163,101 +165,104 @@ def exchanged(text):
 
 @pytest.mark.parametrize("keep", [4, 2])
 def test_the_compiled_step_exchanges_weights_and_gradients_but_no_activations(keep):
-    """Once the weights of the samples, once their gradients; not even the ranks."""
-    made, state = setup(keep=keep)
-    on = mesh(2)
-    compiled = step.make_step(made, on, resident=False).lower(step.place_state(on, state), Sample(IMAGES[:4])).compile()
-    found = exchanged(compiled.as_text())
-    assert found.keys() == {"all-reduce", "all-to-all"}
-    heads = sum(math.prod(shape) for _, shape in made.model.hyper.leaves if math.prod(shape) % 2 == 0)
-    assert found["all-to-all"] == [2 * heads] * 2  # of the two samples of a device
+    """Two exchanges: the weights of the samples and their gradients. The DHS scores are not exchanged."""
+    setup, state = make_setup(keep=keep)
+    devices_mesh = make_mesh(2)
+    compiled_step = step.make_step(setup, devices_mesh, resident=False)
+    lowered = compiled_step.lower(step.place_state(devices_mesh, state), Sample(IMAGES[:4]))
+    sizes = exchange_sizes(lowered.compile().as_text())
+    assert sizes.keys() == {"all-reduce", "all-to-all"}
+    heads = sum(math.prod(shape) for _, shape in setup.model.hyper.leaves if math.prod(shape) % 2 == 0)
+    assert sizes["all-to-all"] == [2 * heads] * 2  # of the two samples of a device
     activation = 16 * 16 * 3
-    assert max(found["all-reduce"]) < activation
+    assert max(sizes["all-reduce"]) < activation
 
 
-def test_heads_lie_in_parts_and_so_does_what_the_optimizer_knows_of_them():
-    made, state = setup()
-    made = made._replace(optimizer=optax.adam(1e-3))
-    state = step.place_state(mesh(2), step.initial_state(made.model, variables_of(state), made.optimizer))
+def test_heads_are_sharded_and_so_is_the_optimizers_state_of_them():
+    setup, state = make_setup()
+    setup = setup._replace(optimizer=optax.adam(1e-3))
+    state = step.place_state(make_mesh(2), step.initial_state(setup.model, get_variables(state), setup.optimizer))
     kernel = state.params["hyper"]["head:conv.kernel"]["kernel"]
     assert [shard.data.shape for shard in kernel.addressable_shards] == [(3, 27), (3, 27)]
     moments = state.opt_state[0].mu["hyper"]["head:conv.kernel"]["kernel"]
     assert moments.sharding == kernel.sharding
-    whole = state.params["hyper"]["head:head.bias"]["bias"]  # one number has no parts
-    assert {shard.data.shape for shard in whole.addressable_shards} == {(1,)}
-    after, _, _ = step.make_step(made, mesh(2), resident=True)(state, placement.place(mesh(2), Sample(IMAGES)))
+    bias = state.params["hyper"]["head:head.bias"]["bias"]  # a single number cannot be sharded
+    assert {shard.data.shape for shard in bias.addressable_shards} == {(1,)}
+    after, _, _ = step.make_step(setup, make_mesh(2), resident=True)(state, mesh.place(make_mesh(2), Sample(IMAGES)))
     assert after.params["hyper"]["head:conv.kernel"]["kernel"].sharding == kernel.sharding
 
 
-def variables_of(state):
+def get_variables(state):
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_dhs_over_the_batch_equals_one_device(norm):
-    """Also where one device has all of the best."""
-    made, state = setup(norm, keep=2)
-    made = made._replace(plan=Plan(rank_over="batch"))
-    one, rows_one = steps(made, jax.tree.map(jnp.copy, state), 1)
-    two, rows_two = steps(made, state, 2)
-    for a, b in zip(rows_one, rows_two, strict=True):
+    """Also where all selected samples are on one device."""
+    setup, state = make_setup(norm, keep=2)
+    setup = setup._replace(plan=Plan(rank_over="batch"))
+    on_one, rows_on_one = take_steps(setup, jax.tree.map(jnp.copy, state), 1)
+    on_two, rows_on_two = take_steps(setup, state, 2)
+    for a, b in zip(rows_on_one, rows_on_two, strict=True):
         np.testing.assert_array_equal(np.sort(a["used"], 0), np.sort(b["used"], 0))
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), one.params, two.params)
-    assert step.mesh_of(made._replace(keep=3)).devices.size == 2  # as many from each device is not asked
-    assert step.mesh_of(made._replace(keep=3, plan=Plan())).devices.size == 1
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), on_one.params, on_two.params)
+    assert step.training_mesh(setup._replace(keep=3)).devices.size == 2  # devices need not select the same number
+    assert step.training_mesh(setup._replace(keep=3, plan=Plan())).devices.size == 1
 
 
-def test_batch_norm_may_keep_to_its_device():
-    """The running statistics are the mean of what two devices saw, each of two images alone."""
-    made, state = setup("batch")
+def test_batch_norm_per_device():
+    """The running statistics are the mean over two devices, each with the statistics of its own two images."""
+    setup, state = make_setup("batch")
     before = jax.tree.map(np.asarray, state.batch_stats)
-    apart, _ = steps(made._replace(plan=Plan(norm_over="device")), jax.tree.map(jnp.copy, state), 2, count=1)
-    over_all, _ = steps(made, jax.tree.map(jnp.copy, state), 2, count=1)
-    pieces, _ = steps(made._replace(plan=Plan(microbatch=2)), state, 1, count=1)
+    per_device, _ = take_steps(setup._replace(plan=Plan(norm_over="device")), jax.tree.map(jnp.copy, state), 2, count=1)
+    over_batch, _ = take_steps(setup, jax.tree.map(jnp.copy, state), 2, count=1)
+    in_microbatches, _ = take_steps(setup._replace(plan=Plan(microbatch=2)), state, 1, count=1)
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
-    jax.tree.map(close, apart.batch_stats, pieces.batch_stats)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), apart.params, pieces.params)
-    variances = [tree["norm"]["var"] - 0.9 * before["norm"]["var"] for tree in (apart.batch_stats, over_all.batch_stats)]
+    jax.tree.map(close, per_device.batch_stats, in_microbatches.batch_stats)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), per_device.params, in_microbatches.params)
+    variances = [
+        tree["norm"]["var"] - 0.9 * before["norm"]["var"] for tree in (per_device.batch_stats, over_batch.batch_stats)
+    ]
     assert not np.allclose(*variances, rtol=1e-3)
 
 
 def test_microbatches_suit_the_backend():
-    made, state = setup()
-    assert step.microbatch(made, state.batch_stats, mesh(2)) == 1
-    assert step.microbatch(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(1)) == 3
-    assert step.microbatch(made._replace(plan=Plan(microbatch=3)), state.batch_stats, mesh(2)) == 2
-    coupled, coupled_state = setup("batch")
-    assert step.microbatch(coupled, coupled_state.batch_stats, mesh(2)) == 2
+    setup, state = make_setup()
+    assert step.microbatch_size(setup, state.batch_stats, make_mesh(2)) == 1
+    assert step.microbatch_size(setup._replace(plan=Plan(microbatch=3)), state.batch_stats, make_mesh(1)) == 3
+    assert step.microbatch_size(setup._replace(plan=Plan(microbatch=3)), state.batch_stats, make_mesh(2)) == 2
+    coupled, coupled_state = make_setup("batch")
+    assert step.microbatch_size(coupled, coupled_state.batch_stats, make_mesh(2)) == 2
 
 
 def test_eight_devices_equal_one():
-    """Eight forced devices in a process of their own: losses, lambdas and parameters, for each way to couple samples."""
+    """Eight forced devices in another process: losses, lambdas and parameters, for each way to couple samples."""
     result = python(ROOT / "tests" / "training" / "on_eight_devices.py", cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["instance", "batch", "dhs", "low_rank", "mixture", "film", "done"]
 
 
 def test_device_mesh_divides_the_batch():
-    assert placement.device_mesh(4).devices.size == 2
-    assert placement.device_mesh(5).devices.size == 1
-    assert placement.device_mesh(4, 2).devices.size == 2
-    assert placement.device_mesh(4, 3).devices.size == 1
+    assert mesh.device_mesh(4).devices.size == 2
+    assert mesh.device_mesh(5).devices.size == 1
+    assert mesh.device_mesh(4, 2).devices.size == 2
+    assert mesh.device_mesh(4, 3).devices.size == 1
 
 
-@pytest.mark.parametrize(("norm", "devices", "together"), [("instance", 1, 1), ("instance", 2, 3), ("batch", 2, 1)])
-def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, together):
+@pytest.mark.parametrize(("norm", "devices", "members_at_once"), [("instance", 1, 1), ("instance", 2, 3), ("batch", 2, 1)])
+def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, members_at_once):
     lams = np.array([[0.0], [0.3], [1.0]], np.float32)
-    made, state = ensemble(lams, norm=norm, together=together)
-    states, rows = steps(made, jax.tree.map(jnp.copy, state), devices)
+    setup, state = make_ensemble(lams, norm=norm, members_at_once=members_at_once)
+    states, rows = take_steps(setup, jax.tree.map(jnp.copy, state), devices)
     assert int(states.step) == 3
     np.testing.assert_array_equal(np.unique(rows[0]["used"]), lams[:, 0])
     psnrs = []
     for i, lam in enumerate(lams):
-        alone_model = made.model._replace(members=())
+        network = setup.model._replace(members=())
         variables = jax.tree.map(lambda leaf: leaf[0], {"params": state.params, "batch_stats": state.batch_stats})
-        alone = made._replace(model=alone_model, sample_lam=partial(hyperparams.constant, lam=lam))
-        expected, expected_rows = steps(alone, step.initial_state(alone_model, variables, made.optimizer), 1)
+        single = setup._replace(model=network, sample_lam=partial(hyperparams.constant, lam=lam))
+        expected, expected_rows = take_steps(single, step.initial_state(network, variables, setup.optimizer), 1)
         psnrs.append(expected_rows[-1]["psnr"])
         for name in ("params", "batch_stats"):
             member = jax.tree.map(lambda leaf, i=i: leaf[i], getattr(states, name))
@@ -265,14 +270,14 @@ def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, to
     np.testing.assert_allclose(rows[-1]["psnr"], np.mean(psnrs), rtol=1e-4)
 
 
-def test_members_trained_together_are_what_memory_has_room_for(monkeypatch):
-    made, state = ensemble(np.linspace(0, 1, 6, dtype=np.float32)[:, None])
+def test_memory_limits_the_members_at_once(monkeypatch):
+    setup, state = make_ensemble(np.linspace(0, 1, 6, dtype=np.float32)[:, None])
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     share = jax.ShapeDtypeStruct((4, 16, 16, 2), jnp.float32)
-    assert step.members_together(made.model, share, variables) == 1  # on a CPU, whose cache holds one
+    assert step.count_members_at_once(setup.model, share, variables) == 1  # on a CPU, whose cache can hold one
     monkeypatch.setattr("jax.default_backend", lambda: "gpu")
-    assert step.members_together(made.model, share, variables) == 6
+    assert step.count_members_at_once(setup.model, share, variables) == 6
     activations = 4 * 4 * 16 * 16 * 3  # bytes of the one layer of three channels
     for free, low, high in ((0, 1, 1), (2 * 20 * activations, 2, 3)):
-        monkeypatch.setattr("hyperrecon_jax.runtime.memory.free", lambda free=free: free)
-        assert low <= step.members_together(made.model, share, variables) <= high
+        monkeypatch.setattr("hyperrecon_jax.runtime.memory.free_bytes", lambda free=free: free)
+        assert low <= step.count_members_at_once(setup.model, share, variables) <= high

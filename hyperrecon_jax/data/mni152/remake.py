@@ -29,10 +29,10 @@ def main(folder: str) -> None:
             raise SystemExit(f"the {name} file is not the 1 mm uint8 volume of nilearn 0.14.1")
         volumes.append(volume)
     brain = volumes[0] > 0
-    whole = np.stack([np.where(brain, v, 0)[BRAIN] for v in volumes]).astype(np.uint8)
-    halves = whole[:, whole.shape[1] // 2 :]
+    cropped = np.stack([np.where(brain, v, 0)[BRAIN] for v in volumes]).astype(np.uint8)
+    halves = cropped[:, cropped.shape[1] // 2 :]
     residuals = template.encode(halves)
-    if not np.array_equal(np.stack(template.decode(residuals)), whole) or brain.sum() != (whole[0] > 0).sum():
+    if not np.array_equal(np.stack(template.decode(residuals)), cropped) or brain.sum() != (cropped[0] > 0).sum():
         raise SystemExit("the atlas is not symmetric or does not fit its bounding box")
     # literal context and position bits off: residuals have no structure at byte positions, and the file is smaller
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 6, "lc": 0, "lp": 0, "pb": 0}]

@@ -1,8 +1,8 @@
-"""Somebody's files as the slices of subjects, one module a source: `subject.py` says what a source is.
+"""Real files as the slices of subjects. Each source is a module; `base.py` has their contract.
 
-    fastmri (fastmri_file, fastmri_kspace, coils)     images, or the k-space that the coils of a scanner measured
-    abide                                             brains with FreeSurfer's tissues
-    folder (series)                                   NIfTI, DICOM, pictures, HDF5, NumPy
+    fastmri     fastMRI: images, or the k-space that the coils of a scanner measured (fastmri_file opens the files)
+    abide       ABIDE: brains with the tissues of FreeSurfer
+    folder      a folder of NIfTI, DICOM, pictures, HDF5 or NumPy files (series groups the files of a scan)
 
-`image_files` and `grid` are what they share: reading one file, and bringing its pixels to the training images' grid.
+`image_files` reads an image file from disk, for `abide` and `folder`.
 """

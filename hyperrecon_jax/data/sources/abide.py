@@ -1,25 +1,25 @@
 """ABIDE, preprocessed with FreeSurfer 5.1: axial slices of skull-stripped T1-weighted brains, and their tissues.
 
-The brains of the paper (Di Martino et al. 2014), which everybody downloads for themselves: `INSTRUCTIONS` says how.
+These are the brains of the paper (Di Martino et al. 2014). You must download them yourself; `INSTRUCTIONS` says how.
 
     root/
       Pitt_0050003/mri/norm.mgz, aseg.mgz
       Pitt_0050004/mri/norm.mgz, aseg.mgz
       ...
 
-A subject is a folder at any depth below `root`, or `root` itself, with `norm` or else `brain` as the image and `aseg` as
-the labels, as `.mgz`, `.mgh`, `.nii.gz` or `.nii`; it is named as its folder, or as the folder above if that is `mri`.
-FreeSurfer's average subjects (`fsaverage...`) are no subjects. What is read of one:
+A subject is a folder at any depth below `root`, or `root` itself. It holds the image `norm`, or else `brain`, and the
+labels `aseg`, as `.mgz`, `.mgh`, `.nii.gz` or `.nii`. Its name is that of the folder, or of the folder above if the
+folder is `mri`. FreeSurfer's average subjects (`fsaverage...`) do not count. The slices of a subject:
 
-- axial slices from foot to head, by the file's orientation; anterior is up and the subject's LEFT IS ON THE LEFT, as in
-  the synthetic brains of `population`;
-- values below 0 become 0, and all are divided by the largest of the volume;
-- labels are FreeSurfer's codes in the groups of `GROUPS`; every other code is background;
-- a slice is dropped as "background alone" if, in the file's own pixels, no value is above 0 or no label is a tissue: the
-  image of some reaches a little beyond the tissues;
-- `image_files.on_grid`: a conformed volume (256 x 256 x 256 voxels of 1 mm) stays as it is at `size` 256; labels go to the
-  nearest pixel;
-- at most `slices` of them, evenly_spaced evenly.
+- They are axial, from foot to head, by the file's orientation. Anterior is up and the subject's LEFT IS ON THE LEFT, as in
+  the synthetic brains of `population`.
+- Values below 0 become 0, and all are divided by the largest of the volume.
+- Labels are FreeSurfer's codes in the groups of `GROUPS`; every other code is background.
+- A slice is dropped as "background alone" if, in the file's own pixels, no value is above 0 or no label is a tissue: some
+  images reach a little beyond the tissues.
+- `image_files.to_grid` resamples them. A conformed volume (256 x 256 x 256 voxels of 1 mm) stays as it is at `size` 256.
+  A label goes to the nearest pixel.
+- At most `slices` of them are used, evenly spaced.
 """
 
 import os
@@ -27,10 +27,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import evenly_spaced
-from hyperrecon_jax.data.sources import grid
-from hyperrecon_jax.data.sources.image_files import check_folder, on_grid, stack
-from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources.image_files import check_folder, read_stack, to_grid
 from hyperrecon_jax.data.volumes.stack import Stack, magnitude
 from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runtime.errors import InputError
@@ -57,9 +57,9 @@ A. Di Martino et al., The autism brain imaging data exchange: towards a large-sc
 architecture in autism, Molecular Psychiatry 19, 2014, 659-667.
 """
 
-IMAGES = ("norm", "brain")  # what to take as the image, in this order
+IMAGES = ("norm", "brain")  # names of the image; the first that exists is used
 CODES = "aseg"
-EXTENSIONS = (".mgz", ".mgh", ".nii.gz", ".nii")  # which to take, in this order
+EXTENSIONS = (".mgz", ".mgh", ".nii.gz", ".nii")  # the first that exists is used
 GROUPS: dict[str, tuple[int, ...]] = {  # tissue -> codes of aseg; hemispheres in pairs
     # thalamus, caudate, putamen, pallidum, hippocampus, amygdala, accumbens, ventral diencephalon; cerebellar cortex
     "gray matter": (8, 47, 10, 49, 11, 50, 12, 51, 13, 52, 17, 53, 18, 54, 26, 58, 28, 60),
@@ -77,103 +77,111 @@ for _name, _codes in GROUPS.items():
 def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     """The files of each subject, image first; subjects in alphabetical order.
 
-    Symbolic links are followed, and a folder that several lead to counts once.
+    Symbolic links are followed. A folder that several links lead to counts once.
 
     Raises:
-        InputError: if `root` is no folder, holds no subject, or holds one of the same name twice.
+        InputError: if `root` is no folder, holds no subject, or holds two subjects of the same name.
     """
     check_folder(root)
-    found: dict[str, list[Path]] = {}
-    seen = set()
-    for folder, below, names in os.walk(os.path.abspath(root), followlinks=True):
-        below.sort()
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
+    subjects: dict[str, list[Path]] = {}
+    visited = set()
+    for folder_name, subfolders, names in os.walk(os.path.abspath(root), followlinks=True):
+        subfolders.sort()
+        real = os.path.realpath(folder_name)
+        if real in visited:
+            subfolders.clear()
             continue
-        seen.add(real)
-        at = Path(folder)
-        name = (at.parent if at.name == "mri" else at).name
-        listed = set(names)
-        files = [file for file in (_first(listed, *IMAGES), _first(listed, CODES)) if file]
-        if not files or name.startswith("fsaverage"):
+        visited.add(real)
+        folder = Path(folder_name)
+        subject = (folder.parent if folder.name == "mri" else folder).name
+        name_set = set(names)
+        files = [file for file in (_first_file(name_set, *IMAGES), _first_file(name_set, CODES)) if file]
+        if not files or subject.startswith("fsaverage"):
             continue
-        if name in found:
+        if subject in subjects:
             raise InputError(
-                f"{root} must hold each subject once, but {name} is in {found[name][0].parent} and in {at}; were both read,"
-                " a subject could be trained on and tested."
+                f"{root} must hold each subject once, but {subject} is in {subjects[subject][0].parent} and in {folder};"
+                " were both read, a subject could be trained on and tested."
             )
-        found[name] = [at / file for file in files]
-    if not found:
+        subjects[subject] = [folder / file for file in files]
+    if not subjects:
         raise InputError(f"{root} must hold subjects as SUBJECT/mri/norm.mgz and SUBJECT/mri/aseg.mgz, but there is none.")
-    return dict(sorted(found.items()))
+    return dict(sorted(subjects.items()))
 
 
 def read(files: list[Path], settings: Settings) -> Slices:
-    """The slices of one subject, as the head of this module tells.
+    """The slices of a subject; the docstring of this module says how they are made.
 
     Raises:
-        InputError: if the image or the labels are missing, cannot be read or are no such thing, if they do not lie over
-            each other, if no slice has content, or if `settings.coils` asks for k-space.
+        InputError: if the image or the labels are missing, cannot be read or are of another kind, if they do not have the
+            same positions, if no slice has content, or if `settings.coils` asks for k-space.
     """
     if settings.coils:
         raise InputError(f"ABIDE must be read with 0 coils, as it has no k-space, got {settings.coils}.")
-    of = {path.name.split(".")[0]: path for path in files}
-    where = next((of[name] for name in IMAGES if name in of), None)
-    codes_where = of.get(CODES)
-    if where is None:
-        raise InputError(f"{files[0].parent} must hold the image norm.mgz or brain.mgz, but it is missing.")
-    if codes_where is None:
-        raise InputError(f"{where.parent} must hold the labels aseg.mgz beside {where.name}, but the labels are missing.")
-
-    image, codes = _volume(where), _volume(codes_where)
-    if image.raw.shape != codes.raw.shape or _apart(image, codes):
+    image_path, codes_path = _image_and_codes(files)
+    image, codes = _read_volume(image_path), _read_volume(codes_path)
+    if image.raw.shape != codes.raw.shape or not _same_positions(image, codes):
         raise InputError(
-            f"{codes_where} must have the voxels of {where.name}, but it has {codes.raw.shape} and {where.name}"
+            f"{codes_path} must have the voxels of {image_path.name}, but it has {codes.raw.shape} and {image_path.name}"
             f" {image.raw.shape}{', elsewhere' if image.raw.shape == codes.raw.shape else ''}."
         )
     n = len(image.raw)
-    labels = np.stack([_tissues(codes_where, codes, k) for k in range(n)])
-    peaks = np.array([magnitude(str(where), image, k).max() for k in range(n)])
-    kept = np.flatnonzero((peaks > 0) & labels.any(axis=(1, 2)))
-    if not kept.size:
+    labels = np.stack([_read_labels(codes_path, codes, k) for k in range(n)])
+    peaks = np.array([magnitude(str(image_path), image, k).max() for k in range(n)])
+    nonempty = np.flatnonzero((peaks > 0) & labels.any(axis=(1, 2)))
+    if not nonempty.size:
         raise InputError(
-            f"{codes_where} must hold codes of FreeSurfer's aseg, such as 2, 3, 41 and 42, where {where.name} is above 0,"
-            " but no slice has any."
+            f"{codes_path} must hold codes of FreeSurfer's aseg, such as 2, 3, 41 and 42, where {image_path.name} is above"
+            " 0, but no slice has any."
         )
-    chosen = kept[evenly_spaced(kept.size, settings.slices)]
-    values = np.stack([np.clip(magnitude(str(where), image, k) / peaks.max(), 0, 1) for k in chosen])
+    selected = nonempty[evenly_spaced(nonempty.size, settings.slices)]
+    values = np.stack([np.clip(magnitude(str(image_path), image, k) / peaks.max(), 0, 1) for k in selected])
     return Slices(
-        image=np.clip(on_grid(values.astype(np.float32), image.affine, settings.size), 0, 1),
-        label=on_grid(labels[chosen], image.affine, settings.size, grid.resample_labels),
+        image=np.clip(to_grid(values.astype(np.float32), image.affine, settings.size), 0, 1),
+        label=to_grid(labels[selected], image.affine, settings.size, grid.resample_labels),
         coils=None,
-        dropped={EMPTY: n - kept.size},
+        dropped={EMPTY: n - nonempty.size},
     )
 
 
-def _first(listed: set[str], *stems: str) -> str | None:
-    return next((stem + extension for stem in stems for extension in EXTENSIONS if stem + extension in listed), None)
+def _image_and_codes(files: list[Path]) -> tuple[Path, Path]:
+    """The file of the image and the file of the labels; raises `InputError` if one is missing."""
+    by_name = {path.name.split(".")[0]: path for path in files}
+    image_path = next((by_name[name] for name in IMAGES if name in by_name), None)
+    if image_path is None:
+        raise InputError(f"{files[0].parent} must hold the image norm.mgz or brain.mgz, but it is missing.")
+    if CODES not in by_name:
+        raise InputError(
+            f"{image_path.parent} must hold the labels aseg.mgz beside {image_path.name}, but the labels are missing."
+        )
+    return image_path, by_name[CODES]
 
 
-def _volume(path: Path) -> Stack:
-    found = stack(path)
-    if found.affine is None:
+def _first_file(names: set[str], *stems: str) -> str | None:
+    """The first file name that exists; None if there is none."""
+    return next((stem + extension for stem in stems for extension in EXTENSIONS if stem + extension in names), None)
+
+
+def _read_volume(path: Path) -> Stack:
+    stack = read_stack(path)
+    if stack.affine is None:
         raise InputError(f"{path} must be a volume in the MGH or NIfTI format, but it is none.")
     # readers give slices as radiologists look at them, with the right on the left
     flip = np.diag([1.0, -1.0, 1.0, 1.0])
-    flip[1, 3] = found.raw.shape[2] - 1
-    return found._replace(raw=found.raw[:, :, ::-1], affine=found.affine @ flip)
+    flip[1, 3] = stack.raw.shape[2] - 1
+    return stack._replace(raw=stack.raw[:, :, ::-1], affine=stack.affine @ flip)
 
 
-def _apart(one: Stack, other: Stack) -> bool:
-    """By more than a micrometre."""
-    assert one.affine is not None
-    assert other.affine is not None
-    return not np.allclose(one.affine, other.affine, rtol=0, atol=1e-3)
+def _same_positions(image: Stack, codes: Stack) -> bool:
+    """Whether the voxels of both lie at the same positions, to a micrometre."""
+    assert image.affine is not None
+    assert codes.affine is not None
+    return np.allclose(image.affine, codes.affine, rtol=0, atol=1e-3)
 
 
-def _tissues(where: Path, stack: Stack, index: int) -> np.ndarray:
-    codes = magnitude(str(where), stack, index)
+def _read_labels(path: Path, stack: Stack, index: int) -> np.ndarray:
+    """The labels of a slice, `(h, w)` uint8."""
+    codes = magnitude(str(path), stack, index)
     if (codes != np.rint(codes)).any():
-        raise InputError(f"{where} must hold whole numbers, codes of tissues, but slice {index} has others.")
+        raise InputError(f"{path} must hold whole numbers, codes of tissues, but slice {index} has others.")
     return TISSUE[np.where((codes >= 0) & (codes < TISSUE.size), codes, 0).astype(np.intp)]

@@ -1,4 +1,4 @@
-"""What fastMRI's files hold: magnitude images, or k-space slice by slice."""
+"""Open a fastMRI file (HDF5) and read its magnitude images, or its k-space slice by slice."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.sources import grid
-from hyperrecon_jax.data.volumes import fastmri as stored
+from hyperrecon_jax.data import grid
+from hyperrecon_jax.data.volumes import hdf5
 from hyperrecon_jax.data.volumes.stack import brief, check_finite, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """Whatever HDF5 stumbles over in a damaged file is the file's fault; there is no list of what it raises."""
+def open_file(path: Path) -> Iterator[Any]:
+    """The open HDF5 file. Any error inside becomes an `InputError`, because damaged files raise many kinds of errors."""
     import h5py
 
     try:
@@ -27,54 +27,59 @@ def opened(path: Path) -> Iterator[Any]:
         raise InputError(f"{path} must be a whole HDF5 file, but it cannot be read: {brief(error)}") from error
 
 
-def text(attribute: Any) -> str:
+def text_attribute(attribute: Any) -> str:
+    """An attribute of a file as text; "" if it is missing."""
     return attribute.decode(errors="replace") if isinstance(attribute, bytes) else str(attribute or "")
 
 
-def magnitudes(path: Path) -> np.ndarray:
+def read_images(path: Path) -> np.ndarray:
     """The central 320 x 320 pixels of the file's images, `(n, 320, 320)` float32 in [0, 1]."""
-    with opened(path) as file:
+    with open_file(path) as file:
         key = next((key for key in ("reconstruction_esc", "reconstruction_rss") if key in file), None)
-        images = _reconstruction(path, file, key) if key else _root_sum_of_squares(path, file)
+        images = _read_reconstruction(path, file, key) if key else _root_sum_of_squares(path, file)
     return images / peak(path, images)
 
 
-def _reconstruction(path: Path, file: Any, key: str) -> np.ndarray:
-    found = stored.dataset(str(path), file, key)
-    if found.ndim != 3 or found.dtype.kind == "c":
+def _read_reconstruction(path: Path, file: Any, key: str) -> np.ndarray:
+    stored = hdf5.dataset(str(path), file, key)
+    if stored.ndim != 3 or stored.dtype.kind == "c":
         raise InputError(
-            f"{path} must have real `{key}` of shape (slices, h, w), got {found.dtype} of shape {found.shape}."
+            f"{path} must have real `{key}` of shape (slices, h, w), got {stored.dtype} of shape {stored.shape}."
         )
-    check_size(str(path), *found.shape)
+    check_size(str(path), *stored.shape)
     with np.errstate(over="ignore"):  # `check_finite` names what is not finite
-        images = found[()].astype(np.float32)
+        images = stored[()].astype(np.float32)
     for k, image in enumerate(images):
         check_finite(str(path), k, image)
     if images.min() < 0:
         raise InputError(f"{path} must have magnitudes as `{key}`, but they start at {images.min():g}.")
-    return grid.centre(images, stored.CROP, stored.CROP)
+    return grid.centre(images, hdf5.CROP, hdf5.CROP)
 
 
 def _root_sum_of_squares(path: Path, file: Any) -> np.ndarray:
-    """The images of all coils as one, where the file has k-space alone."""
-    n = kspace_shape(path, file)[0]
-    images = np.empty((n, stored.CROP, stored.CROP), np.float32)
+    """The images of all coils combined, for a file that has only k-space."""
+    n = check_kspace(path, file)[0]
+    images = np.empty((n, hdf5.CROP, hdf5.CROP), np.float32)
     for k in range(n):
-        kspace = kspace_slice(path, file, k).astype(np.complex128)  # the squares of a scanner's numbers may be tiny
-        each = np.fft.ifft2(np.fft.ifftshift(kspace, axes=(1, 2)), norm="ortho")
-        image = np.fft.fftshift(np.linalg.norm(each, axis=0))
-        images[k] = grid.centre(image[None], stored.CROP, stored.CROP)[0]
+        kspace = read_kspace_slice(path, file, k).astype(np.complex128)  # the squares of a scanner's numbers may be tiny
+        coil_images = np.fft.ifft2(np.fft.ifftshift(kspace, axes=(1, 2)), norm="ortho")
+        image = np.fft.fftshift(np.linalg.norm(coil_images, axis=0))
+        images[k] = grid.centre(image[None], hdf5.CROP, hdf5.CROP)[0]
     return images
 
 
-def content(path: Path) -> np.ndarray:
-    """Which slices of k-space are not all zero, `(n,)`; looks at every value of the file."""
-    with opened(path) as file:
-        return np.array([kspace_slice(path, file, k).any() for k in range(kspace_shape(path, file)[0])])
+def has_content(path: Path) -> np.ndarray:
+    """Whether each slice of k-space has a value that is not zero, `(n,)` bool. Reads every value of the file."""
+    with open_file(path) as file:
+        return np.array([read_kspace_slice(path, file, k).any() for k in range(check_kspace(path, file)[0])])
 
 
-def kspace_shape(path: Path, file: Any) -> tuple[int, int, int, int]:
-    """Slices, coils, rows and columns of the k-space, which is there and fully sampled."""
+def check_kspace(path: Path, file: Any) -> tuple[int, int, int, int]:
+    """The numbers of slices, coils, rows and columns of the k-space.
+
+    Raises:
+        InputError: if the file has no k-space, or its k-space is under-sampled.
+    """
     if "mask" in file:
         raise InputError(
             f"{path} must be fully sampled, but it has a `mask`: it is of a test or challenge set, under-sampled and"
@@ -82,11 +87,11 @@ def kspace_shape(path: Path, file: Any) -> tuple[int, int, int, int]:
         )
     if "kspace" not in file:
         raise InputError(f"{path} must have `kspace`, got a file with {', '.join(sorted(file)[:8]) or 'nothing'}.")
-    return stored.kspace(str(path), file)[1]
+    return hdf5.kspace(str(path), file)[1]
 
 
-def kspace_slice(path: Path, file: Any, k: int) -> np.ndarray:
-    """One slice, `(c, h, w)` complex64, zero frequency and image centred."""
+def read_kspace_slice(path: Path, file: Any, k: int) -> np.ndarray:
+    """The k-space of slice k, `(c, h, w)` complex64; zero frequency and image are centred."""
     with np.errstate(over="ignore"):  # `check_finite` names what is not finite
         kspace = file["kspace"][k].astype(np.complex64)
     check_finite(str(path), k, kspace)
@@ -94,7 +99,7 @@ def kspace_slice(path: Path, file: Any, k: int) -> np.ndarray:
 
 
 def peak(path: Path, images: np.ndarray) -> np.float32:
-    """The largest value; 1 where all are zero."""
+    """The largest value; 1 if all values are zero."""
     largest = images.max()
     if 0 < largest < np.finfo(np.float32).tiny or not np.isfinite(largest):
         raise InputError(f"{path} must hold numbers that float32 can hold, but the largest of its images is {largest:g}.")

@@ -1,4 +1,4 @@
-"""A folder of people's own images: `data.source = "folder"`. One subject is a file directly in it, or a sub-folder.
+"""A folder of people's own images: `data.source = "folder"`. A subject is a file directly in it, or a sub-folder.
 
     root/
       anna.nii.gz               one subject
@@ -6,20 +6,21 @@
       carl/IM0001, IM0002, ...  one subject, a DICOM series
       dora/slice1.png, ...      one subject, a series of pictures
 
-Keep all that shows one person in one sub-folder: splits are by subject, and only so does no person end up in two. What is
-read of a sub-folder is every image file in it, at any depth:
+Put all images of a person into one sub-folder: splits are by subject, and only so is no person in two splits. Of a
+sub-folder every image file is read, at any depth:
 
-- NIfTI, MGH, `.npy`, `.npz`, HDF5 as of fastMRI, DICOM, PNG, JPEG and TIFF, as `volumes.read` tells of each. So volumes
-  become axial slices, anterior up and the right on the LEFT, and all others stay as they are stored.
-- A file is one of these by its first bytes or its extension (DICOM without a preamble needs `.dcm`), and must be readable.
-  Other formats of images (`FOREIGN`) are refused; hidden files, DICOMDIR and everything else are passed over.
-- Series, and the files of each, are as `series` says, names in natural order (2 before 10).
+- NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. Volumes
+  become axial slices, anterior up and the right on the LEFT. All others stay as they are stored.
+- The format is recognised by the first bytes or the extension (DICOM without a preamble needs `.dcm`). A file of one of
+  these formats must be readable. Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other
+  files are ignored.
+- `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
 - Every series has ONE scale. Of its values in the file's units (slope and intercept applied, complex ones as magnitudes,
-  colours as luminance) the largest becomes 1, and the smallest or 0, whichever is lower, becomes 0; then MONOCHROME1 is
+  colours as luminance) the largest becomes 1, and the smallest or 0, whichever is lower, becomes 0. Then MONOCHROME1 is
   inverted.
-- A slice of one value alone is dropped as "background alone".
-- `image_files.on_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
-- At most `slices` of the subject, evenly_spaced evenly over all its series.
+- A slice of a single value is dropped as "background alone".
+- `image_files.to_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
+- At most `slices` of the subject are used, evenly spaced over all its series.
 """
 
 import os
@@ -30,8 +31,8 @@ import numpy as np
 
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
-from hyperrecon_jax.data.sources.image_files import check_folder, content, natural, on_grid
-from hyperrecon_jax.data.sources.subject import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources.image_files import check_folder, natural_order, read_bytes, to_grid
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import magnitude
 from hyperrecon_jax.runtime.errors import InputError
@@ -40,33 +41,33 @@ FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".g
 
 
 def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
-    """The files of each subject: named as the sub-folder, or as the file without its extension, in natural order.
+    """The files of each subject. Its name is that of the sub-folder, or of the file without its extension; natural order.
 
-    Sub-folders without images are no subjects. Symbolic links are followed. No more is read than the first bytes of files
-    whose name does not tell, and the header of DICOM files directly in `root`.
+    A sub-folder without images is no subject. Symbolic links are followed. Only the first bytes are read of files whose
+    name does not tell the format, and the header of DICOM files directly in `root`.
 
     Raises:
-        InputError: if `root` is no folder or holds no images, if two subjects have one name or are links to
-            the same, or if two DICOM files directly in it are of one study, thus of one person.
+        InputError: if `root` is no folder or holds no images, if two subjects have the same name or are links to the same
+            place, or if two DICOM files directly in it are of the same study, thus of the same person.
     """
     check_folder(root)
-    found: dict[str, list[Path]] = {}
+    subjects: dict[str, list[Path]] = {}
     places: dict[Path, Path] = {}
     studies: dict[str, Path] = {}
-    for path in sorted(root.iterdir(), key=lambda path: natural(path.relative_to(root))):
+    for path in sorted(root.iterdir(), key=lambda path: natural_order(path.relative_to(root))):
         if path.is_dir():
-            name, files = path.name, [] if path.name.startswith(".") else sorted(_below(path), key=natural)
+            name, files = path.name, [] if path.name.startswith(".") else sorted(_image_files(path), key=natural_order)
         else:
             name, files = _stem(path.name), [path] if _is_image(path) else []
         if not files:
             continue
-        if name in found:
-            raise InputError(f"{root} must hold each subject once, but {name} is in {found[name][0]} and in {files[0]}.")
-        found[name] = files
-        same = places.setdefault(path.resolve(), path)
-        if same is not path:
-            raise InputError(f"{root} must hold each subject once, but {same.name} and {path.name} lead to the same.")
-        study = "" if path.is_dir() else series.study(path)
+        if name in subjects:
+            raise InputError(f"{root} must hold each subject once, but {name} is in {subjects[name][0]} and in {files[0]}.")
+        subjects[name] = files
+        same_place = places.setdefault(path.resolve(), path)
+        if same_place is not path:
+            raise InputError(f"{root} must hold each subject once, but {same_place.name} and {path.name} lead to the same.")
+        study = "" if path.is_dir() else series.study_id(path)
         if study in studies:
             raise InputError(
                 f"{root} must hold a sub-folder for each person, but {studies[study].name} and {path.name} are of one DICOM"
@@ -74,13 +75,13 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
             )
         if study:
             studies[study] = path
-    if not found:
+    if not subjects:
         raise InputError(f"{root} must hold images, or sub-folders of images, but there is none that can be read.")
-    return found
+    return subjects
 
 
 def read(files: list[Path], settings: Settings) -> Slices:
-    """The slices of one subject, as the head of this module tells.
+    """The slices of a subject; the docstring of this module says how they are made.
 
     Raises:
         InputError: if a file cannot be read or holds NaN or infinity, if no slice has content, or if `settings.coils` asks
@@ -94,58 +95,65 @@ def read(files: list[Path], settings: Settings) -> Slices:
     total = 0
     for members in series.read(files):
         extremes = [_extremes(file) for file in members]
-        low, high = min(0.0, min(of.min() for of in extremes)), max(of.max() for of in extremes)
+        low = min(0.0, min(values.min() for values in extremes))
+        high = max(values.max() for values in extremes)
         if high / 2 - low / 2 > np.finfo(np.float64).max / 2:
-            raise InputError(f"{members[0].where} must be of a series of finite range, got {low:g} to {high:g}.")
-        for file, of in zip(members, extremes, strict=True):
-            total += len(of)
-            slices += [(file, int(k), low, high) for k in np.flatnonzero(of[:, 0] < of[:, 1])]
+            raise InputError(f"{members[0].path} must be of a series of finite range, got {low:g} to {high:g}.")
+        for file, values in zip(members, extremes, strict=True):
+            total += len(values)
+            slices += [(file, int(k), low, high) for k in np.flatnonzero(values[:, 0] < values[:, 1])]
     if not slices:
         raise InputError(
             f"{files[0]}{' and what is beside it' if len(files) > 1 else ''} must hold images, but of {total} slices each"
             " has one value alone."
         )
-
     images = []
     for k in evenly_spaced(len(slices), settings.slices):
         file, index, low, high = slices[k]
-        image = (magnitude(file.where, file.stack, index) - low) / (high - low)
-        image = (1 - image if file.stack.inverted else image).astype(np.float32)
-        images.append(on_grid(image[None], file.stack.affine, settings.size))
+        images.append(_read_image(file, index, low, high, settings.size))
     return Slices(image=np.clip(np.concatenate(images), 0, 1), label=None, coils=None, dropped={EMPTY: total - len(slices)})
 
 
-def _below(root: Path) -> Iterator[Path]:
-    seen = set()  # a link may lead back up
-    for folder, below, names in os.walk(root, followlinks=True):
+def _read_image(file: series.File, index: int, low: float, high: float, size: int) -> np.ndarray:
+    """A slice of a file, scaled from [low, high] to [0, 1], on the grid: `(1, size, size)`."""
+    image = (magnitude(file.path, file.stack, index) - low) / (high - low)
+    image = (1 - image if file.stack.inverted else image).astype(np.float32)
+    return to_grid(image[None], file.stack.affine, size)
+
+
+def _image_files(root: Path) -> Iterator[Path]:
+    """The image files below a folder, at any depth."""
+    visited = set()  # a link may lead back up
+    for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        below[:] = [] if real in seen else sorted(name for name in below if not name.startswith("."))
-        if real not in seen:
+        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
+        if real not in visited:
             yield from (path for path in (Path(folder, name) for name in names) if _is_image(path))
-        seen.add(real)
+        visited.add(real)
 
 
 def _is_image(path: Path) -> bool:
-    """Whether it claims to be one."""
+    """Whether the name or the first bytes of a file are those of an image."""
     name = path.name.lower()
     if name.startswith(".") or name == "dicomdir":
         return False
     if name.endswith(FOREIGN) or _stem(name) != name:
         return True
     try:
-        formats.format_of(name, content(path, 2**16))
+        formats.format_of(name, read_bytes(path, 2**16))
     except InputError:
         return False
     return True
 
 
 def _stem(name: str) -> str:
-    """Without the extension of an image."""
-    endings = [ending for of in formats.EXTENSIONS.values() for ending in of if name.lower().endswith(ending)]
+    """The name without the extension of an image."""
+    extensions = [extension for group in formats.EXTENSIONS.values() for extension in group]
+    endings = [extension for extension in extensions if name.lower().endswith(extension)]
     return name.removesuffix(name[-len(max(endings, key=len)) :]) if endings else name
 
 
 def _extremes(file: series.File) -> np.ndarray:
     """The lowest and the highest value of each slice: `(n, 2)`."""
-    values = (magnitude(file.where, file.stack, k) for k in range(len(file.stack.raw)))
-    return np.array([(one.min(), one.max()) for one in values])
+    values = (magnitude(file.path, file.stack, k) for k in range(len(file.stack.raw)))
+    return np.array([(pixels.min(), pixels.max()) for pixels in values])

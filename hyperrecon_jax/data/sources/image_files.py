@@ -1,4 +1,4 @@
-"""Image files on disk, and their pixels on the grid of the training images: what `abide` and `folder` share."""
+"""Read image files from disk and put their pixels on the grid of the training images, for `abide` and `folder`."""
 
 import re
 from collections.abc import Callable
@@ -7,53 +7,55 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.sources import grid
+from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
-UNEQUAL = 0.01  # pixels whose sides differ by no more than this part count as squares
+UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
 
 
-def content(path: Path, most: int = -1) -> bytes:
-    """A file, or the first `most` bytes of it."""
+def read_bytes(path: Path, limit: int = -1) -> bytes:
+    """The content of a file, or its first `limit` bytes; raises `InputError` if it cannot be read."""
     try:
         with path.open("rb") as file:
-            return file.read(most)
+            return file.read(limit)
     except OSError as error:
         raise InputError(f"{path} must be a file that can be read: {brief(error)}") from error
 
 
-def stack(path: Path) -> Stack:
-    """The slices of an image file, as `volumes.read` tells of each format."""
-    return formats.decode(str(path), content(path), "image")
+def read_stack(path: Path) -> Stack:
+    """The slices of an image file; `volumes.read` describes each format."""
+    return formats.decode(str(path), read_bytes(path), "image")
 
 
 def check_folder(root: Path) -> None:
+    """Raises `InputError` if `root` is no folder."""
     if not root.is_dir():
         raise InputError(f"{root} must be a folder, but {'it is a file' if root.exists() else 'there is none'}.")
 
 
-def natural(path: Path) -> Any:
-    """Sorts names as people count: slice2 before slice10."""
+def natural_order(path: Path) -> Any:
+    """A key that sorts numbers in names by their value: slice2 before slice10."""
     words = [re.split(r"(\d+)", part) for part in path.parts]
     return [[int(word) if k % 2 else word for k, word in enumerate(part)] for part in words], path.parts
 
 
-def on_grid(
+def to_grid(
     images: np.ndarray,
     affine: np.ndarray | None,
     size: int,
     resample: Callable[[np.ndarray, int, int], np.ndarray] = grid.resample,
 ) -> np.ndarray:
-    """Slices of a file as the training sees them: square pixels, zeros to a square, `size` pixels along both sides.
+    """Slices on the grid of the training images: square pixels, padded with zeros to a square, then `size x size` pixels.
 
-    Where the sides of pixels differ by more than 1 %, they are first resampled to squares as wide as the shorter side, or
-    as wide as in the end if that is wider. Slices that are `size x size` squares of square pixels stay as they are.
+    Pixels whose sides differ by more than 1 % are first resampled to squares. These are as wide as the shorter side, or
+    as the pixels of the result if those are wider. Slices of `size x size` square pixels stay as they are.
 
     Args:
         images: `(n, h, w)`.
-        affine: of the file, whose first columns are the steps from row to row and from column to column; None: squares.
+        affine: of the file. Its first two columns are the steps from row to row and from column to column. None: the
+            pixels are square.
         size: of the result, `(n, size, size)`.
         resample: `grid.resample`, or `grid.resample_labels`.
     """

@@ -1,12 +1,20 @@
-"""One image file that somebody has, read as a stack of slices for a network, and what came of it written back.
+"""Read an image file as a stack of slices for a network, and write results back, for the explorer.
 
     volume = read("brain.nii.gz", content)
     ... a network makes `image` of `volume.slices[12]` ...
     content = nifti(volume, 12, image, {"lambda": 0.3})     # lies over brain.nii.gz, in its units
 
-Files come as bytes, and from anyone: sizes are checked before pixels are decoded, nothing is unpickled, and a file that
-is not what it should be raises `InputError`. The libraries of the formats are imported where they are used: they take
-longer to load than all the rest here.
+Files come as bytes and cannot be trusted: sizes are checked before pixels are decoded, nothing is unpickled, and a wrong
+or damaged file raises `InputError`. The libraries of the formats are imported where they are used, because they are slow
+to load.
+
+    formats      which format a file has; PNG, JPEG, TIFF, NIfTI and MGH
+    arrays       .npy and .npz
+    dicom        DICOM
+    hdf5         fastMRI
+    stack        the type that a reader of a format returns, and the checks that all readers share
+    reading      from a stack to a `Volume`
+    writing      a result as PNG, .npz or NIfTI
 """
 
 from hyperrecon_jax.data.volumes.reading import Volume, crop, read

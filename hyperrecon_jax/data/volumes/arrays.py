@@ -1,4 +1,4 @@
-"""NumPy's .npy and .npz."""
+"""Read `.npy` and `.npz` files."""
 
 import io
 import math
@@ -12,20 +12,20 @@ from hyperrecon_jax.runtime.errors import InputError
 
 
 def read(where: str, content: bytes, *, coils: bool = False) -> Stack:
-    """The array of a file, or that of an archive; with `coils` it may be k-space `(n, c, h, w)`."""
+    """The array of a file, or of an archive. With `coils` it may be k-space `(n, c, h, w)`. `where` is the file's name."""
     if not content.startswith(b"PK"):
-        return _array(where, io.BytesIO(content), coils)
+        return _read_array(where, io.BytesIO(content), coils)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
         if len(names) != 1 and "image.npy" not in names:
-            listed = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
-            raise InputError(f"{where} must hold one array, or one of the name `image`, got {listed}.")
+            array_names = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
+            raise InputError(f"{where} must hold one array, or one of the name `image`, got {array_names}.")
         with archive.open(names[0] if len(names) == 1 else "image.npy") as stream:
-            return _array(where, stream, coils)
+            return _read_array(where, stream, coils)
 
 
-def _array(where: str, stream: Any, coils: bool) -> Stack:
-    """An array of a `.npy` file, of which no more is read than its header says, once that is known to be sensible."""
+def _read_array(where: str, stream: Any, coils: bool) -> Stack:
+    """The array of a `.npy` file. Checks its header first, then reads only as many bytes as the header says."""
     start = io.BytesIO(stream.read(2**16))  # a header may claim any length, but numpy takes none that is longer
     version = np.lib.format.read_magic(start)
     if version not in ((1, 0), (2, 0)):  # 3.0 is for fields with names
@@ -48,7 +48,7 @@ def _array(where: str, stream: Any, coils: bool) -> Stack:
 
 
 def _layout(where: str, shape: tuple[int, ...], coils: bool) -> tuple[int, ...]:
-    """What an array of a shape is taken for: `(n, h, w)`, or `(n, c, h, w)` where it may be of several coils."""
+    """The shape of an array as slices: `(n, h, w)`, or `(n, c, h, w)` where it may be of several coils."""
     if len(shape) == 4 and shape[3] == 1:
         return shape[:3]
     if len(shape) == 4 and shape[1] == 1:
@@ -57,5 +57,5 @@ def _layout(where: str, shape: tuple[int, ...], coils: bool) -> tuple[int, ...]:
         return (1, *shape)
     if len(shape) == 3 or (len(shape) == 4 and coils):
         return shape
-    several = " or, of coils, (n, c, h, w)" if coils else ""
-    raise InputError(f"{where} must have shape (h, w), (n, h, w), (n, h, w, 1) or (n, 1, h, w){several}, got {shape}.")
+    coils_shape = " or, of coils, (n, c, h, w)" if coils else ""
+    raise InputError(f"{where} must have shape (h, w), (n, h, w), (n, h, w, 1) or (n, 1, h, w){coils_shape}, got {shape}.")

@@ -1,4 +1,4 @@
-"""DICOM, one file of one or more frames."""
+"""Read a DICOM file of one or more frames."""
 
 import io
 import math
@@ -11,8 +11,8 @@ from hyperrecon_jax.runtime.errors import InputError
 
 
 def read(where: str, content: bytes) -> Stack:
+    """The frames of a file; `where` is its name."""
     import pydicom
-    from pydicom.pixels import pixel_array
 
     if b"1.2.840.10008.1.2.1.99" in content[:4096]:  # it would be inflated whole, to any size, before there is a header
         raise InputError(f"{where} must be a DICOM file that is not deflated as a whole; save it without compression.")
@@ -25,17 +25,41 @@ def read(where: str, content: bytes) -> Stack:
     photometric = str(data.PhotometricInterpretation)
     if photometric not in ("MONOCHROME1", "MONOCHROME2", "RGB") and not photometric.startswith("YBR"):
         raise InputError(f"{where} must be a gray or RGB image, got the photometric interpretation {photometric!r}.")
+    pixels = _decode_pixels(where, data)
+    is_colour = pixels.shape[-1] == 3 and pixels.ndim == (3 if n == 1 else 4)
+    pixels = pixels.reshape(n, h, w, 3) if is_colour else pixels.reshape(n, h, w)
+    notes = ["colours became their luminance"] if is_colour else []
+    slopes, intercepts = _frame_values(data, n, "PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept")
+    affine, space = _affine(data, n)
+    if space == 0:
+        notes.append("the file does not say where its slices lie")
+    return Stack(
+        np.stack([luminance(frame) for frame in pixels]) if is_colour else pixels,
+        notes,
+        slope=np.array([1.0 if slope is None else float(slope) for slope in slopes]),
+        intercept=np.array([0.0 if intercept is None else float(intercept) for intercept in intercepts]),
+        affine=affine,
+        space=space,
+        inverted=photometric == "MONOCHROME1",
+    )
+
+
+def _decode_pixels(where: str, data: Any) -> np.ndarray:
+    """The pixels of all frames, as pydicom gives them; raises `InputError` if their compression is not supported."""
+    import pydicom
+    from pydicom.pixels import pixel_array
+
     syntax = getattr(data, "file_meta", {}).get("TransferSyntaxUID")
     if syntax is None:  # a file without a preamble, which is uncompressed
         data.file_meta = pydicom.dataset.FileMetaDataset()
-        implicit, little = data.original_encoding
+        is_implicit, is_little_endian = data.original_encoding
         data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        if not (implicit and little):
+        if not (is_implicit and is_little_endian):
             data.file_meta.TransferSyntaxUID = (
-                pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+                pydicom.uid.ExplicitVRLittleEndian if is_little_endian else pydicom.uid.ExplicitVRBigEndian
             )
     try:
-        pixels = pixel_array(data)
+        return pixel_array(data)
     except Exception as error:
         if syntax is not None and syntax.is_compressed:
             raise InputError(
@@ -43,60 +67,44 @@ def read(where: str, content: bytes) -> Stack:
                 f" save it without compression ({brief(error)})"
             ) from error
         raise
-    coloured = pixels.shape[-1] == 3 and pixels.ndim == (3 if n == 1 else 4)
-    pixels = pixels.reshape(n, h, w, 3) if coloured else pixels.reshape(n, h, w)
-    notes = ["colours became their luminance"] if coloured else []
-    slope, intercept = _per_frame(data, n, "PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept")
-    affine, space = _affine(data, n)
-    if space == 0:
-        notes.append("the file does not say where its slices lie")
-    return Stack(
-        np.stack([luminance(one) for one in pixels]) if coloured else pixels,
-        notes,
-        slope=np.array([1.0 if s is None else float(s) for s in slope]),
-        intercept=np.array([0.0 if i is None else float(i) for i in intercept]),
-        affine=affine,
-        space=space,
-        inverted=photometric == "MONOCHROME1",
-    )
 
 
-def _per_frame(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any]]:
-    """Values of each frame: its own, else that of all frames, else that of the file, else None."""
-    own, shared = (list(data.get(f"{of}FunctionalGroupsSequence") or []) for of in ("PerFrame", "Shared"))
-    found: list[list[Any]] = [[] for _ in keys]
+def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any]]:
+    """For each key the values of all frames: that of the frame, else of all frames, else of the file, else None."""
+    per_frame, shared = (list(data.get(f"{scope}FunctionalGroupsSequence") or []) for scope in ("PerFrame", "Shared"))
+    columns: list[list[Any]] = [[] for _ in keys]
     for k in range(n):
-        groups = [*own[k : k + 1], *shared[:1]]
-        places = [place for group in groups for place in list(group.get(sequence) or [])[:1]] + [data]
-        for key, values in zip(keys, found, strict=True):
-            values.append(next((place.get(key) for place in places if place.get(key) is not None), None))
-    return found
+        groups = [*per_frame[k : k + 1], *shared[:1]]
+        items = [item for group in groups for item in list(group.get(sequence) or [])[:1]] + [data]
+        for key, values in zip(keys, columns, strict=True):
+            values.append(next((item.get(key) for item in items if item.get(key) is not None), None))
+    return columns
 
 
 def _affine(data: Any, n: int) -> tuple[np.ndarray | None, int]:
-    """`affine` and `space` of a `Volume`; frames must lie at equal steps in one direction."""
-    (spacings,) = _per_frame(data, n, "PixelMeasuresSequence", "PixelSpacing")
-    gaps, thicknesses = _per_frame(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
-    (directions,) = _per_frame(data, n, "PlaneOrientationSequence", "ImageOrientationPatient")
-    (places,) = _per_frame(data, n, "PlanePositionSequence", "ImagePositionPatient")
+    """`affine` and `space` of a `Volume`. Positions are only used if the frames lie at equal steps in one direction."""
+    (spacings,) = _frame_values(data, n, "PixelMeasuresSequence", "PixelSpacing")
+    gaps, thicknesses = _frame_values(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
+    (directions,) = _frame_values(data, n, "PlaneOrientationSequence", "ImageOrientationPatient")
+    (positions,) = _frame_values(data, n, "PlanePositionSequence", "ImagePositionPatient")
     if spacings[0] is None:
         return None, 0
-    spacing = np.array([float(s) for s in spacings[0]])  # between rows, between columns
+    spacing = np.array([float(value) for value in spacings[0]])  # between rows, between columns
     gap = abs(float(gaps[0] or thicknesses[0] or 0)) or 1.0
     if spacing.shape != (2,) or not (np.isfinite(spacing).all() and (spacing > 0).all() and math.isfinite(gap)):
         return None, 0
     lengths = np.diag([-spacing[0], -spacing[1], gap, 1.0])[[1, 0, 2, 3]]  # rows to the back, columns to the left
-    if any(d is None or len(d) != 6 for d in directions) or any(p is None or len(p) != 3 for p in places):
+    if any(d is None or len(d) != 6 for d in directions) or any(p is None or len(p) != 3 for p in positions):
         return lengths, 0
     direction = np.array([[float(v) for v in d] for d in directions])
-    place = np.array([[float(v) for v in p] for p in places])
+    position = np.array([[float(v) for v in p] for p in positions])
     across, down = direction[0, :3], direction[0, 3:]
-    unit = np.allclose([across @ across, down @ down, across @ down], [1, 1, 0], rtol=0, atol=1e-3)
-    step = (place[-1] - place[0]) / (n - 1) if n > 1 else np.cross(across, down) * gap
-    even = np.allclose(place, place[0] + np.arange(n)[:, None] * step, rtol=0, atol=1e-2)
-    apart = abs(step @ np.cross(across, down)) > 1e-3  # not the same slice at several times
-    if not (unit and even and apart and np.allclose(direction, direction[0], rtol=0, atol=1e-4)):
+    is_unit = np.allclose([across @ across, down @ down, across @ down], [1, 1, 0], rtol=0, atol=1e-3)
+    step = (position[-1] - position[0]) / (n - 1) if n > 1 else np.cross(across, down) * gap
+    is_even = np.allclose(position, position[0] + np.arange(n)[:, None] * step, rtol=0, atol=1e-2)
+    is_apart = abs(step @ np.cross(across, down)) > 1e-3  # not the same slice at several times
+    if not (is_unit and is_even and is_apart and np.allclose(direction, direction[0], rtol=0, atol=1e-4)):
         return lengths, 0
     affine = np.eye(4)
-    affine[:3] = np.stack([down * spacing[0], across * spacing[1], step, place[0]], axis=1)
+    affine[:3] = np.stack([down * spacing[0], across * spacing[1], step, position[0]], axis=1)
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, 1  # DICOM's mm run to the left and back

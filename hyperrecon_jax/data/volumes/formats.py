@@ -1,4 +1,4 @@
-"""Which format a file has, and the stack of slices in it."""
+"""Recognise the format of a file and read its slices."""
 
 import contextlib
 import gzip
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, dicom, fastmri
+from hyperrecon_jax.data.volumes import arrays, dicom, hdf5
 from hyperrecon_jax.data.volumes.stack import Stack, brief, check_length, check_size, luminance
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -36,7 +36,7 @@ EXTENSIONS = {
 
 
 def decode(name: str, content: bytes, kind: str) -> Stack:
-    """The slices of a file, as `reading.read` tells of each format.
+    """The slices of a file; `reading.read` describes each format.
 
     Args:
         name, content, kind: those of `read`.
@@ -49,23 +49,23 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
         raise InputError(
             f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
         )
-    with _decoding(name, _NAMES[form]):
+    with _name_damaged_file(name, _NAMES[form]):
         if form == "h5":
-            return fastmri.read(name, content, kind)
+            return hdf5.read(name, content, kind)
         if form in ("npy", "npz"):
             return arrays.read(name, content, coils=kind == "kspace")
         return _READERS[form](name, content)
 
 
 def format_of(where: str, content: bytes) -> str:
-    """Which format a file claims to have: "npy", "npz", "picture", "nifti", "mgh", "dicom" or "h5".
+    """The format of a file: "npy", "npz", "picture", "nifti", "mgh", "dicom" or "h5".
 
     Args:
-        where: its name, which counts where the first bytes do not tell, and for messages.
+        where: name of the file, for its extension where the first bytes do not show the format, and for messages.
         content: the file, or its first 64 KiB.
 
     Raises:
-        InputError: if it is empty or of no such format.
+        InputError: if the file is empty or of another format.
     """
     if not content:
         raise InputError(f"{where} must be an image file, but it is empty.")
@@ -81,7 +81,7 @@ def format_of(where: str, content: bytes) -> str:
             return form
     head = content[:540]
     if content.startswith(_GZIP):
-        with _decoding(where, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        with _name_damaged_file(where, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             head = stream.read(540)
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "nifti"
@@ -98,8 +98,8 @@ def format_of(where: str, content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _decoding(where: str, form: str) -> Iterator[None]:
-    """Whatever a decoder stumbles over in a damaged file is the file's fault; there is no list of what they raise."""
+def _name_damaged_file(where: str, form: str) -> Iterator[None]:
+    """Turn any error of a decoder into an `InputError`: damaged files raise many kinds of errors, and there is no list."""
     try:
         yield
     except (InputError, MemoryError):
@@ -108,14 +108,15 @@ def _decoding(where: str, form: str) -> Iterator[None]:
         raise InputError(f"{where} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
 
 
-def _picture(where: str, content: bytes) -> Stack:
+def _read_picture(where: str, content: bytes) -> Stack:
+    """The pages of a PNG, JPEG or TIFF file."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as file:
         n = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1  # not previews and animations
         w, h = file.size
         check_size(where, n, h, w)
-        pages, coloured = [], False
+        pages, is_colour = [], False
         for k in range(n):
             if k:
                 file.seek(k)
@@ -125,36 +126,27 @@ def _picture(where: str, content: bytes) -> Stack:
             if file.mode in ("LA", "La"):
                 page = file.getchannel(0)
             elif file.mode not in ("1", "L", "F") and not file.mode.startswith("I"):
-                page, coloured = file.convert("RGB"), True
+                page, is_colour = file.convert("RGB"), True
             pixels = np.asarray(page)
             pages.append(pixels if pixels.ndim == 2 else luminance(pixels))
     if len({page.shape for page in pages}) > 1:  # turned while it was decoded, by a tag of the file
         raise InputError(f"{where} must hold pages of one size, but some are turned.")
-    return Stack(np.stack(pages), ["colours became their luminance"] if coloured else [])
+    return Stack(np.stack(pages), ["colours became their luminance"] if is_colour else [])
 
 
-def _nibabel(where: str, content: bytes) -> Stack:
-    """NIfTI or MGH: the header by nibabel, and of the voxels the first volume alone."""
+def _read_nibabel(where: str, content: bytes) -> Stack:
+    """The axial slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
     import nibabel
     from nibabel import orientations
 
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
     head = stream.read(540)
-    header: Any
-    if head[344:347] == b"n+1":
-        header = nibabel.Nifti1Header(head[:348])
-    elif head[4:7] == b"n+2":
-        header = nibabel.Nifti2Header(head)
-    elif head.startswith(b"\0\0\0\1"):
-        header = nibabel.freesurfer.MGHImage.header_class(head)
-    else:
-        raise InputError(f"{where} must be a NIfTI or MGH file, but it does not start like one.")
+    header = _nibabel_header(where, head)
     is_mgh = not isinstance(header, nibabel.Nifti1Header)
-
-    shape, dtype, offset = tuple(map(int, header.get_data_shape())), header.get_data_dtype(), int(header.get_data_offset())
+    shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"{where} must hold a volume of three dimensions, got shape {shape}.")
-    grid = (*shape, 1)[:3]
+    volume_shape = (*shape, 1)[:3]
     if dtype.kind not in "iufc":
         raise InputError(f"{where} must hold one number a voxel, got the data type {dtype}.")
     affine = np.asarray(header.get_best_affine(), np.float64)
@@ -163,17 +155,10 @@ def _nibabel(where: str, content: bytes) -> Stack:
     turn = orientations.ornt_transform(
         orientations.io_orientation(affine), orientations.axcodes2ornt(("P", "L", "S"))
     )  # (row, column, slice) of the display
-    h, w, n = (int(grid[np.flatnonzero(turn[:, 0] == axis)[0]]) for axis in range(3))
+    h, w, n = (int(volume_shape[np.flatnonzero(turn[:, 0] == axis)[0]]) for axis in range(3))
     check_size(where, n, h, w, what="axial slices")
-
-    if not 0 <= offset <= _MAX_HEADER:
-        raise InputError(f"{where} must have voxels that start within {_MAX_HEADER} bytes, got {offset}.")
-    count = math.prod(grid)
-    end = offset + count * dtype.itemsize
-    # one byte more than needed: at the end of the stream its checksum is compared
-    stored = head + stream.read(max(end + 1 - len(head), 0))
-    check_length(where, len(stored), end)
-    raw = orientations.apply_orientation(np.frombuffer(stored, dtype, count, offset).reshape(grid, order="F"), turn)
+    voxels = _read_voxels(where, stream, head, volume_shape, dtype, int(header.get_data_offset()))
+    raw = orientations.apply_orientation(voxels, turn)
     slope, intercept = header.get_slope_inter()
 
     notes = ["axial slices along the file's {} axis".format(("first", "second", "third")[list(turn[:, 0]).index(2)])]
@@ -181,24 +166,51 @@ def _nibabel(where: str, content: bytes) -> Stack:
         space = 1 if header["goodRASFlag"] else 0
     else:
         space = int(header["sform_code"]) or int(header["qform_code"])
-        space = space if 0 <= space <= 5 else 2  # a code without a meaning; the positions are there
+        space = space if 0 <= space <= 5 else 2  # a code without a meaning; the positions exist all the same
     if not space:
         notes.append("the file does not say how it lies, so its axes were taken to run to the left, front and top")
-    if math.prod(shape) > count:
-        notes.append(f"the first of {math.prod(shape) // count} volumes")
+    if math.prod(shape) > math.prod(volume_shape):
+        notes.append(f"the first of {math.prod(shape) // math.prod(volume_shape)} volumes")
     return Stack(
         raw.transpose(2, 0, 1),
         notes,
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,
-        affine=affine @ orientations.inv_ornt_aff(turn, grid),
+        affine=affine @ orientations.inv_ornt_aff(turn, volume_shape),
         space=space,
     )
 
 
+def _nibabel_header(where: str, head: bytes) -> Any:
+    """The header of a NIfTI or MGH file, from its first 540 bytes."""
+    import nibabel
+
+    if head[344:347] == b"n+1":
+        return nibabel.Nifti1Header(head[:348])
+    if head[4:7] == b"n+2":
+        return nibabel.Nifti2Header(head)
+    if head.startswith(b"\0\0\0\1"):
+        return nibabel.freesurfer.MGHImage.header_class(head)
+    raise InputError(f"{where} must be a NIfTI or MGH file, but it does not start like one.")
+
+
+def _read_voxels(
+    where: str, stream: Any, head: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
+) -> np.ndarray:
+    """The first volume of a file, of which `head` has been read from `stream`."""
+    if not 0 <= offset <= _MAX_HEADER:
+        raise InputError(f"{where} must have voxels that start within {_MAX_HEADER} bytes, got {offset}.")
+    count = math.prod(shape)
+    end = offset + count * dtype.itemsize
+    # one byte more than needed: at the end of the stream its checksum is compared
+    content = head + stream.read(max(end + 1 - len(head), 0))
+    check_length(where, len(content), end)
+    return np.frombuffer(content, dtype, count, offset).reshape(shape, order="F")
+
+
 _READERS: dict[str, Callable[[str, bytes], Stack]] = {
-    "picture": _picture,
-    "nifti": _nibabel,
-    "mgh": _nibabel,
+    "picture": _read_picture,
+    "nifti": _read_nibabel,
+    "mgh": _read_nibabel,
     "dicom": dicom.read,
 }

@@ -1,4 +1,4 @@
-"""From a file to a `Volume`: what its values become, and how its slices lie."""
+"""From the slices of a file to a `Volume`: scaled values, sides that are multiples of 8, and positions."""
 
 import functools
 import math
@@ -6,31 +6,32 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
 from hyperrecon_jax.data.volumes.formats import decode
-from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, magnitude, wide
+from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, magnitude, to_double
 from hyperrecon_jax.runtime.errors import InputError
 
-MULTIPLE = 8  # of which the sides of `Volume.slices` are multiples: the U-Net halves images three times
+MULTIPLE = 8  # the sides of `Volume.slices` are multiples of it: the U-Net halves images three times
 
 
 class Volume(NamedTuple):
-    """Slices of one file, and what is needed to write one of them back to where it came from."""
+    """The slices of a file, and all that is needed to write a slice back with the file's units and position."""
 
     slices: np.ndarray  # (n, h, w), multiples of 8: float32 images in [0, 1], or complex64 k-space; (n, c, h, w) of coils
     kind: str  # "image" or "kspace"
     affine: np.ndarray | None  # (4, 4) float64: (row, column, slice, 1) of `slices` -> mm to the right, front and top
     scale: tuple[float, float]  # (low, high): value in the file = low + x * (high - low); low > high if it was inverted
-    note: str  # one sentence for a person on what was done to the file
-    space: int = 0  # what the mm of `affine` mean, as NIfTI codes it; 0: only lengths are known, not where and how it lies
-    size: tuple[int, int] | None = None  # of a slice without the padding of images: rows, columns; None: it has none
-    corner: tuple[int, int] = (0, 0)  # where the file's first pixel is in `slices`: row, column
+    note: str  # a sentence for the user that says how the values were changed
+    space: int = 0  # NIfTI's code for the space of `affine`; 0: only lengths are known, not position and direction
+    size: tuple[int, int] | None = None  # rows and columns of a slice without the padding of images; None: no padding
+    corner: tuple[int, int] = (0, 0)  # row and column of the file's first pixel in `slices`
 
 
 def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
-    """Read one file, whose format is told by its first bytes or else by its name.
+    """Read a file. Its first bytes show its format, or else its name does.
 
-    - `.npy`, `.npz`: one array `(h, w)`, `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; in an archive of several, that
-      named `image`.
+    - `.npy`, `.npz`: one array `(h, w)`, `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; of an archive with several
+      arrays, the array `image`.
     - PNG, JPEG, TIFF: gray, or colours as luminance; the pages of a TIFF are the slices.
     - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume, as AXIAL slices from foot to head, by
       the file's orientation: axes are swapped and flipped, nothing is interpolated, so an oblique file stays oblique.
@@ -40,21 +41,21 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     - fastMRI's HDF5 (`.h5`).
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
-    lower, becomes 0 and the largest of the whole volume 1; that is the exact largest, so one hot pixel darkens all the
-    rest. Sides are padded evenly with zeros to multiples of 8. Of a fastMRI file this is `reconstruction_esc`, else
-    `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, of which
-    the middle 320 x 320 pixels are kept where it is larger.
+    lower, becomes 0 and the largest of the whole volume 1. This is the exact largest value, so a single hot pixel makes all
+    others dark. Sides are padded evenly with zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else
+    its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, cropped
+    to the middle 320 x 320 pixels if it is larger.
 
-    K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file, where its zero frequency is CENTERED at
-    `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). Of several coils it is `(n, c, h, w)`. It
-    is returned as `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has
-    zeros, and divided by the largest value over the whole volume of the magnitude of its zero-filled image: of several
-    coils the root of the sum of their squares. Where sides are no multiples of 8, the highest frequencies are cut off, at
-    most 7: the field of view stays and pixels get a little larger.
+    K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file. In the file its zero frequency is CENTERED at
+    `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
+    result is `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has zeros. It
+    is divided by the largest value of the zero-filled images of the whole volume: their magnitude, or with several coils
+    the root of the sum of squares. Where sides are no multiples of 8, the highest frequencies are cut off, at most 7: the
+    field of view stays and pixels get a little larger.
 
     Args:
         name: of the file, for its extension and for messages.
-        content: the file, at most 2**27 pixels, of all coils together, in slices of 8 to 2048 pixels a side.
+        content: of the file: at most 2**27 pixels, of all coils together, in slices of 8 to 2048 pixels a side.
         kind: "image" or "kspace".
 
     Raises:
@@ -64,11 +65,11 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     if kind not in ("image", "kspace"):
         raise InputError(f'`kind` must be "image" or "kspace", got {kind!r}.')
     stack = decode(name, content, kind)
-    return _kspace(name, stack) if kind == "kspace" else _images(name, stack)
+    return _read_kspace(name, stack) if kind == "kspace" else _read_images(name, stack)
 
 
 def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
-    """What is left of `(*b, h, w)`, an image of the size of `volume.slices`, without the padding: the file's pixels."""
+    """Images without the padding: `(*b, h, w)` of the size of `volume.slices` -> the pixels of the file."""
     image = np.asarray(image)
     if image.shape[-2:] != volume.slices.shape[-2:]:
         raise InputError(f"`image` must have shape (*b, h, w) with h, w = {volume.slices.shape[-2:]}, got {image.shape}.")
@@ -77,29 +78,28 @@ def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
 
 
 def shift(row: float, column: float, index: float) -> np.ndarray:
+    """The affine `(4, 4)` that adds a number of rows, columns and slices."""
     matrix = np.eye(4)
     matrix[:3, 3] = row, column, index
     return matrix
 
 
-def _images(where: str, stack: Stack) -> Volume:
+def _read_images(where: str, stack: Stack) -> Volume:
     raw = stack.raw
     n, h, w = raw.shape
     check_size(where, n, h, w)
-    low, high = math.inf, -math.inf
-    for k in range(n):
-        one = magnitude(where, stack, k)
-        low, high = min(low, float(one.min())), max(high, float(one.max()))
-    low, least = min(0.0, low), low
+    extremes = [(float(values.min()), float(values.max())) for values in (magnitude(where, stack, k) for k in range(n))]
+    lowest, high = min(low for low, _ in extremes), max(high for _, high in extremes)
+    low = min(0.0, lowest)
     if high <= low or not math.isfinite(high - low):
-        raise InputError(f"{where} must hold an image, but its values go from {least:g} to {high:g}.")
+        raise InputError(f"{where} must hold an image, but its values go from {lowest:g} to {high:g}.")
 
     rows, columns = -(-h // MULTIPLE) * MULTIPLE, -(-w // MULTIPLE) * MULTIPLE
     top, left = (rows - h) // 2, (columns - w) // 2
     slices = np.zeros((n, rows, columns), np.float32)
     for k in range(n):
-        one = (magnitude(where, stack, k) - low) / (high - low)
-        slices[k, top : top + h, left : left + w] = 1 - one if stack.inverted else one
+        image = (magnitude(where, stack, k) - low) / (high - low)
+        slices[k, top : top + h, left : left + w] = 1 - image if stack.inverted else image
 
     notes = [*stack.notes]
     if np.iscomplexobj(raw):
@@ -117,47 +117,40 @@ def _images(where: str, stack: Stack) -> Volume:
         kind="image",
         affine=None if stack.affine is None else stack.affine @ shift(-top, -left, 0),
         scale=(high, low) if stack.inverted else (low, high),
-        note=_sentence([_count(n, h, w), *notes]),
+        note=_sentence([_slice_count(n, h, w), *notes]),
         space=stack.space,
         size=(h, w),
         corner=(top, left),
     )
 
 
-def _kspace(where: str, stack: Stack) -> Volume:
+def _read_kspace(where: str, stack: Stack) -> Volume:
     raw = stack.raw
     if not np.iscomplexobj(raw):
         raise InputError(f"{where} must hold complex numbers to be k-space, got {raw.dtype}.")
-    n, *several, h, w = raw.shape
+    n, *coils, h, w = raw.shape
     check_size(where, n, h, w)
-    # Cut rather than padded, so that k-space that was sampled everywhere stays so.
+    # Cut, not padded, so that fully sampled k-space stays fully sampled.
     rows, columns = h // MULTIPLE * MULTIPLE, w // MULTIPLE * MULTIPLE
-    top, left = h // 2 - rows // 2, w // 2 - columns // 2  # the zero frequency goes to the new middle
-    # Half a field of view between the image's own corner and its middle; exact, as sides are even.
-    sign = (-1.0) ** np.add.outer(np.arange(rows), np.arange(columns))
 
-    def corner(k, *coil):
-        one = wide(raw[(k, *coil)])
-        check_finite(where, k, one)
-        return sign * np.fft.ifftshift(one[top : top + rows, left : left + columns])
-
+    peak = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        peak = 0.0
         for k in range(n):
-            each = (np.abs(np.fft.ifft2(corner(k, *coil), norm="ortho")) for coil in np.ndindex(*several))
-            peak = max(peak, float(functools.reduce(np.hypot, each).max()))
+            planes = (_corner_plane(where, raw, (k, *coil), rows, columns) for coil in np.ndindex(*coils))
+            magnitudes = (np.abs(np.fft.ifft2(plane, norm="ortho")) for plane in planes)
+            peak = max(peak, float(functools.reduce(np.hypot, magnitudes).max()))
     if not (math.isfinite(peak) and peak >= np.finfo(np.float32).tiny):
         raise InputError(f"{where} must hold k-space of an image, but the largest value of the image is {peak:g}.")
-    slices = np.empty((n, *several, rows, columns), np.complex64)
-    for place in np.ndindex(n, *several):
-        slices[place] = corner(*place) / peak
+    slices = np.empty((n, *coils, rows, columns), np.complex64)
+    for index in np.ndindex(n, *coils):
+        slices[index] = _corner_plane(where, raw, index, rows, columns) / peak
 
-    of = f"k-space of {several[0]} coils " if several else "k-space "
-    squares = ", the root of the sum of squares of their coils" if several else ""
+    kind = f"k-space of {coils[0]} coils " if coils else "k-space "
+    root_sum_of_squares = ", the root of the sum of squares of their coils" if coils else ""
     notes = [
         *stack.notes,
         "zero frequency moved to the corner",
-        f"divided by {peak:g}, the maximum of the zero-filled images{squares}",
+        f"divided by {peak:g}, the maximum of the zero-filled images{root_sum_of_squares}",
     ]
     if (rows, columns) != (h, w):
         notes.append(f"the highest frequencies cut off to {rows} x {columns}, which makes pixels larger")
@@ -166,12 +159,19 @@ def _kspace(where: str, stack: Stack) -> Volume:
         kind="kspace",
         affine=None,
         scale=(0.0, peak),
-        note=_sentence([_count(n, h, w, f"of {of}"), *notes]),
+        note=_sentence([_slice_count(n, h, w, f"of {kind}"), *notes]),
     )
 
 
-def _count(n: int, h: int, w: int, of: str = "") -> str:
-    return f"{n} slice{'s' if n > 1 else ''} {of}of {h} x {w}"
+def _corner_plane(where: str, raw: np.ndarray, index: tuple[int, ...], rows: int, columns: int) -> np.ndarray:
+    """The k-space of a slice, or of a coil of it, `(rows, columns)` complex128, zero frequency in the corner."""
+    plane = to_double(raw[index])
+    check_finite(where, index[0], plane)
+    return to_corner(crop_frequencies(plane, rows, columns), flip=False)
+
+
+def _slice_count(n: int, h: int, w: int, kind: str = "") -> str:
+    return f"{n} slice{'s' if n > 1 else ''} {kind}of {h} x {w}"
 
 
 def _sentence(parts: list[str]) -> str:

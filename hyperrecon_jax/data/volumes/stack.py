@@ -1,4 +1,4 @@
-"""What a reader of a format finds in a file, and the checks that all of them make."""
+"""The type that a reader of a format returns, and the checks that all readers share."""
 
 from typing import NamedTuple
 
@@ -13,19 +13,19 @@ _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 
 
 
 class Stack(NamedTuple):
-    """What a reader of a format finds: values are `slope * raw + intercept`, the other fields as in `Volume`."""
+    """The slices of a file: values are `slope * raw + intercept`, the other fields are as in `Volume`."""
 
     raw: np.ndarray  # (n, h, w), real or complex; k-space of several coils (n, c, h, w)
     notes: list[str]
-    slope: float | np.ndarray = 1.0  # a number, or one for each slice
+    slope: float | np.ndarray = 1.0  # a number, or an array with a number for each slice
     intercept: float | np.ndarray = 0.0
     affine: np.ndarray | None = None
     space: int = 0
     inverted: bool = False
 
 
-def wide(values: np.ndarray) -> np.ndarray:
-    """In double precision."""
+def to_double(values: np.ndarray) -> np.ndarray:
+    """The values in double precision."""
     with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
         return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
 
@@ -38,7 +38,7 @@ def magnitude(where: str, stack: Stack, index: int) -> np.ndarray:
     """
     slope, intercept = (np.broadcast_to(a, len(stack.raw))[index] for a in (stack.slope, stack.intercept))
     with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
-        values = wide(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
+        values = to_double(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
         values = np.abs(values) if np.iscomplexobj(values) else values
     check_finite(where, index, values)
     return values
@@ -51,6 +51,7 @@ def luminance(pixels: np.ndarray) -> np.ndarray:
 
 
 def check_size(where: str, n: int, h: int, w: int, *, what: str = "slices") -> None:
+    """Raises `InputError` if there are too many slices, or they are too small or too large. `where` names the file."""
     if n < 1:
         raise InputError(f"{where} must hold at least one slice, got {n} of {h} x {w}.")
     if not (MIN_SIDE <= h <= MAX_SIDE and MIN_SIDE <= w <= MAX_SIDE):
@@ -60,7 +61,7 @@ def check_size(where: str, n: int, h: int, w: int, *, what: str = "slices") -> N
 
 
 def check_coils(where: str, n: int, c: int, h: int, w: int) -> None:
-    """For k-space of which all coils are read; to be asked after `check_size`."""
+    """Raises `InputError` if k-space has too many coils or samples. Call `check_size` first."""
     if not 1 <= c <= MAX_COILS:
         raise InputError(f"{where} must have k-space of 1 to {MAX_COILS} coils, got {c} of {h} x {w}.")
     if n * c * h * w > MAX_PIXELS:
@@ -71,15 +72,17 @@ def check_coils(where: str, n: int, c: int, h: int, w: int) -> None:
 
 
 def check_length(where: str, got: int, expected: int) -> None:
+    """Raises `InputError` if a file is shorter than expected."""
     if got < expected:
         raise InputError(f"{where} must be a whole file of {expected} bytes, but it ends after {got}.")
 
 
 def check_finite(where: str, index: int, values: np.ndarray) -> None:
+    """Raises `InputError` if a slice has NaN or infinity."""
     if not np.isfinite(values).all():
         raise InputError(f"{where} must hold finite numbers, but slice {index} has NaN or infinity.")
 
 
 def brief(error: Exception) -> str:
-    """The first words of another's message, as the end of one sentence."""
+    """The first 200 characters of an error's message, as the end of a sentence."""
     return (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".") + "."

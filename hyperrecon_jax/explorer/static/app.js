@@ -352,6 +352,7 @@
 
   function start(run) {
     app.run = run;
+    Readouts.load(run.metric_facts);
     const axes = run.lams.length;
     state.lam = { A: source.snap(Array(axes).fill(0.5)), B: source.snap(Array(axes).fill(1)) };
     get("run-name").textContent = run.name;

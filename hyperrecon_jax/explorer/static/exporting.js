@@ -57,7 +57,8 @@ const Exporting = (() => {
     });
     const { name } = app.volume(app.state.volume);
     const scores = document.querySelector("#readouts td[data-metric=psnr][data-of=A]");
-    const psnr = scores && scores.textContent !== "–" ? `, PSNR of A ${scores.textContent} dB` : "";
+    const { label, unit } = Readouts.describe("psnr");
+    const psnr = scores && scores.textContent !== "–" ? `, ${label} of A ${scores.textContent} ${unit}` : "";
     context.fillText(`${app.run.name}: ${name}, slice ${app.state.index}${psnr}`, line / 4, page.height - line * 0.3);
     page.toBlob((blob) => save(blob, `${name.replace(/\W+/g, "_")}_${app.state.index}_${app.state.mode}.png`));
   }

@@ -99,7 +99,7 @@ class Finding {
     const metric = "psnr" in metrics ? "psnr" : "data_consistency";
     const { label, unit } = Readouts.describe(metric);
     const figure = Readouts.format(metric, metrics[metric]);
-    caption.textContent = `λ ${Lambda.format(lam)}\n${metric === "psnr" ? `${figure} dB` : `J ${figure}`}`;
+    caption.textContent = `λ ${Lambda.format(lam)}\n${unit ? `${figure} ${unit}` : `${label} ${figure}`}`;
     button.title = `λ = ${Lambda.format(lam)}, ${label} ${figure} ${unit}; Shift and click puts it into B`;
   }
 }

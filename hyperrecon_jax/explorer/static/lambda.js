@@ -28,7 +28,7 @@ const Lambda = (() => {
       this.values = values[metric];
       const known = this.values.filter(Number.isFinite);
       [this.low, this.high] = [Math.min(...known), Math.max(...known)];
-      this.best = this.unravel(this.values.indexOf(Readouts.describe(metric).higher ? this.high : this.low));
+      this.best = this.unravel(this.values.indexOf(Readouts.describe(metric).higher_is_better ? this.high : this.low));
     }
 
     unravel(flat) {

@@ -1,24 +1,15 @@
 "use strict";
 
-// Figures of merit: their names, how they are written, and the table of them.
+// Metrics: how their values are written, and the table of them.
 const Readouts = (() => {
-  const NAMES = {
-    psnr: { label: "PSNR", unit: "dB", digits: 2, higher: true, hint: "peak signal-to-noise ratio against the truth" },
-    ssim: { label: "SSIM", unit: "", digits: 4, higher: true, hint: "structural similarity with the truth" },
-    mae: { label: "MAE", unit: "", digits: 4, higher: false, hint: "mean absolute error" },
-    hfen: { label: "HFEN", unit: "", digits: 3, higher: false, hint: "high-frequency error norm: error of the edges" },
-    data_consistency: {
-      label: "J",
-      unit: "",
-      digits: 3,
-      hint: "J = ||A x̂ − y||²: how far the reconstruction has left the measurement",
-    },
-  };
-  const LOWER = ["mse", "mae", "hfen"];
+  let facts = {}; // metric -> { label, unit, digits, higher_is_better, hint }, as the run tells them
+
+  function load(metricFacts) {
+    facts = metricFacts;
+  }
 
   function describe(metric) {
-    const known = NAMES[metric];
-    return known || { label: metric.toUpperCase(), unit: "", digits: 4, higher: !LOWER.includes(metric), hint: metric };
+    return facts[metric];
   }
 
   function format(metric, value) {
@@ -35,44 +26,44 @@ const Readouts = (() => {
     return unit ? `${label} ${unit}` : label;
   }
 
-  /** Which of A and B is better by a metric; null where they are equal, unknown, or better has no meaning. */
+  /** Which of A and B is better by a metric; null if they are equal or missing, or the metric has no direction. */
   function better(metric, metricsA, metricsB) {
-    const { higher } = describe(metric);
+    const { higher_is_better: higher } = describe(metric);
     const [a, b] = [metricsA[metric], metricsB[metric]];
-    const known = higher !== undefined && Number.isFinite(a) && Number.isFinite(b);
-    if (!known || format(metric, a) === format(metric, b)) return null;
+    const comparable = higher !== null && Number.isFinite(a) && Number.isFinite(b);
+    if (!comparable || format(metric, a) === format(metric, b)) return null;
     return a > b === higher ? "A" : "B";
   }
 
   function cell(metric, column, value, wins) {
-    const made = document.createElement("td");
-    made.dataset.metric = metric;
-    made.dataset.of = column;
-    made.textContent = format(metric, value);
-    made.classList.toggle("better", wins);
-    if (wins) made.title = "the better of A and B";
-    return made;
+    const element = document.createElement("td");
+    element.dataset.metric = metric;
+    element.dataset.of = column;
+    element.textContent = format(metric, value);
+    element.classList.toggle("better", wins);
+    if (wins) element.title = "the better of A and B";
+    return element;
   }
 
   function row(metric, columns) {
-    const made = document.createElement("tr");
+    const element = document.createElement("tr");
     const head = document.createElement("th");
-    const { higher, hint } = describe(metric);
+    const { higher_is_better: higher, hint } = describe(metric);
     head.scope = "row";
     head.title = hint;
-    head.textContent = title(metric) + (higher === undefined ? "" : higher ? " ↑" : " ↓");
+    head.textContent = title(metric) + (higher === null ? "" : higher ? " ↑" : " ↓");
     const best = columns.B ? better(metric, columns.A || {}, columns.B) : null;
     const cells = ["A", "B", "input"].map((name) =>
       cell(metric, name, (columns[name] || {})[metric], best === name),
     );
-    made.append(head, ...cells);
-    return made;
+    element.append(head, ...cells);
+    return element;
   }
 
-  /** `columns` maps A, B and input to their metrics, or to null where the column has nothing to say. */
+  /** `columns` maps A, B and input to their metrics, or to null for an empty column. */
   function table(body, metrics, columns) {
     body.replaceChildren(...[...metrics, "data_consistency"].map((metric) => row(metric, columns)));
   }
 
-  return { describe, format, table, title };
+  return { describe, format, load, table, title };
 })();

@@ -1,16 +1,16 @@
-"""How reconstructions look over lambda, as numbers and as arrays (Fig. 6): U-Nets and HyperRecon at the same lambdas.
+"""How reconstructions look over lambda, as numbers and as images (Fig. 6): U-Nets and HyperRecon at the same lambdas.
 
-Kept in `TASK-look.npz` beside the runs:
+The file `TASK-look.npz` beside the runs holds:
 
-    lams             (l,), those of the U-Nets
-    truth, input     (h, w), of one test slice
-    x_hat            (2, l, h, w), of the U-Nets and of HyperRecon
-    psnr             (2, l), of that slice in dB
-    input_psnr       in dB
+    lams             (l,), of the U-Nets
+    truth, input     (h, w), one test slice
+    x_hat            (2, l, h, w), its reconstructions by the U-Nets and by HyperRecon
+    psnr             (2, l), of these reconstructions in dB
+    input_psnr       of the input in dB
     sharpness        (2, l), root mean square of the Laplacian inside the object over the truth's, mean over test slices
     contrast         (2, l), standard deviation inside the object over the truth's, mean over test slices
-    distance         (l,), root mean square of the difference between the two, mean over test slices
-    error            (l,), of U-Net less truth likewise
+    distance         (l,), root mean square of HyperRecon minus U-Net, mean over test slices
+    error            (l,), root mean square of U-Net minus truth, mean over test slices
     steps            (2,), of the two runs
 """
 
@@ -23,64 +23,75 @@ from scipy.ndimage import binary_erosion
 
 from hyperrecon_jax.data import evenly_spaced, subset
 from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.physics.operators import magnitude
+from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runs import checkpoint, report
-from hyperrecon_jax.runs.experiment import load
+from hyperrecon_jax.runs.experiment import Experiment, load
 from hyperrecon_jax.runtime import files
+from hyperrecon_jax.training.step import TrainState
 
-MEASURED = 24  # test slices, spread over the split
-OBJECT = 0.05  # intensity, above which a pixel of the truth is the object's
+MEASURED = 24  # test slices, evenly spaced in the split
+OBJECT = 0.05  # intensity above which a pixel of the truth belongs to the object
 
 
-def look(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
-    """What `file` holds, made if it is not there or of other steps.
+def measure_looks(unets: Path, hyperrecon: Path, file: Path) -> dict[str, np.ndarray]:
+    """Write `file`, unless it exists and is of the same training steps; returns its arrays.
 
     Args:
         unets: the run of an ensemble over the only lambda.
         hyperrecon: a run of the same task.
-        file: where it is kept.
+        file: path of the .npz file.
     """
     steps = [checkpoint.steps_reported(folder) for folder in (unets, hyperrecon)]
     if file.exists():
-        with np.load(file) as kept:
-            if kept["steps"].tolist() == steps:
-                return dict(kept)
-    x_hat, lams = [], np.zeros((0, 1), np.float32)
-    for folder in (unets, hyperrecon):
-        experiment, state = load(folder)
-        if folder is unets:
-            lams = np.asarray(experiment.setup.model.members, np.float32)
-        split = experiment.dataset.test
-        index = evenly_spaced(split.samples.size, MEASURED)
-        samples = subset(split.samples, index).take(np.arange(len(index)))
-        net_input = scoring.inputs(experiment.setup.problem, experiment.key_test, samples, index)
-        made = scoring.reconstructions(experiment.setup.model, report.variables(state), net_input, lams)
-        x_hat.append(np.asarray(made)[..., 0])
-    truth, both = samples.image[..., 0], np.stack(x_hat)
-    shown = int((truth > OBJECT).sum((-2, -1)).argmax())  # the slice that shows most
-    psnr = jax.vmap(jax.vmap(scoring.FULL_REFERENCE["psnr"], (0, None)), (0, None))
-    of_slice = np.asarray(psnr(jnp.asarray(both[:, :, shown, ..., None]), jnp.asarray(truth[shown, ..., None])))
-    before = magnitude(net_input[shown])
-    sharpness, contrast = measures(both, truth)
-    found = {
+        with np.load(file) as arrays:
+            if arrays["steps"].tolist() == steps:
+                return dict(arrays)
+    arrays = _measure(unets, hyperrecon) | {"steps": np.array(steps)}
+    with checkpoint.writing(file.parent), files.atomic_write(file) as partial, partial.open("wb") as stream:
+        np.savez(stream, **arrays)
+    return arrays
+
+
+def _measure(unets: Path, hyperrecon: Path) -> dict[str, np.ndarray]:
+    """The arrays of the file, without the steps."""
+    experiment, state = load(unets)
+    lams = np.asarray(experiment.setup.model.members, np.float32)
+    _, _, unets_hat = _reconstruct(experiment, state, lams)
+    samples, net_input, hyperrecon_hat = _reconstruct(*load(hyperrecon), lams)
+    truth, x_hat = samples.image[..., 0], np.stack([unets_hat, hyperrecon_hat])
+    largest = int((truth > OBJECT).sum((-2, -1)).argmax())  # the slice that shows most of the object
+    input_image = magnitude(net_input[largest])
+    psnr = metrics.psnr
+    target = jnp.asarray(truth[largest, ..., None])
+    slice_psnr = jax.vmap(jax.vmap(psnr, (0, None)), (0, None))(jnp.asarray(x_hat[:, :, largest, ..., None]), target)
+    sharpness, contrast = relative_looks(x_hat, truth)
+    return {
         "lams": lams[:, 0],
-        "truth": truth[shown],
-        "input": np.asarray(before)[..., 0],
-        "x_hat": both[:, :, shown],
-        "psnr": of_slice,
-        "input_psnr": np.asarray(scoring.FULL_REFERENCE["psnr"](before, jnp.asarray(truth[shown, ..., None]))),
+        "truth": truth[largest],
+        "input": np.asarray(input_image)[..., 0],
+        "x_hat": x_hat[:, :, largest],
+        "psnr": np.asarray(slice_psnr),
+        "input_psnr": np.asarray(psnr(input_image, target)),
         "sharpness": sharpness,
         "contrast": contrast,
-        "distance": _rms(both[1] - both[0]).mean(-1),
-        "error": _rms(both[0] - truth).mean(-1),
-        "steps": np.array(steps),
+        "distance": _rms(x_hat[1] - x_hat[0]).mean(-1),
+        "error": _rms(x_hat[0] - truth).mean(-1),
     }
-    with checkpoint.writing(file.parent), files.atomic_write(file) as partial, partial.open("wb") as opened:
-        np.savez(opened, **found)
-    return found
 
 
-def measures(x_hat: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _reconstruct(experiment: Experiment, state: TrainState, lams: np.ndarray) -> tuple[Sample, jax.Array, np.ndarray]:
+    """Some test slices of a run, their network inputs, and their reconstructions `(l, n, h, w)`."""
+    split = experiment.dataset.test.samples
+    index = evenly_spaced(split.size, MEASURED)
+    samples = subset(split, index).take(np.arange(len(index)))
+    net_input = scoring.make_net_inputs(experiment.setup.problem, experiment.key_test, samples, index)
+    x_hat = scoring.reconstruct_at_lambdas(experiment.setup.model, report.variables(state), net_input, lams)
+    return samples, net_input, np.asarray(x_hat)[..., 0]
+
+
+def relative_looks(x_hat: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sharpness and contrast inside the object, relative to the truth, means over slices that show enough of it.
 
     Args:
@@ -90,27 +101,29 @@ def measures(x_hat: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Returns:
         Both `(...)`; 1 is the truth's.
     """
-    inside = np.stack([binary_erosion(one > OBJECT, iterations=2) for one in truth])
+    inside = np.stack([binary_erosion(image > OBJECT, iterations=2) for image in truth])
     enough = inside.sum((-2, -1)) > 9
-    if not enough.any():  # images of noise, say
+    if not enough.any():  # images of noise, for example
         inside, enough = np.ones(truth.shape, bool), np.ones(len(truth), bool)
-
-    def both(images):
-        edges = _laplacian(images)
-        flat = [(edges[..., i, :, :][..., inside[i]], images[..., i, :, :][..., inside[i]]) for i in np.flatnonzero(enough)]
-        sharp = np.stack([np.sqrt(np.square(edge).mean(-1)) for edge, _ in flat], -1)
-        return sharp, np.stack([pixels.std(-1) for _, pixels in flat], -1)
-
-    of, to = both(x_hat), both(truth)
-    sharpness, contrast = ((a / np.maximum(b, 1e-9)).mean(-1) for a, b in zip(of, to, strict=True))
+    slices = np.flatnonzero(enough)
+    pairs = zip(_looks(x_hat, inside, slices), _looks(truth, inside, slices), strict=True)
+    sharpness, contrast = ((value / np.maximum(reference, 1e-9)).mean(-1) for value, reference in pairs)
     return sharpness, contrast
 
 
+def _looks(images: np.ndarray, inside: np.ndarray, slices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Root mean square of the Laplacian, and standard deviation, inside the object of each slice, `(..., slices)`."""
+    edges = _laplacian(images)
+    sharpness = [np.sqrt(np.square(edges[..., i, :, :][..., inside[i]]).mean(-1)) for i in slices]
+    contrast = [images[..., i, :, :][..., inside[i]].std(-1) for i in slices]
+    return np.stack(sharpness, -1), np.stack(contrast, -1)
+
+
 def _laplacian(images: np.ndarray) -> np.ndarray:
-    """Of each image, its border continued."""
-    wide = np.pad(images, [(0, 0)] * (images.ndim - 2) + [(1, 1)] * 2, mode="edge")
-    beside = wide[..., :-2, 1:-1] + wide[..., 2:, 1:-1] + wide[..., 1:-1, :-2] + wide[..., 1:-1, 2:]
-    return beside - 4 * images
+    """The Laplacian of each image, its border continued."""
+    padded = np.pad(images, [(0, 0)] * (images.ndim - 2) + [(1, 1)] * 2, mode="edge")
+    neighbours = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1] + padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+    return neighbours - 4 * images
 
 
 def _rms(difference: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""FreeSurfer's volumes of ABIDE, written here with nibabel: what is found, what is read, what each mistake is told."""
+"""FreeSurfer's volumes of ABIDE, written here with nibabel: subjects, slices, and the message for each mistake."""
 
 import os
 import re
@@ -9,13 +9,13 @@ import pytest
 
 from hyperrecon_jax.data import population
 from hyperrecon_jax.data.sources import abide
-from hyperrecon_jax.data.sources.subject import EMPTY, Settings
+from hyperrecon_jax.data.sources.base import EMPTY, Settings
 from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runtime.errors import InputError
 
 SIZE = 32
 SETTINGS = Settings(size=SIZE, slices=100, coils=0, acquisition="", whiten=False)
-SUBJECT = population.subject(0, size=SIZE, slices=8)
+SUBJECT = population.synthesize_subject(0, size=SIZE, slices=8)
 IMAGES = np.rint(SUBJECT.images[..., 0] / SUBJECT.images.max() * 255).astype(np.uint8)
 CODES_OF = {  # label -> codes of aseg, as FreeSurferColorLUT names the structures
     1: [8, 10, 11, 12, 13, 17, 18, 26, 28, 47, 49, 50, 51, 52, 53, 54, 58, 60],
@@ -30,17 +30,18 @@ LIA = np.array([[-1.0, 0, 0, 16], [0, 0, 1, -16], [0, -1, 0, 4], [0, 0, 0, 1]]) 
 
 def lia(slices):
     """Axial slices, anterior up and left on the left, as a file stores them: to the left, to the foot, to the front."""
-    right_front_top = np.stack([np.rot90(one, -1) for one in slices], axis=-1)
+    right_front_top = np.stack([np.rot90(image, -1) for image in slices], axis=-1)
     return right_front_top[::-1, :, ::-1].transpose(0, 2, 1)
 
 
 def write(folder, *, images=IMAGES, codes=CODES, image="norm.mgz", labels="aseg.mgz", affine=LIA, codes_affine=None):
     folder.mkdir(parents=True, exist_ok=True)
-    for name, slices, at in ((image, images, affine), (labels, codes, affine if codes_affine is None else codes_affine)):
+    codes_affine = affine if codes_affine is None else codes_affine
+    for name, slices, position in ((image, images, affine), (labels, codes, codes_affine)):
         if slices is not None:
             form = nibabel.MGHImage if ".mg" in name else nibabel.Nifti1Image
             values = slices if slices.dtype.kind == "f" else slices.astype(np.uint8)
-            nibabel.save(form(lia(values), at), folder / name)
+            nibabel.save(form(lia(values), position), folder / name)
 
 
 def read(root, settings=SETTINGS):
@@ -150,7 +151,7 @@ def test_voxels_that_are_not_cubes(tmp_path):
     assert np.corrcoef(slices.image.ravel(), IMAGES.ravel())[0, 1] > 0.9
 
 
-def test_who_there_is(tmp_path):
+def test_subjects_of_a_folder(tmp_path):
     write(tmp_path / "pitt/Pitt_0050004/mri")
     write(tmp_path / "pitt/Pitt_0050004/mri", image="brain.mgz")  # norm comes first
     write(tmp_path / "pitt/Pitt_0050004/mri", image="norm.nii.gz")  # and .mgz
@@ -160,11 +161,11 @@ def test_who_there_is(tmp_path):
     (tmp_path / "pitt/Pitt_0050004/surf").mkdir()
     (tmp_path / "notes.txt").write_text("hello")
     os.symlink(tmp_path, tmp_path / "pitt/loop")
-    found = abide.find(tmp_path, SETTINGS)
-    assert list(found) == ["NYU_0050952", "Pitt_0050004"]
-    assert found["NYU_0050952"] == [tmp_path / "NYU_0050952/brain.nii.gz", tmp_path / "NYU_0050952/aseg.nii"]
+    subjects = abide.find(tmp_path, SETTINGS)
+    assert list(subjects) == ["NYU_0050952", "Pitt_0050004"]
+    assert subjects["NYU_0050952"] == [tmp_path / "NYU_0050952/brain.nii.gz", tmp_path / "NYU_0050952/aseg.nii"]
     mri = tmp_path / "pitt/Pitt_0050004/mri"
-    assert found["Pitt_0050004"] == [mri / "norm.mgz", mri / "aseg.mgz"]
+    assert subjects["Pitt_0050004"] == [mri / "norm.mgz", mri / "aseg.mgz"]
     assert list(abide.find(mri, SETTINGS)) == ["Pitt_0050004"]
 
 
@@ -208,7 +209,7 @@ ELSEWHERE = LIA + np.array([[0, 0, 0, 1], [0] * 4, [0] * 4, [0] * 4])
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("changes", "message"),
     [
         (dict(codes=CODES[:-1]), r"aseg\.mgz must have the voxels of norm\.mgz, but it has \(7, 32, 32\)"),
         (dict(codes_affine=ELSEWHERE), r"aseg\.mgz must have the voxels of norm\.mgz, .*, elsewhere"),
@@ -219,11 +220,11 @@ ELSEWHERE = LIA + np.array([[0, 0, 0, 1], [0] * 4, [0] * 4, [0] * 4])
         (dict(images=IMAGES[:, :4, :4], codes=CODES[:, :4, :4]), r"norm\.mgz must hold axial slices of 8 to"),
     ],
 )
-def test_files_that_do_not_fit(tmp_path, given, message):
-    given = {
-        key: value.astype(np.float32) if np.asarray(value).dtype.kind == "f" else value for key, value in given.items()
+def test_files_that_do_not_fit(tmp_path, changes, message):
+    changes = {
+        key: value.astype(np.float32) if np.asarray(value).dtype.kind == "f" else value for key, value in changes.items()
     }
-    write(tmp_path / "s", **given)
+    write(tmp_path / "s", **changes)
     with pytest.raises(InputError, match=message):
         read(tmp_path)
 
@@ -231,8 +232,8 @@ def test_files_that_do_not_fit(tmp_path, given, message):
 def test_damaged_files(tmp_path):
     write(tmp_path / "s")
     path = tmp_path / "s/norm.mgz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"s/norm\.mgz must be a whole MGH file"):
         read(tmp_path)
     with path.open("wb") as file:

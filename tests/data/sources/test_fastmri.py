@@ -1,4 +1,4 @@
-"""fastMRI: files in its own format, made of known images and coils; what is read of them, and what is refused."""
+"""fastMRI: files in its format, written from known images and coils; their slices, and what is refused."""
 
 import h5py
 import numpy as np
@@ -6,12 +6,14 @@ import pytest
 
 from hyperrecon_jax.data import population
 from hyperrecon_jax.data.sources import fastmri
-from hyperrecon_jax.data.sources.subject import EMPTY, Settings
+from hyperrecon_jax.data.sources.base import EMPTY, Settings
 from hyperrecon_jax.physics.operators import sense
 from hyperrecon_jax.runtime.errors import InputError
-from tests.data.sources.test_coils import normal, relative, slow_phase, smooth_coils
+from tests.data.test_coils import normal, relative, slow_phase, smooth_coils
 
-IMAGES = population.subject(3, size=64, slices=4).images[..., 0].astype(float)[:, ::-1, ::-1]  # as files hold them
+IMAGES = (
+    population.synthesize_subject(3, size=64, slices=4).images[..., 0].astype(float)[:, ::-1, ::-1]
+)  # as files hold them
 HEADER = b'<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"></ismrmrdHeader>'
 SETTINGS = Settings(size=64, slices=8, coils=0, acquisition="", whiten=False)
 COILS = SETTINGS._replace(coils=5)
@@ -77,18 +79,18 @@ def assert_consistent(slices, settings):
         assert slices.coils is None
 
 
-# Who there is
+# Subjects
 
 
 def test_files_of_a_patient_are_one_subject(tmp_path):
     b = write(tmp_path / "train" / "b.h5", patient="p1")
     a = write(tmp_path / "val" / "a.h5", patient="p1", acquisition="CORPDFS_FBK")
-    other = write(tmp_path / "train" / "c.h5", patient="p0")
-    nobody = [write(tmp_path / folder / "d.h5", patient=None) for folder in ("single", "train")]
+    c = write(tmp_path / "train" / "c.h5", patient="p0")
+    without_id = [write(tmp_path / folder / "d.h5", patient=None) for folder in ("single", "train")]
     (tmp_path / "notes.txt").write_text("no scan")
-    found = fastmri.find(tmp_path, SETTINGS)
-    assert found == {"d.h5": nobody, "p0": [other], "p1": [b, a]}
-    assert list(found) == ["d.h5", "p0", "p1"]
+    subjects = fastmri.find(tmp_path, SETTINGS)
+    assert subjects == {"d.h5": without_id, "p0": [c], "p1": [b, a]}
+    assert list(subjects) == ["d.h5", "p0", "p1"]
     assert fastmri.find(tmp_path, SETTINGS._replace(acquisition="CORPDFS_FBK")) == {"p1": [a]}
     with pytest.raises(
         InputError, match=f"`acquisition` must be one of those below {tmp_path}, CORPDFS_FBK, CORPD_FBK, got 'AXT2'"
@@ -98,18 +100,18 @@ def test_files_of_a_patient_are_one_subject(tmp_path):
 
 def test_a_broken_file_does_not_stop_the_search_but_its_reading(tmp_path):
     good = write(tmp_path / "good.h5", reconstruction_esc=np.float32(IMAGES))
-    whole = good.read_bytes()
-    for name, content in (("cut.h5", whole[: len(whole) // 2]), ("text.h5", b"hello"), ("void.h5", b"")):
-        (tmp_path / name).write_bytes(content)
-    found = fastmri.find(tmp_path, SETTINGS._replace(acquisition="CORPD_FBK"))
-    assert set(found) == {"p1", "cut.h5", "text.h5", "void.h5"}
+    content = good.read_bytes()
+    for name, damaged in (("cut.h5", content[: len(content) // 2]), ("text.h5", b"hello"), ("void.h5", b"")):
+        (tmp_path / name).write_bytes(damaged)
+    subjects = fastmri.find(tmp_path, SETTINGS._replace(acquisition="CORPD_FBK"))
+    assert set(subjects) == {"p1", "cut.h5", "text.h5", "void.h5"}
     for name in ("cut.h5", "text.h5", "void.h5"):
         for settings in (SETTINGS, COILS):
             with pytest.raises(InputError, match=f"{name} must be a whole HDF5 file, but it cannot be read"):
-                fastmri.read(found[name], settings)
+                fastmri.read(subjects[name], settings)
 
 
-def test_an_empty_folder_is_told_where_the_data_are(tmp_path):
+def test_for_an_empty_folder_the_message_says_where_the_data_are(tmp_path):
     with pytest.raises(InputError, match=r"(?s)must hold the .h5 files of fastMRI.*https://fastmri.med.nyu.edu/"):
         fastmri.find(tmp_path, SETTINGS)
 
@@ -189,28 +191,28 @@ def test_measured_lines_stay_lines(tmp_path):
     lines = (np.arange(72) % 5 != 0) | (np.abs(np.arange(72) - 36) < 16)
     path = write(tmp_path / "a.h5", kspace=fft(np.pad(IMAGES, ((0, 0), (0, 0), (4, 4)))) * lines)
     for size in (64, 96):
-        got = fastmri.read([path], SETTINGS._replace(size=size, coils=2)).coils.kspace.any((0, 1, 2))
-        kept = lines[4:68] if size == 64 else np.pad(lines, 12)
+        stored = fastmri.read([path], SETTINGS._replace(size=size, coils=2)).coils.kspace.any((0, 1, 2))
+        inside = lines[4:68] if size == 64 else np.pad(lines, 12)
         # the flip turns the line of frequency f into that of -f
         frequency = np.arange(size) - size // 2
-        expected = {-int(f) % size for f in frequency[kept]}
-        assert set(np.flatnonzero(got)) == expected
+        expected = {-int(f) % size for f in frequency[inside]}
+        assert set(np.flatnonzero(stored)) == expected
 
 
 def test_a_real_image_explains_the_kspace(measured):
     assert_consistent(measured, COILS)
     assert measured.image.max() == 1
     assert measured.dropped == {}
-    whole = np.ones((64, 64), np.float32)
+    full_mask = np.ones((64, 64), np.float32)
     for image, kspace, maps in zip(measured.image, *measured.coils, strict=True):
-        assert relative(np.asarray(sense(whole, maps).measure(image[..., None])), kspace) < 0.05
+        assert relative(np.asarray(sense(full_mask, maps).measure(image[..., None])), kspace) < 0.05
     true, flipped = IMAGES[1:3], measured.image[:, ::-1, ::-1]
     inside = true > 0.1
     scale = np.sum(flipped[inside] * true[inside]) / np.sum(true[inside] ** 2)
     np.testing.assert_allclose(flipped[inside], scale * true[inside], atol=0.05)
 
 
-def test_both_routes_show_the_same(measured, knee):
+def test_images_and_kspace_show_the_same(measured, knee):
     """Magnitudes as large as the field of view lie where the k-space puts them, seen the same way round."""
     picture = fastmri.read([knee[0]], SETTINGS._replace(size=320)).image[:, 128:192, 128:192]
     assert relative(measured.image, picture * measured.image.max()) < 0.1
@@ -287,10 +289,10 @@ def test_odd_shapes(tmp_path, h, w, size):
     assert np.unravel_index(np.argmax(slices.image[0]), (size, size)) == (size // 2 - 1, size // 2 - 1)
 
 
-# What is wrong is said
+# Wrong files
 
 
-def spoilt(array, value):
+def damage(array, value):
     array = array.copy()
     array[2].flat[5] = value
     return array
@@ -301,14 +303,14 @@ WRONG = {
     "masked": ({"kspace": fft(IMAGES), "mask": np.ones(64, bool)}, None, "must be fully sampled, but it has a `mask`"),
     "real kspace": ({"kspace": IMAGES}, None, r"must have complex `kspace` .* got float64 of shape \(4, 64, 64\)"),
     "one slice": ({"kspace": fft(IMAGES[0])}, None, r"must have complex `kspace` .* of shape \(64, 64\)"),
-    "NaN": ({"kspace": spoilt(fft(IMAGES), np.nan)}, None, "must hold finite numbers, but slice 2 has NaN or infinity"),
-    "huge": ({"kspace": spoilt(IMAGES + 0j, 1e300)}, None, "must hold finite numbers, but slice 2 has NaN or infinity"),
+    "NaN": ({"kspace": damage(fft(IMAGES), np.nan)}, None, "must hold finite numbers, but slice 2 has NaN or infinity"),
+    "huge": ({"kspace": damage(IMAGES + 0j, 1e300)}, None, "must hold finite numbers, but slice 2 has NaN or infinity"),
     "tiny": ({"kspace": fft(IMAGES) * np.complex64(1e-40)}, None, "must hold numbers that float32 can hold"),
     "text": ({"kspace": "text"}, None, "must have numbers as `kspace`"),
     "flat": ({"reconstruction_esc": IMAGES[0]}, 0, r"must have real `reconstruction_esc` of shape \(slices, h, w\)"),
     "complex": ({"reconstruction_esc": IMAGES + 0j}, 0, "must have real `reconstruction_esc` .* got complex128"),
-    "infinite": ({"reconstruction_rss": spoilt(IMAGES, np.inf)}, 0, "must hold finite numbers, but slice 2"),
-    "too large": ({"reconstruction_rss": spoilt(IMAGES, 1e300)}, 0, "must hold finite numbers, but slice 2"),
+    "infinite": ({"reconstruction_rss": damage(IMAGES, np.inf)}, 0, "must hold finite numbers, but slice 2"),
+    "too large": ({"reconstruction_rss": damage(IMAGES, 1e300)}, 0, "must hold finite numbers, but slice 2"),
     "negative": ({"reconstruction_rss": IMAGES - 1}, 0, "must have magnitudes as `reconstruction_rss`, but they start"),
 }
 
@@ -322,6 +324,6 @@ def test_wrong_files_are_named(tmp_path, name):
             fastmri.read(fastmri.find(tmp_path, settings)["p1"], settings)
 
 
-def test_too_small_a_size_for_maps_is_said(knee):
+def test_a_size_too_small_for_maps_is_refused(knee):
     with pytest.raises(InputError, match="`kspace` must be at least `calibration` = 24 samples wide, got 16 x 16"):
         fastmri.read([knee[0]], COILS._replace(size=16))

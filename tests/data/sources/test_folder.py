@@ -1,4 +1,4 @@
-"""People's own files in a folder: who the subjects are, what is read of each format, what each mistake is told."""
+"""People's own files in a folder: the subjects, the slices of each format, and the message for each mistake."""
 
 import gzip
 import io
@@ -14,12 +14,14 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from hyperrecon_jax.data import population
 from hyperrecon_jax.data.sources import folder
-from hyperrecon_jax.data.sources.subject import EMPTY, Settings
+from hyperrecon_jax.data.sources.base import EMPTY, Settings
 from hyperrecon_jax.runtime.errors import InputError
 
 SIZE = 32
 SETTINGS = Settings(size=SIZE, slices=100, coils=0, acquisition="", whiten=False)
-BRAIN = np.rint(population.subject(1, size=SIZE, slices=6).images[..., 0] * 900).astype(np.uint16)  # as a scanner's numbers
+BRAIN = np.rint(population.synthesize_subject(1, size=SIZE, slices=6).images[..., 0] * 900).astype(
+    np.uint16
+)  # like the numbers of a scanner
 RNG = np.random.default_rng(0)
 
 
@@ -42,12 +44,12 @@ def npz(array):
 
 def nii(slices, spacing=(1, 1, 1)):
     """The right on the left, as radiologists look at them, and so stored to the left, to the front and to the head."""
-    stored = np.stack([one[::-1].T for one in slices], axis=-1)
+    stored = np.stack([image[::-1].T for image in slices], axis=-1)
     return nibabel.Nifti1Image(stored, np.diag([-spacing[0], *spacing[1:], 1.0])).to_bytes()
 
 
 def mgz(slices):
-    stored = np.stack([one[::-1].T for one in slices], axis=-1).astype(np.float32)
+    stored = np.stack([image[::-1].T for image in slices], axis=-1).astype(np.float32)
     return gzip.compress(nibabel.MGHImage(stored, np.diag([-1.0, 1, 1, 1])).to_bytes())
 
 
@@ -86,10 +88,10 @@ def dicom(pixels, **fields):
     return stream.getvalue()
 
 
-def place(at, spacing=(1, 1)):
-    """Of an axial slice, `at` mm to the head."""
+def place(height, spacing=(1, 1)):
+    """The position of an axial slice, `height` mm towards the head."""
     return dict(
-        ImagePositionPatient=[0, 0, at],
+        ImagePositionPatient=[0, 0, height],
         ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
         PixelSpacing=list(spacing),
         SliceThickness=4,
@@ -109,10 +111,10 @@ def assert_slices(slices, expected, dropped=0, atol=1e-6):
     np.testing.assert_allclose(slices.image, expected, atol=atol)
 
 
-# What is read
+# Slices
 
 
-@pytest.mark.parametrize("below", ["", "subject/", "subject/scan/"])
+@pytest.mark.parametrize("subfolder", ["", "subject/", "subject/scan/"])
 @pytest.mark.parametrize(
     ("name", "content"),
     [
@@ -129,10 +131,10 @@ def assert_slices(slices, expected, dropped=0, atol=1e-6):
         ("volume", gzip.compress(nii(BRAIN))),
     ],
 )
-def test_volumes_of_every_format(tmp_path, below, name, content):
-    save(tmp_path / f"{below}{name}", content)
+def test_volumes_of_every_format(tmp_path, subfolder, name, content):
+    save(tmp_path / f"{subfolder}{name}", content)
     expected = name.split(".")[0] if name.startswith("a.") else name
-    assert list(folder.find(tmp_path, SETTINGS)) == ["subject" if below else expected]
+    assert list(folder.find(tmp_path, SETTINGS)) == ["subject" if subfolder else expected]
     assert_slices(read(tmp_path), BRAIN / BRAIN.max())
 
 
@@ -181,8 +183,8 @@ def test_a_dicom_series_is_sorted_by_position_and_has_one_scale(tmp_path):
 def test_positions_count_along_the_normal(tmp_path):
     """A sagittal series: positions run from the patient's right to the left, against the normal of this orientation."""
     for k, name in enumerate("edacfb"):
-        where = dict(ImagePositionPatient=[-4.0 * k, 7, 9], ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
-        save(tmp_path / "s" / name, dicom(BRAIN[k], SeriesInstanceUID="1.2", **(place(0) | where)))
+        position = dict(ImagePositionPatient=[-4.0 * k, 7, 9], ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+        save(tmp_path / "s" / name, dicom(BRAIN[k], SeriesInstanceUID="1.2", **(place(0) | position)))
     normal = np.cross([0, 1, 0], [0, 0, -1])
     order = np.argsort([normal @ [-4.0 * k, 7, 9] for k in range(6)])
     assert_slices(read(tmp_path), BRAIN[order] / BRAIN.max())
@@ -213,7 +215,7 @@ def test_each_series_has_its_own_scale(tmp_path):
         save(tmp_path / f"s/c{k}.png", picture([BRAIN[k] // 20]))
     save(tmp_path / "s/d.npy", npy(BRAIN * 1e-9))
     series = [BRAIN[:3], BRAIN[:3] // 9, BRAIN[:3] // 20, BRAIN]
-    assert_slices(read(tmp_path), np.concatenate([one / one.max() for one in series]))
+    assert_slices(read(tmp_path), np.concatenate([images / images.max() for images in series]))
 
 
 def test_dark_is_high_in_monochrome1(tmp_path):
@@ -233,20 +235,20 @@ def test_slices_of_one_value_are_dropped_and_the_rest_is_spread(tmp_path):
     brain = BRAIN.copy()
     brain[0], brain[3] = 0, 7
     save(tmp_path / "a.npy", npy(brain))
-    kept = brain[[1, 2, 4, 5]] / brain.max()
-    assert_slices(read(tmp_path), kept, dropped=2)
-    assert_slices(read(tmp_path, SETTINGS._replace(slices=2)), kept[[0, 3]], dropped=2)
+    expected = brain[[1, 2, 4, 5]] / brain.max()
+    assert_slices(read(tmp_path), expected, dropped=2)
+    assert_slices(read(tmp_path, SETTINGS._replace(slices=2)), expected[[0, 3]], dropped=2)
 
 
 def test_slices_may_differ_in_size(tmp_path):
     save(tmp_path / "s/1.png", picture([BRAIN[2]]))
     save(tmp_path / "s/2.png", picture([BRAIN[2, 4:-4]]))
     save(tmp_path / "s/3.png", picture([BRAIN[2].repeat(2, axis=0).repeat(2, axis=1)]))
-    one = BRAIN[2] / BRAIN[2].max()
+    image = BRAIN[2] / BRAIN[2].max()
     slices = read(tmp_path)
-    np.testing.assert_allclose(slices.image[0], one, atol=1e-6)
-    np.testing.assert_allclose(slices.image[1], one * np.pad(np.ones((24, 1)), [(4, 4), (0, 0)]), atol=1e-6)
-    assert np.corrcoef(slices.image[2].ravel(), one.ravel())[0, 1] > 0.98
+    np.testing.assert_allclose(slices.image[0], image, atol=1e-6)
+    np.testing.assert_allclose(slices.image[1], image * np.pad(np.ones((24, 1)), [(4, 4), (0, 0)]), atol=1e-6)
+    assert np.corrcoef(slices.image[2].ravel(), image.ravel())[0, 1] > 0.98
 
 
 @pytest.mark.parametrize("write", [lambda p: dicom(p[0], **place(0, (2, 1))), lambda p: nii(p, (1, 2, 3))])
@@ -262,7 +264,7 @@ def test_pixels_that_are_no_squares(tmp_path, write):
     assert_slices(read(tmp_path), weights @ np.rint(rows) / np.rint(rows).max())
 
 
-# Who there is
+# Subjects
 
 
 def test_subjects_of_a_mixed_folder(tmp_path):
@@ -291,8 +293,8 @@ def test_subjects_of_a_mixed_folder(tmp_path):
     save(tmp_path / "elsewhere/.data/a.npy", npy(BRAIN))
     os.symlink(tmp_path / "elsewhere/.data", tmp_path / "linked")
     os.symlink(tmp_path / "sub2", tmp_path / "sub2/loop")
-    found = folder.find(tmp_path, SETTINGS)
-    assert {name: [str(file.relative_to(tmp_path)) for file in files] for name, files in found.items()} == {
+    subjects = folder.find(tmp_path, SETTINGS)
+    assert {name: [str(file.relative_to(tmp_path)) for file in files] for name, files in subjects.items()} == {
         "IM7": ["IM7"],
         "empty": ["empty/readme.txt"],  # an array, whatever its name
         "linked": ["linked/a.npy"],
@@ -300,7 +302,7 @@ def test_subjects_of_a_mixed_folder(tmp_path):
         "sub2": ["sub2/a9.npy", "sub2/a10.npy", "sub2/deep/er/x.npy"],
         "sub10": ["sub10.nii.gz"],
     }
-    assert list(found) == ["IM7", "empty", "linked", "sub1", "sub2", "sub10"]
+    assert list(subjects) == ["IM7", "empty", "linked", "sub1", "sub2", "sub10"]
 
 
 def test_a_name_twice_is_refused(tmp_path):
@@ -368,7 +370,7 @@ NAN[4, 2, 2] = np.nan
         ("x.hdr", nii(BRAIN)[:344] + b"ni1\0", r"s/x\.hdr must be a NIfTI file of one piece"),
     ],
 )
-def test_what_cannot_be_used_is_named(tmp_path, name, content, message):
+def test_unusable_files_are_named(tmp_path, name, content, message):
     save(tmp_path / "s/good.npy", npy(BRAIN))
     save(tmp_path / "s" / name, content)
     with pytest.raises(InputError, match=message):

@@ -1,0 +1,41 @@
+"""The contract of a source of real data, and its types.
+
+A source is a module with two functions; `fastmri`, `abide` and `folder` are sources:
+
+    find(root, settings) -> {subject: [files]}      the subjects below a folder, in a stable order; opens as few files as
+    possible read(files, settings) -> Slices                 the slices of a subject; raises InputError, naming a file
+    that cannot be used
+
+Everything that a source does to the values is part of its contract: cropping and resampling (`grid.py`), the scale (one
+number for each volume, its largest value), which slices are dropped and why.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from hyperrecon_jax.physics.sample import Coils
+
+EMPTY = "background alone"  # the reason for which slices without content are dropped
+
+
+class Settings(NamedTuple):
+    """How a source makes slices: part of `config.data`.
+
+    Folders in the cache are named by a digest of its `repr`: neither the class nor its fields can be renamed.
+    """
+
+    size: int  # pixels along both sides of a slice, a multiple of 8
+    slices: int  # at most this many of each subject, evenly spaced over those with content
+    coils: int  # 0: magnitude images; above: measured k-space with this number of (virtual) coils
+    acquisition: str  # of fastMRI, such as "CORPD_FBK"; "": all
+    whiten: bool  # make the noise of the coils white (measured k-space only)
+
+
+class Slices(NamedTuple):
+    """The slices of one subject."""
+
+    image: np.ndarray  # (n, size, size) float32 in [0, 1]
+    label: np.ndarray | None  # (n, size, size) uint8, indices into `physics.sample.LABELS`
+    coils: Coils | None  # (n, coils, size, size) complex64 each
+    dropped: dict[str, int]  # reason -> how many slices

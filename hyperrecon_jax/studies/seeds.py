@@ -1,0 +1,35 @@
+"""What the plans over several seeds share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from hyperrecon_jax.studies.plan import Evaluation, Piece
+
+
+def seed_groups(
+    config: ConfigDict, changes: Mapping[str, Mapping[str, Any]], *, seeds: int, evaluation: Evaluation
+) -> tuple[tuple[Piece, ...], ...]:
+    """A group of pieces for each seed: one piece, NAME-SEED, for each name in `changes`.
+
+    Seed by seed, so that an interrupted study compares like with like.
+    """
+    return tuple(
+        tuple(
+            Piece(f"{name}-{seed}", (f"seed-{seed}",), config, {**changed, "seed": seed}, (evaluation,))
+            for name, changed in changes.items()
+        )
+        for seed in range(seeds)
+    )
+
+
+def seed_labels(seeds: int) -> tuple[str, ...]:
+    """The labels of the pieces of `seed_groups`."""
+    return tuple(f"seed-{seed}" for seed in range(seeds))
+
+
+def sample_sd(values: np.ndarray) -> float:
+    """The standard deviation of a sample; 0 if it has one value."""
+    return float(values.std(ddof=1)) if len(values) > 1 else 0.0

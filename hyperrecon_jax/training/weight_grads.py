@@ -1,0 +1,257 @@
+"""Stage 2 of Algorithm 1: the losses of the samples of a batch, and the gradient of their mean in the samples' weights.
+
+`sample_loss` is the loss of ONE sample. There is one path to the gradient for each kind of model:
+
+- The samples are separable (`gradient.is_separable`): the loss of a sample does not depend on the others. Each sample has a
+  backward pass of its own (`separable_grads`), and DHS runs it for the selected samples only.
+- The samples are coupled, by the statistics of batch norm or because they share all weights. One backward pass serves all
+  of them (`coupled_grads`). DHS multiplies the loss of a sample that is not selected by 0, so it saves no time.
+
+Cost of DHS with b of B separable samples, in forward passes: 1 + 2 b/B if a device holds all of its samples at once. With
+smaller microbatches it is 1 + 3 b/B, because the selected samples are computed a second time. Without DHS it is 3.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperrecon_jax.losses import metrics
+from hyperrecon_jax.losses.objective import Objective, Outcome, term_values, weighted_loss
+from hyperrecon_jax.models.model import Model, Weights, merge_weights, train_main
+from hyperrecon_jax.physics.problem import Measurement, Problem
+from hyperrecon_jax.physics.sample import Sample, take
+from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.training.dhs import Selection, dhs_score
+
+Tree = Any
+MAX_PSNR = 100.0  # dB, in the logs: a network can reproduce a black image exactly, and its PSNR is infinite
+
+
+class Batch(NamedTuple):
+    """n samples of one device; every leaf has a leading axis."""
+
+    per_sample: Tree  # the generated weights
+    lam: jax.Array  # (n, K-1)
+    samples: Sample
+    y: Measurement
+
+
+class SampleAux(NamedTuple):
+    """What `sample_loss` returns beside the loss."""
+
+    batch_stats: Tree
+    logs: dict[str, jax.Array]
+    score: jax.Array  # (), the DHS score; 0 for UHS, which needs none
+
+
+# `(weights, lam, sample, y) -> (loss, aux)` for one sample: `sample_loss` with its other arguments filled in.
+SampleLoss = Callable[..., tuple[jax.Array, SampleAux]]
+Select = Callable[[jax.Array], Selection]  # `(n,)` scores -> the selected samples
+
+
+def sample_loss(
+    model: Model,
+    objective: Objective,
+    problem: Problem,
+    batch_stats: Tree,
+    weights: Weights,
+    lam: jax.Array,
+    sample: Sample,
+    y: Measurement,
+    *,
+    rank: str | None,
+    batch_axes: tuple[str, ...] = (),
+) -> tuple[jax.Array, SampleAux]:
+    """The loss of ONE sample from the weights of the main network, L(lambda) of Eqs. 9 and 10.
+
+    Args:
+        model, objective, problem, batch_stats: as for `gradient.value_and_grad`.
+        weights: those of this sample, without a leading axis.
+        lam, sample, y: of this sample; `lam` is `(K-1,)`.
+        rank: one of `dhs.RANKS`, the score to compute; None: no score.
+        batch_axes: the mapped axes over which batch norm takes its statistics.
+
+    Returns:
+        The loss, `()`, and the running statistics, logs and score beside it.
+    """
+    theta = merge_weights(weights)
+    x_hat, new_stats = train_main(model, theta, batch_stats, problem.to_net_input(y), batch_axes=batch_axes)
+    values = term_values(objective, Outcome(x_hat, sample, y, theta))
+    loss = weighted_loss(objective, lam, values)
+    logs = {"loss": loss}
+    if x_hat.shape == sample.image.shape:  # not for a segmentation, which has a channel for each class
+        logs["psnr"] = jnp.minimum(metrics.psnr(x_hat, sample.image), MAX_PSNR)
+    score = jnp.zeros(()) if rank is None else dhs_score(problem, x_hat, y, rank=rank)
+    return loss, SampleAux(new_stats, logs | dict(zip(objective.terms, values, strict=True)), score)
+
+
+# Separable samples: a backward pass for each.
+
+
+def separable_grads(
+    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select | None, microbatch: int
+) -> tuple[dict[str, jax.Array], jax.Array, Weights]:
+    """The gradient of the mean loss in the weights of n separable samples.
+
+    Args:
+        loss: the loss of one sample.
+        shared: the weights that all samples share.
+        batch: the n samples of this device.
+        keep: how many samples are selected, on all devices together; the mean is over these.
+        select: how DHS selects samples; None: UHS, which selects all.
+        microbatch: how many samples are computed at a time.
+
+    Returns:
+        The logs of each sample, `(n,)`; which samples are selected, `(n,)`, 1 or 0; and the gradient.
+    """
+    size = len(batch.lam)
+    if select is None:
+        grad_one = partial(_sample_grad, loss, shared, keep)
+        logs, grads = _map_microbatches(grad_one, microbatch, jnp.ones(size), *batch)
+        return logs, jnp.ones(size), Weights(_sum_rows(grads.shared), grads.per_sample)
+
+    dhs_grads = _dhs_grads_at_once if microbatch == size else partial(_dhs_grads_by_recompute, microbatch=microbatch)
+    logs, (rows, mask), grads = dhs_grads(loss, shared, batch, keep=keep, select=select)
+
+    def drop_unselected(leaf):  # by `where`: a sample that is not selected may even be NaN
+        return jnp.where((mask > 0).reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0)
+
+    grads = jax.tree.map(drop_unselected, grads)
+    per_sample = jax.tree.map(
+        lambda leaf, values: jnp.zeros_like(leaf).at[rows].set(values), batch.per_sample, grads.per_sample
+    )
+    return logs, jnp.zeros(size).at[rows].set(mask), Weights(_sum_rows(grads.shared), per_sample)
+
+
+def _dhs_grads_at_once(
+    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select
+) -> tuple[dict[str, jax.Array], Selection, Weights]:
+    """DHS with all n samples in memory: one forward pass for all, then the backward pass for the selected ones.
+
+    Returns:
+        The logs of the n samples, the selection of m rows, and the gradients of these rows.
+    """
+    _, pull_backs, aux = jax.vmap(partial(_vjp_sample, loss, shared))(*batch)
+    selection = select(aux.score)
+    selected_pull_backs = _take_rows(pull_backs, selection.rows)
+    (grads,) = jax.vmap(lambda pull_back, mask: pull_back(mask / keep))(selected_pull_backs, selection.mask)
+    return aux.logs, selection, grads
+
+
+def _dhs_grads_by_recompute(
+    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select, microbatch: int
+) -> tuple[dict[str, jax.Array], Selection, Weights]:
+    """DHS with a microbatch in memory: compute the scores of all n samples first, then recompute the selected ones.
+
+    Returns:
+        As `_dhs_grads_at_once`; the logs of samples that are not selected are 0.
+    """
+
+    def score(per_sample, lam, sample, y):
+        _, aux = loss(Weights(shared, per_sample), lam, sample, y)
+        return aux.score
+
+    def recompute(row, mask):
+        args = mask, *take(batch, row)
+        grad_one = partial(_sample_grad, loss, shared, keep)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(grad_one, *args))
+        return jax.lax.cond(mask > 0, lambda: grad_one(*args), lambda: zeros)
+
+    selection = select(_map_microbatches(score, microbatch, *batch))
+    row_logs, grads = _map_microbatches(recompute, microbatch, *selection)
+    logs = jax.tree.map(lambda values: jnp.zeros(len(batch.lam)).at[selection.rows].set(values), row_logs)
+    return logs, selection, grads
+
+
+def _vjp_sample(loss, shared, per_sample, lam, sample, y):
+    """`jax.vjp` of the loss of one sample in its weights: the loss, its pull-back, and the aux."""
+    weights = Weights(shared, per_sample)
+    return jax.vjp(lambda weights: loss(weights, lam, sample, y), weights, has_aux=True)
+
+
+def _sample_grad(loss, shared, keep, mask, per_sample, lam, sample, y):
+    """The logs of one sample and its part of the gradient of the mean loss, which is 0 where `mask` is 0."""
+    _, pull_back, aux = _vjp_sample(loss, shared, per_sample, lam, sample, y)
+    return aux.logs, pull_back(mask / keep)[0]
+
+
+# Coupled samples: one backward pass for all.
+
+
+def coupled_grads(
+    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select | None, microbatch: int
+) -> tuple[Tree, dict[str, jax.Array], jax.Array, Weights]:
+    """The gradient of the mean loss in the weights of n coupled samples.
+
+    Args:
+        loss: the loss of one sample, which takes batch norm's statistics over the mapped axis "sample".
+        shared, batch, keep, select, microbatch: as for `separable_grads`.
+
+    Returns:
+        The new running statistics, and the three results of `separable_grads`.
+
+    Raises:
+        InputError: if the microbatch does not divide the n samples, or if it is smaller than n and DHS selects samples.
+    """
+    size = len(batch.lam)
+    in_axes: Any = (Weights(None, 0), 0, 0, 0)  # the shared weights and the statistics have no axis of samples
+    out_axes: Any = (0, SampleAux._make((None, 0, 0)))
+    per_sample_loss = jax.vmap(loss, in_axes, out_axes, axis_name="sample")
+    if microbatch == size:
+        return _coupled_grads_at_once(per_sample_loss, shared, batch, keep=keep, select=select)
+    if select is not None or size % microbatch:
+        raise InputError(
+            f"`microbatch` must divide the {size} samples of a device, and be all of them where DHS masks samples;"
+            f" got {microbatch}."
+        )
+    microbatches = jax.tree.map(lambda leaf: leaf.reshape(size // microbatch, microbatch, *leaf.shape[1:]), batch)
+    stats, logs, selected, grads = jax.lax.map(
+        lambda part: _coupled_grads_at_once(per_sample_loss, shared, part, keep=keep, select=None), microbatches
+    )
+    per_sample = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), grads.per_sample)
+    mean_stats = jax.tree.map(lambda leaf: leaf.mean(0), stats)
+    logs, selected = jax.tree.map(jnp.ravel, (logs, selected))
+    return mean_stats, logs, selected, Weights(_sum_rows(grads.shared), per_sample)
+
+
+def _coupled_grads_at_once(per_sample_loss, shared, batch, *, keep, select):
+    """As `coupled_grads`, for samples that are all computed together."""
+    per_sample, *data = batch
+    losses, pull_back, aux = jax.vjp(
+        lambda weights: per_sample_loss(weights, *data), Weights(shared, per_sample), has_aux=True
+    )
+    selected = jnp.ones(len(losses))
+    if select is not None:
+        rows, mask = select(aux.score)
+        selected = jnp.zeros(len(losses)).at[rows].set(mask)
+    return aux.batch_stats, aux.logs, selected, pull_back(selected / keep)[0]
+
+
+# Rows and microbatches.
+
+
+def _map_microbatches(function, microbatch, *arrays):
+    """`jax.vmap(function)(*arrays)`, for `microbatch` samples at a time."""
+    if microbatch >= len(jax.tree.leaves(arrays)[0]):
+        return jax.vmap(function)(*arrays)
+    return jax.lax.map(lambda args: function(*args), arrays, batch_size=microbatch if microbatch > 1 else None)
+
+
+def _sum_rows(tree: Tree) -> Tree:
+    """The sum of every leaf over its first axis."""
+    return jax.tree.map(lambda leaf: leaf.sum(0), tree)
+
+
+def _take_rows(tree: Tree, rows: jax.Array) -> Tree:
+    """Some rows of every leaf. On a CPU by slices: there, gathering whole images is slow, and nothing fuses with it."""
+
+    def take_slices(leaf, rows):
+        return jnp.stack([jax.lax.dynamic_index_in_dim(leaf, row, keepdims=False) for row in rows])
+
+    def gather(leaf, rows):
+        return leaf[rows]
+
+    return jax.tree.map(lambda leaf: jax.lax.platform_dependent(leaf, rows, cpu=take_slices, default=gather), tree)
