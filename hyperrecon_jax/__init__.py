@@ -44,6 +44,8 @@ Bad input raises `hr.InputError`. What stands here keeps its name and signature 
 
 import lazy_loader
 
-# Names are found when they are first asked for, where `__init__.pyi` has them: `import hyperrecon_jax` takes no time, and
-# imports nothing that would fix JAX's settings before a program has made its own.
+__version__ = "0.2.0"
+
+# A name is imported when it is first used, from the module that `__init__.pyi` names. So `import hyperrecon_jax` takes no
+# time, and it does not fix JAX's settings before a program has made its own.
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -31,3 +31,5 @@ from .runs.load import load as load
 from .runs.load import load_task as load_task
 from .runtime.errors import InputError as InputError
 from .training.gradient import value_and_grad as value_and_grad
+
+__version__: str

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from hyperrecon_jax import cli
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "hyperrecon_jax"
 
@@ -33,6 +35,7 @@ LIBRARIES = {
     "matplotlib": {"figures"},
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
+CLI_LINES = 120  # of a file in cli: flags, checks of them, and one call
 
 
 def name_of(path):
@@ -78,3 +81,13 @@ def test_libraries_stay_in_their_folders():
 def test_no_import_by_a_string():
     for path in MODULES:
         assert "import_module" not in path.read_text(), path
+
+
+def test_commands_hold_flags_alone():
+    for path in (PACKAGE / "cli").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= CLI_LINES, path
+    for name in cli.COMMANDS:
+        text = (ROOT / "bin" / f"{name}.py").read_text()
+        assert len(text.splitlines()) == 6, name
+        assert f"from hyperrecon_jax.cli.{name} import main" in text
+    assert {path.stem for path in (ROOT / "bin").glob("*.py")} == {"__init__", *cli.COMMANDS}

@@ -37,6 +37,7 @@ from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.load import TrainedRun, load_run
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import make_mask
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -157,7 +158,7 @@ def _grid_scores(run: Path, metrics: Sequence[str], *, say: Say) -> xr.Dataset:
     for name in metrics:
         if name not in ds:
             raise InputError(
-                f"The evaluation of {run} must have {name}: python -m bin.evaluate --run {run} --metrics {name}"
+                adapt(f"The evaluation of {run} must have {name}: hyperrecon evaluate --run {run} --metrics {name}")
             )
     return ds[[*metrics]]
 

@@ -25,7 +25,12 @@ from hyperrecon_jax.runtime.files import atomic_write
 Tree = Any
 ONNX, PROGRAM = ".onnx", ".jaxexport"
 SUFFIXES = (ONNX, PROGRAM, *tensor_files.SUFFIXES)
-PACKAGES = {ONNX: "onnx", ".safetensors": "safetensors", **dict.fromkeys((".pt", ".pth", ".tar"), "torch")}
+PACKAGES = {
+    ONNX: "onnx",
+    PROGRAM: "flatbuffers",
+    ".safetensors": "safetensors",
+    **dict.fromkeys((".pt", ".pth", ".tar"), "torch"),
+}
 NAMES = ("torch", "ours")
 
 

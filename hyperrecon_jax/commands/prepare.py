@@ -14,6 +14,7 @@ from hyperrecon_jax.runs.config import CHANGEABLE_ON_RESUME, complete, default_c
 from hyperrecon_jax.runs.datasets import prepared_folder, sample_shape
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
@@ -77,7 +78,7 @@ def training_command(config: ConfigDict) -> str:
             if key in ("root", "cache"):  # so that the command works from any folder
                 text = os.path.abspath(os.path.expanduser(text))
             flags.append(shlex.quote(f"--config.data.{key}={text}"))
-    return " ".join(["python -m bin.train --config configs/paper_csmri_supervised_4x.py", *flags])
+    return " ".join([adapt("hyperrecon train --config paper_csmri_supervised_4x"), *flags])
 
 
 def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarray, list[str]]]:

@@ -30,6 +30,7 @@ from hyperrecon_jax.physics import operators
 from hyperrecon_jax.physics.problem import Problem
 from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load_run
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 METRICS = SHOWN
@@ -84,6 +85,7 @@ class Engine:
         return {
             "name": self.run.resolve().name,
             "folder": str(self.run),
+            "command": adapt(f"hyperrecon explore --run {self.run}"),
             "steps": self.steps,
             "task": self.volumes.describe_task(),
             "lams": [self._lambda_ends(k) for k in range(len(self.terms) - 1)],

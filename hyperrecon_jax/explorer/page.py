@@ -57,7 +57,7 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
         exported_slices = [_export_slice(engine, i, grid, bar) for i in index]
     exported = {
-        "run": run | {"writable": False, "folder": "", "volumes": [engine.volumes.describe("test")]},
+        "run": run | {"writable": False, "folder": "", "command": "", "volumes": [engine.volumes.describe("test")]},
         "grid": grid,
         "slices": exported_slices,
     }

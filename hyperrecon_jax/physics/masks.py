@@ -187,7 +187,8 @@ def _darts(shape, acceleration, seed, **settings):
         reach = np.ceil(np.minimum(scale**2 / density, (min(shape) / 2) ** 2)).astype(int) - 1
         covered = sampled.copy()
         for value in np.unique(reach[sampled]):
-            covered[_disc(*np.nonzero(sampled & (reach == value)), value, shape)] = True
+            rows, columns = np.nonzero(sampled & (reach == value))
+            covered[_disc(rows, columns, value, shape)] = True
         open_pixels = order[~covered.ravel()[order] & (quota[ring].ravel()[order] > 0)]
         for row, column in zip(*np.unravel_index(open_pixels, shape), strict=True):
             if quota[ring[row, column]] and not covered[row, column]:
@@ -271,9 +272,9 @@ def _count(shape, acceleration):
 
 def _check(shape, acceleration, seed=0):
     """Raise `InputError` for arguments that no mask accepts."""
-    if len(shape) != 2 or not all(isinstance(n, numbers.Integral) and n >= 4 for n in shape):
+    if len(shape) != 2 or not all(isinstance(n, numbers.Integral) and int(n) >= 4 for n in shape):
         raise InputError(f"`shape` must be (h, w), whole numbers of at least 4, got {shape}.")
-    if not (isinstance(acceleration, numbers.Real) and 1 <= acceleration < math.inf):
+    if not (isinstance(acceleration, numbers.Real) and 1 <= float(acceleration) < math.inf):
         raise InputError(f"`acceleration` must be a finite number of at least 1, got {acceleration!r}.")
-    if not (isinstance(seed, numbers.Integral) and seed >= 0):
+    if not (isinstance(seed, numbers.Integral) and int(seed) >= 0):
         raise InputError(f"`seed` must be a whole number of at least 0, got {seed!r}.")

@@ -263,6 +263,6 @@ def _join(shape):
 
 def _check_sigma(sigma):
     """The standard deviation, if it is not a negative number; a traced one cannot be checked."""
-    if isinstance(sigma, numbers.Real) and not sigma >= 0:
+    if isinstance(sigma, numbers.Real) and not float(sigma) >= 0:
         raise InputError(f"`sigma` must be at least 0, got {sigma}.")
     return sigma

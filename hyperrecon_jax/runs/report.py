@@ -18,6 +18,7 @@ from hyperrecon_jax.runs.experiment import Experiment, model_variables
 from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.pictures import draw_lambda_histogram, draw_test_slices
 from hyperrecon_jax.runtime import distributed
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.training.step import TrainState
 
 Say = Callable[[str], None]  # takes a line for the user
@@ -84,11 +85,11 @@ def next_steps(config: ConfigDict, workdir: Path) -> str:
     if config.task.name == "segmentation":
         larger = "paper_segment"
     has_lambda = config.model.hyper_width and config.task.name != "segmentation"
-    explore = f"python -m bin.explore --run {workdir} to move lambda and look; " if has_lambda else ""
-    return (
+    explore = f"hyperrecon explore --run {workdir} to move lambda and look; " if has_lambda else ""
+    return adapt(
         f"Look at {workdir / run_folder.PICTURE}; the figures are in {workdir / run_folder.SUMMARY}.\n"
         f"Next: {explore}tensorboard --logdir {workdir / run_folder.TENSORBOARD} (pip install tensorboard); or the paper's"
-        f" size with python -m bin.train --config configs/{larger}.py --dry-run"
+        f" size with hyperrecon train --config {larger} --dry-run"
     )
 
 

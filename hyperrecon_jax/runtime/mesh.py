@@ -110,6 +110,7 @@ def gather(tree: Tree) -> Tree:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             return leaf
         if not leaf.is_fully_replicated:
+            assert isinstance(leaf.sharding, NamedSharding), leaf.sharding
             leaf = jax.device_put(leaf, NamedSharding(leaf.sharding.mesh, REPLICATED))
         return leaf.addressable_data(0)
 

@@ -23,6 +23,7 @@ from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.config import check_key, complete, differences, flatten
 from hyperrecon_jax.runs.report import Say
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 OVERHEAD = 30.0  # seconds of a run beside its steps, and of an evaluation beside its images: compiling, drawing
@@ -274,9 +275,10 @@ def commands(piece: Piece, out: Path) -> list[str]:
     ]
     if piece.scales_from:
         flags.append(f'--config.loss.scales="(those in {out / piece.scales_from / run_folder.SCALES})"')
-    lines = [" ".join(["python -m bin.train", f"--config configs/{piece.file}", *flags, f"--workdir {out / piece.name}"])]
+    train = adapt(f"hyperrecon train --config {piece.file.replace('.py', '')}")
+    lines = [" ".join([train, *flags, f"--workdir {out / piece.name}"])]
     for evaluation in piece.evaluations:
-        parts = ["python -m bin.evaluate", f"--run {out / piece.name}", f"--out {out / piece.name / evaluation.folder}"]
+        parts = [adapt(f"hyperrecon evaluate --run {out / piece.name}"), f"--out {out / piece.name / evaluation.folder}"]
         parts += [f"--metrics {','.join(evaluation.metrics)}"] if evaluation.metrics != METRICS else []
         parts += [f"--lams {evaluation.points}"] if evaluation.points else []
         parts += [f"--images {evaluation.images}"] if evaluation.images else []

@@ -145,7 +145,7 @@ MISTAKES = [
 ALL_AT_ONCE = """
 import contextlib, io, json, sys
 from absl import flags
-from bin import _cli, prepare
+from hyperrecon_jax.cli import command, prepare
 
 results = []
 for args in json.loads(sys.argv[1]):
@@ -154,7 +154,7 @@ for args in json.loads(sys.argv[1]):
     sys.argv = ["bin/prepare.py", *args]
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
-            _cli.main(prepare.prepare)
+            command.run(prepare.prepare)
         except SystemExit as end:
             status = end.code
     results.append((status, out.getvalue(), err.getvalue()))

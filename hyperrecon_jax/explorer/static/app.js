@@ -217,10 +217,8 @@
 
   function lost() {
     document.body.dataset.connection = "down";
-    const folder = app.run ? app.run.folder : "RUN";
-    Messages.banner(
-      `The server does not answer; start it again with  python -m bin.explore --run ${folder}  and this page goes on.`,
-    );
+    const command = app.run ? app.run.command : "hyperrecon explore --run RUN";
+    Messages.banner(`The server does not answer; start it again with  ${command}  and this page goes on.`);
     requests.pause();
     if (!retrying) retry();
   }

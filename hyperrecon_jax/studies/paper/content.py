@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.studies.paper import pictures, tables, texts, verdicts
 from hyperrecon_jax.studies.paper.numbers import Numbers
 from hyperrecon_jax.studies.paper.scale import FIGURES, Scale
@@ -35,7 +36,7 @@ def make_content(scale: Scale, out: Path, numbers: Numbers, failures: Sequence[s
     with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         figure_pictures = pictures.draw_all(scale, out)
-    command = f"python -m bin.study --plan configs/plans/reproduce.py:{scale.name} --out {out}"
+    command = adapt(f"hyperrecon study --plan reproduce:{scale.name} --out {out}")
     return {
         "title": f"{texts.TITLE}: reproduced at the scale “{scale.name}”",
         "introduction": texts.INTRODUCTION,

@@ -1,0 +1,84 @@
+"""Evaluate a run over all of lambda, or compare several runs: scores, tables, pictures.
+
+    hyperrecon evaluate --run runs/quickstart
+    hyperrecon evaluate --run runs/quickstart --data mine.npy --metrics psnr,ssim,mae --lams 20 --out mine
+    hyperrecon evaluate --run runs/quickstart --config quickstart --config.data.seed=7 --out other
+    hyperrecon evaluate --run runs/quickstart --segmenter runs/segment_quickstart
+    hyperrecon evaluate --compare runs/quickstart runs/baselines
+
+Results are in RUN/evaluation, those of a comparison in runs/comparison, unless --out names another folder. The same command
+again resumes an evaluation that was interrupted.
+"""
+
+import pathlib
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from hyperrecon_jax.cli import command, process_flags
+from hyperrecon_jax.runtime.errors import InputError
+
+RUN = flags.DEFINE_string("run", None, "Folder of a run.")
+DATA = flags.DEFINE_string("data", None, "A .npy file of images to score instead of the run's test images.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "FILE or NAME of a config whose test images are scored instead; --config.data.key=value."
+)
+METRICS = flags.DEFINE_list("metrics", None, "Any of psnr,rpsnr,ssim,mae,mse,hfen,data_consistency,total_variation,...")
+LAMS = flags.DEFINE_integer("lams", None, "Points of the grid along each lambda (default: 100 for one, 21 for two).")
+IMAGES = flags.DEFINE_integer("images", None, "Number of test images, evenly spaced (default: all).")
+SEGMENTER = flags.DEFINE_string("segmenter", None, "Folder of a run that segments: adds Dice of the reconstructions.")
+OUT = flags.DEFINE_string("out", None, "Folder for the results.")
+COMPARE = flags.DEFINE_bool("compare", False, "Compare the runs whose folders follow: one table, one picture.")
+flags.adopt_module_key_flags(process_flags)
+
+
+def evaluate(folders: list[str]) -> int:
+    """Evaluate a run, or compare the runs in `folders`, by the flags; returns the exit status."""
+    if COMPARE.value:
+        return _compare(folders)
+    if folders or not RUN.value:
+        raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
+    run, data = pathlib.Path(RUN.value), _data_settings()
+    from hyperrecon_jax.commands import evaluate
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
+
+    machine.configure_jax()
+    with process_flags.connect_processes():
+        evaluate.evaluate(
+            run,
+            pathlib.Path(OUT.value) if OUT.value else run / "evaluation",
+            data=data,
+            metrics=METRICS.value or evaluate.METRICS,
+            points=LAMS.value,
+            count=IMAGES.value,
+            segmenter=pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,
+        )
+    return 0
+
+
+def _compare(folders: list[str]) -> int:
+    """Compare the runs in `folders`; returns the exit status."""
+    if RUN.value or len(folders) < 2:
+        raise InputError("--compare takes the folders of two runs or more: --compare RUN RUN ...")
+    from hyperrecon_jax.commands import compare
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
+
+    machine.configure_jax()
+    compare.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
+    return 0
+
+
+def _data_settings() -> dict[str, Any] | None:
+    """Return `config.data` of the images to score, or None for the run's own test images."""
+    if DATA.value and CONFIG.value:
+        raise InputError("--data and --config both name images: give one of them.")
+    if (DATA.value or CONFIG.value) and not OUT.value:
+        raise InputError("Say where the scores of images that are not the run's own go: --out DIR.")
+    if DATA.value:
+        return {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
+    return CONFIG.value.to_dict()["data"] if CONFIG.value else None
+
+
+def main() -> None:
+    command.run(evaluate, takes_folders=True)

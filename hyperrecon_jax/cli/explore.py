@@ -1,0 +1,54 @@
+"""Open a page on which to move lambda and see the reconstruction.
+
+    hyperrecon explore --run runs/quickstart
+
+Ctrl-C ends it. The address of the page holds what it shows: open the same address after a restart to continue. As one page
+that opens from disk, without a server:
+
+    hyperrecon explore --run runs/quickstart --export talk --slices 4
+"""
+
+import pathlib
+import webbrowser
+
+from absl import flags
+
+from hyperrecon_jax.cli import command
+from hyperrecon_jax.runtime.errors import InputError
+
+RUN = flags.DEFINE_string("run", None, "Folder of a run.")
+HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; others than 127.0.0.1 open the run to the network.")
+PORT = flags.DEFINE_integer("port", 8080, "Port to listen at; 0: a free one.")
+OPEN = flags.DEFINE_bool("open", True, "Open the browser.")
+EXPORT = flags.DEFINE_string("export", None, "Write the page with test slices in it to this folder, and serve nothing.")
+SLICES = flags.DEFINE_integer("slices", 4, "With --export: number of test slices, evenly spaced.")
+POINTS = flags.DEFINE_integer("points", None, "With --export: points along each lambda (default: 41 of one, 9 of two).")
+
+
+def explore() -> int:
+    """Serve or export the page by the flags; returns the exit status."""
+    if not RUN.value:
+        raise InputError("Say what to explore: --run RUN (see --help).")
+    from hyperrecon_jax import explorer
+    from hyperrecon_jax.explorer.engine import Engine
+    from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
+
+    machine.configure_jax()
+    engine = Engine(pathlib.Path(RUN.value))
+    if EXPORT.value:
+        file = explorer.export(engine, pathlib.Path(EXPORT.value), slices=SLICES.value, points=POINTS.value, progress=True)
+        print(f"Open {file} in a browser; it needs nothing else.")
+        return 0
+    explorer.serve(engine, host=HOST.value, port=PORT.value, ready=_show)
+    return 0
+
+
+def _show(address: str) -> None:
+    """Print the address of the page, and open it in the browser."""
+    print(f"The explorer is at {address} (Ctrl-C ends it).", flush=True)
+    if OPEN.value:
+        webbrowser.open(address)
+
+
+def main() -> None:
+    command.run(explore)

@@ -1,0 +1,47 @@
+"""The program `hyperrecon`: it shows its commands, or starts one of them."""
+
+import ast
+import sys
+from pathlib import Path
+
+import hyperrecon_jax
+from hyperrecon_jax import cli
+
+
+def main() -> None:
+    """Start the command that the first argument names; the others are its flags."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("--help", "-h"):
+        print(overview())
+    elif name == "--version":
+        print(hyperrecon_jax.__version__)
+    elif name not in cli.COMMANDS:
+        print(f"error: Unknown command {name!r}; see hyperrecon --help.", file=sys.stderr)
+        sys.exit(2)
+    else:
+        sys.argv[1:] = arguments
+        getattr(cli, name).main()
+
+
+def overview() -> str:
+    """Return the help text: the commands, with the first line of each module's docstring."""
+    width = max(map(len, cli.COMMANDS))
+    lines = [f"  {name:<{width}}  {_summary(name)}" for name in cli.COMMANDS]
+    return "\n".join(
+        [
+            "Controllable image reconstruction: one network, a reconstruction for every setting of its loss weights.",
+            "",
+            "    hyperrecon COMMAND --flag value ...",
+            "    hyperrecon COMMAND --help",
+            "    hyperrecon --version",
+            "",
+            "Commands:",
+            *lines,
+        ]
+    )
+
+
+def _summary(name: str) -> str:
+    """Read a command's summary from its file, because an import would define its flags."""
+    docstring = ast.get_docstring(ast.parse(Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")))
+    return (docstring or "").partition("\n")[0]

@@ -1,0 +1,53 @@
+"""Prepare images for training: read them, split them by subject, cut, resample and scale them.
+
+    hyperrecon prepare --source fastmri --root /data/knee/singlecoil_train --acquisition CORPD_FBK
+    hyperrecon prepare --source abide --root /data/abide --workers 4
+    hyperrecon prepare --source folder --root ~/scans --subjects 8,1,1 --size 128
+
+It ends with a summary, a picture of some slices, and the command that trains on them. Training with the same settings of
+`config.data` uses the images that are prepared here. Without this command, training prepares them first. The same command
+again resumes a preparation that was interrupted.
+"""
+
+import re
+from typing import Any
+
+from absl import flags
+
+from hyperrecon_jax.cli import command
+from hyperrecon_jax.runtime.errors import InputError
+
+SOURCE = flags.DEFINE_string("source", None, "mni (made from the template in the package), fastmri, abide or folder.")
+ROOT = flags.DEFINE_string("root", None, "Folder with the files.")
+SIZE = flags.DEFINE_integer("size", None, "Pixels along both sides, a multiple of 8 (default: 256).")
+SUBJECTS = flags.DEFINE_list("subjects", None, "Subjects for training, validation and test (default: 100,25,50).")
+SLICES = flags.DEFINE_integer("slices", None, "Slices of each subject at most (default: 114).")
+ACQUISITION = flags.DEFINE_string("acquisition", None, "With fastmri: CORPD_FBK (PD), CORPDFS_FBK (PDFS) (default: all).")
+COILS = flags.DEFINE_integer("coils", None, "With fastmri: measured k-space of this number of coils instead of images.")
+WHITEN = flags.DEFINE_bool("whiten", None, "Whiten the noise of the coils.")
+SEED = flags.DEFINE_integer("seed", None, "Seed of the split by subject (default: 0).")
+CACHE = flags.DEFINE_string("cache", None, "Folder for the prepared images (default: the user's cache folder).")
+WORKERS = flags.DEFINE_integer("workers", None, "Processes that read (default: 1).")
+
+
+def prepare() -> int:
+    """Prepare images by the flags; returns the exit status."""
+    if SOURCE.value is None:
+        raise InputError("Say what to prepare: --source folder --root FOLDER (see --help).")
+    from hyperrecon_jax.commands import prepare  # after the flags: JAX takes seconds to import
+
+    data_flags = (SOURCE, ROOT, SIZE, SLICES, ACQUISITION, COILS, WHITEN, SEED, CACHE, WORKERS)
+    settings: dict[str, Any] = {flag.name: flag.value for flag in data_flags if flag.value is not None}
+    if SUBJECTS.value is not None:
+        if not all(value.strip().isdecimal() for value in SUBJECTS.value):
+            raise InputError(f"--subjects must be whole numbers, got {','.join(SUBJECTS.value)}.")
+        settings["subjects"] = tuple(map(int, SUBJECTS.value))
+    try:
+        prepare.prepare({"data": settings, "train": {"batch": 1}})
+    except InputError as error:  # the settings that it names are flags here
+        raise InputError(re.sub(r"config\.data\.(\w+)", r"--\1", str(error))) from error
+    return 0
+
+
+def main() -> None:
+    command.run(prepare)
