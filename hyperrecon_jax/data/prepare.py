@@ -112,8 +112,7 @@ def files_folder(
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 
     cache_root, raw = files.cache_folder(cache), Path(os.path.abspath(Path(root).expanduser()))
-    if cache_root.is_relative_to(raw) and not any(part.startswith(".") for part in cache_root.relative_to(raw).parts):
-        raise InputError(f"`cache` {cache_root} must lie outside of `root` {raw}, or it would be taken for a part of it.")
+    _check_outside(cache_root, raw)
     train, val, test = subjects
     name = f"size{settings.size}-subjects{'x'.join(map(str, subjects))}-{_digest(str(raw), settings, seed)}"
     folder = cache_root / source / name / builder.RECIPE
@@ -126,8 +125,8 @@ def files_folder(
         subjects=(train, val, test),
         seed=seed,
         root=raw,
-        # The name does not depend on the splits: a call that asked for too many subjects, and failed, has read the subjects
-        # for the next call, which asks for fewer.
+        # The name does not depend on the splits: after a call that failed, asking for too many subjects, another split
+        # need not read them again.
         unfinished=cache_root / "unfinished" / f"{source}-{_digest(str(raw), settings, builder.RECIPE)}",
         workers=workers,
     )
@@ -184,6 +183,12 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[N
             f"`cache` {cache} must be a folder that can be written to ({error}); name another as `cache` or in"
             " $HYPERRECON_JAX_CACHE."
         ) from error
+
+
+def _check_outside(cache: Path, root: Path) -> None:
+    """Raises `InputError` if the cache is inside of `root`, unless in a hidden folder, which sources ignore."""
+    if cache.is_relative_to(root) and not any(part.startswith(".") for part in cache.relative_to(root).parts):
+        raise InputError(f"`cache` {cache} must lie outside of `root` {root}, or it would be taken for a part of it.")
 
 
 def _check_unchanged(folder: Path, root: Path) -> None:

@@ -2,6 +2,7 @@
 
 volume_store.py  the volumes that can be shown, and their slices as they are measured
 measurement.py   measured k-space as samples
+programs.py      the compiled programs of a run
 engine.py        reconstructions, their scores, diverse ones, the best lambda; exported files
 server.py        the engine over HTTP, by default on this machine only
 page.py          the page as a file that opens from disk, and the page in a notebook

@@ -10,9 +10,9 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,20 +20,20 @@ import numpy as np
 
 from hyperrecon_jax.commands.evaluate import SCORES
 from hyperrecon_jax.data import volumes
-from hyperrecon_jax.evaluation import choose, diverse, scores, scoring
-from hyperrecon_jax.explorer.volume_store import MeasuredSlice, VolumeStore
-from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, SHOWN, average, function_to_maximize, page_facts
+from hyperrecon_jax.evaluation import diverse, scores, scoring
+from hyperrecon_jax.explorer import programs
+from hyperrecon_jax.explorer.programs import METRICS
+from hyperrecon_jax.explorer.volume_store import VolumeStore
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
+from hyperrecon_jax.losses.metric_table import average, page_facts
 from hyperrecon_jax.models import hyperparams
-from hyperrecon_jax.models.model import Model, apply_main, network_at, reconstruct
+from hyperrecon_jax.models.model import network_at
 from hyperrecon_jax.physics import operators
-from hyperrecon_jax.physics.problem import Problem
 from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
-METRICS = SHOWN
 HINTS = {
     "mae": "smoother",
     "mse": "smoother",
@@ -47,7 +47,6 @@ NETWORKS = 256  # lambdas whose generated weights stay in memory
 PROBLEMS = 8  # problems (size of a slice, and mask) whose compiled programs stay in memory
 DENSE = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
 NEAR = 0.5  # dB: a reconstruction is good if its PSNR is this near to the best
-LAMBDA_BATCH = 16  # lambdas in one call of a compiled program
 BYTES = 2**29  # the most memory for the reconstructions from which diverse ones are selected
 FORMATS = ("png", "npy", "nii")
 
@@ -76,9 +75,9 @@ class Engine:
         self._test_images = scoring.digest(trained.dataset.test.samples.identity)
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORKS)(self._generate_network)
-        self._programs = functools.lru_cache(PROBLEMS)(functools.partial(_compile_programs, self.model))
+        self._programs = functools.lru_cache(PROBLEMS)(functools.partial(programs.compile_programs, self.model))
         self._network_at = jax.jit(functools.partial(network_at, self.model))
-        self._best_lambda = jax.jit(functools.partial(_best_lambda, self.model))
+        self._best_lambda = jax.jit(functools.partial(programs.best_lambda, self.model))
 
     def describe(self) -> dict[str, Any]:
         """The run for the page: names, the meaning of each lambda, the volumes, the landscape if the run was evaluated."""
@@ -135,7 +134,7 @@ class Engine:
         volume, measured = self.volumes.measure("test", 0)
 
         def compile_others() -> None:
-            lams = self._start_lambdas()[:1].repeat(LAMBDA_BATCH, 0)
+            lams = self._start_lambdas()[:1].repeat(programs.LAMBDA_BATCH, 0)
             self._programs(volume.problem).reconstruct_batch(self.variables, lams, measured)
             self._best_lambda(self.variables, self._start_lambdas(), 0, measured.net_input, measured.x)
 
@@ -152,7 +151,7 @@ class Engine:
         _, measured = self.volumes.measure(volume, index)
         image = operators.magnitude(measured.net_input)
         planes = [image] if measured.x is None else [image, measured.x]
-        metrics = {} if measured.x is None else _score_image(image, measured.x)
+        metrics = {} if measured.x is None else programs.score_image(image, measured.x)
         info = {"truth": measured.x is not None, "metrics": _to_json(metrics)}
         return np.stack([np.asarray(plane)[..., 0] for plane in planes]), info
 
@@ -192,7 +191,7 @@ class Engine:
             lams = self._dense_lambdas(measured.net_input.nbytes // 2)
         lams = np.asarray(lams, np.float32)
         program = self._programs(opened.problem).reconstruct_batch
-        x_hat, metrics = _reconstruct_all(program, self.variables, lams, measured)
+        x_hat, metrics = programs.reconstruct_all(program, self.variables, lams, measured)
         has_reference = measured.x is not None
         if has_reference:
             psnr = metrics["psnr"]
@@ -291,68 +290,6 @@ class Engine:
     def _generate_network(self, lam: tuple[float, ...]):
         """The weights and running statistics of the main network at a lambda."""
         return self._network_at(self.variables, jnp.asarray(lam))
-
-
-class Programs(NamedTuple):
-    """The compiled programs of a problem. Each gives reconstructions of a measured slice and their scores."""
-
-    reconstruct: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # (theta, running statistics, slice)
-    reconstruct_batch: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]  # (variables, lambdas (l, K-1), slice)
-
-
-def _compile_programs(model: Model, problem: Problem) -> Programs:
-    @jax.jit
-    def reconstruct_slice(theta, batch_stats, measured):
-        x_hat = apply_main(model, theta, batch_stats, measured.net_input)
-        return x_hat, _scores(problem, x_hat, measured)
-
-    @jax.jit
-    def reconstruct_batch(variables, lams, measured):
-        def reconstruct_at(lam):
-            x_hat = reconstruct(model, variables, lam, measured.net_input)
-            return x_hat, _scores(problem, x_hat, measured)
-
-        return jax.lax.map(reconstruct_at, lams)
-
-    return Programs(reconstruct_slice, reconstruct_batch)
-
-
-def _reconstruct_all(
-    program: Callable[..., Any], variables: Any, lams: np.ndarray, measured: MeasuredSlice
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Reconstructions and scores at all lambdas. Each call has `LAMBDA_BATCH` lambdas, so that it is compiled once."""
-    batches = []
-    for start in range(0, len(lams), LAMBDA_BATCH):
-        index = np.minimum(np.arange(start, start + LAMBDA_BATCH), len(lams) - 1)
-        batches.append(jax.device_get(program(variables, lams[index], measured)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(lams)], *batches)
-
-
-def _best_lambda(model, variables, starts, metric, net_input, x):
-    """The lambda with the best score; `metric` is an index into `METRICS`.
-
-    One program serves all metrics, because compiling takes longer than the search.
-    """
-
-    def value(lam):
-        x_hat = reconstruct(model, variables, lam, net_input)
-        metrics = [lambda x_hat, name=name: function_to_maximize(name)(x_hat, x) for name in METRICS]
-        return jax.lax.switch(metric, metrics, x_hat)
-
-    return choose.best_lambda(value, starts)
-
-
-def _scores(problem: Problem, x_hat: jax.Array, measured: MeasuredSlice) -> dict[str, jax.Array]:
-    """J and, where the reference is known, the metrics."""
-    j = problem.data_consistency(x_hat, measured.y)
-    return {"data_consistency": j} | ({} if measured.x is None else _metrics(x_hat, measured.x))
-
-
-def _metrics(x_hat, x):
-    return {name: FULL_REFERENCE[name](x_hat, x) for name in METRICS}
-
-
-_score_image = jax.jit(_metrics)
 
 
 def _round_lambda(lam: Any) -> list[float]:
