@@ -142,7 +142,7 @@ numpy.save("x_hat.npy", x_hat)
     [
         (("--lam", "0.3", "--out", "deep/unet.onnx"), "onnxruntime"),
         (("--out", "model.jaxexport"), "jax.export"),
-        (("--lam", "0.3", "--out", "unet.npz", "--names", "ours"), "flax; from hyperrecon_jax.unet import UNet"),
+        (("--lam", "0.3", "--out", "unet.npz", "--names", "ours"), "flax; from hyperrecon_jax.models.unet import UNet"),
     ],
 )
 def test_the_command_ends_with_a_line_that_loads_the_file(folder, at_three_tenths, args, imports):

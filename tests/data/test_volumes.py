@@ -774,6 +774,6 @@ def test_every_cut_of_a_file_is_told():
 
 
 def test_nothing_is_imported_before_it_is_needed():
-    code = "import sys, hyperrecon_jax.volumes; print({'nibabel', 'pydicom', 'h5py', 'PIL', 'jax'} & set(sys.modules))"
+    code = "import sys, hyperrecon_jax.data.volumes; print({'nibabel', 'pydicom', 'h5py', 'PIL', 'jax'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
