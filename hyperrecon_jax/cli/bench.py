@@ -45,7 +45,7 @@ def bench() -> int:
     # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from hyperrecon_jax import benchmarks
-    from hyperrecon_jax.runs.checkpoint import write_json
+    from hyperrecon_jax.runs.run_folder import write_json
     from hyperrecon_jax.runtime import machine, memory  # after the flags: JAX takes seconds to import
 
     suites = list(benchmarks.SUITES) if "all" in SUITE.value else SUITE.value or list(benchmarks.QUICK)

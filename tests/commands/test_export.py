@@ -266,7 +266,7 @@ def test_what_the_guide_says(tmp_path, folder, monkeypatch, capsys):
         command.export_run(Path(name), Path(out), lam=lam, names=names or "torch", say=lambda _: None)
     namespace = {}
     for block in python_blocks():
-        exec(block.replace("96", "16").replace("UNet(32,", "UNet(2,"), namespace)
+        exec(block.replace("96", "16").replace("UNet(16,", "UNet(2,"), namespace)
     assert capsys.readouterr().out.splitlines() == [
         "8 batch 4 (16, 16, 1)",
         "torch.Size([1, 1, 16, 16])",
