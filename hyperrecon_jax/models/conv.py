@@ -59,7 +59,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, precision: lax.Precision | None =
     return _conv2d(precision, x[None, None], kernel[None])[0, 0]
 
 
-# Derivatives, on the canonical form. Here g = n = 1: the mapped axes are hidden by `vmap`.
+# Derivatives, on the canonical form. Here g = n = 1: the code sees one image and one kernel; `vmap` adds the other axes.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -110,7 +110,7 @@ _kernel_cotangent.defvjp(
 
 @cache
 def _batched_pair(precision):
-    """The convolution and its transpose in the kernel, on the canonical form, with the rules for `vmap`.
+    """The convolution, and its transpose with respect to the kernel, on the canonical form, with the rules for `vmap`.
 
     conv: `(g, n, h, w, c_in), (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out)`
     correlate: `(g, n, h + kh - 1, w + kw - 1, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`, float32

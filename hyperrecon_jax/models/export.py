@@ -33,7 +33,8 @@ def plain(model: Model, variables: Tree, lam: ArrayLike) -> tuple[Model, Tree]:
         lam: `(K-1,)` in [0, 1]; for an ensemble, the lambda of a member.
 
     Returns:
-        A model and its variables. For every lambda they reconstruct what the given model does for this one.
+        A model and its variables. Their reconstruction does not depend on lambda; it equals that of the given model at
+        `lam`.
 
     Raises:
         InputError: for a lambda of another shape or outside [0, 1], or if no member has it.

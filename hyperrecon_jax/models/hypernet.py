@@ -6,7 +6,7 @@ features:
 - "dense", the paper's: f = h for all leaves, where h is the output of a fully connected trunk of four hidden layers with
   LeakyReLU(0.01);
 - "low_rank": f = P h, a few numbers for each leaf. The head is then the product of two factors, W and P;
-- "mixture": f is the softmax of a linear map of the coefficients, another one for each leaf. W holds a few kernels; the
+- "mixture": f is the softmax of a linear map of the coefficients; each leaf has its own map. W holds a few kernels; the
   softmax mixes them with weights above 0 that sum to 1. There is no trunk.
 
 The target is described by the names and shapes of its leaves. This module does not know what the target computes.
@@ -101,7 +101,7 @@ def encode(coefficients: jax.Array, encoding: str) -> jax.Array:
 
 
 def layer_name(kind: str, path: Path) -> str:
-    """The name of the layer of some kind, such as "head", that belongs to the leaf at `path`; also of its parameters."""
+    """The name of a layer and its parameters: kind (such as "head") and path of the leaf."""
     return f"{kind}:{'.'.join(path)}"
 
 
@@ -110,7 +110,7 @@ def head_name(path: Path) -> str:
     return layer_name("head", path)
 
 
-def is_sharded(path: tuple[str, ...], shape: tuple[int, ...], devices: int) -> bool:
+def is_sharded_head(path: tuple[str, ...], shape: tuple[int, ...], devices: int) -> bool:
     """Whether a leaf is sharded over the devices, along its last axis: a part of a head that divides evenly.
 
     Args:
@@ -125,24 +125,24 @@ def is_sharded(path: tuple[str, ...], shape: tuple[int, ...], devices: int) -> b
 def sharded_heads(hypernet: HyperNet, devices: int) -> set[str]:
     """The names of the heads that are sharded over the devices; the others are replicated."""
     names = {head_name(path): (math.prod(shape),) for path, shape in hypernet.leaves}
-    return {name for name, shape in names.items() if is_sharded((name,), shape, devices)}
+    return {name for name, shape in names.items() if is_sharded_head((name,), shape, devices)}
 
 
 def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, axis: str) -> dict[Path, jax.Array]:
-    """The generated leaves of this device's samples, where the heads are sharded; for use inside of `jax.shard_map`.
+    """The generated leaves of this device's samples, where the heads are sharded; for use inside `jax.shard_map`.
 
     Each device multiplies the features of the whole batch with its shard of the heads. One exchange for all heads then
     brings every part of a sample's weights to the device that has the sample.
 
     Args:
         hypernet: the module.
-        params: its parameters, with this device's shard of the leaves for which `is_sharded` holds.
+        params: its parameters, with this device's shard of the leaves for which `is_sharded_head` holds.
         coefficients: `(B, K)`, of the whole batch. Of n devices, the first has the first B/n samples, and so on.
         axis: the mapped axis of the n devices.
 
     Returns:
-        `{path: (B/n, *shape)}`. Pulled back, this gives the gradient of the whole batch for sharded heads, and for all
-        other parameters this device's term of a sum over the devices (`sum_over_devices`).
+        `{path: (B/n, *shape)}`. The vjp of this function gives the gradient of the whole batch for sharded heads, and for
+        all other parameters this device's term of a sum over the devices (`combine_gradients`).
     """
     devices = jax.lax.axis_size(axis)
     size = len(coefficients) // devices
@@ -167,13 +167,13 @@ def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, 
     return leaves
 
 
-def sum_over_devices(hypernet: HyperNet, grad: Tree, axis: str) -> Tree:
-    """The gradient of the whole batch in the hypernetwork's parameters, from what `generate_sharded` gives pulled back."""
+def combine_gradients(hypernet: HyperNet, grad: Tree, axis: str) -> Tree:
+    """The gradient of the whole batch with respect to the hypernetwork's parameters, from the vjp of `generate_sharded`."""
     sharded = sharded_heads(hypernet, jax.lax.axis_size(axis))
     return {name: layer if name in sharded else jax.lax.psum(layer, axis) for name, layer in grad.items()}
 
 
-def with_dense_heads(hypernet: HyperNet, params: Tree) -> tuple[HyperNet, Tree]:
+def to_dense_heads(hypernet: HyperNet, params: Tree) -> tuple[HyperNet, Tree]:
     """A hypernetwork with dense heads that generates the same as one with low-rank heads, and its parameters.
 
     W (P h + p) + theta_0 = (W P) h + (W p + theta_0).

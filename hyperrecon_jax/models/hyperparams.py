@@ -21,8 +21,7 @@ def coefficients(lam: ArrayLike) -> jax.Array:
         K = 1:  (1)
         K = 2:  (1 - lam, lam)                                      Eq. 9
         K = 3:  (lam_1, (1 - lam_1) lam_2, (1 - lam_1)(1 - lam_2))  Eq. 10
-        K > 3:  Eq. 10 continued: term k gets the share lam_k of the weight that the terms before it leave, the last term
-                gets the rest.
+        K > 3:  Eq. 10 continued: c_k = lam_k (1 - c_1 - ... - c_{k-1}); the last term gets the rest.
 
     The order is reversed between the two equations. With two terms, lam = 1 selects the last term. With three or more,
     lam_1 = 1 selects the first term, and the other lambdas have no effect.

@@ -10,7 +10,7 @@ The networks are the U-Net and the hyper-U-Net, with and without norms. A state 
 
 Sizes are read from the shapes. The residual connection has no tensor, so the caller must say whether there is one.
 
-Kernels are OIHW in PyTorch and HWIO here, also inside of the heads, which generate them flat. Linear layers are transposed.
+Kernels are OIHW in PyTorch and HWIO here, also inside the heads, which generate them flat. Linear layers are transposed.
 No value changes.
 """
 
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperrecon_jax.models import tensor_files
-from hyperrecon_jax.models.hypernet import HyperNet, head_name, with_dense_heads
+from hyperrecon_jax.models.hypernet import HyperNet, head_name, to_dense_heads
 from hyperrecon_jax.models.model import Model, all_but_norms
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.runtime.errors import InputError
@@ -107,7 +107,7 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
         )
     variables = jax.device_get(variables)
     if model.hyper and model.hyper.kind == "low_rank":
-        hyper, dense = with_dense_heads(model.hyper, variables["params"]["hyper"])
+        hyper, dense = to_dense_heads(model.hyper, variables["params"]["hyper"])
         model = model._replace(hyper=hyper)
         variables = {**variables, "params": {**variables["params"], "hyper": dense}}
     leaves = dict(_flat(variables))

@@ -52,17 +52,17 @@ class Weights(NamedTuple):
 
 
 def all_but_norms(path: Path) -> bool:
-    """A choice of generated leaves, the paper's: kernels and biases of convolutions, not the scale and bias of a norm."""
+    """True for the leaves that the paper generates: kernels and biases of convolutions, not scale and bias of a norm."""
     return not any("norm" in name for name in path)
 
 
 def only_norms(path: Path) -> bool:
-    """A choice of generated leaves, FiLM's (Perez et al., 2018): the scale and bias of norms; convolutions are learned."""
+    """True for the leaves that FiLM generates (Perez et al., 2018): scale and bias of norms; convolutions are learned."""
     return not all_but_norms(path)
 
 
 def matching(*patterns: str) -> Callable[[Path], bool]:
-    """A choice of generated leaves: those whose path matches any of the patterns.
+    """A function that is True for the leaves whose path matches any of the patterns.
 
     Args:
         patterns: as in a shell, for names joined by "/": "*" for all, "up1_*" and "head/*" for the last layers, "*/kernel"
@@ -92,7 +92,7 @@ def init(
     Args:
         key: PRNG key.
         main: the target network; `main.init(key, example)` gives its parameter tree.
-        example: an input of `main`, of which only the shape matters, `(h, w, 2)` for a U-Net.
+        example: an example input of `main`; only its shape is used, `(h, w, 2)` for a U-Net.
         num_terms: K, the number of loss terms.
         hyper_width: d, the width of the hypernetwork; None for a plain network without one.
         members: `(m, K-1)`, the lambdas of an ensemble of m plain networks. All start from the same weights, those that a
@@ -136,8 +136,8 @@ def condition(
 ) -> tuple[Model, Tree]:
     """Make any tree of parameters a function of lambda: `generate_weights(model, params, lam)` is a tree like `theta`.
 
-    For networks that are no Flax modules, or that are applied in a special way. At first, the generated tree is near
-    `theta` for every lambda. So the training of a network that has already learned something can continue from it.
+    For networks that are no Flax modules, or that are applied in a special way. Before training, the generated tree
+    is near `theta` for every lambda. So the training of a network that has already learned something can continue from it.
 
     Args:
         key: PRNG key.
@@ -204,7 +204,7 @@ def generate_batch(model: Model, params: Tree, lam: jax.Array, device_axis: str 
         model: the networks.
         params: `variables["params"]`.
         lam: `(n, K-1)`.
-        device_axis: inside of `jax.shard_map`, the mapped axis over which the samples are sharded. `params` then has this
+        device_axis: inside `jax.shard_map`, the mapped axis over which the samples are sharded. `params` then has this
             device's shard of the hypernetwork's heads (`hypernet.generate_sharded`), and `lam` is that of the whole batch.
 
     Returns:
@@ -218,11 +218,11 @@ def generate_batch(model: Model, params: Tree, lam: jax.Array, device_axis: str 
     return Weights(flatten_dict(params["main"]), leaves)
 
 
-def sum_over_devices(model: Model, grad: Tree, device_axis: str) -> Tree:
-    """The gradient of the whole batch in `params`, from what each device pulls back through `generate_batch`."""
+def combine_gradients(model: Model, grad: Tree, device_axis: str) -> Tree:
+    """The gradient of the whole batch with respect to `params`, from each device's vjp of `generate_batch`."""
     hyper = {}
     if model.hyper is not None:
-        hyper = hypernet.sum_over_devices(model.hyper, grad["hyper"], device_axis)
+        hyper = hypernet.combine_gradients(model.hyper, grad["hyper"], device_axis)
     return {"hyper": hyper, "main": jax.tree.map(lambda leaf: jax.lax.psum(leaf, device_axis), grad["main"])}
 
 
@@ -257,7 +257,10 @@ def apply_main(model: Model, theta: Tree, batch_stats: Tree, net_input: jax.Arra
 def train_main(
     model: Model, theta: Tree, batch_stats: Tree, net_input: jax.Array, *, batch_axes: tuple[str, ...]
 ) -> tuple[jax.Array, Tree]:
-    """As `apply_main`, with the statistics of the batch over the mapped axes `batch_axes`; also the new running ones."""
+    """As `apply_main`, with the statistics of the batch over the mapped axes `batch_axes`.
+
+    Returns x_hat and the new running statistics.
+    """
     # a network without running statistics need not have the argument `batch_axes`
     options = {"batch_axes": batch_axes} if jax.tree.leaves(batch_stats) else {}
     variables = {"params": theta, "batch_stats": batch_stats}
@@ -271,5 +274,5 @@ def reconstruct(model: Model, variables: Tree, lam: jax.Array, net_input: jax.Ar
 
 
 def count_parameters(params: Tree) -> int:
-    """How many numbers a tree of arrays has."""
+    """The number of elements in a tree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -31,7 +31,7 @@ class UNet(nn.Module):
         precision: one of `PRECISIONS`. "float32"; "tf32": products of float32 in the fast mode of the backend (tf32 on a
             GPU, bfloat16 on a TPU, float32 on a CPU); "bfloat16": activations, too. Parameters, their gradients, the
             statistics of norms, the head and the result are always float32.
-        remat: in the backward pass, recompute the activations inside of a block instead of storing them. This takes less
+        remat: in the backward pass, recompute the activations inside a block instead of storing them. This takes less
             memory and more time.
     """
 

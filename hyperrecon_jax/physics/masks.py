@@ -89,7 +89,7 @@ def equispaced_lines(
 ) -> np.ndarray:
     """Whole columns: a fully sampled centre, and outer columns at equal steps (as fastMRI's brain masks).
 
-    The step outside of the centre is `(w - centre) / (w / acceleration - centre)`, as in fastMRI's "equispaced fraction",
+    The step outside the centre is `(w - centre) / (w / acceleration - centre)`, as in fastMRI's "equispaced fraction",
     rounded to whole columns. The seed chooses the offset. fastMRI's steps run through the centre, so that the acceleration
     is only roughly right. Here they run over the outer columns only, so that it is exact.
 
@@ -123,7 +123,7 @@ def make(name: str, shape: tuple[int, int], *, acceleration: float, seed: int = 
 def polynomial_density(
     shape: tuple[int, int], *, acceleration: float, order: float, extent: float, dense: float, center: int
 ) -> np.ndarray:
-    """The probability that a frequency is sampled: 1 in the centre, `min(1, c (1 - r / extent) ** order)` outside of it.
+    """The probability that a frequency is sampled: 1 in the centre, `min(1, c (1 - r / extent) ** order)` outside it.
 
     `r`, `extent` and `dense` are in units of Nyquist: 1 at the edge of k-space, sqrt(2) in its corner. So masks of any size
     look alike, and on a grid that is not square equal frequencies have equal probabilities. Bisection finds the constant
@@ -169,10 +169,10 @@ def _darts(shape, acceleration, seed, **settings):
     """Progressive dart throwing with an exact number of points and an exact radial density.
 
     Each ring of equal frequency has a quota of points; the quotas sum to the number of points. All pixels are tried in one
-    random order. A pixel is sampled if its ring still has a free place, and if it is outside of the discs around all pixels
-    sampled before. A disc has the radius `scale / sqrt(p)`, where p is the density. The rest of the quotas is filled with a
-    smaller scale, and so on. A disc with a radius below 1 covers only its own pixel, so the quotas are always met.
-    Distances wrap around at the edges, as the frequencies of an FFT do.
+    random order. A pixel is sampled if its ring still has a free place, and if it is outside the discs around all pixels
+    sampled before. A disc has the radius `scale / sqrt(p)`, where p is the density. The scale is then reduced, and pixels
+    are tried again, until all quotas are filled. A disc with a radius below 1 covers only its own pixel, so the quotas are
+    always met. Distances wrap around at the edges, as the frequencies of an FFT do.
     """
     density = polynomial_density(shape, acceleration=acceleration, **settings)
     ring = (_radius(shape) * min(shape) / 4).astype(int)  # two pixels wide along the shorter axis
@@ -183,7 +183,7 @@ def _darts(shape, acceleration, seed, **settings):
 
     scale = 1.0
     while quota.any():
-        # the largest squared distance inside of the disc, 0 in the full centre; for tiny densities at most half of the grid
+        # the largest squared distance inside the disc, 0 in the full centre; for tiny densities at most half of the grid
         reach = np.ceil(np.minimum(scale**2 / density, (min(shape) / 2) ** 2)).astype(int) - 1
         covered = sampled.copy()
         for value in np.unique(reach[sampled]):

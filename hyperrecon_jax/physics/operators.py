@@ -23,7 +23,7 @@ from hyperrecon_jax.runtime.errors import InputError
 class Operator(NamedTuple):
     """A linear measurement, and the network input for a measurement.
 
-    `to_net_input` is the adjoint of `forward`. Only for super-resolution it is the pseudo-inverse.
+    `to_net_input` is the adjoint of `forward`, except for super-resolution, where it is the pseudo-inverse.
     """
 
     forward: Callable[[jax.Array], jax.Array]  # x -> A x
@@ -31,12 +31,12 @@ class Operator(NamedTuple):
 
     @property
     def measure(self) -> Callable[[jax.Array], jax.Array]:
-        """The former name of `forward`, for older code."""
+        """Deprecated alias of `forward`."""
         return self.forward
 
     @property
     def lift(self) -> Callable[[jax.Array], jax.Array]:
-        """The former name of `to_net_input`, for older code."""
+        """Deprecated alias of `to_net_input`."""
         return self.to_net_input
 
 
@@ -112,11 +112,11 @@ def denoising() -> Operator:
 
 
 def super_resolution(*, factor: int = 4) -> Operator:
-    """Super-resolution, A = D (Sec. V-F.3): the mean of each block of pixels; back by nearest neighbour.
+    """Super-resolution, A = D (Sec. V-F.3): `forward` takes the mean of each block, `to_net_input` repeats each pixel.
 
-    A scanner with larger pixels measures such means. The authors use bicubic sampling without a low-pass, which has
-    aliasing; means have little. Nearest neighbour is the exact pseudo-inverse, A to_net_input(y) = y, and `factor ** 2`
-    times the adjoint. So the network input agrees with the data.
+    A scanner with larger pixels measures such means. The authors use bicubic sampling without a low-pass filter, which
+    causes aliasing; means cause little. Nearest neighbour (repeating pixels) is `factor ** 2` times the adjoint, and the
+    exact pseudo-inverse: A to_net_input(y) = y. So the network input agrees with the data.
 
     Args:
         factor: side of a block in pixels.

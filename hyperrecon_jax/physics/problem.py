@@ -29,7 +29,7 @@ class Problem(NamedTuple):
 
     @property
     def lift(self) -> Callable[[Measurement], jax.Array]:
-        """The former name of `to_net_input`, for older code."""
+        """Deprecated alias of `to_net_input`."""
         return self.to_net_input
 
 

@@ -1,4 +1,4 @@
-"""A `Sample`: one image, and what else its source knows, such as labels and measured k-space.
+"""A `Sample`: one image, and optional data of its source, such as labels and measured k-space.
 
 A sample is a tree of arrays. Many samples are one such tree whose leaves have a leading axis.
 """
@@ -20,7 +20,7 @@ class Coils(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """One image, `(h, w, 1)`, and what else its source knows; None is unknown."""
+    """One image, `(h, w, 1)`, and optional data of its source; None if missing."""
 
     image: Array  # (h, w, 1) float32 in [0, 1], the reference image
     label: Array | None = None  # (h, w) uint8, indices into `LABELS`
@@ -28,7 +28,7 @@ class Sample(NamedTuple):
 
 
 def take(samples: Tree, index: Any) -> Tree:
-    """The rows `index` of every leaf: some of many samples, or of their measurements."""
+    """Index the leading axis of every leaf (of samples or measurements)."""
     return jax.tree.map(lambda leaf: leaf[index], samples)
 
 

@@ -13,7 +13,7 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runs.experiment import Experiment
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.mesh import place, place_local_shard
-from hyperrecon_jax.training.step import keys, training_mesh
+from hyperrecon_jax.training.step import split_key, training_mesh
 
 
 class Placement(NamedTuple):
@@ -36,7 +36,7 @@ def training_batches(experiment: Experiment, placement: Placement, *, first: int
         replicated = place(placement.mesh, samples.arrays)
         while True:
             yield replicated
-    key_order, _ = keys(experiment.setup)
+    key_order, _ = split_key(experiment.setup)
     yield from stream(
         samples,
         key_order,

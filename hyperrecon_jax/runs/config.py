@@ -104,7 +104,7 @@ def _train_defaults() -> ConfigDict:
     train = ConfigDict()
     train.steps = 35_625  # 100 epochs of 11,400 slices
     train.batch = 32
-    train.microbatch = 0  # samples that a device puts through the network at a time; 0: what suits the machine
+    train.microbatch = 0  # number of samples that a device computes at a time; 0: chosen for the machine
     train.remat = False  # compute activations again in the backward pass instead of keeping them: less memory
     train.learning_rate = 1e-3
     train.schedule = "constant"  # or "cosine", to 0 over all steps

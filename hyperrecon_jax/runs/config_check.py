@@ -19,7 +19,7 @@ from hyperrecon_jax.models.hypernet import ENCODINGS, KINDS
 from hyperrecon_jax.models.unet import NORMS, PRECISIONS
 from hyperrecon_jax.physics import masks
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.training.dhs import RANKS
+from hyperrecon_jax.training.dhs import SCORE_KINDS
 from hyperrecon_jax.training.gradient import SCOPES
 
 TASKS = ("csmri", "denoising", "super_resolution", "segmentation")
@@ -147,7 +147,7 @@ def _check_dhs(config: ConfigDict) -> None:
     """Data-driven hyperparameter sampling."""
     keep, batch, terms = config.dhs.keep, config.train.batch, config.loss.terms
     require = functools.partial(_require, config)
-    _require_choice(config, "dhs.rank", RANKS)
+    _require_choice(config, "dhs.rank", SCORE_KINDS)
     if keep is None:
         return
     require(1 <= keep <= batch, "dhs.keep", f"at least 1 and at most config.train.batch, {batch}")

@@ -27,7 +27,7 @@ from hyperrecon_jax.runs.task import make_task
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import gather
-from hyperrecon_jax.training.gradient import Plan, is_separable
+from hyperrecon_jax.training.gradient import BatchPlan, is_separable
 from hyperrecon_jax.training.step import (
     Setup,
     TrainState,
@@ -144,7 +144,7 @@ def make_setup(config: ConfigDict, model: Model, problem: Problem, objective: Ob
         key,
         keep=config.dhs.keep or config.train.batch,
         rank=config.dhs.rank,
-        plan=Plan(config.train.microbatch or None, config.model.norm_over, config.dhs.rank_over),
+        plan=BatchPlan(config.train.microbatch or None, config.model.norm_over, config.dhs.rank_over),
     )
 
 

@@ -1,8 +1,9 @@
 """The connection between the processes of a job, and how a process ends when it has an error.
 
 `jax.distributed` connects them. JAX's coordinator runs in the primary process. It receives a heartbeat from each process,
-and ends all processes if one is silent. An error in one process ends that process at once. The others end when their next
-collective operation fails, or when the coordinator misses the heartbeat.
+and ends all processes if one sends none for `HEARTBEAT_TIMEOUT` seconds. An error in one process ends that process at once,
+unless all processes raise an error (`exit_on_error`). The others end when their next collective operation fails, or when
+the coordinator misses the heartbeat.
 """
 
 import contextlib
@@ -23,8 +24,9 @@ from hyperrecon_jax.runtime.errors import Diverged, InputError
 
 AUTO = "auto"
 CONNECT_TIMEOUT = 300  # seconds for all processes to start
-HEARTBEAT_TIMEOUT = 60  # seconds of silence after which JAX takes a process for dead
-EXIT_TIMEOUT = 5  # seconds that a process with an error waits to see whether all others have one, too
+HEARTBEAT_TIMEOUT = 60  # seconds without a heartbeat after which JAX considers a process dead
+EXIT_TIMEOUT = 5  # seconds that a process with an error waits to see whether all others failed, too
+# words in the messages of JAX, gloo and NCCL if a process is lost
 LOST_PROCESS = re.compile(
     "gloo|nccl|rccl|coordination|connection|socket|barrier|sync_global_devices|deadline_exceeded|unavailable", re.IGNORECASE
 )
@@ -59,10 +61,10 @@ def connect_processes(coordinator: str | None, processes: int | None, process: i
 
 @contextlib.contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End this process at once if an error is raised inside, unless all processes raise one.
+    """End this process at once if the body of the with statement raises an error, unless all processes raise one.
 
-    The ordinary way out (closing Orbax's checkpoints, JAX's shutdown) waits for the other processes, and those may wait for
-    this one. If all processes raise an error, as for a bad setting, or if there is one process, it is raised as usual.
+    A normal exit waits for the other processes (Orbax closes checkpoints, JAX shuts down), and those may wait for this one.
+    If all processes raise an error, as for a bad setting, or if there is one process, it is raised as usual.
     """
     try:
         yield
@@ -70,8 +72,8 @@ def exit_on_error() -> Iterator[None]:
         if process_count() > 1:
             try:
                 wait_for_all(f"error/{next(_error_numbers)}", EXIT_TIMEOUT)
-            except BaseException:  # the other processes run on, or are lost
-                _exit(*_status_and_message(error))
+            except BaseException:  # the barrier timed out: the others still run, or are lost
+                _exit(*_report_error(error))
         raise
 
 
@@ -101,14 +103,15 @@ def _check_arguments(coordinator: str | None, processes: int | None, process: in
 
 def _initialize(coordinator: str, processes: int | None, process: int | None) -> None:
     """Start JAX's coordinator on the primary process and connect to it; raise `InputError` if that fails."""
-    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM for itself (`agree_on_stop`)
+    jax.config.update("jax_enable_preemption_service", False)  # it would catch SIGTERM, which signals.py handles
     options: dict[str, Any] = {
-        "initialization_timeout": CONNECT_TIMEOUT + 60,
+        "initialization_timeout": CONNECT_TIMEOUT + 60,  # later than the timer below, which ends with a clear message
         "heartbeat_timeout_seconds": HEARTBEAT_TIMEOUT,
     }
     if coordinator != AUTO:
         options |= {"coordinator_address": coordinator, "num_processes": processes, "process_id": process}
-        options["cluster_detection_method"] = "deactivate"  # it would use one device of each process, under Slurm
+        # under Slurm, detection would leave each process only one device
+        options["cluster_detection_method"] = "deactivate"
         if process == 0:
             _check_port(coordinator)
     message = f"The processes did not connect by --coordinator {coordinator} in {CONNECT_TIMEOUT} s."
@@ -117,10 +120,10 @@ def _initialize(coordinator: str, processes: int | None, process: int | None) ->
     timer.start()
     try:
         jax.distributed.initialize(**options)
-        jax.devices()  # now, because all processes take part in listing them
+        jax.devices()  # list devices now: all processes must take part
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         reason = str(error).split("\n")[0]
-        if coordinator == AUTO and "efined" in reason:
+        if coordinator == AUTO and "efined" in reason:  # "coordinator_address should be defined."
             reason = "no Slurm, Open MPI, Kubernetes or TPU pod was found"
         elif "RPC server" in reason:
             reason = "the primary process cannot serve at that port, which may be in use"
@@ -142,8 +145,8 @@ def _check_port(coordinator: str) -> None:
         ) from error
 
 
-def _status_and_message(error: BaseException) -> tuple[int, str]:
-    """Return the exit status and the sentence for the user; print the traceback of a defect."""
+def _report_error(error: BaseException) -> tuple[int, str]:
+    """Return the exit status and the sentence for the user; print the traceback of a bug."""
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted."
     if isinstance(error, (InputError, Diverged)):

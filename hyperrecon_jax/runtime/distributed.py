@@ -1,9 +1,9 @@
-"""What several processes agree on, and what only the primary process does.
+"""Coordinate several processes: barriers, broadcasts, and work that only the primary process does.
 
 Each process runs the same program, and JAX connects them (`connection.py`): `jax.devices()` lists the devices of all
-processes, and an array may be sharded over them. So all processes must run the same computations in the same order. What
-may differ between them, such as the content of a disk or the free memory, is read on the primary process and broadcast. The
-folders of runs are on a file system that all processes share. With a single process no function here waits.
+processes, and an array may be sharded over them. So all processes must run the same computations in the same order. Values
+that may differ between them, such as the content of a disk or the free memory, are read on the primary process and
+broadcast. The folders of runs are on a file system that all processes share. With a single process no function here waits.
 """
 
 import itertools
@@ -17,9 +17,9 @@ import numpy as np
 from hyperrecon_jax.runtime.errors import InputError
 
 T = TypeVar("T")
-NO_TIMEOUT = 10**7  # seconds, four months
+NO_TIMEOUT = 10**7  # seconds (116 days): practically no timeout
 
-_numbers = itertools.count()  # of barriers, alike in all processes, because all meet at the same barriers
+_barrier_numbers = itertools.count()  # every process counts the same barriers, so the names agree
 
 
 def process_count() -> int:
@@ -32,14 +32,13 @@ def is_primary() -> bool:
     return jax.process_index() == 0
 
 
-def wait_for_all(barrier: str | None = None, timeout: float = NO_TIMEOUT) -> None:
+def wait_for_all(name: str | None = None, timeout: float = NO_TIMEOUT) -> None:
     """Wait until all processes call this.
 
-    A collective operation waits, too, but it gives up after a time that cannot be chosen: 30 s between CPUs that were not
-    connected before.
+    Why not a collective operation: its timeout cannot be set. Before two CPU processes are connected, it is 30 s.
 
     Args:
-        barrier: a name that is used once; None: this is the next barrier for all processes.
+        name: a unique name; None: the next number of a counter that is equal in all processes.
         timeout: in seconds.
 
     Raises:
@@ -50,9 +49,9 @@ def wait_for_all(barrier: str | None = None, timeout: float = NO_TIMEOUT) -> Non
         return
     if not jax.distributed.is_initialized():
         raise InputError(f"This is one of {process_count()} processes: start the command in each with --coordinator.")
-    from orbax.checkpoint import multihost  # here, because it takes long to import
+    from orbax.checkpoint import multihost  # Orbax's barrier takes a timeout; imported here because Orbax is slow to import
 
-    key = f"hyperrecon/{next(_numbers) if barrier is None else barrier}"
+    key = f"hyperrecon/{next(_barrier_numbers) if name is None else name}"
     multihost.get_barrier_sync_fn()(key=key, timeout_ms=int(1000 * timeout))
 
 
@@ -63,9 +62,9 @@ def gather_values(value: Any) -> list[Any]:
         return [json.loads(content)]
     from jax.experimental import multihost_utils
 
-    wait_for_all()
+    wait_for_all()  # the first collective operation fails if a process is late
     longest = int(multihost_utils.process_allgather(np.int32(len(content))).max())
-    size = 2 ** max(8, (longest - 1).bit_length())  # few different sizes, because JAX compiles a program for each
+    size = 2 ** max(8, (longest - 1).bit_length())  # a power of two: JAX compiles one program for each size
     rows = multihost_utils.process_allgather(np.frombuffer(content.ljust(size), np.uint8))
     return [json.loads(row.tobytes()) for row in rows]
 
@@ -96,12 +95,13 @@ def run_on_primary(function: Callable[..., T], *args: Any, **options: Any) -> T 
 
 
 def run_primary_first(function: Callable[[], T]) -> T:
-    """Call `function()` on all processes, on the primary first: the others find what it wrote to the shared disk.
+    """Call `function()` on all processes, on the primary first, so the others find the files that it wrote.
 
     Raises:
         InputError: on all processes, if `function()` raises it on the primary.
     """
     results: list[T] = []
+    # only success or error is broadcast: the result may not fit in JSON
     broadcast_from_primary(lambda: results.append(function()))
     return results[0] if results else function()
 
@@ -110,7 +110,7 @@ def check_same_settings(settings: Mapping[str, Any]) -> None:
     """Check that all processes have the same settings.
 
     Args:
-        settings: values by name; the names are those that the user knows.
+        settings: values by name, named as on the command line.
 
     Raises:
         InputError: on all processes, if a setting differs; the message names the first one.

@@ -1,11 +1,11 @@
-"""The errors that are not defects: wrong input of the caller, and training that diverges."""
+"""The errors that are not bugs: wrong input of the caller, and training that diverges."""
 
 
 class InputError(ValueError):
     """A wrong argument, configuration, file or folder.
 
     The message is one sentence that names the argument and its value, and says what was expected. A command prints it
-    and exits with status 2. All other exceptions, except `Diverged`, are defects of this package and keep their traceback.
+    and exits with status 2. All other exceptions, except `Diverged`, are bugs of this package and keep their traceback.
     """
 
 

@@ -17,7 +17,8 @@ from hyperrecon_jax.runtime.distributed import process_count, wait_for_all
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
-DEVICE = "device"
+DEVICE = "device"  # the axis of a mesh
+SAMPLE_AXIS = "sample"  # the mapped axis of `jax.vmap` over the samples of one device
 REPLICATED, SHARDED = PartitionSpec(), PartitionSpec(DEVICE)
 
 
@@ -98,7 +99,7 @@ def place_local_shard(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def local_shard(array: jax.Array, axis: str = DEVICE) -> jax.Array:
-    """This device's part, along the first axis, of an array that each device holds; for use inside of `jax.shard_map`."""
+    """This device's shard, along the first axis, of an array that each device holds; for use inside `jax.shard_map`."""
     size = len(array) // jax.lax.axis_size(axis)
     return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(axis) * size, size)
 

@@ -68,7 +68,7 @@ def agree_on_stop(is_stop_requested: Callable[[], bool]) -> Callable[[], bool]:
     they compute the step, so that no process waits for another. With a single process it is `is_stop_requested` itself.
 
     JAX's own `multihost_utils.reached_preemption_sync_point` is not used, because with it JAX handles SIGTERM: the signal
-    would not end a process outside of training, and Ctrl-C would stop one process alone.
+    would not end a process outside training, and Ctrl-C would stop one process alone.
     """
     if process_count() == 1:
         return is_stop_requested

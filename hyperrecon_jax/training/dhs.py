@@ -9,60 +9,69 @@ from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import local_shard
 
-RANKS = ("absolute", "relative")
+SCORE_KINDS = ("absolute", "relative")
 
 
 class Selection(NamedTuple):
-    """The samples that DHS selects on one device: those of `rows` where `mask` is 1.
+    """The samples that DHS selects on one device: `rows[i]` is selected where `is_selected[i]` is 1.
 
-    The shape must be known when the program is compiled, but how many samples a device selects is not known then if all
-    devices rank together. So there may be rows with mask 0, which are not selected.
+    Shapes are static. If the best samples of the whole batch are selected, the number on one device is not known at compile
+    time. So `rows` has the largest possible length, and unused entries are not selected.
     """
 
     rows: jax.Array  # (m,) indices of samples
-    mask: jax.Array  # (m,) 1 or 0
+    is_selected: jax.Array  # (m,) float, 1 or 0
 
 
 def dhs_score(problem: Problem, x_hat: jax.Array, y: Measurement, *, rank: str = "absolute") -> jax.Array:
     """The score by which DHS ranks one sample: J = ||A x_hat - y||^2 (Sec. IV-C), or J / ||y||^2 if `rank` is "relative".
 
-    J grows with the brightness of the image, so "absolute" prefers dark slices, whatever their lambda is. "relative" does
-    not.
+    J grows with the brightness of the image. So "absolute" prefers dark slices for every lambda; "relative" does not.
     """
     check_rank(rank)
     score = problem.data_consistency(x_hat, y)
     if rank == "absolute":
         return score
-    return score / jnp.maximum(problem.data_consistency(jnp.zeros_like(x_hat), y), jnp.finfo(score.dtype).tiny)
+    measured_energy = problem.data_consistency(jnp.zeros_like(x_hat), y)
+    return score / jnp.maximum(measured_energy, jnp.finfo(score.dtype).tiny)  # tiny: a measurement of zeros
 
 
 def select_lowest(scores: jax.Array, keep: int) -> jax.Array:
-    """The indices of the `keep` lowest of `(n,)` scores, in rising order; of equal scores the first.
+    """The indices of the `keep` lowest of `(n,)` scores, in ascending order.
 
-    NaN counts as the lowest score: a sample that fails is selected, and the failure shows in the loss.
+    Of equal scores, the one with the lower index comes first. NaN counts as the lowest score. So a NaN is never hidden: the
+    sample is selected and the loss becomes NaN.
     """
     return jax.lax.top_k(jnp.where(jnp.isnan(scores), jnp.inf, -scores), keep)[1]
 
 
-def select_samples(scores: jax.Array, *, keep: int, scope: str, device_axis: str | None) -> Selection:
+def select_samples(scores: jax.Array, *, keep: int, rank_over: str, device_axis: str | None) -> Selection:
     """The samples of this device that DHS selects.
 
     Args:
         scores: `(n,)`, of this device's samples.
-        keep: how many samples are selected on all devices together.
-        scope: rank the samples of each "device", or those of the whole "batch" (`gradient.SCOPES`).
+        keep: the number of samples that are selected on all devices together.
+        rank_over: rank the samples of each "device", or those of the whole "batch" (`gradient.SCOPES`).
         device_axis: the mapped axis of the devices; None: there is one device.
+
+    Raises:
+        InputError: if `rank_over` is "device" and the number of devices does not divide `keep`.
     """
-    if device_axis is None or scope == "device":
+    if device_axis is None or rank_over == "device":
         devices = 1 if device_axis is None else jax.lax.axis_size(device_axis)
+        if keep % devices:
+            raise InputError(
+                f'`keep` must be a multiple of the {devices} devices where `rank_over` is "device", got {keep}.'
+            )
         return Selection(select_lowest(scores, keep // devices), jnp.ones(keep // devices))
     batch_scores = jax.lax.all_gather(scores, device_axis, tiled=True)
-    batch_mask = jnp.zeros(len(batch_scores)).at[select_lowest(batch_scores, keep)].set(1.0)
-    mask, rows = jax.lax.top_k(local_shard(batch_mask, device_axis), min(keep, len(scores)))
-    return Selection(rows, mask)
+    batch_selected = jnp.zeros(len(batch_scores)).at[select_lowest(batch_scores, keep)].set(1.0)
+    # top_k puts the ones first: the selected rows of this shard, then fillers
+    is_selected, rows = jax.lax.top_k(local_shard(batch_selected, device_axis), min(keep, len(scores)))
+    return Selection(rows, is_selected)
 
 
 def check_rank(rank: str) -> None:
     """Raise `InputError` for an unknown rank."""
-    if rank not in RANKS:
-        raise InputError(f"`rank` must be one of {', '.join(RANKS)}, got {rank!r}.")
+    if rank not in SCORE_KINDS:
+        raise InputError(f"`rank` must be one of {', '.join(SCORE_KINDS)}, got {rank!r}.")

@@ -11,7 +11,7 @@ from hyperrecon_jax.runtime.errors import Diverged
 from hyperrecon_jax.runtime.mesh import gather
 from hyperrecon_jax.training.step import Step, TrainState
 
-OnLog = Callable[[int, dict[str, float], np.ndarray], None]  # step, means of the logs, lambdas used
+OnLog = Callable[[int, dict[str, float], np.ndarray], None]  # step, means of the logs, selected lambdas
 
 
 def fit(
@@ -35,9 +35,9 @@ def fit(
         steps: the total number of steps, including those that `state` has behind it.
         log_every: the number of steps between two calls of `on_log`. There is another call after the first step.
         save_every: the number of steps between two calls of `on_save`.
-        on_log: called as `on_log(step, means, used)`, with the means of the logs over the m steps since the last call, and
-            the lambdas used in these steps, `(m, keep, K-1)`. It comes before `on_save`, so that a diverged state is never
-            saved.
+        on_log: called as `on_log(step, means, selected_lams)`, with the means of the logs over the m steps since the last
+            call, and the lambdas of the samples selected in these steps, `(m, keep, K-1)`. It comes before `on_save`, so
+            that a diverged state is never saved.
         on_save: called as `on_save(state)`, also when `stop` ends the training and at the end.
         stop: called before every step.
 
@@ -51,10 +51,10 @@ def fit(
     pending: list[tuple[dict[str, jax.Array], jax.Array]] = []  # logs and lambdas of the steps since the last `on_log`
     batches = iter(samples)
     while done < steps and not stop():
-        state, logs, used = step(state, next(batches))
+        state, logs, selected_lams = step(state, next(batches))
         if pending:
             jax.block_until_ready(pending[-1])  # one step ahead of the devices is enough, and Ctrl-C stays quick
-        pending.append((logs, used))
+        pending.append((logs, selected_lams))
         done += 1
         if done % log_every == 0 or done == first + 1:  # the first step takes long to compile: show that it works
             _flush(pending, done, on_log)
@@ -72,10 +72,10 @@ def _flush(pending: list[tuple[dict[str, jax.Array], jax.Array]], done: int, on_
     """Check and log the pending steps, the last of which is step `done`, and empty the list."""
     if not pending:
         return
-    rows, used = zip(*jax.device_get(gather(pending)), strict=True)
+    rows, selected_lams = zip(*jax.device_get(gather(pending)), strict=True)
     for i, row in enumerate(rows, start=done - len(rows) + 1):
         if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
             raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    on_log(done, means, np.stack(used))
+    on_log(done, means, np.stack(selected_lams))
     pending.clear()

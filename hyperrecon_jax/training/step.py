@@ -1,28 +1,28 @@
 """The training step: the state, the settings, and the compiled function that takes one step of Algorithm 1.
 
-A step is a pure function of the state and the images:
+A training step is a pure function of the state and the images (the key is in `Setup`). It has three parts:
 
 1. Draw the batch (`_draw_batch`): which images, the noise of their measurements, and a lambda for each.
-2. Compute the loss and its gradient with `gradient.value_and_grad`, the same function that `hr` offers.
+2. Compute the loss and its gradient with `gradient.value_and_grad`, which is also public as `hr.value_and_grad`.
 3. Update the parameters with the optimizer (`_update`).
 
-`make_step` compiles the three. `loop.py` takes one step after the other.
+`make_step` compiles the three parts. `loop.py` takes one training step after the other.
 
-Reproducibility. All that is random in step i comes from `fold_in(key, i)`. It is drawn for the whole batch, and each device
-then takes its shard. So neither an interruption nor the number of devices changes what is drawn.
+Reproducibility. All random numbers of step i come from `fold_in(key, i)`. They are drawn for the whole batch, and each
+device then takes its shard. So neither an interruption nor the number of devices changes the random numbers.
 
-Several devices. Stages 1 and 2 run inside of `jax.shard_map`, each device on its shard of the batch. The hypernetwork's
-heads, which are nearly all of the parameters, are sharded, and so is the optimizer's state of them
-(`hypernet.generate_sharded`). All else is replicated. The devices exchange the weights of their samples, the gradients in
-these weights, the gradients of replicated parameters, and the statistics of batch norm. They never exchange activations. By
-default DHS selects the same number of samples on each device, so that its choice depends on the number of devices. `Plan`
-can change that.
+Several devices. Parts 1 and 2 run inside `jax.shard_map`, each device on its shard of the batch. The hypernetwork's heads,
+which are nearly all of the parameters, are sharded, and so are their optimizer states (`hypernet.generate_sharded`). All
+other arrays are replicated. The devices exchange the weights of their samples, the gradients with respect to these weights,
+the gradients of replicated parameters, and the statistics of batch norm. They never exchange activations. By default DHS
+selects the same number of samples on each device, so the selection depends on the number of devices. `BatchPlan` can change
+that.
 
-Microbatches. On a CPU, a device puts one separable sample at a time through the network, forward and backward. What one
-sample needs stays in the cache, and a step takes three quarters of the time.
+Microbatches. On a CPU, a device computes one separable sample at a time, forward and backward. The activations of one
+sample fit in the processor's cache. A step then takes 0.75 times as long as with the whole batch at once.
 
 Ensembles. All members (`model.Model`) see the same images and the same noise, and each takes a step of its own. So each
-becomes the network that it would become if it were trained alone.
+member becomes the same network as if it were trained alone.
 """
 
 from collections.abc import Callable
@@ -32,24 +32,32 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import stages
 from jax.sharding import Mesh, PartitionSpec
 
-from hyperrecon_jax.data.feed import batch_indices
+from hyperrecon_jax.data.feed import batch_indices  # the order of images is drawn in the step
 from hyperrecon_jax.losses.objective import Objective
-from hyperrecon_jax.models.hypernet import is_sharded
+from hyperrecon_jax.models.hypernet import is_sharded_head
 from hyperrecon_jax.models.model import Model, train_main
 from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Sample, take
 from hyperrecon_jax.runtime import memory
-from hyperrecon_jax.runtime.mesh import DEVICE, REPLICATED, SHARDED, device_mesh, local_shard, place, shardings
-from hyperrecon_jax.training.gradient import Plan, is_separable, value_and_grad
+from hyperrecon_jax.runtime.mesh import (
+    DEVICE,
+    REPLICATED,
+    SAMPLE_AXIS,
+    SHARDED,
+    device_mesh,
+    local_shard,
+    place,
+    shardings,
+)
+from hyperrecon_jax.training.gradient import BatchPlan, is_separable, value_and_grad
 
 Tree = Any
 
 
 class TrainState(NamedTuple):
-    """All that training carries from step to step."""
+    """The values that change from step to step."""
 
     step: jax.Array  # () int32, the number of steps done
     params: Tree
@@ -58,7 +66,7 @@ class TrainState(NamedTuple):
 
 
 class Setup(NamedTuple):
-    """All that stays the same during training."""
+    """The constants of a training: what to train and how."""
 
     model: Model
     objective: Objective
@@ -67,12 +75,13 @@ class Setup(NamedTuple):
     optimizer: optax.GradientTransformation
     batch: int  # the number of samples in a batch, on all devices together
     key: jax.Array
-    keep: int  # how many samples of a batch DHS selects; `batch` of them: UHS
-    rank: str = "absolute"  # the score by which DHS ranks (`dhs.dhs_score`)
-    members_at_once: int = 1  # how many members of an ensemble are computed at a time, a divisor of their number
-    plan: Plan = Plan()  # `microbatch=None`: what suits the backend (`microbatch_size`)
+    keep: int  # the number of samples of a batch that DHS selects; UHS if it equals `batch`
+    rank: str = "absolute"  # kind of DHS score (`dhs.dhs_score`)
+    members_at_once: int = 1  # number of members of an ensemble computed at a time; divides the number of members
+    plan: BatchPlan = BatchPlan()  # `microbatch=None`: chosen by `microbatch_size`
 
 
+# (state, samples) -> (state, logs, selected_lams)
 Step = Callable[[TrainState, Sample], tuple[TrainState, dict[str, jax.Array], jax.Array]]
 
 
@@ -83,28 +92,29 @@ def initial_state(model: Model, variables: Tree, optimizer: optax.GradientTransf
     return TrainState(jnp.zeros((), jnp.int32), params, variables["batch_stats"], opt_state)
 
 
-def count_members_at_once(model: Model, images: jax.ShapeDtypeStruct, variables: Tree) -> int:
-    """How many members of an ensemble to compute at a time, a divisor of their number.
+def count_members_at_once(model: Model, net_inputs: jax.ShapeDtypeStruct, variables: Tree) -> int:
+    """The number of members of an ensemble to compute at a time; it divides the number of members.
 
-    On an accelerator: as many as half of the free memory can hold. On a CPU: one, because what one member needs stays in
-    the cache; a step is 1.4 times as fast as with five (64 x 64, batch 8, two cores).
+    On an accelerator: as many as half of the free memory can hold. On a CPU: one, because its activations fit in the
+    cache: a step is 1.4 times as fast as with five members at once (64 x 64, batch 8, two cores).
 
     Args:
         model, variables: the ensemble.
-        images: the shape of what one device puts through each member in a step, `(n, h, w, c)`.
+        net_inputs: the shape of the inputs that one device computes with each member in a step, `(n, h, w, c)`.
     """
     if jax.default_backend() == "cpu":
         return 1
     network = model._replace(members=())
     first = jax.tree.map(lambda leaf: leaf[0], variables)
 
-    def forward(theta, net_inputs):
+    def forward(theta, batch):
         def forward_one(net_input):
-            return train_main(network, theta, first["batch_stats"], net_input, batch_axes=("sample",))[0]
+            return train_main(network, theta, first["batch_stats"], net_input, batch_axes=(SAMPLE_AXIS,))[0]
 
-        return jax.vmap(forward_one, axis_name="sample")(net_inputs)
+        return jax.vmap(forward_one, axis_name=SAMPLE_AXIS)(batch)
 
-    limit = memory.free_bytes() // (2 * memory.backward_bytes(forward, first["params"]["main"], images))
+    member_bytes = memory.backward_bytes(forward, first["params"]["main"], net_inputs)
+    limit = memory.free_bytes() // (2 * member_bytes)  # 2: at most half of the free memory
     count = len(model.members)
     return max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n <= limit))
 
@@ -114,19 +124,20 @@ def uses_dhs(setup: Setup) -> bool:
     return setup.keep < setup.batch
 
 
-def keys(setup: Setup) -> tuple[jax.Array, jax.Array]:
-    """The key of the order of the images (`data.feed`), and the key of all else that is random in a step."""
+def split_key(setup: Setup) -> tuple[jax.Array, jax.Array]:
+    """The key for the order of the images (`data.feed`), and the key for all other random numbers of a step."""
     key_order, key_step = jax.random.split(setup.key)
     return key_order, key_step
 
 
 def training_mesh(setup: Setup) -> Mesh:
     """The devices for a training: as many as divide the batch, and `keep` too if DHS selects on each device."""
-    return device_mesh(setup.batch, *([setup.keep] if setup.plan.rank_over == "device" else []))
+    sizes = (setup.batch, setup.keep) if setup.plan.rank_over == "device" else (setup.batch,)
+    return device_mesh(*sizes)
 
 
 def place_state(mesh: Mesh, state: TrainState) -> TrainState:
-    """The state on the devices: the hypernetwork's heads and the optimizer's state of them sharded, all else replicated."""
+    """The state on the devices: the hypernetwork's heads and their optimizer states sharded, all others replicated."""
     return place(mesh, state, partition_specs(mesh, state))
 
 
@@ -134,8 +145,9 @@ def partition_specs(mesh: Mesh, tree: Tree) -> Tree:
     """The `PartitionSpec` of each leaf of a state, or of a part of a state."""
 
     def spec(path, leaf):
+        # DictKey has .key; an index of a NamedTuple stays as it is
         names = tuple(str(getattr(key, "key", key)) for key in path)
-        if not is_sharded(names, leaf.shape, mesh.devices.size):
+        if not is_sharded_head(names, leaf.shape, mesh.devices.size):
             return REPLICATED
         return PartitionSpec(*[None] * (len(leaf.shape) - 1), DEVICE)
 
@@ -143,19 +155,19 @@ def partition_specs(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def microbatch_size(setup: Setup, batch_stats: Tree, mesh: Mesh) -> int:
-    """How many samples a device puts through the network at a time.
+    """The number of samples that a device computes at a time.
 
-    If the plan does not say: on a CPU one, unless batch norm couples the samples or DHS needs all of them at once;
-    elsewhere all of the device's samples.
+    The value of the plan, if it has one. Otherwise 1 on a CPU if the batch can be split, else all samples of the device. A
+    batch cannot be split with batch norm, nor with DHS if the samples are coupled.
     """
     size = setup.batch // mesh.devices.size
     if setup.plan.microbatch is not None:
         return min(setup.plan.microbatch, size)
-    uncoupled = not jax.tree.leaves(batch_stats) and (is_separable(setup.model, batch_stats) or not uses_dhs(setup))
-    return 1 if mesh.devices.flat[0].platform == "cpu" and uncoupled else size
+    can_split = not jax.tree.leaves(batch_stats) and (is_separable(setup.model, batch_stats) or not uses_dhs(setup))
+    return 1 if mesh.devices.flat[0].platform == "cpu" and can_split else size
 
 
-def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
+def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> jax.stages.Wrapped:
     """The compiled step (Algorithm 1).
 
     Args:
@@ -165,43 +177,45 @@ def make_step(setup: Setup, mesh: Mesh, *, resident: bool) -> stages.Wrapped:
             the batch, `SHARDED` over the mesh.
 
     Returns:
-        `(state, samples) -> (state, logs, used)`. The state, from `place_state`, is donated: its buffers are reused. The
-        logs are those of `gradient.BatchSummary` and "grad_norm"; for an ensemble, means over its members. `used` are the
-        lambdas of the selected samples, `(keep, K-1)`; for an ensemble `(keep * members, K-1)`.
+        `(state, samples) -> (state, logs, selected_lams)`. The state, from `place_state`, is donated: its buffers are
+        reused. The logs are those of `gradient.BatchSummary` and "grad_norm"; for an ensemble, means over its members.
+        `selected_lams` are the lambdas of the selected samples, `(keep, K-1)`; for an ensemble `(keep * members, K-1)`.
     """
 
     def step(state: TrainState, samples: Sample):
         specs = partition_specs(mesh, state)
         sharded_gradient = jax.shard_map(
-            partial(_local_gradient, setup, mesh, resident),
+            partial(_gradient_on_device, setup, mesh, resident),
             mesh=mesh,
             in_specs=(REPLICATED, specs.params, REPLICATED, REPLICATED if resident else SHARDED),
             out_specs=(REPLICATED, REPLICATED, REPLICATED, specs.params),
-            check_vma=False,  # the batching rules of conv.py and its loop do not carry the types that it checks
+            # off: the custom batching rules and the loop of conv.py lose the varying-axis types that this check needs
+            check_vma=False,
         )
-        batch_stats, logs, used, grad = sharded_gradient(state.step, state.params, state.batch_stats, samples)
+        batch_stats, logs, selected_lams, grad = sharded_gradient(state.step, state.params, state.batch_stats, samples)
         update = partial(_update, setup.optimizer)
         if setup.model.members:
             update = jax.vmap(update)
         params, opt_state, grad_norm = update(grad, state.opt_state, state.params)
         logs = {name: jnp.mean(values) for name, values in {**logs, "grad_norm": grad_norm}.items()}
         state = TrainState(state.step + 1, params, batch_stats, opt_state)
-        return jax.lax.with_sharding_constraint(state, shardings(mesh, specs)), logs, used
+        return jax.lax.with_sharding_constraint(state, shardings(mesh, specs)), logs, selected_lams
 
     return jax.jit(step, donate_argnums=0)
 
 
-# The parts of a step. The first three run on each device, inside of `jax.shard_map`.
+# The parts of a step. The first three run on each device, inside `jax.shard_map`.
 
 
-def _local_gradient(
+def _gradient_on_device(
     setup: Setup, mesh: Mesh, resident: bool, step: jax.Array, params: Tree, batch_stats: Tree, samples: Sample
 ) -> tuple[Tree, dict[str, jax.Array], jax.Array, Tree]:
-    """The new running statistics, the logs, the lambdas used, and the gradient; for an ensemble, of each member."""
+    """The new running statistics, the logs, the selected lambdas, and the gradient; for an ensemble, of each member."""
     key_lam, samples, y = _draw_batch(setup, resident, step, samples)
     plan = setup.plan._replace(microbatch=microbatch_size(setup, batch_stats, mesh))
     network_gradient = partial(_network_gradient, setup, plan, samples, y)
     if not setup.model.members:
+        # an ensemble draws no lambda
         lam = setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1))
         return network_gradient(params, batch_stats, lam)
 
@@ -211,13 +225,13 @@ def _local_gradient(
 
     lams = jnp.asarray(setup.model.members, jnp.float32)
     members = params, batch_stats, lams
-    batch_stats, logs, used, grad = jax.lax.map(member_gradient, members, batch_size=setup.members_at_once)
-    return batch_stats, logs, used.reshape(-1, lams.shape[-1]), grad
+    batch_stats, logs, selected_lams, grad = jax.lax.map(member_gradient, members, batch_size=setup.members_at_once)
+    return batch_stats, logs, selected_lams.reshape(-1, lams.shape[-1]), grad
 
 
 def _draw_batch(setup: Setup, resident: bool, step: jax.Array, samples: Sample) -> tuple[jax.Array, Sample, Measurement]:
     """The key of the batch's lambdas, and this device's shard of the batch: its samples and their measurements."""
-    key_order, key_step = keys(setup)
+    key_order, key_step = split_key(setup)
     key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, step))
     if resident:
         indices = batch_indices(key_order, step, count=len(samples.image), batch=setup.batch)
@@ -227,9 +241,9 @@ def _draw_batch(setup: Setup, resident: bool, step: jax.Array, samples: Sample) 
 
 
 def _network_gradient(
-    setup: Setup, plan: Plan, samples: Sample, y: Measurement, params: Tree, batch_stats: Tree, lam: jax.Array
+    setup: Setup, plan: BatchPlan, samples: Sample, y: Measurement, params: Tree, batch_stats: Tree, lam: jax.Array
 ) -> tuple[Tree, dict[str, jax.Array], jax.Array, Tree]:
-    """As `_local_gradient`, for one network. `lam` is that of the whole batch, samples and measurements are the shard."""
+    """As `_gradient_on_device`, for one network. `lam` is of the whole batch; samples and measurements are the shard."""
     summary, grad = value_and_grad(
         setup.model._replace(members=()),
         setup.objective,
@@ -244,8 +258,10 @@ def _network_gradient(
         plan=plan,
         device_axis=DEVICE,
     )
-    used = lam[jnp.nonzero(summary.selected, size=setup.keep)[0]] if uses_dhs(setup) else lam
-    return summary.batch_stats, summary.logs, used, grad
+    selected_lams = lam
+    if uses_dhs(setup):
+        selected_lams = lam[jnp.nonzero(summary.selected, size=setup.keep)[0]]  # size: a fixed shape under jit
+    return summary.batch_stats, summary.logs, selected_lams, grad
 
 
 def _update(

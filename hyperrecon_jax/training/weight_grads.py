@@ -1,14 +1,15 @@
-"""Stage 2 of Algorithm 1: the losses of the samples of a batch, and the gradient of their mean in the samples' weights.
+"""Stage 2 of Algorithm 1: the loss of each sample, and the gradient of the mean loss with respect to the samples' weights.
 
 `sample_loss` is the loss of ONE sample. There is one path to the gradient for each kind of model:
 
-- The samples are separable (`gradient.is_separable`): the loss of a sample does not depend on the others. Each sample has a
-  backward pass of its own (`separable_grads`), and DHS runs it for the selected samples only.
+- The samples are separable (`gradient.is_separable`): each has its own weights, and its loss does not depend on the other
+  samples. Each sample has its own backward pass (`separable_grads`), and DHS runs it for the selected samples only.
 - The samples are coupled, by the statistics of batch norm or because they share all weights. One backward pass serves all
-  of them (`coupled_grads`). DHS multiplies the loss of a sample that is not selected by 0, so it saves no time.
+  of them (`coupled_grads`). DHS multiplies the losses of all other samples by 0, so it saves no time.
 
-Cost of DHS with b of B separable samples, in forward passes: 1 + 2 b/B if a device holds all of its samples at once. With
-smaller microbatches it is 1 + 3 b/B, because the selected samples are computed a second time. Without DHS it is 3.
+A backward pass costs about two forward passes. So the cost of DHS with b of B separable samples, in forward passes, is
+1 + 2 b/B if a device holds all of its samples at once. With smaller microbatches it is 1 + 3 b/B, because the selected
+samples are computed a second time. Without DHS it is 3.
 """
 
 from collections.abc import Callable
@@ -24,30 +25,30 @@ from hyperrecon_jax.models.model import Model, Weights, merge_weights, train_mai
 from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Sample, take
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.mesh import SAMPLE_AXIS
 from hyperrecon_jax.training.dhs import Selection, dhs_score
 
 Tree = Any
-MAX_PSNR = 100.0  # dB, in the logs: a network can reproduce a black image exactly, and its PSNR is infinite
 
 
-class Batch(NamedTuple):
-    """n samples of one device; every leaf has a leading axis."""
+class Shard(NamedTuple):
+    """This device's n samples. Every leaf has a leading axis of length n."""
 
-    per_sample: Tree  # the generated weights
+    per_sample: Tree  # generated weights {path: (n, ...)}, as in `Weights.per_sample`
     lam: jax.Array  # (n, K-1)
     samples: Sample
     y: Measurement
 
 
 class SampleAux(NamedTuple):
-    """What `sample_loss` returns beside the loss."""
+    """The results of `sample_loss` other than the loss: `aux` of `jax.vjp(..., has_aux=True)`."""
 
     batch_stats: Tree
     logs: dict[str, jax.Array]
-    score: jax.Array  # (), the DHS score; 0 for UHS, which needs none
+    dhs_score: jax.Array  # (); 0 for UHS, which needs none
 
 
-# `(weights, lam, sample, y) -> (loss, aux)` for one sample: `sample_loss` with its other arguments filled in.
+# `(weights, lam, sample, y) -> (loss, aux)` for one sample: `sample_loss` with its other arguments bound by `partial`.
 SampleLoss = Callable[..., tuple[jax.Array, SampleAux]]
 Select = Callable[[jax.Array], Selection]  # `(n,)` scores -> the selected samples
 
@@ -65,25 +66,25 @@ def sample_loss(
     rank: str | None,
     batch_axes: tuple[str, ...] = (),
 ) -> tuple[jax.Array, SampleAux]:
-    """The loss of ONE sample from the weights of the main network, L(lambda) of Eqs. 9 and 10.
+    """The loss L(lambda) of ONE sample, given the weights of the main network (Eqs. 9, 10).
 
     Args:
         model, objective, problem, batch_stats: as for `gradient.value_and_grad`.
         weights: those of this sample, without a leading axis.
         lam, sample, y: of this sample; `lam` is `(K-1,)`.
-        rank: one of `dhs.RANKS`, the score to compute; None: no score.
+        rank: the kind of score to compute, one of `dhs.SCORE_KINDS`; None: no score.
         batch_axes: the mapped axes over which batch norm takes its statistics.
 
     Returns:
-        The loss, `()`, and the running statistics, logs and score beside it.
+        The loss, `()`, and its running statistics, logs and score.
     """
     theta = merge_weights(weights)
     x_hat, new_stats = train_main(model, theta, batch_stats, problem.to_net_input(y), batch_axes=batch_axes)
     values = term_values(objective, Outcome(x_hat, sample, y, theta))
     loss = weighted_loss(objective, lam, values)
     logs = {"loss": loss}
-    if x_hat.shape == sample.image.shape:  # not for a segmentation, which has a channel for each class
-        logs["psnr"] = jnp.minimum(metrics.psnr(x_hat, sample.image), MAX_PSNR)
+    if x_hat.shape == sample.image.shape:  # a segmentation network returns one channel for each class: no PSNR
+        logs["psnr"] = metrics.bounded_psnr(x_hat, sample.image)
     score = jnp.zeros(()) if rank is None else dhs_score(problem, x_hat, y, rank=rank)
     return loss, SampleAux(new_stats, logs | dict(zip(objective.terms, values, strict=True)), score)
 
@@ -92,122 +93,139 @@ def sample_loss(
 
 
 def separable_grads(
-    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select | None, microbatch: int
+    loss: SampleLoss, shared: Tree, shard: Shard, *, keep: int, select: Select | None, microbatch: int
 ) -> tuple[dict[str, jax.Array], jax.Array, Weights]:
-    """The gradient of the mean loss in the weights of n separable samples.
+    """The gradient of the mean loss with respect to the weights of n separable samples.
 
     Args:
         loss: the loss of one sample.
         shared: the weights that all samples share.
-        batch: the n samples of this device.
-        keep: how many samples are selected, on all devices together; the mean is over these.
+        shard: the n samples of this device.
+        keep: the number of samples that are selected on all devices together; the mean is over these.
         select: how DHS selects samples; None: UHS, which selects all.
-        microbatch: how many samples are computed at a time.
+        microbatch: the number of samples that are computed at a time.
 
     Returns:
         The logs of each sample, `(n,)`; which samples are selected, `(n,)`, 1 or 0; and the gradient.
     """
-    size = len(batch.lam)
+    size = len(shard.lam)
     if select is None:
-        grad_one = partial(_sample_grad, loss, shared, keep)
-        logs, grads = _map_microbatches(grad_one, microbatch, jnp.ones(size), *batch)
+        sample_grad = partial(_sample_grad, loss, shared, keep)
+        logs, grads = _map_microbatches(sample_grad, microbatch, jnp.ones(size), *shard)
         return logs, jnp.ones(size), Weights(_sum_rows(grads.shared), grads.per_sample)
 
     dhs_grads = _dhs_grads_at_once if microbatch == size else partial(_dhs_grads_by_recompute, microbatch=microbatch)
-    logs, (rows, mask), grads = dhs_grads(loss, shared, batch, keep=keep, select=select)
+    logs, (rows, is_selected), grads = dhs_grads(loss, shared, shard, keep=keep, select=select)
 
-    def drop_unselected(leaf):  # by `where`: a sample that is not selected may even be NaN
-        return jnp.where((mask > 0).reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0)
+    def drop_unselected(leaf):  # `where`, not a product: 0 * NaN is NaN
+        return jnp.where((is_selected > 0).reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, 0)
 
     grads = jax.tree.map(drop_unselected, grads)
+    # put the gradients of the selected rows at their places; all other rows stay 0
     per_sample = jax.tree.map(
-        lambda leaf, values: jnp.zeros_like(leaf).at[rows].set(values), batch.per_sample, grads.per_sample
+        lambda leaf, values: jnp.zeros_like(leaf).at[rows].set(values), shard.per_sample, grads.per_sample
     )
-    return logs, jnp.zeros(size).at[rows].set(mask), Weights(_sum_rows(grads.shared), per_sample)
+    return logs, jnp.zeros(size).at[rows].set(is_selected), Weights(_sum_rows(grads.shared), per_sample)
 
 
 def _dhs_grads_at_once(
-    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select
+    loss: SampleLoss, shared: Tree, shard: Shard, *, keep: int, select: Select
 ) -> tuple[dict[str, jax.Array], Selection, Weights]:
     """DHS with all n samples in memory: one forward pass for all, then the backward pass for the selected ones.
 
     Returns:
         The logs of the n samples, the selection of m rows, and the gradients of these rows.
     """
-    _, pull_backs, aux = jax.vmap(partial(_vjp_sample, loss, shared))(*batch)
-    selection = select(aux.score)
+    # A pull-back is a pytree whose leaves are the saved activations. `vmap` stacks them, so rows can be selected like rows
+    # of an array.
+    _, pull_backs, aux = jax.vmap(partial(_vjp_sample, loss, shared))(*shard)
+    selection = select(aux.dhs_score)
     selected_pull_backs = _take_rows(pull_backs, selection.rows)
-    (grads,) = jax.vmap(lambda pull_back, mask: pull_back(mask / keep))(selected_pull_backs, selection.mask)
+    (grads,) = jax.vmap(lambda pull_back, is_selected: pull_back(is_selected / keep))(
+        selected_pull_backs, selection.is_selected
+    )
     return aux.logs, selection, grads
 
 
 def _dhs_grads_by_recompute(
-    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select, microbatch: int
+    loss: SampleLoss, shared: Tree, shard: Shard, *, keep: int, select: Select, microbatch: int
 ) -> tuple[dict[str, jax.Array], Selection, Weights]:
     """DHS with a microbatch in memory: compute the scores of all n samples first, then recompute the selected ones.
 
     Returns:
-        As `_dhs_grads_at_once`; the logs of samples that are not selected are 0.
+        As `_dhs_grads_at_once`; the logs of samples that are not selected are 0 (they are never averaged).
     """
 
     def score(per_sample, lam, sample, y):
         _, aux = loss(Weights(shared, per_sample), lam, sample, y)
-        return aux.score
+        return aux.dhs_score
 
-    def recompute(row, mask):
-        args = mask, *take(batch, row)
-        grad_one = partial(_sample_grad, loss, shared, keep)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(grad_one, *args))
-        return jax.lax.cond(mask > 0, lambda: grad_one(*args), lambda: zeros)
+    def recompute(row, is_selected):
+        # rows that are not selected exist only for rank_over="batch"; `cond` skips their backward pass
+        args = is_selected, *take(shard, row)
+        sample_grad = partial(_sample_grad, loss, shared, keep)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(sample_grad, *args))
+        return jax.lax.cond(is_selected > 0, lambda: sample_grad(*args), lambda: zeros)
 
-    selection = select(_map_microbatches(score, microbatch, *batch))
+    selection = select(_map_microbatches(score, microbatch, *shard))
     row_logs, grads = _map_microbatches(recompute, microbatch, *selection)
-    logs = jax.tree.map(lambda values: jnp.zeros(len(batch.lam)).at[selection.rows].set(values), row_logs)
+    logs = jax.tree.map(lambda values: jnp.zeros(len(shard.lam)).at[selection.rows].set(values), row_logs)
     return logs, selection, grads
 
 
-def _vjp_sample(loss, shared, per_sample, lam, sample, y):
-    """`jax.vjp` of the loss of one sample in its weights: the loss, its pull-back, and the aux."""
+def _vjp_sample(
+    loss: SampleLoss, shared: Tree, per_sample: Tree, lam: jax.Array, sample: Sample, y: Measurement
+) -> tuple[jax.Array, Callable[[jax.Array], tuple[Weights]], SampleAux]:
+    """`jax.vjp` of the loss of one sample with respect to its weights: the loss, its pull-back, and the aux."""
     weights = Weights(shared, per_sample)
     return jax.vjp(lambda weights: loss(weights, lam, sample, y), weights, has_aux=True)
 
 
-def _sample_grad(loss, shared, keep, mask, per_sample, lam, sample, y):
-    """The logs of one sample and its part of the gradient of the mean loss, which is 0 where `mask` is 0."""
+def _sample_grad(
+    loss: SampleLoss,
+    shared: Tree,
+    keep: int,
+    is_selected: jax.Array,
+    per_sample: Tree,
+    lam: jax.Array,
+    sample: Sample,
+    y: Measurement,
+) -> tuple[dict[str, jax.Array], Weights]:
+    """The logs of one sample, and its contribution to the gradient of the mean loss; 0 if not selected."""
     _, pull_back, aux = _vjp_sample(loss, shared, per_sample, lam, sample, y)
-    return aux.logs, pull_back(mask / keep)[0]
+    return aux.logs, pull_back(is_selected / keep)[0]
 
 
 # Coupled samples: one backward pass for all.
 
 
 def coupled_grads(
-    loss: SampleLoss, shared: Tree, batch: Batch, *, keep: int, select: Select | None, microbatch: int
+    loss: SampleLoss, shared: Tree, shard: Shard, *, keep: int, select: Select | None, microbatch: int
 ) -> tuple[Tree, dict[str, jax.Array], jax.Array, Weights]:
-    """The gradient of the mean loss in the weights of n coupled samples.
+    """The gradient of the mean loss with respect to the weights of n coupled samples.
 
     Args:
-        loss: the loss of one sample, which takes batch norm's statistics over the mapped axis "sample".
-        shared, batch, keep, select, microbatch: as for `separable_grads`.
+        loss: the loss of one sample, which takes batch norm's statistics over the mapped axis `SAMPLE_AXIS`.
+        shared, shard, keep, select, microbatch: as for `separable_grads`.
 
     Returns:
-        The new running statistics, and the three results of `separable_grads`.
+        The new running statistics (the mean over the microbatches), and the three results of `separable_grads`.
 
     Raises:
         InputError: if the microbatch does not divide the n samples, or if it is smaller than n and DHS selects samples.
     """
-    size = len(batch.lam)
-    in_axes: Any = (Weights(None, 0), 0, 0, 0)  # the shared weights and the statistics have no axis of samples
-    out_axes: Any = (0, SampleAux._make((None, 0, 0)))
-    per_sample_loss = jax.vmap(loss, in_axes, out_axes, axis_name="sample")
+    size = len(shard.lam)
+    in_axes: Any = (Weights(shared=None, per_sample=0), 0, 0, 0)  # None: no sample axis
+    out_axes: Any = (0, SampleAux(batch_stats=None, logs=0, dhs_score=0))  # type: ignore[arg-type]
+    per_sample_loss = jax.vmap(loss, in_axes, out_axes, axis_name=SAMPLE_AXIS)
     if microbatch == size:
-        return _coupled_grads_at_once(per_sample_loss, shared, batch, keep=keep, select=select)
+        return _coupled_grads_at_once(per_sample_loss, shared, shard, keep=keep, select=select)
     if select is not None or size % microbatch:
         raise InputError(
             f"`microbatch` must divide the {size} samples of a device, and be all of them where DHS masks samples;"
             f" got {microbatch}."
         )
-    microbatches = jax.tree.map(lambda leaf: leaf.reshape(size // microbatch, microbatch, *leaf.shape[1:]), batch)
+    microbatches = jax.tree.map(lambda leaf: leaf.reshape(size // microbatch, microbatch, *leaf.shape[1:]), shard)
     stats, logs, selected, grads = jax.lax.map(
         lambda part: _coupled_grads_at_once(per_sample_loss, shared, part, keep=keep, select=None), microbatches
     )
@@ -217,16 +235,16 @@ def coupled_grads(
     return mean_stats, logs, selected, Weights(_sum_rows(grads.shared), per_sample)
 
 
-def _coupled_grads_at_once(per_sample_loss, shared, batch, *, keep, select):
-    """As `coupled_grads`, for samples that are all computed together."""
-    per_sample, *data = batch
+def _coupled_grads_at_once(per_sample_loss, shared, microbatch, *, keep, select):
+    """`coupled_grads` of one microbatch."""
+    per_sample, lam, samples, y = microbatch
     losses, pull_back, aux = jax.vjp(
-        lambda weights: per_sample_loss(weights, *data), Weights(shared, per_sample), has_aux=True
+        lambda weights: per_sample_loss(weights, lam, samples, y), Weights(shared, per_sample), has_aux=True
     )
     selected = jnp.ones(len(losses))
     if select is not None:
-        rows, mask = select(aux.score)
-        selected = jnp.zeros(len(losses)).at[rows].set(mask)
+        rows, is_selected = select(aux.dhs_score)
+        selected = jnp.zeros(len(losses)).at[rows].set(is_selected)
     return aux.batch_stats, aux.logs, selected, pull_back(selected / keep)[0]
 
 
@@ -237,6 +255,7 @@ def _map_microbatches(function, microbatch, *arrays):
     """`jax.vmap(function)(*arrays)`, for `microbatch` samples at a time."""
     if microbatch >= len(jax.tree.leaves(arrays)[0]):
         return jax.vmap(function)(*arrays)
+    # None: a plain loop. A batch size of 1 would vmap the function over an axis of length 1.
     return jax.lax.map(lambda args: function(*args), arrays, batch_size=microbatch if microbatch > 1 else None)
 
 
@@ -246,7 +265,10 @@ def _sum_rows(tree: Tree) -> Tree:
 
 
 def _take_rows(tree: Tree, rows: jax.Array) -> Tree:
-    """Some rows of every leaf. On a CPU by slices: there, gathering whole images is slow, and nothing fuses with it."""
+    """Select rows of every leaf.
+
+    On a CPU slices are used, because XLA's gather of whole images is slow there and cannot be fused.
+    """
 
     def take_slices(leaf, rows):
         return jnp.stack([jax.lax.dynamic_index_in_dim(leaf, row, keepdims=False) for row in rows])

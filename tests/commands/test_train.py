@@ -79,8 +79,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
     original = train.fit
 
     def fit_with_signal(*args, on_log, **options):
-        def log(step, means, used):
-            on_log(step, means, used)
+        def log(step, means, selected_lams):
+            on_log(step, means, selected_lams)
             if step == 4:
                 signal.raise_signal(number)
 
@@ -140,8 +140,8 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(setti
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def fit(*args, on_log, second, **options):
-        def log(step, means, used):
-            on_log(step, means, used)
+        def log(step, means, selected_lams):
+            on_log(step, means, selected_lams)
             if step == 1:
                 signal.raise_signal(signal.SIGTERM)
                 signal.raise_signal(second)

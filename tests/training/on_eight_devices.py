@@ -21,15 +21,15 @@ from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import mesh
 from hyperrecon_jax.training import step
-from hyperrecon_jax.training.gradient import Plan
+from hyperrecon_jax.training.gradient import BatchPlan
 from tests.training.test_step import IMAGES, KINDS, PROBLEM, exchange_sizes
 
 BATCH, STEPS = 16, 3
 CASES = {
-    "instance": ("instance", BATCH, Plan()),
-    "batch": ("batch", BATCH, Plan()),
-    "dhs": ("instance", 4, Plan(rank_over="batch")),
-    **{name: ("instance", BATCH, Plan()) for name in KINDS},
+    "instance": ("instance", BATCH, BatchPlan()),
+    "batch": ("batch", BATCH, BatchPlan()),
+    "dhs": ("instance", 4, BatchPlan(rank_over="batch")),
+    **{name: ("instance", BATCH, BatchPlan()) for name in KINDS},
 }
 WIDE = np.tile(IMAGES, (2, 2, 2, 1))
 
@@ -60,9 +60,9 @@ def train(devices, name):
     text = compiled_step.lower(state, samples).compile().as_text()
     losses, lams = [], []
     for batch in itertools.repeat(samples, STEPS):
-        state, logs, used = compiled_step(state, batch)
+        state, logs, selected_lams = compiled_step(state, batch)
         losses.append(float(logs["loss"]))
-        lams.append(np.sort(np.asarray(used)[:, 0]))
+        lams.append(np.sort(np.asarray(selected_lams)[:, 0]))
     return losses, lams, jax.device_get(state.params), exchange_sizes(text)
 
 

@@ -19,7 +19,7 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training import gradient as gradient_module
 from hyperrecon_jax.training.dhs import dhs_score, select_lowest
-from hyperrecon_jax.training.gradient import Plan, is_separable, value_and_grad
+from hyperrecon_jax.training.gradient import BatchPlan, is_separable, value_and_grad
 
 OPERATOR = denoising()
 PROBLEM = simulated(OPERATOR)
@@ -244,12 +244,12 @@ def assert_agree(a, b):
 @pytest.mark.parametrize("microbatch", [1, 4])
 def test_microbatches_change_nothing_where_samples_are_separable(keep, microbatch):
     """Also if the last microbatch is smaller than the others."""
-    assert_agree(compute_gradient(keep=keep, plan=Plan(microbatch=microbatch)), compute_gradient(keep=keep))
+    assert_agree(compute_gradient(keep=keep, plan=BatchPlan(microbatch=microbatch)), compute_gradient(keep=keep))
 
 
 def test_microbatches_have_batch_norm_statistics_of_their_own():
     """Two halves, each computed as a batch: the mean of their gradients, running statistics and logs."""
-    in_halves = compute_gradient("batch", plan=Plan(microbatch=BATCH // 2))
+    in_halves = compute_gradient("batch", plan=BatchPlan(microbatch=BATCH // 2))
     model, variables = amortized("batch")
     halves = [
         jax.jit(
@@ -276,7 +276,7 @@ def test_microbatches_have_batch_norm_statistics_of_their_own():
 def test_film_has_the_gradient_of_a_loop(keep, microbatch):
     """All samples share the convolutions, and each has its own norms; at once and in microbatches, UHS and DHS."""
     assert is_separable(amortized("instance", "film")[0], {})
-    (_, logs, selected), grad = compute_gradient(hyper_width="film", keep=keep, plan=Plan(microbatch=microbatch))
+    (_, logs, selected), grad = compute_gradient(hyper_width="film", keep=keep, plan=BatchPlan(microbatch=microbatch))
     values, gradients = loop_over_samples("film")
     rows = np.argsort(values[:, 1])[:keep]
     assert np.flatnonzero(selected).tolist() == sorted(rows.tolist())
@@ -285,16 +285,16 @@ def test_film_has_the_gradient_of_a_loop(keep, microbatch):
 
 
 def test_a_network_without_lambda_in_microbatches():
-    assert_agree(compute_gradient(hyper_width=None, plan=Plan(microbatch=2)), compute_gradient(hyper_width=None))
+    assert_agree(compute_gradient(hyper_width=None, plan=BatchPlan(microbatch=2)), compute_gradient(hyper_width=None))
 
 
 @pytest.mark.parametrize(
     ("norm", "plan", "keep", "message"),
     [
-        ("batch", Plan(microbatch=4), BATCH, "`microbatch` must divide the 6 samples of a device"),
-        ("batch", Plan(microbatch=3), 3, "be all of them where DHS masks samples; got 3"),
-        ("instance", Plan(rank_over="host"), 3, "`rank_over` must be one of batch, device, got 'host'"),
-        ("batch", Plan(norm_over="all"), 3, "`norm_over` must be one of batch, device, got 'all'"),
+        ("batch", BatchPlan(microbatch=4), BATCH, "`microbatch` must divide the 6 samples of a device"),
+        ("batch", BatchPlan(microbatch=3), 3, "be all of them where DHS masks samples; got 3"),
+        ("instance", BatchPlan(rank_over="host"), 3, "`rank_over` must be one of batch, device, got 'host'"),
+        ("batch", BatchPlan(norm_over="all"), 3, "`norm_over` must be one of batch, device, got 'all'"),
     ],
 )
 def test_plans_that_cannot_be(norm, plan, keep, message):

@@ -23,9 +23,11 @@ def fake_step(state, image):
 def run_loop(losses, *, first=0, stop=lambda: False, log_every=2, save_every=5):
     logged, saved = [], []
 
-    def log(step, means, used):
+    def log(step, means, selected_lams):
         logged.append((step, means["loss"]))
-        assert used[..., 0].tolist() == [[loss] * 2 for loss in losses[step - first - len(used) : step - first]]
+        assert selected_lams[..., 0].tolist() == [
+            [loss] * 2 for loss in losses[step - first - len(selected_lams) : step - first]
+        ]
 
     state = fit(
         fake_step,
@@ -66,7 +68,7 @@ def test_divergence_stops_before_the_state_is_saved_and_names_the_step(bad):
             steps=6,
             log_every=100,
             save_every=5,
-            on_log=lambda step, means, used: None,
+            on_log=lambda step, means, selected_lams: None,
             on_save=lambda state: saved.append(int(state.step)),
         )
     assert saved == []

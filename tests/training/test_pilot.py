@@ -20,7 +20,7 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import Diverged, InputError
 from hyperrecon_jax.runtime.mesh import device_mesh, place
 from hyperrecon_jax.training.pilot import pilot
-from hyperrecon_jax.training.step import Setup, initial_state, keys
+from hyperrecon_jax.training.step import Setup, initial_state, split_key
 
 IMAGES = np.random.default_rng(0).random((6, 16, 16, 1), np.float32)
 OPERATOR = operators.csmri(jnp.asarray(masks.make("poisson_disc", (16, 16), acceleration=4.0)))
@@ -48,7 +48,7 @@ def run_pilot(*, rate, steps, images=IMAGES, terms=TERMS):
 def test_without_learning_they_are_the_means_of_the_initial_network():
     """The means over the last quarter of the steps and all samples, without DHS and scales, by a loop."""
     setup, variables, magnitudes = run_pilot(rate=0.0, steps=8)
-    key_order, key_step = keys(setup)
+    key_order, key_step = split_key(setup)
     reconstruct_one = jax.jit(lambda lam, y: reconstruct(setup.model, variables, lam, OPERATOR.to_net_input(y)))
     rows = []
     for step in (6, 7):

@@ -23,8 +23,9 @@ from hyperrecon_jax.physics.operators import awgn, denoising
 from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import mesh
+from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training import step
-from hyperrecon_jax.training.gradient import Plan
+from hyperrecon_jax.training.gradient import BatchPlan
 
 IMAGES = np.random.default_rng(0).random((10, 16, 16, 1), np.float32)
 OPERATOR = denoising()
@@ -72,13 +73,13 @@ def take_steps(setup, state, devices, *, resident=True, count=3):
     if resident:
         samples = itertools.repeat(mesh.place(devices_mesh, Sample(IMAGES)))
     else:
-        key_order, _ = step.keys(setup)
+        key_order, _ = step.split_key(setup)
         put = partial(mesh.place, devices_mesh, spec=mesh.SHARDED)
         samples = stream(in_memory(Sample(IMAGES)), key_order, first=0, last=count, batch=4, put=put)
     state, rows = step.place_state(devices_mesh, state), []
     for batch in itertools.islice(samples, count):
-        state, logs, used = compiled_step(state, batch)
-        rows.append({**jax.device_get(logs), "used": np.asarray(used)})
+        state, logs, selected_lams = compiled_step(state, batch)
+        rows.append({**jax.device_get(logs), "selected_lams": np.asarray(selected_lams)})
     return jax.device_get(state), rows
 
 
@@ -109,10 +110,10 @@ def test_streaming_from_the_host_equals_the_resident_set():
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])
 def test_dhs_takes_the_best_of_each_device(norm):
-    """The lambdas it reports as used are those with the lowest J, computed here with the operator."""
+    """The selected lambdas that it reports are those with the lowest J, computed here with the operator."""
     setup, state = make_setup(norm, keep=2)
     _, rows = take_steps(setup, jax.tree.map(jnp.copy, state), 2, count=1)  # a step reuses the buffers of its state
-    key_order, key_step = step.keys(setup)
+    key_order, key_step = step.split_key(setup)
     key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, 0))
     x = IMAGES[batch_indices(key_order, 0, count=10, batch=4)]
     y = jax.vmap(setup.problem.observe)(jax.random.split(key_noise, 4), Sample(x))
@@ -125,14 +126,14 @@ def test_dhs_takes_the_best_of_each_device(norm):
     x_hat = jax.vmap(reconstructed, axis_name="sample")(lam, y)
     cost = np.sum(np.square(x_hat - y), (1, 2, 3))
     expected = [lam[i + cost[i : i + 2].argmin()] for i in (0, 2)]
-    np.testing.assert_array_equal(rows[0]["used"], expected)
+    np.testing.assert_array_equal(rows[0]["selected_lams"], expected)
     np.testing.assert_allclose(rows[0]["data_consistency"], np.mean([cost[:2].min(), cost[2:].min()]), rtol=1e-4)
 
 
 def test_uniform_sampling_uses_all_lambdas_on_any_number_of_devices():
     (_, on_one), (_, on_two) = (take_steps(*make_setup(keep=4), devices, count=1) for devices in (1, 2))
-    assert on_one[0]["used"].shape == (4, 1)
-    np.testing.assert_array_equal(on_one[0]["used"], on_two[0]["used"])
+    assert on_one[0]["selected_lams"].shape == (4, 1)
+    np.testing.assert_array_equal(on_one[0]["selected_lams"], on_two[0]["selected_lams"])
     assert not step.uses_dhs(make_setup(keep=4)[0])
     assert step.uses_dhs(make_setup(keep=3)[0])
 
@@ -200,24 +201,32 @@ def get_variables(state):
 def test_dhs_over_the_batch_equals_one_device(norm):
     """Also where all selected samples are on one device."""
     setup, state = make_setup(norm, keep=2)
-    setup = setup._replace(plan=Plan(rank_over="batch"))
+    setup = setup._replace(plan=BatchPlan(rank_over="batch"))
     on_one, rows_on_one = take_steps(setup, jax.tree.map(jnp.copy, state), 1)
     on_two, rows_on_two = take_steps(setup, state, 2)
     for a, b in zip(rows_on_one, rows_on_two, strict=True):
-        np.testing.assert_array_equal(np.sort(a["used"], 0), np.sort(b["used"], 0))
+        np.testing.assert_array_equal(np.sort(a["selected_lams"], 0), np.sort(b["selected_lams"], 0))
         np.testing.assert_allclose(a["loss"], b["loss"], rtol=1e-4)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), on_one.params, on_two.params)
     assert step.training_mesh(setup._replace(keep=3)).devices.size == 2  # devices need not select the same number
-    assert step.training_mesh(setup._replace(keep=3, plan=Plan())).devices.size == 1
+    assert step.training_mesh(setup._replace(keep=3, plan=BatchPlan())).devices.size == 1
+
+
+def test_devices_divide_what_each_selects():
+    setup, state = make_setup(keep=3)
+    with pytest.raises(InputError, match="`keep` must be a multiple of the 2 devices .*, got 3"):
+        take_steps(setup, state, 2)
 
 
 def test_batch_norm_per_device():
     """The running statistics are the mean over two devices, each with the statistics of its own two images."""
     setup, state = make_setup("batch")
     before = jax.tree.map(np.asarray, state.batch_stats)
-    per_device, _ = take_steps(setup._replace(plan=Plan(norm_over="device")), jax.tree.map(jnp.copy, state), 2, count=1)
+    per_device, _ = take_steps(
+        setup._replace(plan=BatchPlan(norm_over="device")), jax.tree.map(jnp.copy, state), 2, count=1
+    )
     over_batch, _ = take_steps(setup, jax.tree.map(jnp.copy, state), 2, count=1)
-    in_microbatches, _ = take_steps(setup._replace(plan=Plan(microbatch=2)), state, 1, count=1)
+    in_microbatches, _ = take_steps(setup._replace(plan=BatchPlan(microbatch=2)), state, 1, count=1)
     close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, per_device.batch_stats, in_microbatches.batch_stats)
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), per_device.params, in_microbatches.params)
@@ -230,8 +239,8 @@ def test_batch_norm_per_device():
 def test_microbatches_suit_the_backend():
     setup, state = make_setup()
     assert step.microbatch_size(setup, state.batch_stats, make_mesh(2)) == 1
-    assert step.microbatch_size(setup._replace(plan=Plan(microbatch=3)), state.batch_stats, make_mesh(1)) == 3
-    assert step.microbatch_size(setup._replace(plan=Plan(microbatch=3)), state.batch_stats, make_mesh(2)) == 2
+    assert step.microbatch_size(setup._replace(plan=BatchPlan(microbatch=3)), state.batch_stats, make_mesh(1)) == 3
+    assert step.microbatch_size(setup._replace(plan=BatchPlan(microbatch=3)), state.batch_stats, make_mesh(2)) == 2
     coupled, coupled_state = make_setup("batch")
     assert step.microbatch_size(coupled, coupled_state.batch_stats, make_mesh(2)) == 2
 
@@ -256,7 +265,7 @@ def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, me
     setup, state = make_ensemble(lams, norm=norm, members_at_once=members_at_once)
     states, rows = take_steps(setup, jax.tree.map(jnp.copy, state), devices)
     assert int(states.step) == 3
-    np.testing.assert_array_equal(np.unique(rows[0]["used"]), lams[:, 0])
+    np.testing.assert_array_equal(np.unique(rows[0]["selected_lams"]), lams[:, 0])
     psnrs = []
     for i, lam in enumerate(lams):
         network = setup.model._replace(members=())
