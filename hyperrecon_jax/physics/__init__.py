@@ -1,4 +1,4 @@
-"""How an image is measured: samples, operators, masks, and problems. Nothing in this folder is learned."""
+"""The measurement of images: samples, operators, masks, and problems. Nothing in this folder is learned."""
 
 import lazy_loader
 

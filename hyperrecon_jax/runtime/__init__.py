@@ -1,1 +1,1 @@
-"""What all other folders build on: errors, files, memory, signals, JAX's devices, and several processes."""
+"""Basics for all other folders: errors, files, memory, signals, the devices of JAX, and several processes."""
