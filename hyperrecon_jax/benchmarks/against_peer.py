@@ -61,9 +61,7 @@ def _norm_candidates(scale: Scale, norm: str, *, on_cpu: bool) -> Iterator[Candi
     task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
     yield networks.step_candidate(case, "ours", task, mesh, samples)
     if not on_cpu:
-        bfloat16_task = networks.supervised_task(
-            scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16"
-        )
+        bfloat16_task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
         yield networks.step_candidate(case, "ours, bfloat16", bfloat16_task, mesh, samples)
     settings = {
         "params": jax.tree.map(np.asarray, task.variables["params"]),

@@ -8,8 +8,8 @@ on the chip what they still need of it:
 
 - `conv`: a program computes a strip of `rows` by `columns` pixels. It reads a row of x, once for each of the kw shifts; a
   cache serves all reads but the first. It multiplies the row with all kh * kw taps, which stay on the chip, and adds the
-  products to kh rows of the result at once. The kh - 1 unfinished rows are float32 accumulators that are carried to the next
-  row. Neighbouring strips read kh - 1 rows of a strip again.
+  products to kh rows of the result at once. The kh - 1 unfinished rows are float32 accumulators, carried to the next row.
+  Neighbouring strips read kh - 1 rows of a strip again.
 - `correlate`: a program reads a strip of rows of x, full width. All taps together are ONE product over a run of pixels: its
   left factor is x under the kw column shifts side by side, its right factor is ct under the kh row shifts. Each program
   writes its own partial sum. The partial sums are added afterwards, always in the same order, without atomics. With
@@ -58,7 +58,7 @@ CORRELATE = Tiling(warps=8)
 
 @partial(jax.jit, static_argnames=("precision", "tiling", "interpret"))
 def conv(x, kernel, *, precision: lax.Precision | None = None, tiling: Tiling = CONV, interpret: bool = False) -> jax.Array:
-    """Convolve the n images of each group with the kernel of the group (the form that `conv.py` uses); the type is that of x.
+    """Convolve the n images of each group with the kernel of the group, as `conv.py` does; the result has the type of x.
 
     Raises:
         InputError: if even the taps of 16 output channels do not fit on the chip.
@@ -71,7 +71,8 @@ def conv(x, kernel, *, precision: lax.Precision | None = None, tiling: Tiling = 
     def shared_bytes(lanes):  # of the taps and of the pixels in flight
         return (kh * kw * lanes + kw * tiling.stages * columns) * lanes_in * x.dtype.itemsize
 
-    while lanes_out > _MIN_LANES and shared_bytes(lanes_out) > _SHARED_MEMORY // 2:  # so that two programs share a multiprocessor
+    # half of the memory, so that two programs can share a multiprocessor
+    while lanes_out > _MIN_LANES and shared_bytes(lanes_out) > _SHARED_MEMORY // 2:
         lanes_out //= 2
     if shared_bytes(lanes_out) > _SHARED_MEMORY:
         raise InputError(f"`kernel` has too many taps or input channels, got {kernel.shape[1:]} in {x.dtype}.")
@@ -141,12 +142,13 @@ def correlate(
     lanes = [min(pl.next_power_of_2(c), max(1, 128 // pl.next_power_of_2(k))) for c, k in ((c_in, kw), (c_out, kh))]
     tile = min(tiling.columns, _lanes(w)), *lanes
     strips = max(1, round(padded_h / tiling.rows))
+    sum_block = (None, None, None, kh, kw, c_in, c_out)
     partial_sums = pl.pallas_call(
         partial(_correlate_program, rows=pl.cdiv(padded_h, strips), tile=tile, offset=offset, precision=precision),
         out_shape=jax.ShapeDtypeStruct((groups, n, strips, kh, kw, c_in, c_out), jnp.float32),
         grid=(pl.cdiv(c_in, lanes[0]) * pl.cdiv(c_out, lanes[1]), strips, n, groups),
         in_specs=[_image_block(padded_h, padded_w, c_in), _image_block(h, w, c_out)],
-        out_specs=pl.BlockSpec((None, None, None, kh, kw, c_in, c_out), lambda _, strip, *at: (*at[::-1], strip, 0, 0, 0, 0)),
+        out_specs=pl.BlockSpec(sum_block, lambda _, strip, *at: (*at[::-1], strip, 0, 0, 0, 0)),
         compiler_params=triton.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="correlate_per_group",

@@ -35,9 +35,7 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
     theta = place(mesh, jax.jit(partial(generate_weights, model))(variables["params"], lams[0]))
     sharded_lams = place(mesh, lams, SHARDED)
     specs = (REPLICATED, SHARDED, REPLICATED)
-    passes = jax.shard_map(
-        partial(_forward_sums, model), mesh=mesh, in_specs=specs, out_specs=SHARDED, check_vma=False
-    )
+    passes = jax.shard_map(partial(_forward_sums, model), mesh=mesh, in_specs=specs, out_specs=SHARDED, check_vma=False)
     compiled = jax.jit(passes).lower(theta, sharded_lams, net_inputs).compile()
 
     def run_forward():

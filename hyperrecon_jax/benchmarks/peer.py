@@ -19,7 +19,7 @@ LEVELS = 4
 
 
 class Peer(nn.Module):
-    """x_hat = M[H(lambda)](y) for a batch, `(b, 2, h, w)` and `(b, K-1)` -> `(b, 1, h, w)`, from the library's parameters."""
+    """x_hat = M[H(lambda)](y) for a batch, `(b, 2, h, w)` and `(b, K-1)` -> `(b, 1, h, w)`, with the library's weights."""
 
     def __init__(self, params: Tree, norm: str, width: int):
         super().__init__()
