@@ -44,8 +44,8 @@ Import and export.
     hr.export.plain(model, variables, lam), hr.export.onnx_bytes, hr.export.serialized
 
 Images are float32 in [0, 1], `(h, w, 1)`. The input of a network is `(h, w, 2)`: the real and the imaginary part of the
-zero-filled image. lambda is `(K-1,)` in [0, 1] for a loss of K terms. The FFT is orthonormal, with the zero frequency in the
-corner. Bad input raises `hr.InputError`. These names and their signatures stay the same from version to version.
+zero-filled image. lambda is `(K-1,)` in [0, 1] for a loss of K terms. The FFT is orthonormal, and the zero frequency is in
+the corner. Bad input raises `hr.InputError`. These names and their signatures stay the same from version to version.
 """
 
 import lazy_loader

@@ -4,7 +4,7 @@
     hyperrecon bench --suite train,peer --size 128,256 --batch 8,32 --json rows.json
     hyperrecon bench --suite all
 
-Without --suite it times conv, train, dhs, landscape and small, which takes some minutes. All calls are in one process and
+Without --suite it times conv, train, dhs and landscape, which takes some minutes. All calls are in one process and
 alternate, so that a busy machine slows all of them.
 
     conv       the convolution with a kernel for each sample, with its gradients: the library's way and others
