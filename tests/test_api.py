@@ -119,11 +119,8 @@ def test_over_lambda(model, problem):
     assert reconstructions.shape == (4, 4, *SHAPE, 1)
     i, j, distance = hr.diverse_pair(reconstructions.reshape(16, *SHAPE, 1), values.reshape(-1), percentile=70)
     good = np.flatnonzero(values.reshape(-1) >= np.percentile(values, 70, method="higher"))
-    distances = {
-        (a, b): np.linalg.norm(reconstructions.reshape(16, -1)[a] - reconstructions.reshape(16, -1)[b])
-        for a in good
-        for b in good
-    }
+    flat = reconstructions.reshape(16, -1)
+    distances = {(a, b): np.linalg.norm(flat[a] - flat[b]) for a in good for b in good}
     assert distances[i, j] == pytest.approx(max(distances.values()), rel=1e-5)
     assert distance == pytest.approx(distances[i, j], rel=1e-5)
     with pytest.raises(hr.InputError, match="`quality` must be one number for each of the 16 images"):
