@@ -73,7 +73,7 @@ def take_steps(setup, state, devices, *, resident=True, count=3):
         samples = itertools.repeat(mesh.place(devices_mesh, Sample(IMAGES)))
     else:
         key_order, _ = step.keys(setup)
-        put = partial(mesh.place, devices_mesh, spec=mesh.SHARDED)
+        put = partial(mesh.place, devices_mesh, specs=mesh.SHARDED)
         samples = stream(in_memory(Sample(IMAGES)), key_order, first=0, last=count, batch=4, put=put)
     state, rows = step.place_state(devices_mesh, state), []
     for batch in itertools.islice(samples, count):
