@@ -1,4 +1,7 @@
-"""What several tests share: the reference networks (PyTorch names and layouts) as our variables, and a small network."""
+"""Helpers that several tests share: a small network, commands, a small run, and the authors' networks as our variables.
+
+The fixtures have the authors' tensors in PyTorch's names and layouts.
+"""
 
 import contextlib
 import io
@@ -35,8 +38,10 @@ class Net(nn.Module):
 
 @contextlib.contextmanager
 def small_networks():
-    """Inside, `Net` is where settings ask for a U-Net, which takes ten times as long to compile, and a run's picture, which
-    takes seconds to draw, is empty; in this process alone.
+    """A context in which this process replaces slow parts by quick ones.
+
+    Settings that ask for a U-Net get a `Net`, which compiles in a tenth of the time. The picture of a run, which takes
+    seconds to draw, is an empty file.
     """
     from hyperrecon_jax import figures
     from hyperrecon_jax.benchmarks import networks
@@ -49,13 +54,16 @@ def small_networks():
         yield
 
 
-def python(*args, cwd, timeout=300, small=False):
-    """What `python ARGS` does in a folder, with this checkout's modules; of `-m MODULE ...` with `small_networks`."""
+def run_python(*args, cwd, timeout=300, small=False):
+    """Run `python ARGS` in the folder `cwd` with the modules of this checkout; return the finished process.
+
+    With `small`, `args` must be `-m MODULE ...`, and the module runs with `small_networks`.
+    """
     if small:
-        _, module, *rest = args
+        _, module, *module_args = args
         code = f"import runpy, sys; sys.path.insert(0, {str(FIXTURES.parent)!r}); from helper import small_networks\n"
         code += f"with small_networks(): runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
-        args = ("-c", code, *rest)
+        args = ("-c", code, *module_args)
     return subprocess.run(
         [sys.executable, *map(str, args)],
         cwd=cwd,
@@ -66,28 +74,33 @@ def python(*args, cwd, timeout=300, small=False):
     )
 
 
-def npy(array):
-    """The content of an array's .npy file."""
+def npy_bytes(array):
+    """Return the content of a .npy file with this array."""
     stream = io.BytesIO()
     np.save(stream, array)
     return stream.getvalue()
 
 
-def fixture(name):
+def load_fixture(name):
+    """Return the arrays of a fixture by name."""
     return dict(np.load(FIXTURES / f"{name}.npz"))
 
 
-def part(arrays, prefix):
-    """The arrays whose name starts with `prefix`, without it."""
+def select_prefix(arrays, prefix):
+    """Return the arrays whose name starts with `prefix`; their new names lack it."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def nhwc(a):
+def to_nhwc(a):
+    """Convert images from PyTorch's layout, NCHW."""
     return a.transpose(0, 2, 3, 1)
 
 
-def our_path(torch_name):
-    """`dconv_down1.3.weight` -> `("down1_conv1", "kernel")`; sequential: 0 conv, 1 norm, 2 ReLU, 3 conv, 4 norm."""
+def flax_path(torch_name):
+    """Convert a name of the authors' U-Net: `dconv_down1.3.weight` -> `("down1_conv1", "kernel")`.
+
+    The number is the position in the block: 0 conv, 1 norm, 2 ReLU, 3 conv, 4 norm.
+    """
     if torch_name.startswith("conv_last"):
         layer = "head"
     else:
@@ -99,27 +112,27 @@ def our_path(torch_name):
 
 
 def unet_tree(state):
-    """Tensors of a plain U-Net, in PyTorch's names and layouts, as our tree of parameters or running statistics."""
+    """Convert tensors of a plain U-Net to a tree of parameters or of running statistics."""
     leaves = {}
     for name, a in state.items():
         if not name.endswith("num_batches_tracked"):
-            leaves[our_path(name)] = a.transpose(2, 3, 1, 0) if a.ndim == 4 else a
+            leaves[flax_path(name)] = a.transpose(2, 3, 1, 0) if a.ndim == 4 else a
     return unflatten_dict(leaves)
 
 
 def hyper_params(state, kernel_shapes):
-    """Tensors of a hyper-U-Net as our `{"hyper": ..., "main": ...}`; `kernel_shapes`: our path -> HWIO shape."""
+    """Convert tensors of a hyper-U-Net to `{"hyper": ..., "main": ...}`; `kernel_shapes` has the HWIO shape by path."""
     hyper, main = {}, {}
-    for name, a in part(state, "hnet.").items():
+    for name, a in select_prefix(state, "hnet.").items():
         layer, leaf = name.split(".")
         hyper.setdefault(f"hidden{int(layer[3:]) - 1}", {})["kernel" if leaf == "weight" else "bias"] = a.T
-    for name, a in part(state, "unet.").items():
+    for name, a in select_prefix(state, "unet.").items():
         if "hyper" not in name:
             main[name] = a
             continue
         target, kind, leaf = re.match(r"(.*)\.hyper(kernel|bias)\.(weight|bias)", name).groups()
-        path = our_path(f"{target}.{'weight' if kind == 'kernel' else 'bias'}")
-        if kind == "kernel":  # rows of a head are the flat leaf: OIHW there, HWIO here
+        path = flax_path(f"{target}.{'weight' if kind == 'kernel' else 'bias'}")
+        if kind == "kernel":  # the rows of a head are the flat kernel: OIHW in PyTorch, HWIO in Flax
             kh, kw, c_in, c_out = kernel_shapes[path]
             a = a.reshape(c_out, c_in, kh, kw, -1).transpose(2, 3, 1, 0, 4).reshape(*a.shape)
         hyper.setdefault("head:" + ".".join(path), {})["kernel" if leaf == "weight" else "bias"] = a.T
@@ -134,19 +147,20 @@ def params_only(state):
     return {k: v for k, v in state.items() if "running" not in k and "tracked" not in k}
 
 
-def assert_trees_close(ours, theirs, *, rtol=1e-4):
-    """Every leaf within `rtol` of the reference leaf, relative to that leaf's largest entry."""
+def assert_trees_close(actual, expected, *, rtol=1e-4):
+    """Check that each leaf differs from the expected leaf by at most `rtol` times the largest entry of that leaf."""
     from flax.traverse_util import flatten_dict
 
-    ours, theirs = flatten_dict(ours), flatten_dict(theirs)
-    assert ours.keys() == theirs.keys()
-    for path, b in theirs.items():
-        assert ours[path].shape == b.shape, path
-        np.testing.assert_allclose(ours[path], b, rtol=0, atol=rtol * max(np.abs(b).max(), 1e-6), err_msg=str(path))
+    actual, expected = flatten_dict(actual), flatten_dict(expected)
+    assert actual.keys() == expected.keys()
+    for path, leaf in expected.items():
+        assert actual[path].shape == leaf.shape, path
+        atol = rtol * max(np.abs(leaf).max(), 1e-6)
+        np.testing.assert_allclose(actual[path], leaf, rtol=0, atol=atol, err_msg=str(path))
 
 
 def read_events(folder):
-    """The events of TensorBoard's files, in TFRecord's framing: length, its checksum, the event, its checksum."""
+    """Return the events in TensorBoard's files. A record is: length, its checksum, the event, its checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
     events = []
@@ -159,10 +173,10 @@ def read_events(folder):
     return events
 
 
-def explorable(folder, **model):
-    """A HyperRecon of two losses, trained next to nothing without noise, in `folder / "run"`; the folder.
+def train_explorable(folder, **model):
+    """Train a HyperRecon of two losses without noise for two steps, in `folder / "run"`; return the folder.
 
-    `model` has more settings of it.
+    `model` has further settings of the model.
     """
     from hyperrecon_jax.commands import train
     from hyperrecon_jax.runs.config import complete

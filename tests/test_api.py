@@ -1,4 +1,4 @@
-"""`import hyperrecon_jax as hr`: what the first page says is there, and it does what research code needs of it."""
+"""`import hyperrecon_jax as hr`: its first page is complete, and its functions do what research code needs."""
 
 import inspect
 import re
@@ -31,15 +31,14 @@ def images(n):
     return jnp.asarray(np.random.default_rng(0).random((n, *SHAPE, 1), np.float32))
 
 
-def test_the_first_page_names_all_that_is_there_and_nothing_else():
-    named = set(re.findall(r"\bhr\.(\w+)", hr.__doc__))
-    assert named == set(dir(hr))
-    for name in named:
-        what = getattr(hr, name)
-        assert inspect.getdoc(what), name
+def test_the_first_page_has_every_public_name_and_no_other():
+    names = set(re.findall(r"\bhr\.(\w+)", hr.__doc__))
+    assert names == set(dir(hr))
+    for name in names:
+        assert inspect.getdoc(getattr(hr, name)), name
 
 
-def test_importing_it_imports_no_jax():
+def test_importing_the_package_does_not_import_jax():
     code = "import sys, hyperrecon_jax; sys.exit('jax' in sys.modules or not callable(hyperrecon_jax.coefficients))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -56,26 +55,26 @@ def test_gradients_in_the_image_lambda_and_the_parameters_are_finite_differences
     with jax.enable_x64(True):
         point = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), point)
         rng = np.random.default_rng(2)
-        way = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), point)
+        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), point)
         gradient = jax.grad(value, (0, 1, 2))(*point)
-        for i, (here, along) in enumerate(zip(point, way, strict=True)):  # one argument at a time
+        for i, (base, change) in enumerate(zip(point, direction, strict=True)):  # one argument at a time
             step = 1e-3 if i == 1 else 1e-5  # coefficients are float32
             ahead, behind = (
-                value(*point[:i], jax.tree.map(lambda a, b: a + by * b, here, along), *point[i + 1 :])  # noqa: B023
+                value(*point[:i], jax.tree.map(lambda a, b: a + by * b, base, change), *point[i + 1 :])  # noqa: B023
                 for by in (step, -step)
             )
-            slope = sum(jnp.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(along), strict=True))
+            slope = sum(jnp.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(change), strict=True))
             np.testing.assert_allclose((ahead - behind) / (2 * step), slope, rtol=2e-2)
 
 
-def test_value_and_grad_of_uhs_and_dhs_is_that_of_the_mean_loss_of_those_that_count(model, problem):
+def test_value_and_grad_of_uhs_and_dhs_are_those_of_the_mean_loss_of_the_selected_samples(model, problem):
     network, variables = model
     objective = hr.Objective(hr.make_terms(("data_consistency", "weight_l1", "total_variation"), problem), (1.0, 0.1, 0.1))
     samples = hr.Sample(images(4))
     lam = jnp.asarray(np.random.default_rng(3).random((4, 2), np.float32))
     y = jax.vmap(problem.observe)(jax.random.split(jax.random.key(0), 4), samples)
 
-    def loss_of(params, i):
+    def sample_loss(params, i):
         theta = hr.generate_weights(network, params, lam[i])
         x_hat = hr.apply_main(network, theta, {}, problem.to_net_input(y[i]))
         terms = [problem.data_consistency(x_hat, y[i]), hr.losses.weight_l1(without_norm(theta)), tv(x_hat)]
@@ -85,21 +84,23 @@ def test_value_and_grad_of_uhs_and_dhs_is_that_of_the_mean_loss_of_those_that_co
         return {name: leaf for name, leaf in theta.items() if "norm" not in name}
 
     tv = hr.losses.total_variation
-    costs = [float(loss_of(variables["params"], i)[1]) for i in range(4)]
+    costs = [float(sample_loss(variables["params"], i)[1]) for i in range(4)]
     for keep in (4, 2):
-        counted, gradient = hr.value_and_grad(
+        summary, gradient = hr.value_and_grad(
             network, objective, problem, variables["params"], variables["batch_stats"], lam, samples, y, keep=keep
         )
         rows = sorted(np.argsort(costs)[:keep].tolist())
-        np.testing.assert_array_equal(np.flatnonzero(counted.counts), rows)
-        value, expected = jax.value_and_grad(lambda p: sum(loss_of(p, i)[0] for i in rows) / keep)(variables["params"])  # noqa: B023
-        np.testing.assert_allclose(counted.logs["loss"], value, rtol=1e-5)
-        ours, theirs = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (gradient, expected))
-        np.testing.assert_allclose(ours, theirs, atol=1e-5 * np.abs(theirs).max())  # a bias before a norm has none
+        np.testing.assert_array_equal(np.flatnonzero(summary.selected), rows)
+        assert summary.counts is summary.selected
+        value, expected = jax.value_and_grad(lambda p: sum(sample_loss(p, i)[0] for i in rows) / keep)(variables["params"])  # noqa: B023
+        np.testing.assert_allclose(summary.logs["loss"], value, rtol=1e-5)
+        actual, expected = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (gradient, expected))
+        # relative to the largest entry: a bias before a norm has no gradient
+        np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_over_lambda(model, problem):
-    """A landscape, its maximum by gradient, and two good ones that differ, from the same few functions."""
+    """A landscape, its maximum by gradient, and two good reconstructions that differ, from the same few functions."""
     network, variables = model
     image = images(1)[0]
     net_input = problem.to_net_input(problem.observe(jax.random.key(1), hr.Sample(image)))
@@ -108,20 +109,19 @@ def test_over_lambda(model, problem):
         return hr.metrics.psnr(hr.reconstruct(network, variables, lam, net_input), image)
 
     axis = np.linspace(0, 1, 4)
-    found = jax.jit(lambda: hr.landscape(value, [axis, axis], at_once=3))()
+    values = jax.jit(lambda: hr.landscape(value, [axis, axis], at_once=3))()
     expected = [[value(jnp.array([a, b], jnp.float32)) for b in axis] for a in axis]
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
     lam, best = hr.best_lambda(value, hr.hyperparams.grid(4, 2))
-    assert best >= found.max() - 1e-5
+    assert best >= values.max() - 1e-5
     np.testing.assert_allclose(value(lam), best, rtol=1e-6)
-    all_of_them = hr.landscape(lambda lam: hr.reconstruct(network, variables, lam, net_input), [axis, axis])
-    assert all_of_them.shape == (4, 4, *SHAPE, 1)
-    i, j, distance = hr.diverse_pair(all_of_them.reshape(16, *SHAPE, 1), found.reshape(-1), percentile=70)
-    good = np.flatnonzero(found.reshape(-1) >= np.percentile(found, 70, method="higher"))
-    apart = {
-        (a, b): np.linalg.norm(all_of_them.reshape(16, -1)[a] - all_of_them.reshape(16, -1)[b]) for a in good for b in good
-    }
-    assert apart[i, j] == pytest.approx(max(apart.values()), rel=1e-5)
-    assert distance == pytest.approx(apart[i, j], rel=1e-5)
+    reconstructions = hr.landscape(lambda lam: hr.reconstruct(network, variables, lam, net_input), [axis, axis])
+    assert reconstructions.shape == (4, 4, *SHAPE, 1)
+    i, j, distance = hr.diverse_pair(reconstructions.reshape(16, *SHAPE, 1), values.reshape(-1), percentile=70)
+    good = np.flatnonzero(values.reshape(-1) >= np.percentile(values, 70, method="higher"))
+    flat = reconstructions.reshape(16, -1)
+    distances = {(a, b): np.linalg.norm(flat[a] - flat[b]) for a in good for b in good}
+    assert distances[i, j] == pytest.approx(max(distances.values()), rel=1e-5)
+    assert distance == pytest.approx(distances[i, j], rel=1e-5)
     with pytest.raises(hr.InputError, match="`quality` must be one number for each of the 16 images"):
-        hr.diverse_pair(all_of_them.reshape(16, *SHAPE, 1), found[0])
+        hr.diverse_pair(reconstructions.reshape(16, *SHAPE, 1), values[0])

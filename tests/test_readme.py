@@ -4,7 +4,7 @@ import re
 
 import jax
 import pytest
-from helper import ROOT, explorable
+from helper import ROOT, train_explorable
 
 README = (ROOT / "README.md").read_text()
 
@@ -38,7 +38,7 @@ def test_files_that_are_named_exist():
 def test_the_python_example_runs(tmp_path, capsys):
     """On a run like the quickstart's, with smaller images."""
     (code,) = find_blocks("python")
-    run = explorable(tmp_path) / "run"
+    run = train_explorable(tmp_path) / "run"
     small = code.replace("96", "16").replace("24:72", "4:12").replace('"runs/quickstart"', repr(str(run)))
     with jax.numpy_rank_promotion("allow"):
         exec(compile(small, "README.md", "exec"), {})

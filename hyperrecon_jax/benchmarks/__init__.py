@@ -1,10 +1,12 @@
-"""How fast the compiled parts are on this machine: suites of cases, each case beside its reference and its floor.
+"""Time the compiled parts of the package on this machine. Every case has a reference and, where it is known, a floor.
 
-    SUITES  their names
-    run     times one suite and gives its rows
-    table   the rows as text
+    SUITES            the names of the suites
+    QUICK             the suites that run by default
+    run               time one suite and return its rows
+    table             format rows as text
+    describe_machine  say what this machine can do
 
-`timing.py` says how things are timed, `floor.py` what the floor is.
+`timing.py` explains how calls are timed. `floor.py` explains the floor.
 """
 
 import os
@@ -14,37 +16,37 @@ import jax
 
 from hyperrecon_jax.benchmarks import against_peer, convolutions, feed, floor, landscape, startup, steps
 from hyperrecon_jax.benchmarks.networks import Scale
-from hyperrecon_jax.benchmarks.timing import Candidate, Row, measure, memory_held, table
+from hyperrecon_jax.benchmarks.timing import Candidate, Row, measure, peak_memory, table
 
-__all__ = ["QUICK", "SUITES", "Row", "Scale", "machine", "memory_held", "run", "table"]
+__all__ = ["QUICK", "SUITES", "Row", "Scale", "describe_machine", "peak_memory", "run", "table"]
 
 CANDIDATES: dict[str, Callable[[Scale], Iterator[Candidate]]] = {
     "conv": convolutions.candidates,
-    "train": steps.train,
-    "dhs": steps.dhs,
+    "train": steps.train_candidates,
+    "dhs": steps.dhs_candidates,
     "landscape": landscape.candidates,
     "feed": feed.candidates,
     "peer": against_peer.candidates,
 }
 SUITES = (*CANDIDATES, "startup")
-QUICK = ("conv", "train", "dhs", "landscape")  # that need nothing but this package, and no other processes
-STARTS = 3  # of Python at most
+QUICK = ("conv", "train", "dhs", "landscape")  # these need only this package and only this process
+MAX_STARTS = 3  # rounds of the suite `startup`, at most
 
 
 def run(suite: str, scale: Scale, *, rounds: int, say: Callable[[str], None]) -> list[Row]:
-    """The rows of one of `SUITES`; `say` is told of the progress.
+    """Time one of `SUITES` and return its rows; `say` prints the progress.
 
     Raises:
         InputError: for `peer` without PyTorch.
     """
     if suite == "startup":
-        return startup.measure(scale, rounds=min(rounds, STARTS), say=say)
-    return measure(suite, CANDIDATES[suite](scale), rounds=rounds, rates=floor.rates, say=say)
+        return startup.measure_starts(scale, rounds=min(rounds, MAX_STARTS), say=say)
+    return measure(suite, CANDIDATES[suite](scale), rounds=rounds, rates=floor.measure_rates, say=say)
 
 
-def machine() -> str:
-    """What this machine can do, the rates behind the floors, and how busy it is with other things."""
-    load = os.getloadavg()[0]  # before ours
-    rates, device = floor.rates("float32"), jax.devices()[0].device_kind
-    able = f"{rates.flops / 1e9:.0f} GF/s in float32 matrix products, {rates.bytes / 1e9:.0f} GB/s copied"
-    return f"{jax.local_device_count()} devices ({device}): {able}; {os.cpu_count()} cores, load {load:.1f} before"
+def describe_machine() -> str:
+    """Return one line: the devices, the measured rates behind the floors, and the load from other programs."""
+    load = os.getloadavg()[0]  # before the benchmark adds its own
+    rates, device = floor.measure_rates("float32"), jax.devices()[0].device_kind
+    speed = f"{rates.flops / 1e9:.0f} GF/s in float32 matrix products, {rates.bytes / 1e9:.0f} GB/s copied"
+    return f"{jax.local_device_count()} devices ({device}): {speed}; {os.cpu_count()} cores, load {load:.1f} before"

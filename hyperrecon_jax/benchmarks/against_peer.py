@@ -1,11 +1,12 @@
-"""Our training step beside the same in PyTorch (`peer.py`): from the same weights, images and lambdas to the same losses.
+"""Compare the library's training step with the same step in PyTorch (`peer.py`).
 
-Both are what their users get: ours a device for each core, PyTorch its own number of threads. They alternate, and before
-each call there is a pause (`timing.PAUSE`) in which the threads of the other stop spinning. On a machine that is busy with
-other things PyTorch's threads, which wait for each other in every operation, lose more than ours.
+Both start from the same weights, images and lambdas, and must reach the same losses. Both run as their users run them: the
+library with a device for each core, PyTorch with its default number of threads. Calls alternate, and before each call there
+is a pause (`timing.PAUSE`) in which the threads of the other stop spinning. On a busy machine PyTorch loses more than the
+library, because its threads wait for each other in every operation.
 
-On a CPU PyTorch is there twice: in this process, where it gains by what `machine.retain_freed_memory` sets for ours, and
-in a process of its own, which is how it runs for those who use it.
+On a CPU PyTorch is timed twice: in this process, where `machine.retain_freed_memory` also helps PyTorch, and in a process
+of its own, which is how its users run it.
 """
 
 import importlib.util
@@ -21,18 +22,20 @@ from hyperrecon_jax.benchmarks.timing import Candidate
 from hyperrecon_jax.runtime.errors import InputError
 
 TOLERANCE = 1e-4  # of the losses before and after a step, in float32 on a CPU
-ON_GPU: dict[str, dict[str, Any]] = {
+CPU_VARIANTS: dict[str, dict[str, Any]] = {"PyTorch": {}}
+GPU_VARIANTS: dict[str, dict[str, Any]] = {
     "PyTorch": {},
     "PyTorch, compiled": {"compiled": True},
-    "PyTorch, bfloat16": {"half": True},
-    "PyTorch, bfloat16, compiled": {"compiled": True, "half": True},
+    "PyTorch, bfloat16": {"bfloat16": True},
+    "PyTorch, bfloat16, compiled": {"compiled": True, "bfloat16": True},
 }
 
 
 def candidates(scale: Scale) -> Iterator[Candidate]:
-    """Ours, the reference, and PyTorch, under both norms; on a GPU both in bfloat16, too, and PyTorch also compiled.
+    """Steps of the library ("ours", the reference) and of PyTorch, under both norms.
 
-    On a GPU both use TF32 for float32 products, and the comparison of losses is as coarse.
+    On a GPU both also run in bfloat16, and PyTorch also runs compiled. There float32 products use TF32, so the losses are
+    compared with a larger tolerance.
 
     Raises:
         InputError: without PyTorch, or if it does not see the GPU that JAX uses.
@@ -44,27 +47,36 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
     on_cpu = jax.default_backend() == "cpu"
     if on_cpu == torch.cuda.is_available():
         raise InputError("The suite `peer` needs JAX and PyTorch on the same hardware, got one on a CPU and one on a GPU.")
-    from hyperrecon_jax.benchmarks.peer import make_step, own_process
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    tolerance = TOLERANCE if on_cpu else 100 * TOLERANCE
-    variants: dict[str, dict[str, Any]] = {"PyTorch": {}} if on_cpu else ON_GPU
-    samples = networks.images(scale)
     for norm in ("instance", "batch"):
-        case = f"{scale.label}, {norm} norm"
-        task = networks.supervised(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
-        mesh = networks.mesh_of_one(scale.batch)
-        yield networks.step(case, "ours", task, mesh, samples)
-        if not on_cpu:
-            short = networks.supervised(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
-            yield networks.step(case, "ours, bfloat16", short, mesh, samples)
-        lams = np.asarray(task.setup.sample_lam(jax.random.key(0), (scale.batch, 1)))
-        params = jax.tree.map(np.asarray, task.variables["params"])
-        build = {"params": params, "mask": np.asarray(task.mask), "images": np.asarray(samples.image), "lams": lams}
-        build |= {"norm": norm, "rate": networks.RATE}
-        peers: dict[str, Callable[[], float]] = {name: make_step(**build, **options) for name, options in variants.items()}
-        if on_cpu:
-            peers["PyTorch, own process"] = own_process(**build)
-        for name, run in peers.items():
-            work = networks.step_work(task)._replace(dtype="bfloat16" if variants.get(name, {}).get("half") else "float32")
-            yield Candidate(case, name, run, work=work, images=scale.batch, tolerance=tolerance)
+        yield from _norm_candidates(scale, norm, on_cpu=on_cpu)
+
+
+def _norm_candidates(scale: Scale, norm: str, *, on_cpu: bool) -> Iterator[Candidate]:
+    from hyperrecon_jax.benchmarks.peer import make_step, start_process
+
+    samples, mesh = networks.noise_images(scale), networks.comparison_mesh(scale.batch)
+    case = f"{scale.label}, {norm} norm"
+    task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
+    yield networks.step_candidate(case, "ours", task, mesh, samples)
+    if not on_cpu:
+        bfloat16_task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
+        yield networks.step_candidate(case, "ours, bfloat16", bfloat16_task, mesh, samples)
+    settings = {
+        "params": jax.tree.map(np.asarray, task.variables["params"]),
+        "mask": np.asarray(task.mask),
+        "images": np.asarray(samples.image),
+        "lams": np.asarray(task.setup.sample_lam(jax.random.key(0), (scale.batch, 1))),
+        "norm": norm,
+        "learning_rate": networks.LEARNING_RATE,
+    }
+    variants = CPU_VARIANTS if on_cpu else GPU_VARIANTS
+    steps: dict[str, Callable[[], float]] = {name: make_step(**settings, **options) for name, options in variants.items()}
+    if on_cpu:
+        steps["PyTorch, own process"] = start_process(**settings)
+    tolerance = TOLERANCE if on_cpu else 100 * TOLERANCE
+    for name, run in steps.items():
+        dtype = "bfloat16" if variants.get(name, {}).get("bfloat16") else "float32"
+        work = networks.step_work(task)._replace(dtype=dtype)
+        yield Candidate(case, name, run, work=work, images=scale.batch, tolerance=tolerance)

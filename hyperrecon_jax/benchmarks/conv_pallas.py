@@ -3,27 +3,28 @@
     conv: x (g, n, h, w, c_in), kernel (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out), SAME zero padding, odd sides
     correlate: padded (g, n, h + kh - 1, w + kw - 1, c_in), ct (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out), float32
 
-At the U-Net's widths a layer is bound by memory traffic, not by arithmetic, so both walk down the image and keep on the
-chip what is still needed of it:
+At the U-Net's widths the memory traffic limits a layer, not the arithmetic. So both kernels walk down the image and keep
+on the chip what they still need of it:
 
-- `conv`: a program owns a strip of `rows` by `columns` pixels. It reads a row of x (once for each of the kw shifts, of
-  which a cache serves all but the first), multiplies it with all kh * kw taps, which stay on the chip, and so adds to kh
-  rows of the result at once; the kh - 1 unfinished ones are float32 accumulators carried to the next row. Of every strip,
-  kh - 1 rows are read by its neighbours too.
-- `correlate`: a program owns a strip of rows of x, full width. All taps are ONE product over a run of pixels: on its left
-  x under the kw column shifts side by side, on its right ct under the kh row shifts. Each program writes a partial sum of
-  its own, and they are added afterwards, always in the same order: no atomics. With `sides` the image comes without its
-  border, which is masked: that saves writing and reading a padded copy.
+- `conv`: a program computes a strip of `rows` by `columns` pixels. It reads a row of x, once for each of the kw shifts; a
+  cache serves all reads but the first. It multiplies the row with all kh * kw taps, which stay on the chip, and adds the
+  products to kh rows of the result at once. The kh - 1 unfinished rows are float32 accumulators, carried to the next row.
+  Neighbouring strips read kh - 1 rows of a strip again.
+- `correlate`: a program reads a strip of rows of x, full width. All taps together are ONE product over a run of pixels: its
+  left factor is x under the kw column shifts side by side, its right factor is ct under the kh row shifts. Each program
+  writes its own partial sum. The partial sums are added afterwards, always in the same order, without atomics. With
+  `kernel_size` the image comes without its border, and the border is masked: no padded copy is written or read.
 
-Triton works on powers of two, of at least 16 in a product. Images, channels and kernels of any size are accepted: what is
-missing is masked inside a program, never padded in memory (2 channels cost the arithmetic of 16 and the traffic of 2). The
-taps of a program must fit in shared memory, so wide layers are cut into blocks of output channels, each of which reads x
-again, and `conv` refuses what fits in no block (by default above 128 input channels of bfloat16 and 64 of float32, 3x3).
-Products of float32 are tf32 unless `precision` is HIGHEST, which leaves the tensor cores and is slow; sums are float32.
+Triton works on powers of two, and a product needs at least 16. Images, channels and kernels may have any size: a program
+masks what is missing, and nothing is padded in memory (2 channels cost the arithmetic of 16 and the traffic of 2). The taps
+of a program must fit in shared memory. So wide layers are cut into blocks of output channels, each of which reads x again.
+`conv` refuses a layer that fits in no block (by default above 128 input channels of bfloat16 and 64 of float32, 3x3).
+Products of float32 are tf32, unless `precision` is HIGHEST, which does not use the tensor cores and is slow; sums are
+float32.
 
-NOT MEASURED YET: checked in interpret mode against `conv.py`'s loop, and compiled to sm_90a on a machine without a card
-(tensor core products, vector loads, no spilled registers, but for HIGHEST). The library therefore does not choose it: time
-it beside the other ways first (`python -m bin.bench --suite conv` on a GPU). The fields of `Tiling` are what to tune.
+NOT MEASURED YET. The kernels agree with `conv.py`'s loop in interpret mode, and they compile to sm_90a on a machine without
+a GPU: tensor core products, vector loads, and no spilled registers, except with HIGHEST. The library does not choose them.
+Time them beside the other ways first (`python -m bin.bench --suite conv` on a GPU), and tune the fields of `Tiling`.
 """
 
 from dataclasses import dataclass
@@ -37,13 +38,13 @@ from jax.experimental.pallas import triton
 
 from hyperrecon_jax.runtime.errors import InputError
 
-_SMALLEST = 16  # side of a product on the tensor cores
-_SHARED = 224 * 1024  # bytes of shared memory a multiprocessor of an H100 has to give
+_MIN_LANES = 16  # smallest side of a product on the tensor cores
+_SHARED_MEMORY = 224 * 1024  # bytes for each multiprocessor of an H100
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How the work is cut into programs, and Triton's two knobs."""
+    """The sizes of a program, and two settings of Triton."""
 
     columns: int = 64  # pixels of a row, a power of two
     rows: int = 16  # of a strip
@@ -57,30 +58,31 @@ CORRELATE = Tiling(warps=8)
 
 @partial(jax.jit, static_argnames=("precision", "tiling", "interpret"))
 def conv(x, kernel, *, precision: lax.Precision | None = None, tiling: Tiling = CONV, interpret: bool = False) -> jax.Array:
-    """Convolve n images a group with the group's kernel: the canonical form of `conv.py`, of the type of x.
+    """Convolve the n images of each group with the kernel of the group, as `conv.py` does; the result has the type of x.
 
     Raises:
-        InputError: if not even the taps of 16 output channels fit on the chip.
+        InputError: if even the taps of 16 output channels do not fit on the chip.
     """
     groups, n, h, w, c_in = x.shape
     kh, kw, _, c_out = kernel.shape[1:]
     columns, rows = min(tiling.columns, _lanes(w)), min(tiling.rows, h)
     lanes_in, lanes_out = _lanes(c_in), min(_lanes(c_out), 64)
 
-    def shared(lanes):  # bytes of the taps and of the pixels in flight
+    def shared_bytes(lanes):  # of the taps and of the pixels in flight
         return (kh * kw * lanes + kw * tiling.stages * columns) * lanes_in * x.dtype.itemsize
 
-    while lanes_out > _SMALLEST and shared(lanes_out) > _SHARED // 2:  # so that two programs share a multiprocessor
+    # half of the memory, so that two programs can share a multiprocessor
+    while lanes_out > _MIN_LANES and shared_bytes(lanes_out) > _SHARED_MEMORY // 2:
         lanes_out //= 2
-    if shared(lanes_out) > _SHARED:
+    if shared_bytes(lanes_out) > _SHARED_MEMORY:
         raise InputError(f"`kernel` has too many taps or input channels, got {kernel.shape[1:]} in {x.dtype}.")
     return pl.pallas_call(
         partial(_conv_program, rows=rows, tile=(columns, lanes_in, lanes_out), precision=precision),
         out_shape=jax.ShapeDtypeStruct((groups, n, h, w, c_out), x.dtype),
         # the first index runs fastest, so that programs which share rows of x run at the same time
         grid=(pl.cdiv(c_out, lanes_out), pl.cdiv(w, columns), pl.cdiv(h, rows), n, groups),
-        in_specs=[_of_image(h, w, c_in), pl.BlockSpec((None, kh, kw, c_in, c_out), lambda *at: (at[-1], 0, 0, 0, 0))],
-        out_specs=_of_image(h, w, c_out),
+        in_specs=[_image_block(h, w, c_in), pl.BlockSpec((None, kh, kw, c_in, c_out), lambda *at: (at[-1], 0, 0, 0, 0))],
+        out_specs=_image_block(h, w, c_out),
         compiler_params=triton.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="conv_per_group",
@@ -93,106 +95,108 @@ def _conv_program(x, kernel, y, *, rows, tile, precision):
     columns, lanes_in, lanes_out = tile
     first = pl.program_id(2) * rows
     column = pl.program_id(1) * columns + jnp.arange(columns)[:, None]
-    into, out = jnp.arange(lanes_in), pl.program_id(0) * lanes_out + jnp.arange(lanes_out)[None, :]
+    channels_in, channels_out = jnp.arange(lanes_in), pl.program_id(0) * lanes_out + jnp.arange(lanes_out)[None, :]
     empty = jnp.zeros((columns, lanes_out), jnp.float32)
 
     def tap(i, j):
-        return _load(kernel, (i, j, into[:, None], out), (into[:, None] < c_in) & (out < c_out))
+        mask = (channels_in[:, None] < c_in) & (channels_out < c_out)
+        return _load(kernel, (i, j, channels_in[:, None], channels_out), mask)
 
     taps = [[tap(i, j) for j in range(kw)] for i in range(kh)]
 
-    def step(i, unfinished):
+    def add_row(i, unfinished):
         row = first + i - kh // 2
-        inside = (row >= 0) & (row < h) & (into[None, :] < c_in)
+        inside = (row >= 0) & (row < h) & (channels_in[None, :] < c_in)
         shifted = [column + j - kw // 2 for j in range(kw)]
-        images = [_load(x, (row, c, into[None, :]), inside & (c >= 0) & (c < w)) for c in shifted]
-        sums = [*unfinished, empty]  # rows of y, of which this is the last row of x for the first
+        images = [_load(x, (row, c, channels_in[None, :]), inside & (c >= 0) & (c < w)) for c in shifted]
+        sums = [*unfinished, empty]  # rows of y; this row of x is the last that the first of them needs
         for a in range(kh):
             for image, weights in zip(images, taps[kh - 1 - a], strict=True):
-                sums[a] += _product(image, weights, 1, precision)
-        done = row - kh // 2
-        mask = (done >= first) & (done < h) & (column < w) & (out < c_out)
-        triton.store(y.at[done, column, out], sums[0].astype(y.dtype), mask=mask)
+                sums[a] += _contract(image, weights, 1, precision)
+        y_row = row - kh // 2
+        mask = (y_row >= first) & (y_row < h) & (column < w) & (channels_out < c_out)
+        triton.store(y.at[y_row, column, channels_out], sums[0].astype(y.dtype), mask=mask)
         return tuple(sums[1:])
 
-    lax.fori_loop(0, rows + kh - 1, step, (empty,) * (kh - 1))
+    lax.fori_loop(0, rows + kh - 1, add_row, (empty,) * (kh - 1))
 
 
-@partial(jax.jit, static_argnames=("sides", "precision", "tiling", "interpret"))
+@partial(jax.jit, static_argnames=("kernel_size", "precision", "tiling", "interpret"))
 def correlate(
     padded,
     ct,
     *,
-    sides: tuple[int, int] | None = None,
+    kernel_size: tuple[int, int] | None = None,
     precision: lax.Precision | None = None,
     tiling: Tiling = CORRELATE,
     interpret: bool = False,
 ) -> jax.Array:
-    """The transpose of `conv` in its kernel, for a cotangent of its result.
+    """The transpose of `conv` in its kernel: for `ct`, a cotangent of the result, return the gradient in the kernel.
 
-    `padded` is x with its border, or, where the `sides` of the kernel are given, x itself, whose border is zero.
+    `padded` is x with its border. With a `kernel_size` it is x itself, and the border counts as zero.
     """
-    groups, n, high, wide, c_in = padded.shape
+    groups, n, padded_h, padded_w, c_in = padded.shape
     h, w, c_out = ct.shape[2:]
-    kh, kw = sides or (high - h + 1, wide - w + 1)
-    offset = (kh // 2, kw // 2) if sides else (0, 0)
+    kh, kw = kernel_size or (padded_h - h + 1, padded_w - w + 1)
+    offset = (kh // 2, kw // 2) if kernel_size else (0, 0)
     lanes = [min(pl.next_power_of_2(c), max(1, 128 // pl.next_power_of_2(k))) for c, k in ((c_in, kw), (c_out, kh))]
     tile = min(tiling.columns, _lanes(w)), *lanes
-    parts = max(1, round(high / tiling.rows))
-    found = pl.pallas_call(
-        partial(_correlate_program, rows=pl.cdiv(high, parts), tile=tile, offset=offset, precision=precision),
-        out_shape=jax.ShapeDtypeStruct((groups, n, parts, kh, kw, c_in, c_out), jnp.float32),
-        grid=(pl.cdiv(c_in, lanes[0]) * pl.cdiv(c_out, lanes[1]), parts, n, groups),
-        in_specs=[_of_image(high, wide, c_in), _of_image(h, w, c_out)],
-        out_specs=pl.BlockSpec((None, None, None, kh, kw, c_in, c_out), lambda _, part, *at: (*at[::-1], part, 0, 0, 0, 0)),
+    strips = max(1, round(padded_h / tiling.rows))
+    sum_block = (None, None, None, kh, kw, c_in, c_out)
+    partial_sums = pl.pallas_call(
+        partial(_correlate_program, rows=pl.cdiv(padded_h, strips), tile=tile, offset=offset, precision=precision),
+        out_shape=jax.ShapeDtypeStruct((groups, n, strips, kh, kw, c_in, c_out), jnp.float32),
+        grid=(pl.cdiv(c_in, lanes[0]) * pl.cdiv(c_out, lanes[1]), strips, n, groups),
+        in_specs=[_image_block(padded_h, padded_w, c_in), _image_block(h, w, c_out)],
+        out_specs=pl.BlockSpec(sum_block, lambda _, strip, *at: (*at[::-1], strip, 0, 0, 0, 0)),
         compiler_params=triton.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="correlate_per_group",
     )(padded, ct)
-    return found.sum((1, 2))
+    return partial_sums.sum((1, 2))
 
 
-def _correlate_program(padded, ct, found, *, rows, tile, offset, precision):
-    high, wide, c_in = padded.shape
+def _correlate_program(padded, ct, partial_sum, *, rows, tile, offset, precision):
+    padded_h, padded_w, c_in = padded.shape
     h, w, c_out = ct.shape
-    kh, kw = found.shape[:2]
+    kh, kw = partial_sum.shape[:2]
     columns, lanes_in, lanes_out = tile
-    blocks_in, runs = pl.cdiv(c_in, lanes_in), pl.cdiv(w, columns)
+    blocks_in, runs_per_row = pl.cdiv(c_in, lanes_in), pl.cdiv(w, columns)
     first = pl.program_id(1) * rows
-    j, into = _side_by_side(kw, lanes_in, lax.rem(pl.program_id(0), blocks_in))
-    i, out = _side_by_side(kh, lanes_out, lax.div(pl.program_id(0), blocks_in))
-    left, right = (j < kw) & (into < c_in), (i < kh) & (out < c_out)
+    j, channels_in = _tap_and_channel(kw, lanes_in, lax.rem(pl.program_id(0), blocks_in))
+    i, channels_out = _tap_and_channel(kh, lanes_out, lax.div(pl.program_id(0), blocks_in))
+    image_mask, ct_mask = (j < kw) & (channels_in < c_in), (i < kh) & (channels_out < c_out)
 
-    def step(run, total):
-        row, start = first + lax.div(run, runs), lax.rem(run, runs) * columns
+    def add_run(run, total):
+        row, start = first + lax.div(run, runs_per_row), lax.rem(run, runs_per_row) * columns
         column = start + jnp.arange(columns)[:, None]
-        c, r = column + j - offset[1], row - i + offset[0]
-        image = _load(padded, (row, c, into), left & (row < high) & (c >= 0) & (c < wide))
-        cotangent = _load(ct, (r, column, out), right & (r >= 0) & (r < h) & (column < w))
-        return total + _product(image, cotangent, 0, precision)
+        c, r = column + j - offset[1], row - i + offset[0]  # column of the image, row of ct
+        image = _load(padded, (row, c, channels_in), image_mask & (row < padded_h) & (c >= 0) & (c < padded_w))
+        cotangent = _load(ct, (r, column, channels_out), ct_mask & (r >= 0) & (r < h) & (column < w))
+        return total + _contract(image, cotangent, 0, precision)
 
-    total = lax.fori_loop(0, rows * runs, step, jnp.zeros((j.size, i.size), jnp.float32))
-    triton.store(found.at[i, j.T, into.T, out], total, mask=left.T & right)
+    total = lax.fori_loop(0, rows * runs_per_row, add_run, jnp.zeros((j.size, i.size), jnp.float32))
+    triton.store(partial_sum.at[i, j.T, channels_in.T, channels_out], total, mask=image_mask.T & ct_mask)
 
 
-def _side_by_side(taps, lanes, block):
-    """Tap and channel of each lane of a row: the channels of one block, once for every tap."""
-    lane = jnp.arange(max(_SMALLEST, pl.next_power_of_2(taps) * lanes))[None, :]
+def _tap_and_channel(taps, lanes, block):
+    """Return the tap and the channel of each lane of a row: the channels of one block, repeated for every tap."""
+    lane = jnp.arange(max(_MIN_LANES, pl.next_power_of_2(taps) * lanes))[None, :]
     return lax.div(lane, lanes), block * lanes + lax.rem(lane, lanes)
 
 
 def _lanes(size: int) -> int:
-    return max(_SMALLEST, pl.next_power_of_2(size))
+    return max(_MIN_LANES, pl.next_power_of_2(size))
 
 
-def _of_image(*shape: int) -> pl.BlockSpec:
+def _image_block(*shape: int) -> pl.BlockSpec:
     return pl.BlockSpec((None, None, *shape), lambda *at: (at[-1], at[-2], *(0 for _ in shape)))
 
 
-def _load(ref, where, mask):
-    return triton.load(ref.at[where], mask=mask, other=0)
+def _load(ref, indices, mask):
+    return triton.load(ref.at[indices], mask=mask, other=0)
 
 
-def _product(a, b, contracted, precision):
-    dimensions = (((contracted,), (0,)), ((), ()))
+def _contract(a, b, axis, precision):
+    dimensions = (((axis,), (0,)), ((), ()))
     return lax.dot_general(a, b, dimensions, precision=precision, preferred_element_type=jnp.float32)

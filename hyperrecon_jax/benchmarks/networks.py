@@ -24,11 +24,11 @@ from hyperrecon_jax.training.gradient import is_separable
 from hyperrecon_jax.training.step import Setup, TrainState, initial_state, make_step, place_state
 
 Tree = Any
-RATE = 1e-4  # of Adam: small, so that rounding, which can turn the sign of its first step, does not show in the loss
+LEARNING_RATE = 1e-4  # small: rounding can turn the sign of Adam's first step, and this must not show in the loss
 
 
-def mesh_of_one(batch: int) -> Mesh:
-    """The devices for a comparison with code that cannot use several: all cores of a CPU, or one accelerator."""
+def comparison_mesh(batch: int) -> Mesh:
+    """Return the devices to use beside code that cannot use several: all cores of a CPU, or one accelerator."""
     return device_mesh(batch if jax.default_backend() == "cpu" else 1)
 
 
@@ -54,62 +54,77 @@ class Task(NamedTuple):
     mask: np.ndarray  # where k-space is sampled
 
 
-def supervised(scale: Scale, *, hyper_width: int, norm: str, precision: str = "tf32") -> Task:
+def supervised_task(scale: Scale, *, hyper_width: int, norm: str, precision: str = "tf32") -> Task:
     """HyperRecon for 4-fold CS-MRI, MAE against SSIM, without noise; every step has the same lambdas, from 0 to 1."""
     lams = np.linspace(0, 1, scale.batch, dtype=np.float32)[:, None]
-    return _task(
+    return _make_task(
         scale,
-        4.0,
-        ("mae", "ssim"),
-        (1.0, 1.0),
-        lambda key, shape: jnp.asarray(lams),
-        hyper_width,
-        {"norm": norm, "precision": precision},
-        scale.batch,
+        UNet(width=scale.width, norm=norm, precision=precision),
+        acceleration=4.0,
+        terms=("mae", "ssim"),
+        loss_scales=(1.0, 1.0),
+        sample_lam=lambda key, shape: jnp.asarray(lams),
+        hyper_width=hyper_width,
+        keep=scale.batch,
     )
 
 
-def amortized(scale: Scale, *, norm: str = "instance", keep: int | None = None) -> Task:
-    """HyperRecon for 8-fold CS-MRI without ground truth, three losses; with DHS if `keep` is below the batch size."""
-    terms, scales = ("data_consistency", "weight_l1", "total_variation"), (0.1, 3e-4, 4e-3)
-    return _task(
-        scale, 8.0, terms, scales, hyperparams.uniform, scale.hyper_widths[-1], {"norm": norm}, keep or scale.batch
+def amortized_task(scale: Scale, *, norm: str = "instance", keep: int | None = None) -> Task:
+    """HyperRecon for 8-fold CS-MRI without reference images, three losses; with DHS if `keep` is below the batch size."""
+    return _make_task(
+        scale,
+        UNet(width=scale.width, norm=norm),
+        acceleration=8.0,
+        terms=("data_consistency", "weight_l1", "total_variation"),
+        loss_scales=(0.1, 3e-4, 4e-3),
+        sample_lam=hyperparams.uniform,
+        hyper_width=scale.hyper_widths[-1],
+        keep=keep or scale.batch,
     )
 
 
-def _task(scale, acceleration, terms, scales, sample_lam, hyper_width, options, keep):
-    """A task from its settings; `options` are those of the U-Net."""
+def _make_task(
+    scale: Scale,
+    network: UNet,
+    *,
+    acceleration: float,
+    terms: tuple[str, ...],
+    loss_scales: tuple[float, ...],
+    sample_lam: Callable[..., jax.Array],
+    hyper_width: int,
+    keep: int,
+) -> Task:
     mask = masks.make("poisson_disc", (scale.size, scale.size), acceleration=acceleration)
     problem = simulated(operators.csmri(jnp.asarray(mask)))
     example = jnp.zeros((scale.size, scale.size, 2))
-    network = UNet(width=scale.width, **options)
     model, variables = init(jax.random.key(0), network, example, num_terms=len(terms), hyper_width=hyper_width)
-    objective = Objective(make_terms(terms, problem), scales)
-    setup = Setup(model, objective, problem, sample_lam, optax.adam(RATE), scale.batch, jax.random.key(1), keep=keep)
+    objective = Objective(make_terms(terms, problem), loss_scales)
+    optimizer = optax.adam(LEARNING_RATE)
+    setup = Setup(model, objective, problem, sample_lam, optimizer, scale.batch, jax.random.key(1), keep=keep)
     return Task(setup, variables, jax.ShapeDtypeStruct(example.shape, example.dtype), mask)
 
 
-def images(scale: Scale) -> Sample:
-    """A batch of noise."""
+def noise_images(scale: Scale) -> Sample:
+    """Return a batch of images of random pixels."""
     return Sample(np.random.default_rng(0).random((scale.batch, scale.size, scale.size, 1), np.float32))
 
 
-def state(task: Task, mesh: Mesh) -> TrainState:
-    """The state before the first step, on the devices: a copy, because a step reuses the buffers of its state."""
+def place_initial_state(task: Task, mesh: Mesh) -> TrainState:
+    """Put the state before the first step on the devices: a copy, because a step reuses the buffers of its state."""
     variables = jax.tree.map(jnp.copy, task.variables)
     return place_state(mesh, initial_state(task.setup.model, variables, task.setup.optimizer))
 
 
-def step(case: str, name: str, task: Task, mesh: Mesh, samples: Sample) -> Candidate:
-    """Successive training steps on a batch that is already on the devices; a call returns the loss."""
-    initial, batch = state(task, mesh), place(mesh, samples, SHARDED)
+def step_candidate(case: str, name: str, task: Task, mesh: Mesh, samples: Sample) -> Candidate:
+    """Successive training steps on one batch, which is already on the devices; a call returns the loss."""
+    initial, batch = place_initial_state(task, mesh), place(mesh, samples, SHARDED)
     compiled = make_step(task.setup, mesh, resident=False).lower(initial, batch).compile()
-    run = stepper(compiled, initial, itertools.repeat(batch))
-    return Candidate(case, name, run, peak(compiled), step_work(task), task.setup.batch)
+    run = make_stepper(compiled, initial, itertools.repeat(batch))
+    return Candidate(case, name, run, peak_bytes(compiled), step_work(task), task.setup.batch)
 
 
-def stepper(step: Any, initial: TrainState, batches: Iterator[Sample]) -> Callable[[], float]:
-    """A function that takes one more step at each call and returns the loss."""
+def make_stepper(step: Any, initial: TrainState, batches: Iterator[Sample]) -> Callable[[], float]:
+    """Return a function that takes the next training step at each call and returns the loss."""
     current = initial
 
     def run():
@@ -122,15 +137,18 @@ def stepper(step: Any, initial: TrainState, batches: Iterator[Sample]) -> Callab
 
 
 def step_work(task: Task) -> floor.Work:
-    """The least work of a training step. If the norm couples the samples, DHS saves nothing."""
+    """Return the least work of a training step. If the norm couples the samples, DHS saves nothing."""
     setup, variables, example, _ = task
     keep = setup.keep if is_separable(setup.model, variables["batch_stats"]) else None
     terms = len(setup.objective.terms)
-    return floor.step(setup.model, variables, example, terms=terms, batch=setup.batch, keep=keep)
+    return floor.training_step_work(setup.model, variables, example, terms=terms, batch=setup.batch, keep=keep)
 
 
-def peak(compiled: Any) -> int:
-    """The bytes that a compiled program needs on each device: arguments, results, temporaries, shared buffers once."""
+def peak_bytes(compiled: Any) -> int:
+    """Return the bytes that a compiled program needs on each device.
+
+    These are its arguments, results and temporaries. A buffer that an argument and a result share counts once.
+    """
     memory = compiled.memory_analysis()
     size = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
     return int(size - memory.alias_size_in_bytes)

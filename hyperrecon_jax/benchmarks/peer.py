@@ -1,7 +1,7 @@
-"""The same training step written plainly in PyTorch: hypernetwork, U-Net with grouped convolutions, MAE and SSIM, Adam.
+"""The training step written plainly in PyTorch: hypernetwork, U-Net with grouped convolutions, MAE and SSIM, Adam.
 
-What `networks.supervised` trains, from our variables. Only `against_peer.py` imports this file; it needs PyTorch.
-`own_process` runs it as its users do, in a process that nothing was set up in for JAX.
+It trains what `networks.supervised_task` trains, starting from the library's variables. Only `against_peer.py` imports this
+file, which needs PyTorch. `start_process` runs the step as PyTorch's users do, in a process without any settings for JAX.
 """
 
 import multiprocessing
@@ -19,7 +19,7 @@ LEVELS = 4
 
 
 class Peer(nn.Module):
-    """x_hat = M[H(lambda)](y) for a batch, `(b, 2, h, w)` and `(b, K-1)` -> `(b, 1, h, w)`, from our parameters."""
+    """x_hat = M[H(lambda)](y) for a batch, `(b, 2, h, w)` and `(b, K-1)` -> `(b, 1, h, w)`, with the library's weights."""
 
     def __init__(self, params: Tree, norm: str, width: int):
         super().__init__()
@@ -34,9 +34,9 @@ class Peer(nn.Module):
             {name: _linear(_as_oihw(hyper[f"head:{name}.kernel"], shape)) for name, shape in self.shapes.items()}
         )
         self.biases = nn.ModuleDict({name: _linear(hyper[f"head:{name}.bias"]) for name in self.shapes})
-        learned = {name: norms[name.replace("conv", "norm")] for name in layers}
-        self.scales = nn.ParameterDict({name: _tensor(leaves["scale"]) for name, leaves in learned.items()})
-        self.shifts = nn.ParameterDict({name: _tensor(leaves["bias"]) for name, leaves in learned.items()})
+        norm_leaves = {name: norms[name.replace("conv", "norm")] for name in layers}
+        self.scales = nn.ParameterDict({name: _tensor(leaves["scale"]) for name, leaves in norm_leaves.items()})
+        self.shifts = nn.ParameterDict({name: _tensor(leaves["bias"]) for name, leaves in norm_leaves.items()})
         if norm == "batch":
             for name in layers:
                 self.register_buffer(f"mean_{name}", torch.zeros(width))
@@ -84,42 +84,44 @@ def make_step(
     lams: np.ndarray,
     *,
     norm: str,
-    rate: float,
+    learning_rate: float,
     compiled: bool = False,
-    half: bool = False,
+    bfloat16: bool = False,
 ) -> Callable[[], float]:
-    """Successive training steps on one batch, on the GPU if there is one; a call returns the loss.
+    """Return a function that takes the next training step on one batch at each call and returns the loss.
+
+    It runs on a GPU if PyTorch sees one.
 
     Args:
-        params: ours, of the model of `networks.supervised`.
+        params: the library's parameters of the model of `networks.supervised_task`.
         mask: `(h, w)`, where k-space is sampled.
         images: `(b, h, w, 1)`.
         lams: `(b, 1)`.
         norm: "instance" or "batch".
-        rate: Adam's.
-        compiled: through `torch.compile`.
-        half: the network in bfloat16, by autocast.
+        learning_rate: Adam's.
+        compiled: compile the loss by `torch.compile`.
+        bfloat16: run the network in bfloat16, by autocast.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     width = params["hyper"]["head:down1_conv0.bias"]["bias"].shape[0]
     model = Peer(params, norm, width).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), rate, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     x, sampled, lam = (_tensor(a).to(device) for a in (images.transpose(0, 3, 1, 2), mask, lams))
     window = torch.exp(-0.5 * ((torch.arange(11, device=device) - 5) / 1.5).square())
     window = window / window.sum()
 
-    def loss_of() -> Tensor:
+    def batch_loss() -> Tensor:
         y = torch.fft.ifft2(sampled * torch.fft.fft2(x, norm="ortho"), norm="ortho")
-        with torch.autocast(device, torch.bfloat16, enabled=half):
+        with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             x_hat = model(torch.cat([y.real, y.imag], 1), lam)
         x_hat = x_hat.float()
         mae = (x_hat - x).abs().mean((1, 2, 3))
         return ((1 - lam[:, 0]) * mae + lam[:, 0] * (1 - _ssim(x_hat, x, window))).mean()
 
-    loss_of = torch.compile(loss_of) if compiled else loss_of
+    loss_function = torch.compile(batch_loss) if compiled else batch_loss
 
     def step() -> float:
-        loss = loss_of()
+        loss = loss_function()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -130,22 +132,23 @@ def make_step(
     return step
 
 
-def own_process(**build: Any) -> Callable[[], float]:
-    """As `make_step`, in a new process, which ends with this one. Arrays must be NumPy's."""
-    here, there = multiprocessing.Pipe()
+def start_process(**settings: Any) -> Callable[[], float]:
+    """Like `make_step`, but the steps run in a new process, which ends with this one. Arrays must be NumPy's."""
+    parent_end, child_end = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
-    context.Process(target=_serve, args=(there, build), daemon=True).start()
-    there.close()
+    context.Process(target=_serve, args=(child_end, settings), daemon=True).start()
+    child_end.close()
 
     def step() -> float:
-        here.send(None)
-        return here.recv()
+        parent_end.send(None)
+        return parent_end.recv()
 
     return step
 
 
-def _serve(connection: Connection, build: dict[str, Any]) -> None:
-    step = make_step(**build)
+def _serve(connection: Connection, settings: dict[str, Any]) -> None:
+    """Take a step for each message, and send its loss back."""
+    step = make_step(**settings)
     while True:
         try:
             connection.recv()
@@ -155,7 +158,7 @@ def _serve(connection: Connection, build: dict[str, Any]) -> None:
 
 
 def _ssim(a: Tensor, b: Tensor, window: Tensor) -> Tensor:
-    """As `losses.ssim`, of `(b, 1, h, w)`."""
+    """The same as `losses.ssim`, for images `(b, 1, h, w)`."""
 
     def blur(image: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(image, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
@@ -177,7 +180,7 @@ def _tensor(array: Any) -> Tensor:
 
 
 def _linear(leaves: Tree) -> nn.Linear:
-    """A layer of ours, kernel `(in, out)`."""
+    """Convert a layer of the library, whose kernel is `(in, out)`."""
     inputs, outputs = leaves["kernel"].shape
     layer = nn.Linear(inputs, outputs)
     with torch.no_grad():
@@ -187,12 +190,11 @@ def _linear(leaves: Tree) -> nn.Linear:
 
 
 def _as_oihw(leaves: Tree, shape: tuple[int, int, int]) -> Tree:
-    """A head that generates a kernel, flat HWIO in ours, as one that generates it flat OIHW."""
+    """Reorder a head that generates a flat HWIO kernel (the library's) so that it generates a flat OIHW kernel."""
     c_out, c_in, side = shape
 
-    def turned(a: Any) -> np.ndarray:
-        return np.moveaxis(np.asarray(a).reshape(-1, side, side, c_in, c_out), (3, 4), (2, 1)).reshape(
-            -1, side**2 * c_in * c_out
-        )
+    def reorder(a: Any) -> np.ndarray:
+        hwio = np.asarray(a).reshape(-1, side, side, c_in, c_out)
+        return np.moveaxis(hwio, (3, 4), (2, 1)).reshape(-1, side**2 * c_in * c_out)
 
-    return {"kernel": turned(leaves["kernel"]), "bias": turned(leaves["bias"])[0]}
+    return {"kernel": reorder(leaves["kernel"]), "bias": reorder(leaves["bias"])[0]}

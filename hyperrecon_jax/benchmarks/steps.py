@@ -8,26 +8,26 @@ from hyperrecon_jax.benchmarks.timing import Candidate
 from hyperrecon_jax.runtime.mesh import device_mesh
 
 
-def train(scale: Scale) -> Iterator[Candidate]:
+def train_candidates(scale: Scale) -> Iterator[Candidate]:
     """Supervised steps (MAE and SSIM, UHS): each width of the hypernetwork, instance norm and the paper's batch norm."""
-    mesh, samples = device_mesh(scale.batch), networks.images(scale)
+    mesh, samples = device_mesh(scale.batch), networks.noise_images(scale)
     for norm in ("instance", "batch"):
         for width in scale.hyper_widths:
-            task = networks.supervised(scale, hyper_width=width, norm=norm)
-            yield networks.step(scale.label, f"d = {width}, {norm} norm", task, mesh, samples)
+            task = networks.supervised_task(scale, hyper_width=width, norm=norm)
+            yield networks.step_candidate(scale.label, f"d = {width}, {norm} norm", task, mesh, samples)
 
 
-def dhs(scale: Scale) -> Iterator[Candidate]:
-    """Steps of amortized optimization: UHS, and DHS that keeps a half and a quarter, by both of its paths.
+def dhs_candidates(scale: Scale) -> Iterator[Candidate]:
+    """Steps without reference images: UHS, and DHS that selects a half and a quarter of the batch, under both norms.
 
-    Under instance norm the samples that count are differentiated alone (on a CPU, where a sample at a time goes through the
-    network, by a second forward pass); batch norm couples the samples, so that the others are masked. Either is compared
-    with UHS under the same norm.
+    Under instance norm only the selected samples are differentiated ("alone"). On a CPU, where samples go through the
+    network one at a time, this takes a second forward pass. Batch norm couples the samples, so all are differentiated and
+    the loss of the others is masked ("masked"). DHS is compared with UHS under the same norm.
     """
-    batch, samples = scale.batch, networks.images(scale)
-    mesh = device_mesh(batch, batch // 2, batch // 4)  # the same for all
+    batch, samples = scale.batch, networks.noise_images(scale)
+    mesh = device_mesh(batch, batch // 2, batch // 4)  # the same for all candidates
     for norm, path in (("instance", "alone"), ("batch", "masked")):
         for keep in (batch, batch // 2, batch // 4):
-            task = networks.amortized(scale, norm=norm, keep=keep)
+            task = networks.amortized_task(scale, norm=norm, keep=keep)
             name = "UHS" if keep == batch else f"DHS {keep} of {batch}, {path}"
-            yield networks.step(f"{scale.label}, {norm} norm", name, task, mesh, samples)
+            yield networks.step_candidate(f"{scale.label}, {norm} norm", name, task, mesh, samples)

@@ -1,6 +1,7 @@
-"""Time candidates in one process, in alternation, and put each beside the reference of its case and beside its floor.
+"""Time candidates in one process, in alternation, and compare each with its reference and its floor.
 
-A machine that is shared or throttled slows all candidates of a case alike: the ratios hold where the seconds do not.
+If a machine is busy or throttled, all candidates of a case become slower by about the same factor. So the ratios are
+reliable even where the seconds are not.
 """
 
 import itertools
@@ -16,20 +17,20 @@ import numpy as np
 
 from hyperrecon_jax.benchmarks.floor import Rates, Work, floor
 
-PAUSE = 0.05  # seconds before each call: threads of the call before spin in wait of work, for up to 10 ms (PyTorch)
+PAUSE = 0.05  # seconds before each call: the threads of the last call keep spinning for up to 10 ms (PyTorch)
 
 
 class Candidate(NamedTuple):
-    """Something to time. The first of a case is the reference of that case."""
+    """Something to time. The first candidate of a case is the reference of that case."""
 
     case: str
     implementation: str
-    run: Callable[[], Any]  # starts a call and waits for its end
+    run: Callable[[], Any]  # makes one call and waits for its end
     peak_bytes: int | None = None  # as `Row.peak_bytes`
-    work: Work | None = None  # what a call cannot do without
-    images: int | None = None  # that a call works on
-    tolerance: float | None = None  # how far what `run` returns may be from what the reference returns; None: not compared
-    most: int | None = None  # rounds at most, for what is slow
+    work: Work | None = None  # the least work of a call
+    images: int | None = None  # images that one call processes
+    tolerance: float | None = None  # largest relative difference from the reference's result; None: no comparison
+    max_rounds: int | None = None  # for slow candidates: fewer rounds than the others
 
 
 class Row(NamedTuple):
@@ -39,9 +40,9 @@ class Row(NamedTuple):
     case: str
     implementation: str
     seconds: float  # median of a call
-    ratio: float  # to the first implementation of the same case
+    ratio: float  # to the seconds of the reference
     floor_fraction: float | None = None  # floor_seconds / seconds: 1 is as fast as this machine can be
-    floor_seconds: float | None = None  # None: no floor is known
+    floor_seconds: float | None = None  # None: the floor is unknown
     bound: str | None = None  # what sets the floor, "arithmetic" or "memory"
     peak_bytes: int | None = None  # arguments, results and temporaries of the compiled program, on each device
     rate: float | None = None
@@ -56,37 +57,38 @@ def measure(
     rates: Callable[[str], Rates],
     say: Callable[[str], None],
 ) -> list[Row]:
-    """Time the candidates of each case one after the other, `rounds` times over, after a first call that does not count.
+    """Time the candidates of each case in alternation for `rounds` rounds, after a first round that does not count.
 
-    What candidates return is compared in the first two calls: a step's second shows what its first did to the state.
+    The results of the first two rounds are compared with the reference. The second round of a training step shows how the
+    first changed the state.
 
     Args:
         suite: its name, for the rows.
-        candidates: those of a case in succession; a case is made, timed and dropped before the next one.
-        rounds: calls of each that count, unless it says how many at most.
-        rates: of this machine, by dtype (`floor.rates`).
-        say: is told of the progress.
+        candidates: all candidates of one case must be adjacent; a case is built, timed and freed before the next one.
+        rounds: timed calls of each candidate, unless `Candidate.max_rounds` is lower.
+        rates: the rates of this machine for a dtype (`floor.measure_rates`).
+        say: prints the progress.
 
     Raises:
-        RuntimeError: if a candidate does not agree with its reference, which is a defect of one of them.
+        RuntimeError: if a candidate's result differs from the reference's; one of the two has a defect.
     """
     rows = []
     for case, group in itertools.groupby(candidates, key=lambda candidate: candidate.case):
         members = list(group)
         say(f"{suite}, {case}: {len(members)} compiled")
-        took = _alternate(members, rounds)
-        medians = [statistics.median(seconds) for seconds in took]
-        rows += [_row(suite, c, median, medians[0], rates) for c, median in zip(members, medians, strict=True)]
+        medians = [statistics.median(seconds) for seconds in _time_alternating(members, rounds)]
+        rows += [_make_row(suite, c, median, medians[0], rates) for c, median in zip(members, medians, strict=True)]
         del members
     return rows
 
 
-def _alternate(members: list[Candidate], rounds: int) -> list[list[float]]:
-    took: list[list[float]] = [[] for _ in members]
+def _time_alternating(members: list[Candidate], rounds: int) -> list[list[float]]:
+    """Return the seconds of each timed call, one list for each candidate."""
+    durations: list[list[float]] = [[] for _ in members]
     for i in range(rounds + 1):
         results = []
-        for candidate, seconds in zip(members, took, strict=True):
-            if i > (candidate.most or rounds):
+        for candidate, seconds in zip(members, durations, strict=True):
+            if i > (candidate.max_rounds or rounds):
                 continue
             time.sleep(PAUSE)
             start = time.perf_counter()
@@ -95,31 +97,32 @@ def _alternate(members: list[Candidate], rounds: int) -> list[list[float]]:
                 seconds.append(time.perf_counter() - start)
             results.append((candidate, result))
         if i < 2:
-            _compare(results)
-    return took
+            _check_agreement(results)
+    return durations
 
 
-def _compare(results: list[tuple[Candidate, Any]]) -> None:
-    """Each leaf of what a candidate returned, relative to the largest entry of the reference's."""
-    reference = results[0][1]
+def _check_agreement(results: list[tuple[Candidate, Any]]) -> None:
+    """Compare each leaf of a result with the reference's leaf, relative to the largest entry of that leaf."""
+    reference, expected_result = results[0]
     for candidate, result in results[1:]:
         if candidate.tolerance is None:
             continue
-        for ours, theirs in zip(jax.tree.leaves(reference), jax.tree.leaves(result), strict=True):
-            ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-            off = np.max(np.abs(ours - theirs)) / np.max(np.abs(ours))
-            if not off <= candidate.tolerance:
-                name, expected = candidate.implementation, results[0][0].implementation
-                raise RuntimeError(f"{candidate.case}: {name} is off by {off:.1e} from {expected}.")
+        for expected, actual in zip(jax.tree.leaves(expected_result), jax.tree.leaves(result), strict=True):
+            expected, actual = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
+            error = np.max(np.abs(expected - actual)) / np.max(np.abs(expected))
+            if not error <= candidate.tolerance:  # also true for NaN
+                raise RuntimeError(
+                    f"{candidate.case}: {candidate.implementation} is off by {error:.1e} from {reference.implementation}."
+                )
 
 
-def _row(suite: str, candidate: Candidate, seconds: float, reference: float, rates: Callable[[str], Rates]) -> Row:
+def _make_row(suite: str, candidate: Candidate, seconds: float, reference: float, rates: Callable[[str], Rates]) -> Row:
     row = Row(
         suite, candidate.case, candidate.implementation, seconds, seconds / reference, peak_bytes=candidate.peak_bytes
     )
     if candidate.work is not None:
-        least, bound = floor(candidate.work, rates(candidate.work.dtype))
-        row = row._replace(floor_seconds=least, floor_fraction=least / seconds, bound=bound)
+        floor_seconds, bound = floor(candidate.work, rates(candidate.work.dtype))
+        row = row._replace(floor_seconds=floor_seconds, floor_fraction=floor_seconds / seconds, bound=bound)
     if candidate.images is not None:
         return row._replace(rate=candidate.images / seconds, unit="images/s")
     if candidate.work is not None:
@@ -127,29 +130,27 @@ def _row(suite: str, candidate: Candidate, seconds: float, reference: float, rat
     return row
 
 
-def memory_held() -> int:
-    """Bytes at the peak so far: of an accelerator, the fullest; on a CPU, of this process with all its devices."""
-    of_devices = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(of_devices) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+def peak_memory() -> int:
+    """Return the largest memory use so far in bytes: of the fullest accelerator, or on a CPU of this process."""
+    device_peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    return max(device_peaks) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as text."""
-    wide = (
-        max((len(row.case) for row in rows), default=0) + 2,
-        max((len(row.implementation) for row in rows), default=0) + 2,
-    )
+    """Format the rows as text."""
+    case_width = max((len(row.case) for row in rows), default=0) + 2
+    name_width = max((len(row.implementation) for row in rows), default=0) + 2
     lines = [
-        f"{'case':<{wide[0]}}{'implementation':<{wide[1]}}{'seconds':>9}{'ratio':>8}  {'of the floor':<18}"
+        f"{'case':<{case_width}}{'implementation':<{name_width}}{'seconds':>9}{'ratio':>8}  {'of the floor':<18}"
         f"{'rate':<19}{'peak MiB':>8}"
     ]
     for row in rows:
-        of_floor = "" if row.floor_fraction is None else f"{row.floor_fraction:6.1%} {row.bound}"
+        fraction = "" if row.floor_fraction is None else f"{row.floor_fraction:6.1%} {row.bound}"
         rate = "" if row.rate is None else f"{row.rate:.4g} {row.unit}"
         peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}"
         lines.append(
-            f"{row.case:<{wide[0]}}{row.implementation:<{wide[1]}}{row.seconds:9.4f}{row.ratio:8.2f}  {of_floor:<18}"
-            f"{rate:<19}{peak:>8}"
+            f"{row.case:<{case_width}}{row.implementation:<{name_width}}{row.seconds:9.4f}{row.ratio:8.2f}  "
+            f"{fraction:<18}{rate:<19}{peak:>8}"
         )
     return "\n".join(lines)

@@ -4,7 +4,7 @@
     hyperrecon bench --suite train,peer --size 128,256 --batch 8,32 --json rows.json
     hyperrecon bench --suite all
 
-Without --suite it times conv, train, dhs, landscape and small, which takes some minutes. All calls are in one process and
+Without --suite it times conv, train, dhs and landscape, which takes some minutes. All calls are in one process and
 alternate, so that a busy machine slows all of them.
 
     conv       the convolution with a kernel for each sample, with its gradients: the library's way and others
@@ -53,7 +53,7 @@ def bench() -> int:
         if suite not in benchmarks.SUITES:
             raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
     machine.configure_jax()
-    print(f"{', '.join(suites)} on {benchmarks.machine()}")
+    print(f"{', '.join(suites)} on {benchmarks.describe_machine()}")
     rows = []
     for suite in suites:
         for scale in [benchmarks.Scale(size, batch, WIDTH.value, widths) for size in sizes for batch in batches]:
@@ -64,7 +64,7 @@ def bench() -> int:
                     raise
                 print(error)  # the other suites still run
                 break
-            peak = memory.format_bytes(benchmarks.memory_held())
+            peak = memory.format_bytes(benchmarks.peak_memory())
             print(f"\n{benchmarks.table(timings)}\n\nMemory at the peak so far: {peak}.\n")
             rows += timings
             if JSON.value:

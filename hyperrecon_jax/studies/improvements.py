@@ -104,7 +104,7 @@ def _time_steps(out: Path, say: Say, *, configs: Mapping[str, ConfigDict]) -> No
     if file.exists() and [*run_folder.read_json(file)] == [*configs]:
         return
     candidates = map(_candidate, configs, configs.values())
-    rows = timing.measure("step", candidates, rounds=ROUNDS, rates=floor.rates, say=say)
+    rows = timing.measure("step", candidates, rounds=ROUNDS, rates=floor.measure_rates, say=say)
     times: StepTimes = {row.implementation: {"seconds": row.seconds, "ratio": row.ratio} for row in rows}
     with run_folder.explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -118,7 +118,7 @@ def _candidate(name: str, config: ConfigDict) -> timing.Candidate:
     samples = place(mesh, experiment.dataset.train.samples.take(np.arange(batch)), SHARDED)
     state = place_state(mesh, experiment.state)
     step = make_step(experiment.setup, mesh, resident=False).lower(state, samples).compile()
-    return timing.Candidate("training", name, networks.stepper(step, state, itertools.repeat(samples)))
+    return timing.Candidate("training", name, networks.make_stepper(step, state, itertools.repeat(samples)))
 
 
 def _report(out: Path, seeds: Sequence[int], failures: Sequence[str], say: Say, *, names: Sequence[str]) -> None:

@@ -1,14 +1,15 @@
-"""The benchmark: what it computes from times, that what it compares agrees, that the command runs. No time is tested."""
+"""The benchmark: the figures it computes from times, the check that candidates agree, the command. No time is tested."""
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import python
+from helper import run_python
 
 from hyperrecon_jax import benchmarks, data
 from hyperrecon_jax.benchmarks import convolutions, feed, floor, landscape, naive, networks, startup, steps, timing
@@ -24,40 +25,40 @@ SMALL = benchmarks.Scale(size=16, batch=4, width=2, hyper_widths=(2, 3))
 pytestmark = pytest.mark.usefixtures("small_network")
 
 
-def measured(candidates, rounds=1):
+def measure(candidates, rounds=1):
     return timing.measure("s", candidates, rounds=rounds, rates=lambda dtype: Rates(2e9, 1e9), say=lambda line: None)
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock of our own, which the candidates move."""
-    now = [0.0]
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
-    return now
+    """A clock that only the candidates move."""
+    seconds = [0.0]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: seconds[0])
+    monkeypatch.setattr(timing.time, "sleep", lambda duration: None)
+    return seconds
 
 
 def test_medians_and_ratios_to_the_first_of_a_case(clock):
-    """In alternation within a case, without the first call."""
-    lasts = {
+    """The candidates of a case alternate, and the first call does not count."""
+    durations = {
         "a": itertools.cycle([50.0, 2.0, 3.0, 9.0]),
         "b": itertools.cycle([50.0, 1.0, 1.5, 1.0]),
         "slow": itertools.cycle([50.0, 12.0]),
         "c": itertools.repeat(7.0),
     }
-    called = []
+    calls = []
 
     def candidate(case, name, **fields):
         def run():
-            called.append(name)
-            clock[0] += next(lasts[name])
+            calls.append(name)
+            clock[0] += next(durations[name])
 
         return Candidate(case, name, run, **fields)
 
-    rows = measured(
-        [candidate("x", "a"), candidate("x", "b"), candidate("x", "slow", most=1), candidate("y", "c")], rounds=3
+    rows = measure(
+        [candidate("x", "a"), candidate("x", "b"), candidate("x", "slow", max_rounds=1), candidate("y", "c")], rounds=3
     )
-    assert called == ["a", "b", "slow"] * 2 + ["a", "b"] * 2 + ["c"] * 4
+    assert calls == ["a", "b", "slow"] * 2 + ["a", "b"] * 2 + ["c"] * 4
     assert [(row.case, row.implementation, row.seconds) for row in rows] == [
         ("x", "a", 3),
         ("x", "b", 1),
@@ -74,31 +75,31 @@ def test_floors_and_rates(clock):
     def run():
         clock[0] += 4.0
 
-    computing, moving = Work(flops=4e9, bytes=1e9), Work(flops=1e9, bytes=3e9)
-    by_work, of_images, of_neither = measured(
+    compute_bound, memory_bound = Work(flops=4e9, bytes=1e9), Work(flops=1e9, bytes=3e9)
+    compute_row, image_row, bare_row = measure(
         [
-            Candidate("x", "a", run, work=computing),
-            Candidate("x", "b", run, work=moving, images=8),
+            Candidate("x", "a", run, work=compute_bound),
+            Candidate("x", "b", run, work=memory_bound, images=8),
             Candidate("x", "c", run),
         ]
     )
-    assert (by_work.floor_seconds, by_work.floor_fraction, by_work.bound) == (2, 0.5, "arithmetic")
-    assert (by_work.rate, by_work.unit) == (1, "GF/s")
-    assert (of_images.floor_seconds, of_images.floor_fraction, of_images.bound) == (3, 0.75, "memory")
-    assert (of_images.rate, of_images.unit) == (2, "images/s")
-    assert (of_neither.floor_seconds, of_neither.floor_fraction, of_neither.rate) == (None, None, None)
-    shown = benchmarks.table([by_work, of_images, of_neither])
-    assert "50.0% arithmetic" in shown
-    assert "2 images/s" in shown
+    assert (compute_row.floor_seconds, compute_row.floor_fraction, compute_row.bound) == (2, 0.5, "arithmetic")
+    assert (compute_row.rate, compute_row.unit) == (1, "GF/s")
+    assert (image_row.floor_seconds, image_row.floor_fraction, image_row.bound) == (3, 0.75, "memory")
+    assert (image_row.rate, image_row.unit) == (2, "images/s")
+    assert (bare_row.floor_seconds, bare_row.floor_fraction, bare_row.rate) == (None, None, None)
+    text = benchmarks.table([compute_row, image_row, bare_row])
+    assert "50.0% arithmetic" in text
+    assert "2 images/s" in text
 
 
 @pytest.mark.parametrize("wrong", [1.01, np.nan])
-def test_what_does_not_agree_is_not_timed(wrong):
-    """In the second call, which shows what the first did to the state."""
+def test_disagreement_stops_the_benchmark(wrong):
+    """Here in the second call: it shows how the first call changed the state."""
     results = iter([1.0, wrong])
     candidates = [Candidate("x", "a", lambda: 1.0), Candidate("x", "b", lambda: next(results), tolerance=1e-3)]
     with pytest.raises(RuntimeError, match=r"^x: b is off by .* from a\.$"):
-        measured(candidates)
+        measure(candidates)
 
 
 @pytest.fixture(scope="module")
@@ -113,32 +114,33 @@ def shape(size):
 
 def test_the_work_of_a_forward_pass(paper):
     """Multiplications and additions of each 3x3 convolution and of the head, and every input and output once."""
-    work = floor.forward(*paper, shape(256), terms=2)
+    work = floor.forward_work(*paper, shape(256), terms=2)
     w = 32
     at_level = [2 * w + w * w + 2 * w * w + w * w, *[w * w * 2 + w * w * 3] * 2, 2 * w * w]  # input times output channels
     macs = sum(9 * channels * (256 >> level) ** 2 for level, channels in enumerate(at_level)) + w * 256**2
     assert work.flops == 2 * macs
     assert work.flops == pytest.approx(6.84e9, rel=1e-2)
-    moved = [2 + 5 * w + 3 * w + w + 1, *[(2 + 2 + 3 + 2) * w] * 2, 4 * w]
+    channels_moved = [2 + 5 * w + 3 * w + w + 1, *[(2 + 2 + 3 + 2) * w] * 2, 4 * w]
     kernels = 148_513 - (14 * w + 1)  # without the biases
-    assert work.bytes == 4 * (sum(c * (256 >> level) ** 2 for level, c in enumerate(moved)) + kernels)
+    assert work.bytes == 4 * (sum(c * (256 >> level) ** 2 for level, c in enumerate(channels_moved)) + kernels)
 
 
 def test_the_work_of_a_training_step(paper):
     params = paper[1]["params"]
-    hyper, learned = (sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("hyper", "main"))
-    assert hyper == 743_533 - learned
-    forward, step = floor.forward(*paper, shape(128), terms=2), floor.step(*paper, shape(128), terms=2, batch=8)
+    hyper, trained = (sum(leaf.size for leaf in jax.tree.leaves(params[part])) for part in ("hyper", "main"))
+    assert hyper == 743_533 - trained
+    forward = floor.forward_work(*paper, shape(128), terms=2)
+    step = floor.training_step_work(*paper, shape(128), terms=2, batch=8)
     assert 24 * forward.flops == pytest.approx(41e9, rel=1e-2)
     assert step.flops == 24 * (forward.flops + 2 * hyper)
-    assert step.bytes == 24 * forward.bytes + 7 * 4 * (hyper + learned)
-    half = floor.step(*paper, shape(128), terms=2, batch=8, keep=4)
+    assert step.bytes == 24 * forward.bytes + 7 * 4 * (hyper + trained)
+    half = floor.training_step_work(*paper, shape(128), terms=2, batch=8, keep=4)
     assert half.flops / step.flops == pytest.approx((1 + 2 * 4 / 8) / 3)
 
 
 def test_dhs_skips_nothing_where_the_norm_couples_samples():
-    of = {norm: networks.step_work(networks.amortized(SMALL, norm=norm, keep=2)) for norm in ("instance", "batch")}
-    assert of["instance"].flops / of["batch"].flops == pytest.approx(2 / 3)
+    work = {norm: networks.step_work(networks.amortized_task(SMALL, norm=norm, keep=2)) for norm in ("instance", "batch")}
+    assert work["instance"].flops / work["batch"].flops == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("name", convolutions.IMPLEMENTATIONS)
@@ -147,27 +149,32 @@ def test_convolutions_agree(name, side):
     rng = np.random.default_rng(0)
     shapes = (3, 8, 6, 2), (3, side, side, 2, 4), (3, 8, 6, 4)
     x, kernel, ct = (rng.standard_normal(shape, np.float32) for shape in shapes)
-    expected, expected_pull_back = jax.vjp(jax.vmap(naive.dense), x, kernel)
+    expected, expected_pull_back = jax.vjp(jax.vmap(naive.conv2d), x, kernel)
     y, pull_back = jax.vjp(convolutions.IMPLEMENTATIONS[name], x, kernel)
-    for ours, theirs in zip((y, *pull_back(ct)), (expected, *expected_pull_back(ct)), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    for actual, reference in zip((y, *pull_back(ct)), (expected, *expected_pull_back(ct)), strict=True):
+        np.testing.assert_allclose(actual, reference, rtol=1e-4, atol=1e-4)
 
 
-def test_convolutions_and_the_naive_step_are_compared_with_ours(monkeypatch):
-    few = {name: convolutions.IMPLEMENTATIONS[name] for name in ("ours", "naive vmap")}  # to compile less
-    monkeypatch.setattr(convolutions, "IMPLEMENTATIONS", few)
-    of_network, dense = [], naive.dense
-    monkeypatch.setattr(naive, "dense", lambda x, kernel, **options: (of_network.append(kernel.shape), dense(x, kernel))[1])
-    *kernels, ours, plain = measured(convolutions.candidates(SMALL))
-    assert [row.implementation for row in kernels] == [*few] * 6
-    assert {row.case for row in kernels} >= {"2 -> 2, 16 px x 4", "4 -> 2, 8 px x 4", "2 -> 2, 4 px x 4"}
-    assert [ours.implementation, plain.implementation] == ["ours", "naive vmap"]
-    assert all(row.peak_bytes > 0 and row.floor_seconds > 0 for row in (*kernels, ours, plain))
-    assert {(3, 3, 2, 3), (1, 1, 3, 1)} <= set(of_network)  # the network of the naive step had this convolution
+def test_convolutions_and_the_naive_step_are_compared_with_the_library(monkeypatch):
+    implementations = {name: convolutions.IMPLEMENTATIONS[name] for name in ("ours", "naive vmap")}  # to compile less
+    monkeypatch.setattr(convolutions, "IMPLEMENTATIONS", implementations)
+    kernel_shapes, conv2d = [], naive.conv2d
+
+    def record_shape(x, kernel, **options):
+        kernel_shapes.append(kernel.shape)
+        return conv2d(x, kernel)
+
+    monkeypatch.setattr(naive, "conv2d", record_shape)
+    *layers, library_step, naive_step = measure(convolutions.candidates(SMALL))
+    assert [row.implementation for row in layers] == [*implementations] * 6
+    assert {row.case for row in layers} >= {"2 -> 2, 16 px x 4", "4 -> 2, 8 px x 4", "2 -> 2, 4 px x 4"}
+    assert [library_step.implementation, naive_step.implementation] == ["ours", "naive vmap"]
+    assert all(row.peak_bytes > 0 and row.floor_seconds > 0 for row in (*layers, library_step, naive_step))
+    assert {(3, 3, 2, 3), (1, 1, 3, 1)} <= set(kernel_shapes)  # the network of the naive step had this convolution
 
 
 def test_training_steps_of_every_width_and_norm():
-    rows = measured(steps.train(SMALL))
+    rows = measure(steps.train_candidates(SMALL))
     assert [row.implementation for row in rows] == [
         f"d = {d}, {norm} norm" for norm in ("instance", "batch") for d in (2, 3)
     ]
@@ -176,8 +183,8 @@ def test_training_steps_of_every_width_and_norm():
 
 
 def test_dhs_steps_of_both_kinds():
-    """The first two of the suite for real: uniform sampling, and half of the batch pulled back."""
-    rows = measured(itertools.islice(steps.dhs(SMALL), 2))
+    """Run the first two of the suite: uniform sampling, and DHS that selects half of the batch."""
+    rows = measure(itertools.islice(steps.dhs_candidates(SMALL), 2))
     names = [(row.case, row.implementation) for row in rows]
     assert names == [("16 px x 4, instance norm", "UHS"), ("16 px x 4, instance norm", "DHS 2 of 4, alone")]
     assert rows[0].ratio == 1
@@ -185,7 +192,7 @@ def test_dhs_steps_of_both_kinds():
 
 
 def test_landscapes_are_timed_against_forward_passes():
-    rows = measured(landscape.candidates(SMALL))
+    rows = measure(landscape.candidates(SMALL))
     assert [row.implementation for row in rows] == ["forward passes", "scored: J alone", "scored: all that is reported"]
     assert {row.case for row in rows} == {f"16 px, {4 * len(jax.devices())} lambdas x 4"}
 
@@ -193,15 +200,15 @@ def test_landscapes_are_timed_against_forward_passes():
 def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(data, "mni_folder", lambda **options: prepare.mni_folder(**{**options, "slices": 2}))
-    rows = measured(c for c in feed.candidates(SMALL) if "processes" not in c.implementation)
-    ways = ["memory", "disk, threads"]
-    assert [row.implementation for row in rows] == [*ways, "on the device", *ways]
+    rows = measure(c for c in feed.candidates(SMALL) if "processes" not in c.implementation)
+    feeds = ["memory", "disk, threads"]
+    assert [row.implementation for row in rows] == [*feeds, "on the device", *feeds]
     assert [row.case for row in rows] == ["16 px x 4, 48 batches"] * 2 + ["16 px x 4, a step"] * 3
 
 
 def test_two_starts_in_fresh_processes(monkeypatch):
-    small = "import helper, hyperrecon_jax.benchmarks.startup as s\nwith helper.small_networks(): s.child()"
-    monkeypatch.setattr(startup, "CHILD", small)
+    code = "import helper, hyperrecon_jax.benchmarks.startup as s\nwith helper.small_networks(): s.time_parts()"
+    monkeypatch.setattr(startup, "CHILD_CODE", code)
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
     rows = benchmarks.run("startup", SMALL, rounds=1, say=lambda line: None)
     parts = ["import", "build and compile", "first step", "second step", "all"]
@@ -212,8 +219,11 @@ def test_two_starts_in_fresh_processes(monkeypatch):
     assert all(row.seconds > 0 and row.peak_bytes > 0 for row in rows)
 
 
-def test_the_command_knows_every_suite():
-    assert all(f"`{suite}`" in (ROOT / "bin" / "bench.py").read_text() for suite in benchmarks.SUITES)
+def test_the_command_describes_every_suite():
+    text = (ROOT / "hyperrecon_jax" / "cli" / "bench.py").read_text()
+    assert sorted(re.findall(r"^    (\w+) {2,}\w", text, re.MULTILINE)) == sorted(benchmarks.SUITES)
+    *names, last = benchmarks.QUICK
+    assert f"it times {', '.join(names)} and {last}," in text
 
 
 def test_the_command(tmp_path):
@@ -232,7 +242,7 @@ def test_the_command(tmp_path):
         "--rounds",
         "1",
     ]
-    result = python("-m", "bin.bench", *options, "--json", tmp_path / "rows.json", cwd=ROOT, timeout=200)
+    result = run_python("-m", "bin.bench", *options, "--json", tmp_path / "rows.json", cwd=ROOT, timeout=200)
     assert result.returncode == 0, result.stderr
     assert "GF/s in float32 matrix products" in result.stdout
     rows = json.loads((tmp_path / "rows.json").read_text())
@@ -252,7 +262,7 @@ def test_the_command(tmp_path):
     ],
 )
 def test_mistakes_on_the_command_line(args):
-    result = python("-m", "bin.bench", *args, cwd=ROOT, timeout=100)
+    result = run_python("-m", "bin.bench", *args, cwd=ROOT, timeout=100)
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1
     assert result.stderr.startswith("error: ")

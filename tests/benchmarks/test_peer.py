@@ -1,4 +1,4 @@
-"""The same step in PyTorch, where that is installed: from our weights to our losses, before and after a step."""
+"""The step in PyTorch, where it is installed, has the library's losses before and after a step."""
 
 import importlib.util
 
@@ -12,7 +12,7 @@ SMALL = benchmarks.Scale(size=16, batch=4, width=2, hyper_widths=(3,))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-def test_pytorch_has_our_losses_before_and_after_a_step():
+def test_pytorch_has_the_same_losses_before_and_after_a_step():
     cases = {}
     for candidate in against_peer.candidates(SMALL):
         cases.setdefault(candidate.case, {})[candidate.implementation] = candidate.run(), candidate.run()

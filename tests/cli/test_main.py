@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from helper import python
+from helper import run_python
 
 from hyperrecon_jax import __version__, cli
 
@@ -16,7 +16,7 @@ def folder(tmp_path_factory):
 
 
 def hyperrecon(*args, cwd):
-    return python("-c", HYPERRECON, *args, cwd=cwd)
+    return run_python("-c", HYPERRECON, *args, cwd=cwd)
 
 
 @pytest.mark.parametrize("args", [(), ("--help",), ("-h",)])
@@ -43,7 +43,7 @@ def test_an_unknown_command_is_a_mistake(name, folder):
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_is_the_same_through_both_doors_but_for_the_form_of_its_commands(name, folder):
-    installed, checkout = hyperrecon(name, "--help", cwd=folder), python("-m", f"bin.{name}", "--help", cwd=folder)
+    installed, checkout = hyperrecon(name, "--help", cwd=folder), run_python("-m", f"bin.{name}", "--help", cwd=folder)
     for result in (installed, checkout):
         assert (result.returncode, result.stderr) == (0, "")
     assert f"    hyperrecon {name}" in installed.stdout
@@ -57,7 +57,7 @@ def test_help_is_the_same_through_both_doors_but_for_the_form_of_its_commands(na
 def test_mistakes_name_configs_in_the_form_of_the_door(folder):
     for result, config in (
         (hyperrecon("train", cwd=folder), "quickstart"),
-        (python("-m", "bin.train", cwd=folder), "configs/quickstart.py"),
+        (run_python("-m", "bin.train", cwd=folder), "configs/quickstart.py"),
     ):
         assert (result.returncode, result.stdout) == (2, "")
         assert result.stderr == f"error: Say what to train: --config {config} (see --help).\n"
@@ -70,7 +70,7 @@ def test_a_shipped_config_is_named(folder):
         (folder / "runs" / name / "notes.txt").touch()
         for result in (
             hyperrecon("train", "--config", config, cwd=folder),
-            python("-m", "bin.train", f"--config={config}", "--config.train.steps=300", cwd=folder),
+            run_python("-m", "bin.train", f"--config={config}", "--config.train.steps=300", cwd=folder),
         ):
             assert (result.returncode, result.stdout) == (2, "")
             assert f"The work folder runs/{name} is not empty and holds no config.json" in result.stderr

@@ -8,7 +8,7 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
-from helper import python, read_events
+from helper import read_events, run_python
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.models.unet import UNet
@@ -27,7 +27,7 @@ def run_train(*args, cwd=ROOT, limit=None):
     if limit:
         lines = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
         command = ["-c", lines + "; sys.argv[0] = 'bin/train.py'; runpy.run_module('bin.train', None, '__main__', True)"]
-    return python(*command, *args, cwd=cwd, timeout=120)
+    return run_python(*command, *args, cwd=cwd, timeout=120)
 
 
 def contents(folder):

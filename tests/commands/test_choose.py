@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
-from helper import explorable, python
+from helper import run_python, train_explorable
 
 from hyperrecon_jax.commands import choose, evaluate, train
 from hyperrecon_jax.evaluation import scoring
@@ -27,7 +27,7 @@ def folder(tmp_path_factory, small_network):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate, "POINTS", {1: 5, 2: 3})
         patched.setattr(evaluate, "draw", lambda *_, **__: [])
-        explorable(folder)
+        train_explorable(folder)
         evaluate.load_or_evaluate(folder / "run", say=lambda _: None)
         settings = {
             "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
@@ -53,7 +53,7 @@ def numbers(run, per_image=False, metric="psnr"):
 
 def test_one_lambda_from_the_validation_images(folder):
     """Its value is the metric's mean there, as good as a fine grid's best; its worth is that of the test scores."""
-    result = python("-m", "bin.choose", "--run", "run", "--metric", "mae", cwd=folder, small=True)
+    result = run_python("-m", "bin.choose", "--run", "run", "--metric", "mae", cwd=folder, small=True)
     assert result.returncode == 0, result.stderr
     choice = numbers(folder / "run", metric="mae")
     run = load_run(folder / "run", splits=("val", "test"))
@@ -134,6 +134,6 @@ def test_what_cannot_be_chosen_is_told_before_anything_is_done(folder, name, opt
     ],
 )
 def test_mistakes_are_told_in_a_sentence(folder, args, message):
-    result = python("-m", "bin.choose", *args, cwd=folder)
+    result = run_python("-m", "bin.choose", *args, cwd=folder)
     assert (result.returncode, "Traceback" in result.stderr) == (2, False)
     assert message in result.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helper import python
+from helper import run_python
 
 from hyperrecon_jax.commands import compare, evaluate, train
 from hyperrecon_jax.runs.config import complete
@@ -39,7 +39,7 @@ def folder(tmp_path_factory, small_network):
 
 
 def command(folder, *args):
-    return python("-m", "bin.evaluate", *args, cwd=folder, small=True)
+    return run_python("-m", "bin.evaluate", *args, cwd=folder, small=True)
 
 
 def test_evaluate_then_compare(folder):

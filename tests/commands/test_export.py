@@ -7,8 +7,8 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helper import Net, explorable, fixture, part, python
-from made import GUIDE, made, python_blocks, reconstructions, torch_unet
+from helper import Net, load_fixture, run_python, select_prefix, train_explorable
+from random_models import GUIDE, python_blocks, random_model, reconstruct_batch, torch_unet
 
 from hyperrecon_jax.commands import export as command
 from hyperrecon_jax.models import export, model, tensor_files
@@ -35,11 +35,11 @@ def run_onnx(content, y):
 
 
 def test_a_plain_network_is_the_model_at_its_lambda():
-    hyper = made(UNet(2, norm="batch"), hyper_width=3)
+    hyper = random_model(UNet(2, norm="batch"), hyper_width=3)
     alone = export.plain(*hyper, [0.3])
     assert alone[0] == model.Model(UNet(2, norm="batch"))
-    close(reconstructions(*alone, LAMS, Y), reconstructions(*hyper, [[0.3]] * 3, Y))  # whatever the lambda
-    network, variables = made(UNet(2), members=MEMBERS)
+    close(reconstruct_batch(*alone, LAMS, Y), reconstruct_batch(*hyper, [[0.3]] * 3, Y))  # whatever the lambda
+    network, variables = random_model(UNet(2), members=MEMBERS)
     member = export.plain(network, variables, [0.7])[1]
     jax.tree.map(lambda leaf, leaves: np.testing.assert_array_equal(leaf, leaves[1]), member, variables)
 
@@ -54,14 +54,14 @@ def test_a_plain_network_is_the_model_at_its_lambda():
     ],
 )
 def test_a_lambda_that_cannot_be(lam, match):
-    network = made(UNet(2), members=MEMBERS) if "ensemble" in match else made(UNet(2), hyper_width=3)
+    network = random_model(UNet(2), members=MEMBERS) if "ensemble" in match else random_model(UNet(2), hyper_width=3)
     with pytest.raises(InputError, match=match):
         export.plain(*network, lam)
 
 
 def test_a_plain_model_has_no_lambda():
     with pytest.raises(InputError, match="plain already"):
-        export.plain(*made(UNet(2)), [0.3])
+        export.plain(*random_model(UNet(2)), [0.3])
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_a_plain_model_has_no_lambda():
 )
 def test_onnx_runtime_reconstructs_as_we_do(options):
     onnx = pytest.importorskip("onnx")
-    network = made(UNet(2, **options))
+    network = random_model(UNet(2, **options))
     content = export.onnx_bytes(*network, shape=(16, 24))
-    reference = reconstructions(*network, np.zeros((3, 0)), Y)
+    reference = reconstruct_batch(*network, np.zeros((3, 0)), Y)
     close(run_onnx(content, Y), reference)
     close(run_onnx(content, Y[:1]), reference[:1])
     graph = onnx.load_from_string(content)
@@ -84,25 +84,29 @@ def test_onnx_runtime_reconstructs_as_we_do(options):
 
 
 def test_onnx_of_what_it_cannot_hold(monkeypatch):
-    for network in (made(UNet(2), hyper_width=3), made(UNet(2), members=MEMBERS), made(Net("none"))):
+    for network in (
+        random_model(UNet(2), hyper_width=3),
+        random_model(UNet(2), members=MEMBERS),
+        random_model(Net("none")),
+    ):
         with pytest.raises(InputError, match="must be a plain U-Net"):
             export.onnx_bytes(*network, shape=(16, 24))
     with pytest.raises(InputError, match=r"divisible by 8, got \(16, 20\)"):
-        export.onnx_bytes(*made(UNet(2)), shape=(16, 20))
+        export.onnx_bytes(*random_model(UNet(2)), shape=(16, 20))
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="onnx, which is not installed"):
-        export.onnx_bytes(*made(UNet(2)), shape=(16, 24))
+        export.onnx_bytes(*random_model(UNet(2)), shape=(16, 24))
 
 
 @pytest.mark.parametrize(
     "options", [{"hyper_width": 3}, {"members": MEMBERS}, {}], ids=["hypernetwork", "ensemble", "plain"]
 )
 def test_a_program_of_the_whole_runs_for_any_batch(options):
-    network = made(UNet(2, norm="batch"), **options)
+    network = random_model(UNet(2, norm="batch"), **options)
     loaded = jax.export.deserialize(export.serialized(*network, shape=(16, 24)))
     assert loaded.platforms == ("cpu", "cuda", "tpu")
     arguments = (Y, LAMS) if options else (Y,)
-    reference = reconstructions(*network, LAMS, Y)
+    reference = reconstruct_batch(*network, LAMS, Y)
     close(np.asarray(loaded.call(*arguments)), reference)
     close(np.asarray(loaded.call(*(a[2:] for a in arguments))), reference[2:])
     assert np.abs(reference[0] - reference[1]).max() > 0.1
@@ -110,13 +114,13 @@ def test_a_program_of_the_whole_runs_for_any_batch(options):
 
 def test_a_program_of_a_shape_that_cannot_be():
     with pytest.raises(InputError, match="divisible by 8"):
-        export.serialized(*made(UNet(2), hyper_width=3), shape=(16, 20))
+        export.serialized(*random_model(UNet(2), hyper_width=3), shape=(16, 20))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A HyperRecon trained next to nothing, and where files go."""
-    return explorable(tmp_path_factory.mktemp("runs"))
+    return train_explorable(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def at_three_tenths(folder):
     """Two inputs of the run's size, and what its model makes of them at lambda = 0.3."""
     network, variables = load(folder / "run")
     y = Y[:2, :, :16]
-    return y, reconstructions(network, variables, [[0.3]] * 2, y)
+    return y, reconstruct_batch(network, variables, [[0.3]] * 2, y)
 
 
 LOADED = """
@@ -146,7 +150,7 @@ numpy.save("x_hat.npy", x_hat)
     ],
 )
 def test_the_command_ends_with_a_line_that_loads_the_file(folder, at_three_tenths, args, imports):
-    result = python("-m", "bin.export", "--run", "run", *args, cwd=folder)
+    result = run_python("-m", "bin.export", "--run", "run", *args, cwd=folder)
     assert result.returncode == 0, result.stderr
     summary, line = result.stdout.splitlines()
     is_whole = "--lam" not in args
@@ -157,7 +161,7 @@ def test_the_command_ends_with_a_line_that_loads_the_file(folder, at_three_tenth
     is_onnx, is_flax = "onnx" in imports, "flax" in imports
     np.save(folder / "y.npy", y.transpose(0, 3, 1, 2) if is_onnx else y[0] if is_flax else y)
     (folder / "loading.py").write_text(LOADED.format(imports=imports, line=line.strip(), ours=is_flax))
-    loaded = python("loading.py", cwd=folder)
+    loaded = run_python("loading.py", cwd=folder)
     assert loaded.returncode == 0, loaded.stderr
     x_hat = np.load(folder / "x_hat.npy")
     x_hat = x_hat.transpose(0, 2, 3, 1) if is_onnx else x_hat[None] if is_flax else x_hat
@@ -243,7 +247,7 @@ def test_a_package_that_is_missing_is_told_before_the_run_is_loaded(tmp_path, mo
     ],
 )
 def test_mistakes_on_the_command_line(folder, args, message):
-    result = python("-m", "bin.export", *args, cwd=folder)
+    result = run_python("-m", "bin.export", *args, cwd=folder)
     assert result.returncode == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
@@ -256,7 +260,7 @@ def test_what_the_guide_says(tmp_path, folder, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "quickstart").symlink_to(folder / "run")
-    tensor_files.write("authors.pth.tar", part(fixture("hyperunet_h8_d4_k2"), "state/"))
+    tensor_files.write("authors.pth.tar", select_prefix(load_fixture("hyperunet_h8_d4_k2"), "state/"))
     commands = re.findall(
         r"^    python -m bin\.export --run (\S+)(?: --lam (\S+))? --out (\S+)(?: --names (\S+))?$", GUIDE, re.M
     )

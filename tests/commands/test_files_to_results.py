@@ -7,7 +7,7 @@ import h5py
 import jax
 import numpy as np
 import pytest
-from helper import npy
+from helper import npy_bytes
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
@@ -117,7 +117,11 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     _, result = engine.reconstruct("test", 0, [0.5])
     np.testing.assert_allclose(result["metrics"]["psnr"], ds["psnr"].sel(lam_1=0.5)[0], rtol=1e-4)
     np.testing.assert_allclose(result["metrics"]["data_consistency"], ds["data_consistency"].sel(lam_1=0.5)[0], rtol=1e-4)
-    assert engine.input_and_reference(engine.volumes.add("x.npy", npy(RNG.random((16, 16)))), 0)[0].shape == (2, 16, 16)
+    assert engine.input_and_reference(engine.volumes.add("x.npy", npy_bytes(RNG.random((16, 16)))), 0)[0].shape == (
+        2,
+        16,
+        16,
+    )
 
 
 @pytest.mark.parametrize(

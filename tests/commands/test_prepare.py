@@ -6,7 +6,7 @@ import shlex
 import matplotlib.image
 import numpy as np
 import pytest
-from helper import ROOT, npy, python
+from helper import ROOT, npy_bytes, run_python
 from PIL import Image
 
 from hyperrecon_jax import data
@@ -15,7 +15,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 
 def command(*args, cwd=ROOT):
-    return python("-m", "bin.prepare", *args, cwd=cwd, timeout=120)
+    return run_python("-m", "bin.prepare", *args, cwd=cwd, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def root(tmp_path_factory):
     rng = np.random.default_rng(0)
     (folder / "pictures").mkdir(parents=True)
     for k in range(4):
-        (folder / f"s{k}.npy").write_bytes(npy(rng.random((3, 16, 16), np.float32)))
+        (folder / f"s{k}.npy").write_bytes(npy_bytes(rng.random((3, 16, 16), np.float32)))
     for k in range(4):
         pixels = rng.integers(0, 255, (16, 16), np.uint8) * (k != 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"pictures/{k}.png")
-    (folder / "bad.npy").write_bytes(npy(np.zeros((3, 16, 16))))
+    (folder / "bad.npy").write_bytes(npy_bytes(np.zeros((3, 16, 16))))
     return folder
 
 
@@ -87,7 +87,7 @@ def test_the_training_command_finds_them(root, first):
     line = first[0].stdout.splitlines()[-1].removeprefix("Train on it: python ")
     args = shlex.split(line)
     assert f"--config.data.root={root}" in args
-    result = python(*args, "--workdir", root.parent / "run", cwd=ROOT, timeout=120)
+    result = run_python(*args, "--workdir", root.parent / "run", cwd=ROOT, timeout=120)
     (picture,) = first[2].rglob("slices.png")
     count = sum(data.metadata(picture.parent)["slices"]["train"])
     assert result.returncode == 2
@@ -170,7 +170,7 @@ def results(root, tmp_path_factory):
     places = {"ROOT": ["--source=folder", f"--root={root}"], "INSIDE": [f"--cache={root}/cache"]}
     cases = [[value for arg in args for value in places.get(arg, [arg])] for args, _ in MISTAKES]
     cases = [[f"--cache={cwd}/cache", *args] for args in cases]
-    result = python("-c", ALL_AT_ONCE, json.dumps(cases), cwd=cwd, timeout=120)
+    result = run_python("-c", ALL_AT_ONCE, json.dumps(cases), cwd=cwd, timeout=120)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 

@@ -159,9 +159,9 @@ def test_measured_kspace_is_stored_exactly(tmp_path, monkeypatch, disk):
     )
     for split in data.read(path, disk=disk):
         sample = all_samples(split)
-        for ours, theirs in zip(sample.coils, coils, strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-            assert ours.dtype == np.complex64
+        for actual, expected in zip(sample.coils, coils, strict=True):
+            np.testing.assert_array_equal(actual, expected)
+            assert actual.dtype == np.complex64
         assert split.samples.nbytes == image.nbytes + sum(array.nbytes for array in coils)
 
 
@@ -192,10 +192,10 @@ def test_shards_hold_whole_subjects_in_order(count, size, lengths):
 
 def test_it_is_an_ordinary_builder_of_tfds(prepared, tmp_path):
     config = builder.FilesConfig(name="config", settings=SETTINGS, subjects=(2, 1, 2))
-    ours = builder.Folder(config=config, data_dir=tmp_path, file_format="array_record")
+    folder_builder = builder.Folder(config=config, data_dir=tmp_path, file_format="array_record")
     with cache.silence_tfds():
-        ours.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=prepared.root))
-    images = np.stack([example["image"] for example in ours.as_data_source("train")])
+        folder_builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=prepared.root))
+    images = np.stack([example["image"] for example in folder_builder.as_data_source("train")])
     np.testing.assert_array_equal(np.divide(images, np.float32(65535)), all_samples(data.read(prepared.folder).train).image)
     assert not list(tmp_path.rglob("*.npz"))
 

@@ -9,7 +9,7 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import explorable, npy
+from helper import npy_bytes, train_explorable
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return explorable(tmp_path_factory.mktemp("runs"), conditioning="dense")
+    return train_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense")
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def test_measured_k_space_gives_the_same_as_its_image(engine):
     centred = np.fft.fft2(np.fft.ifftshift(image, axes=(1, 2)), norm="ortho")
     kspace = np.fft.fftshift(centred, axes=(1, 2)).astype(np.complex64)
     image_volume, kspace_volume = (
-        engine.volumes.add("image.npy", npy(image)),
-        engine.volumes.add("k.npy", npy(kspace), "kspace"),
+        engine.volumes.add("image.npy", npy_bytes(image)),
+        engine.volumes.add("k.npy", npy_bytes(kspace), "kspace"),
     )
     assert engine.volumes.describe(kspace_volume)["truth"]
     for index in (0, 1):
@@ -75,7 +75,7 @@ def test_measured_k_space_gives_the_same_as_its_image(engine):
     assert "24 x 16" in engine.volumes.describe(image_volume)["note"]
 
     kspace[:, :, ::3] = 0  # now only a part was measured
-    partial = engine.volumes.add("k.npy", npy(kspace), "kspace")
+    partial = engine.volumes.add("k.npy", npy_bytes(kspace), "kspace")
     planes, info = engine.input_and_reference(partial, 0)
     assert (len(planes), info) == (1, {"truth": False, "metrics": {}})
     zero_filled = np.abs(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace[0]), norm="ortho")))
@@ -105,7 +105,7 @@ def test_k_space_of_coils(engine):
     """Ten coils with info sensitivities, and the slow phase of an image, are explained by the image."""
     maps, phase = smooth_coils(10, 64, 64), slow_phase(64, 64)
     kspace = centred(np.stack([maps * phase * image for image in (IMAGE, IMAGE.T)]))
-    volume = engine.volumes.add("coils.npy", npy(kspace), "kspace")
+    volume = engine.volumes.add("coils.npy", npy_bytes(kspace), "kspace")
     description = engine.volumes.describe(volume)
     assert [description[key] for key in ("slices", "height", "width", "truth")] == [2, 64, 64, True]
     for words in ("10 coils were compressed to 8", "from the central 24 x 24 frequencies", "its own image is the truth"):
@@ -122,7 +122,7 @@ def test_k_space_of_coils(engine):
         x_hat, info = engine.reconstruct(volume, index, [0.4])
         np.testing.assert_allclose(info["metrics"]["data_consistency"], residual(x_hat, measured.y), rtol=1e-3)
     assert engine._programs.cache_info().misses == programs + 1
-    second = engine.volumes.add("second.npy", npy(kspace[:1]), "kspace")
+    second = engine.volumes.add("second.npy", npy_bytes(kspace[:1]), "kspace")
     assert engine.volumes.get(second).problem is opened.problem
     for format in module.FORMATS:
         assert engine.export(volume, 1, [[0.4]], format)[1]
@@ -133,7 +133,7 @@ def test_some_columns_of_coils(engine):
     columns = np.arange(64) % 3 == 1
     columns[25:39] = True
     kspace = centred(smooth_coils(3, 64, 64) * slow_phase(64, 64) * IMAGE)[None] * columns
-    volume = engine.volumes.add("part.npy", npy(kspace), "kspace")
+    volume = engine.volumes.add("part.npy", npy_bytes(kspace), "kspace")
     assert "the central 14 x 14 frequencies. 47% of k-space was measured" in engine.volumes.describe(volume)["note"]
     planes, info = engine.input_and_reference(volume, 0)
     assert (planes.shape, info) == ((1, 64, 64), {"truth": False, "metrics": {}})
@@ -150,7 +150,9 @@ def test_the_phase_of_one_coil_is_taken_out(engine):
     """Low frequencies, which do not alias: the network gets nearly what it gets of the image without phase."""
     low = np.hypot(*np.mgrid[-32:32, -32:32]) < 24
     phases = (1, np.exp(0.7j), slow_phase(64, 64))
-    plain, constant, slow = (engine.volumes.add("one.npy", npy(centred(IMAGE * phase) * low), "kspace") for phase in phases)
+    plain, constant, slow = (
+        engine.volumes.add("one.npy", npy_bytes(centred(IMAGE * phase) * low), "kspace") for phase in phases
+    )
     assert "The slow phase, that of the central 24 x 24 frequencies, was taken out" in engine.volumes.describe(slow)["note"]
     (a, info_a), (b, info_b) = (engine.reconstruct(volume, 0, [0.6]) for volume in (plain, constant))
     np.testing.assert_allclose(a, b, atol=1e-2)  # rounding, which the norm makes large where there is nothing
@@ -168,11 +170,11 @@ def test_too_few_frequencies_for_sensitivities_are_reported(engine, monkeypatch)
     columns = np.arange(64) % 2 == 0
     columns[28:38] = True
     with pytest.raises(InputError, match="x.npy must be fully sampled in its central 12 x 12 .* 3 coils .* got 9 x 9"):
-        engine.volumes.add("x.npy", npy(kspace * columns), "kspace")
-    single_coil = engine.volumes.add("x.npy", npy(kspace[:, 0] * (np.arange(64) % 2 == 1)), "kspace")
+        engine.volumes.add("x.npy", npy_bytes(kspace * columns), "kspace")
+    single_coil = engine.volumes.add("x.npy", npy_bytes(kspace[:, 0] * (np.arange(64) % 2 == 1)), "kspace")
     assert "so its phase stays" in engine.volumes.describe(single_coil)["note"]
     np.testing.assert_array_equal(engine.volumes.measure(single_coil, 0)[1].y.maps, 1)
-    empty = engine.volumes.add("x.npy", npy(kspace * np.array([1, 0])[:, None, None, None]), "kspace")
+    empty = engine.volumes.add("x.npy", npy_bytes(kspace * np.array([1, 0])[:, None, None, None]), "kspace")
     assert not engine.input_and_reference(empty, 1)[0].any()
     with monkeypatch.context() as patched:
         patched.setattr(measurement.coils, "sensitivities", lambda kspace, calibration: 0 * kspace)
@@ -180,7 +182,7 @@ def test_too_few_frequencies_for_sensitivities_are_reported(engine, monkeypatch)
             engine.input_and_reference(empty, 0)
     monkeypatch.setitem(sys.modules, "sigpy", None)
     with pytest.raises(InputError, match=r"x.npy has 3 coils. .* pip install hyperrecon_jax\[multicoil\]"):
-        engine.volumes.add("x.npy", npy(kspace), "kspace")
+        engine.volumes.add("x.npy", npy_bytes(kspace), "kspace")
 
 
 def test_good_ones_that_differ_and_the_best(engine):
@@ -217,7 +219,7 @@ def test_the_description_of_the_run(engine):
         "note": "",
     }
     images = np.random.default_rng(0).random((3, 16, 16)) * np.array([0.1, 1, 0.5])[:, None, None]
-    assert engine.volumes.describe(engine.volumes.add("three.npy", npy(images)))["start"] == 1
+    assert engine.volumes.describe(engine.volumes.add("three.npy", npy_bytes(images)))["start"] == 1
     assert set(run["metric_facts"]) == {*run["metrics"], "data_consistency"}
     assert run["metric_facts"]["hfen"]["label"] == "HFEN"
     json.dumps(run, allow_nan=False)
@@ -266,7 +268,7 @@ def test_the_oldest_files_are_removed(engine, monkeypatch):
     ids = []
     monkeypatch.setattr(volume_store, "UPLOADS", 2 * 16 * 16 * 4)  # two slices
     for seed in range(3):
-        ids.append(engine.volumes.add("one.npy", npy(np.random.default_rng(seed).random((16, 16), np.float32))))
+        ids.append(engine.volumes.add("one.npy", npy_bytes(np.random.default_rng(seed).random((16, 16), np.float32))))
         engine.input_and_reference(ids[-1], 0)
     for call in (
         engine.input_and_reference,
@@ -276,7 +278,7 @@ def test_the_oldest_files_are_removed(engine, monkeypatch):
         with pytest.raises(InputError, match="no volume .* any more"):
             call(ids[0], 0)
     engine.input_and_reference(ids[1], 0)
-    assert engine.volumes.add("again.npy", npy(np.random.default_rng(2).random((16, 16), np.float32))) == ids[2]
+    assert engine.volumes.add("again.npy", npy_bytes(np.random.default_rng(2).random((16, 16), np.float32))) == ids[2]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 import pytest
-from helper import ROOT, explorable, npy, python, small_networks
+from helper import ROOT, npy_bytes, run_python, small_networks, train_explorable
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
@@ -30,7 +30,7 @@ EXACT = "#view-main[data-exact=true]"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return explorable(tmp_path_factory.mktemp("runs"))
+    return train_explorable(tmp_path_factory.mktemp("runs"))
 
 
 @contextlib.contextmanager
@@ -170,18 +170,18 @@ def compares(page):
 def finds(page, engine):
     page.click("#diverse")
     page.wait_for_selector("#diverse-list button[data-lam]")
-    found = [float(b.get_attribute("data-lam")) for b in page.query_selector_all("#diverse-list button[data-lam]")]
+    lams = [float(b.get_attribute("data-lam")) for b in page.query_selector_all("#diverse-list button[data-lam]")]
     index = int(page.get_attribute("#view-main", "data-index"))
-    np.testing.assert_allclose(found, np.ravel(engine.select_diverse("test", index, len(found))[0]), atol=2e-3)
+    np.testing.assert_allclose(lams, np.ravel(engine.select_diverse("test", index, len(lams))[0]), atol=2e-3)
     page.click("#diverse-list button[data-lam] >> nth=1")
-    page.wait_for_selector(f"{EXACT}[data-lam='{found[1]:.3f}']")
+    page.wait_for_selector(f"{EXACT}[data-lam='{lams[1]:.3f}']")
     page.select_option("#best-metric", "ssim")
     page.click("#best")
     page.wait_for_function("() => document.querySelector('#best-result').innerText.includes('SSIM')")
     np.testing.assert_allclose(lam_of(page), engine.find_best("test", index, "ssim")[0][0], atol=2e-2)
-    shown = page.inner_text("#readouts td[data-metric=psnr][data-of=A]")
+    readout = page.inner_text("#readouts td[data-metric=psnr][data-of=A]")
     expected = engine.reconstruct("test", index, [lam_of(page)])[1]["metrics"]["psnr"]
-    np.testing.assert_allclose(float(shown), expected, atol=0.02)
+    np.testing.assert_allclose(float(readout), expected, atol=0.02)
 
 
 def exports(page, engine, tmp_path):
@@ -209,7 +209,7 @@ def drops(page, tmp_path):
                 document.querySelector("#view-main").dispatchEvent(
                     new DragEvent(kind, { dataTransfer: carried, bubbles: true, cancelable: true }));
         }""",
-        base64.b64encode(npy(np.random.default_rng(3).random((2, 24, 24), np.float32))).decode(),
+        base64.b64encode(npy_bytes(np.random.default_rng(3).random((2, 24, 24), np.float32))).decode(),
     )
     page.wait_for_selector(f"{EXACT}:not([data-volume=test])")
     assert "24 x 24" in page.inner_text("#volume-note")
@@ -311,7 +311,7 @@ def test_a_page_of_too_much_is_refused(folder):
     [((), "Say what to explore: --run RUN"), (("--run", "none"), "none/config.json cannot be read")],
 )
 def test_mistakes_get_a_sentence(tmp_path, args, message):
-    result = python("-m", "bin.explore", *args, cwd=tmp_path)
+    result = run_python("-m", "bin.explore", *args, cwd=tmp_path)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helper import explorable, npy
+from helper import npy_bytes, train_explorable
 
 from hyperrecon_jax.explorer import server, widget
 
@@ -50,7 +50,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    client = Client(explorable(tmp_path_factory.mktemp("runs")) / "run")
+    client = Client(train_explorable(tmp_path_factory.mktemp("runs")) / "run")
     yield client
     client.widget.close()
 
@@ -79,7 +79,9 @@ def test_the_other_answers(client):
     assert 0 <= client.get("/api/best", params={"volume": "test", "index": 0, "metric": "ssim"}).json()["lam"][0] <= 1
     answer = client.get("/api/export", params={"volume": "test", "index": 0, "lam": ["0", "1"], "format": "png"})
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''test_images_0.zip"
-    added = client.post("/api/volumes", params={"name": "two.npy"}, content=npy(np.ones((2, 16, 16), np.float32))).json()
+    added = client.post(
+        "/api/volumes", params={"name": "two.npy"}, content=npy_bytes(np.ones((2, 16, 16), np.float32))
+    ).json()
     assert (added["name"], added["slices"]) == ("two.npy", 2)
     assert client.get("/api/slice", params={"volume": added["id"], "index": 1}).status_code == 200
     page = client.get("/")
@@ -139,7 +141,7 @@ def test_only_the_page_is_served_and_only_to_itself(client):
     ):
         assert client.get(path).status_code == 404, path
     assert client.get("/api/run", headers={"host": "evil.example"}).status_code == 400
-    content = npy(np.ones((16, 16), np.float32))
+    content = npy_bytes(np.ones((16, 16), np.float32))
     refused = client.post("/api/volumes", params={"name": "a"}, content=content, headers={"origin": "http://evil.example"})
     assert refused.status_code == 403
     own_origin = {"origin": f"http://{client.host}"}

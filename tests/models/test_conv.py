@@ -45,9 +45,9 @@ def test_value_and_both_gradients_equal_xla(case, sides):
     mapped, x_axes, kernel_axes, out_axes = CASES[case]
     x, kernel = random(0, *x_axes, 8, 6, 2), random(1, *kernel_axes, *sides, 2, 4)
     weight = random(2, 8, 6, 4, 3) if out_axes is None else random(2, *out_axes, 8, 6, 4)
-    ours = value_and_grads(mapped(conv2d), x, kernel, weight)
+    actual = value_and_grads(mapped(conv2d), x, kernel, weight)
     reference = value_and_grads(mapped(plain), x, kernel, weight)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4), ours, reference)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-4), actual, reference)
 
 
 def test_second_derivatives():

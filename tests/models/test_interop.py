@@ -1,4 +1,4 @@
-"""PyTorch state dicts in and out: the authors' tensors, and a U-Net in PyTorch that loads ours."""
+"""PyTorch state dicts in and out: the authors' tensors, and a U-Net in PyTorch that loads x_hat."""
 
 import re
 import sys
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import Net, fixture, nhwc, part
-from made import made, reconstructions, torch_unet
+from helper import Net, load_fixture, select_prefix, to_nhwc
+from random_models import random_model, reconstruct_batch, torch_unet
 
 from hyperrecon_jax.models import model, tensor_files
 from hyperrecon_jax.models.interop import from_torch, to_torch
@@ -17,8 +17,8 @@ from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.runtime.errors import InputError
 
 FIXTURES = ("unet_h8", "hyperunet_h8_d4_k2")
-STATE = part(fixture("unet_h8"), "state/")
-HYPER_STATE = part(fixture("hyperunet_h8_d4_k2"), "state/")
+STATE = select_prefix(load_fixture("unet_h8"), "state/")
+HYPER_STATE = select_prefix(load_fixture("hyperunet_h8_d4_k2"), "state/")
 
 
 def assert_same(state, expected):
@@ -29,23 +29,23 @@ def assert_same(state, expected):
 
 @pytest.mark.parametrize("name", FIXTURES)
 def test_the_authors_tensors_give_their_output_and_come_back_unchanged(name):
-    reference = fixture(name)
-    state = part(reference, "state/")
+    reference = load_fixture(name)
+    state = select_prefix(reference, "state/")
     network, variables = from_torch(state)
     # their input are the coefficients (1 - lambda, lambda)
     lam = reference["coefficients"][:, 1:] if "coefficients" in reference else np.zeros((3, 0), np.float32)
-    ours = reconstructions(network, variables, lam, nhwc(reference["input"]))
-    expected = nhwc(reference["eval_output"])
-    np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    x_hat = reconstruct_batch(network, variables, lam, to_nhwc(reference["input"]))
+    expected = to_nhwc(reference["eval_output"])
+    np.testing.assert_allclose(x_hat, expected, rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
     assert_same(to_torch(network, variables), state)
 
 
 def test_without_the_residual():
-    reference = fixture("unet_h8")
+    reference = load_fixture("unet_h8")
     network, variables = from_torch(STATE, residual=False)
-    y = nhwc(reference["input"])
-    ours = reconstructions(network, variables, np.zeros((3, 0)), y) + np.linalg.norm(y, axis=-1, keepdims=True)
-    np.testing.assert_allclose(ours, nhwc(reference["eval_output"]), atol=1e-4)
+    y = to_nhwc(reference["input"])
+    x_hat = reconstruct_batch(network, variables, np.zeros((3, 0)), y) + np.linalg.norm(y, axis=-1, keepdims=True)
+    np.testing.assert_allclose(x_hat, to_nhwc(reference["eval_output"]), atol=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
@@ -53,7 +53,7 @@ def test_without_the_residual():
 def test_what_goes_out_comes_in_again(norm, hyper_width, num_terms, channels):
     """Every size is found again, and every number where it was."""
     options = {"num_terms": num_terms, "hyper_width": hyper_width, "channels": channels[0]}
-    network, variables = made(UNet(3, channels[1], norm=norm), **options)
+    network, variables = random_model(UNet(3, channels[1], norm=norm), **options)
     state = to_torch(network, variables, batches=7)
     restored, loaded = from_torch(state)
     assert restored == network
@@ -82,15 +82,16 @@ def test_a_hypernetwork_of_another_depth():
 @pytest.mark.parametrize(("norm", "residual"), [("batch", True), ("instance", False), ("none", True)])
 def test_a_network_of_pytorch_takes_our_state_and_agrees(norm, residual):
     torch = pytest.importorskip("torch")
-    network, variables = made(UNet(3, norm=norm, residual=residual))
-    theirs = torch_unet(3, norm=norm, residual=residual).eval()
-    theirs.load_state_dict({name: torch.tensor(array) for name, array in to_torch(network, variables).items()})
+    network, variables = random_model(UNet(3, norm=norm, residual=residual))
+    torch_network = torch_unet(3, norm=norm, residual=residual).eval()
+    torch_network.load_state_dict({name: torch.tensor(array) for name, array in to_torch(network, variables).items()})
     y = np.random.default_rng(2).normal(size=(2, 16, 24, 2)).astype(np.float32)
     with torch.no_grad():
-        expected = theirs(torch.tensor(y.transpose(0, 3, 1, 2))).numpy()
-    ours = reconstructions(network, variables, np.zeros((2, 1)), y)
-    np.testing.assert_allclose(ours, nhwc(expected), rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
-    assert_same(to_torch(*from_torch(theirs.state_dict())), {n: t.numpy() for n, t in theirs.state_dict().items()})
+        expected = torch_network(torch.tensor(y.transpose(0, 3, 1, 2))).numpy()
+    x_hat = reconstruct_batch(network, variables, np.zeros((2, 1)), y)
+    np.testing.assert_allclose(x_hat, to_nhwc(expected), rtol=0, atol=1e-4 * max(1, np.abs(expected).max()))
+    torch_state = torch_network.state_dict()
+    assert_same(to_torch(*from_torch(torch_state)), {name: tensor.numpy() for name, tensor in torch_state.items()})
 
 
 @pytest.mark.parametrize("kind", ["unet.npz", "unet.safetensors", "unet.pt", "unet.pth.tar"])
@@ -155,8 +156,8 @@ def test_a_wrong_state_says_which_tensors():
     without = {name: array for name, array in STATE.items() if name != "dconv_up1.3.bias"}
     assert message(without).endswith("hyper-U-Net; missing: dconv_up1.3.bias.")
     assert message(STATE | {"fc.weight": np.zeros(3)}).endswith("hyper-U-Net; left over: fc.weight.")
-    turned = {**STATE, "dconv_down2.0.weight": np.zeros((8, 4, 3, 3))}
-    assert message(turned).endswith("of the wrong shape: dconv_down2.0.weight (8, 4, 3, 3) for (8, 8, 3, 3).")
+    swapped = {**STATE, "dconv_down2.0.weight": np.zeros((8, 4, 3, 3))}
+    assert message(swapped).endswith("of the wrong shape: dconv_down2.0.weight (8, 4, 3, 3) for (8, 8, 3, 3).")
     everything = message({"fc.weight": np.zeros(3)})
     assert "missing: dconv_down1.0.weight, dconv_down1.0.bias, dconv_down1.3.weight" not in everything
     assert re.search(r"missing: .* and \d+ more; left over: fc\.weight\.$", everything)
@@ -168,7 +169,7 @@ def test_a_wrong_state_says_which_tensors():
 
 
 def test_low_rank_heads_become_dense_ones_that_generate_the_same():
-    network = made(UNet(2, norm="batch"), hyper_width=3, kind="low_rank", rank=2)
+    network = random_model(UNet(2, norm="batch"), hyper_width=3, kind="low_rank", rank=2)
     back = from_torch(to_torch(*network))
     assert back[0].hyper.kind == "dense"
     for coefficients in ([1.0, 0.0], [0.3, 0.7]):
@@ -181,11 +182,11 @@ def test_low_rank_heads_become_dense_ones_that_generate_the_same():
 
 def test_what_has_no_names_there_is_refused():
     with pytest.raises(InputError, match="one network .* got 2 of them"):
-        to_torch(*made(UNet(2), members=np.asarray([[0.0], [1.0]])))
+        to_torch(*random_model(UNet(2), members=np.asarray([[0.0], [1.0]])))
     with pytest.raises(InputError, match="must be a UNet, got Net"):
-        to_torch(*made(Net("none")))
+        to_torch(*random_model(Net("none")))
     with pytest.raises(InputError, match="must generate all of the convolutions and no more"):
-        to_torch(*made(UNet(2), hyper_width=2, generated=lambda path: True))
+        to_torch(*random_model(UNet(2), hyper_width=2, generated=lambda path: True))
     for options in ({"kind": "mixture"}, {"encoding": "circle"}):
         with pytest.raises(InputError, match=r'must have "dense" or "low_rank" heads and see "coefficients"'):
-            to_torch(*made(UNet(2), hyper_width=2, **options))
+            to_torch(*random_model(UNet(2), hyper_width=2, **options))

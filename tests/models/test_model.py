@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
-from helper import assert_trees_close, fixture, hyper_params, nhwc, params_only, part, stats_only, unet_tree
+from helper import (
+    assert_trees_close,
+    hyper_params,
+    load_fixture,
+    params_only,
+    select_prefix,
+    stats_only,
+    to_nhwc,
+    unet_tree,
+)
 
 from hyperrecon_jax.models.model import (
     apply_main,
@@ -19,20 +28,20 @@ from hyperrecon_jax.models.model import (
 )
 from hyperrecon_jax.models.unet import UNet
 
-REFERENCE = fixture("hyperunet_h8_d4_k2")
-X, TARGET = nhwc(REFERENCE["input"]), nhwc(REFERENCE["target"])
+REFERENCE = load_fixture("hyperunet_h8_d4_k2")
+X, TARGET = to_nhwc(REFERENCE["input"]), to_nhwc(REFERENCE["target"])
 LAM = jnp.asarray(REFERENCE["coefficients"][:, 1:])  # Eq. 9: the coefficients are (1 - lambda, lambda)
 MODEL, INITIAL = init(jax.random.key(0), UNet(width=8, norm="batch"), jnp.zeros((32, 32, 2)), num_terms=2, hyper_width=4)
 SHAPES = dict(MODEL.hyper.leaves)
-PARAMS = hyper_params(params_only(part(REFERENCE, "state/")), SHAPES)
-STATS = unet_tree(stats_only(part(REFERENCE, "state/unet.")))
+PARAMS = hyper_params(params_only(select_prefix(REFERENCE, "state/")), SHAPES)
+STATS = unet_tree(stats_only(select_prefix(REFERENCE, "state/unet.")))
 
 
 def test_evaluation_equals_the_reference():
     variables = {"params": PARAMS, "batch_stats": STATS}
-    ours = jax.jit(jax.vmap(lambda lam, y: reconstruct(MODEL, variables, lam, y)))(LAM, X)
-    theirs = nhwc(REFERENCE["eval_output"])  # up to 6e5: nothing normalises an untrained network at evaluation
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+    x_hat = jax.jit(jax.vmap(lambda lam, y: reconstruct(MODEL, variables, lam, y)))(LAM, X)
+    expected = to_nhwc(REFERENCE["eval_output"])  # up to 6e5: nothing normalises an untrained network at evaluation
+    np.testing.assert_allclose(x_hat, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
@@ -44,17 +53,18 @@ def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
         return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, stats)
 
     (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(PARAMS)
-    np.testing.assert_allclose(x_hat, nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(x_hat, to_nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(value, REFERENCE["train_l1_loss"], rtol=1e-5)
-    theirs = hyper_params(part(REFERENCE, "grad/"), SHAPES)
-    for head, leaves in theirs["hyper"].items():  # a bias before batch norm has all but no effect: mostly round-off
+    expected_grads = hyper_params(select_prefix(REFERENCE, "grad/"), SHAPES)
+    # a bias before batch norm has almost no effect: its gradient is mostly round-off
+    for head, leaves in expected_grads["hyper"].items():
         if head.startswith("head:") and "_conv" in head and head.endswith(".bias"):
             for kind in leaves:
                 assert np.abs(leaves[kind]).max() < 1e-4
                 np.testing.assert_allclose(grads["hyper"][head][kind], leaves[kind], atol=1e-6)
                 leaves[kind] = grads["hyper"][head][kind]
-    assert_trees_close(grads, theirs)
-    assert_trees_close(stats, unet_tree(part(REFERENCE, "state_after/unet.")))
+    assert_trees_close(grads, expected_grads)
+    assert_trees_close(stats, unet_tree(select_prefix(REFERENCE, "state_after/unet.")))
 
 
 @pytest.mark.parametrize(("width", "expected"), [(4, 743_533), (32, 4_905_089), (128, 19_208_993)])
@@ -104,9 +114,9 @@ def test_any_flax_module_can_be_the_target():
 
 def test_without_a_hypernetwork_the_model_is_the_unet():
     model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=None)
-    ours = jax.jit(lambda y: reconstruct(model, variables, jnp.array([0.3]), y))(X[0])
+    x_hat = jax.jit(lambda y: reconstruct(model, variables, jnp.array([0.3]), y))(X[0])
     expected = jax.jit(UNet(width=4).apply)({"params": variables["params"]["main"]}, X[0])
-    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    np.testing.assert_allclose(x_hat, expected, atol=1e-5)
 
 
 def test_differentiable_in_image_and_lambda():

@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import assert_trees_close, fixture, nhwc, params_only, part, stats_only, unet_tree
+from helper import assert_trees_close, load_fixture, params_only, select_prefix, stats_only, to_nhwc, unet_tree
 
 from hyperrecon_jax.models.model import count_parameters
 from hyperrecon_jax.models.unet import UNet, max_pool, upsample
 from hyperrecon_jax.runtime import memory
 from hyperrecon_jax.runtime.errors import InputError
 
-REFERENCE = fixture("unet_h8")
-X, TARGET = nhwc(REFERENCE["input"]), nhwc(REFERENCE["target"])
-PARAMS = unet_tree(params_only(part(REFERENCE, "state/")))
-STATS = unet_tree(stats_only(part(REFERENCE, "state/")))
+REFERENCE = load_fixture("unet_h8")
+X, TARGET = to_nhwc(REFERENCE["input"]), to_nhwc(REFERENCE["target"])
+PARAMS = unet_tree(params_only(select_prefix(REFERENCE, "state/")))
+STATS = unet_tree(stats_only(select_prefix(REFERENCE, "state/")))
 NET = UNet(width=8, norm="batch")
 SMALL = UNet(width=4)
 VARIABLES = jax.jit(SMALL.init)(jax.random.key(0), X[0])
@@ -28,8 +28,8 @@ def train_forward(params, x, net=NET):
 
 
 def test_evaluation_equals_the_reference():
-    ours = jax.jit(jax.vmap(lambda x: NET.apply({"params": PARAMS, "batch_stats": STATS}, x)))(X)
-    np.testing.assert_allclose(ours, nhwc(REFERENCE["eval_output"]), rtol=1e-4, atol=1e-5)
+    x_hat = jax.jit(jax.vmap(lambda x: NET.apply({"params": PARAMS, "batch_stats": STATS}, x)))(X)
+    np.testing.assert_allclose(x_hat, to_nhwc(REFERENCE["eval_output"]), rtol=1e-4, atol=1e-5)
 
 
 def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
@@ -40,15 +40,16 @@ def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
     # One pre-activation of up2_norm0 is 3e-7 in float64: PyTorch's float32 has it on the other side of the ReLU's kink.
     params = {**PARAMS, "up2_norm0": {**PARAMS["up2_norm0"], "bias": PARAMS["up2_norm0"]["bias"] + np.float32(5e-6)}}
     (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    np.testing.assert_allclose(x_hat, nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(x_hat, to_nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(value, REFERENCE["train_l1_loss"], rtol=1e-5)
-    theirs = unet_tree(part(REFERENCE, "grad/"))
-    for name in theirs:  # the mean that batch norm takes away makes a conv's bias irrelevant: its gradient is round-off
+    expected_grads = unet_tree(select_prefix(REFERENCE, "grad/"))
+    # batch norm subtracts the mean, so the bias of a convolution has no effect: its gradient is round-off
+    for name in expected_grads:
         if "_conv" in name:
             assert np.abs(grads[name].pop("bias")).max() < 1e-6
-            assert np.abs(theirs[name].pop("bias")).max() < 1e-6
-    assert_trees_close(grads, theirs)
-    assert_trees_close(stats, unet_tree(part(REFERENCE, "state_after/")))
+            assert np.abs(expected_grads[name].pop("bias")).max() < 1e-6
+    assert_trees_close(grads, expected_grads)
+    assert_trees_close(stats, unet_tree(select_prefix(REFERENCE, "state_after/")))
 
 
 @pytest.mark.parametrize(("norm", "expected"), [("batch", 149_409), ("instance", 149_409), ("none", 148_513)])

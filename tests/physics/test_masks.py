@@ -70,8 +70,8 @@ def test_poisson_disc_follows_the_polynomial(shape, acceleration):
     c = mask[outer].sum() / polynomial.sum()
     assert 0.5 < c < 0.65
     ring = ((r[outer] - dense) / 0.08).astype(int)
-    size, got, want = (np.bincount(ring, values) for values in (np.ones(ring.shape), mask[outer], c * polynomial))
-    np.testing.assert_allclose((got / size)[size > 50], (want / size)[size > 50], atol=0.01)
+    size, actual, expected = (np.bincount(ring, values) for values in (np.ones(ring.shape), mask[outer], c * polynomial))
+    np.testing.assert_allclose((actual / size)[size > 50], (expected / size)[size > 50], atol=0.01)
 
     middle = tuple(n // 2 for n in shape)
     for quarter in itertools.product(*([np.s_[:m], np.s_[m:]] for m in middle)):

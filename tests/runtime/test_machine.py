@@ -9,7 +9,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from helper import ROOT, python
+from helper import ROOT, run_python
 
 from hyperrecon_jax.runtime import machine
 
@@ -143,5 +143,5 @@ def test_freed_memory_is_retained():
         "np.ones(2**24)\n"
         "before = faults(); np.ones(2**24); print(faults() - before)\n"
     )
-    retained, returned = (int(python("-c", code, *args, cwd=ROOT).stdout) for args in (["retain"], []))
+    retained, returned = (int(run_python("-c", code, *args, cwd=ROOT).stdout) for args in (["retain"], []))
     assert retained < 100 < returned

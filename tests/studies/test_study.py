@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from helper import ROOT, python, small_networks
+from helper import ROOT, run_python, small_networks
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.evaluation import scores
@@ -166,7 +166,7 @@ def test_the_command_takes_a_config_and_options(study, config, tmp_path):
 
     def command(*args):
         fixed = ("--plan", plan, "--config", "tiny.py", "--out", "study")
-        return python("-m", "bin.study", *fixed, *args, cwd=tmp_path, small=True)
+        return run_python("-m", "bin.study", *fixed, *args, cwd=tmp_path, small=True)
 
     options = ("--lams", "0,0.7", "--seeds", "1")
     other = command(*options, "--unets_rate", "1e-3")
@@ -191,6 +191,6 @@ def test_the_command_names_mistakes(tmp_path):
             "A variant must be paper or one or two of low_rank, mixture, film, circle with + between, got 'fourier'.",
         ),
     ):
-        result = python("-m", "bin.study", *args, cwd=tmp_path)
+        result = run_python("-m", "bin.study", *args, cwd=tmp_path)
         assert (result.returncode, result.stderr) == (2, f"error: {message}\n")
     assert list(tmp_path.iterdir()) == []

@@ -39,8 +39,8 @@ def test_value_gradient_and_logs_equal_a_loop():
             total += (1 - lam[0]) * 20 * losses.mae(x_hat, x) + lam[0] * 3 * (1 - losses.ssim(x_hat, x))
         return total / len(X)
 
-    ours = jax.jit(lambda p: value_and_grad(model, OBJECTIVE, PROBLEM, p, {}, LAM, Sample(X), Y))
-    (stats, logs, selected), grad = ours(variables["params"])
+    jitted = jax.jit(lambda p: value_and_grad(model, OBJECTIVE, PROBLEM, p, {}, LAM, Sample(X), Y))
+    (stats, logs, selected), grad = jitted(variables["params"])
     expected, expected_grad = jax.jit(jax.value_and_grad(loss_by_hand))(variables["params"])
     np.testing.assert_allclose(logs["loss"], expected, rtol=1e-5)
     assert stats == {}

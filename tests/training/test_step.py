@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helper import ROOT, Net, python
+from helper import ROOT, Net, run_python
 from jax.sharding import AxisType
 
 from hyperrecon_jax.data import in_memory
@@ -247,7 +247,7 @@ def test_microbatches_suit_the_backend():
 
 def test_eight_devices_equal_one():
     """Eight forced devices in another process: losses, lambdas and parameters, for each way to couple samples."""
-    result = python(ROOT / "tests" / "training" / "on_eight_devices.py", cwd=ROOT, timeout=600)
+    result = run_python(ROOT / "tests" / "training" / "on_eight_devices.py", cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["instance", "batch", "dhs", "low_rank", "mixture", "film", "done"]
 

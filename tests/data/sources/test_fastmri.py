@@ -160,11 +160,11 @@ def test_slices_of_a_patient_are_spread_over_all_files(tmp_path):
     paths = [
         write(tmp_path / name, reconstruction_esc=np.float32(IMAGES * scale)) for name, scale in (("a.h5", 1), ("b.h5", 9))
     ]
-    both = fastmri.read(paths, SETTINGS).image
-    assert len(both) == 8
-    np.testing.assert_allclose(both[:4], both[4:], atol=1e-6)  # each volume by its own largest value
-    few = fastmri.read(paths, SETTINGS._replace(slices=3)).image
-    np.testing.assert_array_equal(few, both[[0, 3, 7]])
+    images = fastmri.read(paths, SETTINGS).image
+    assert len(images) == 8
+    np.testing.assert_allclose(images[:4], images[4:], atol=1e-6)  # each volume by its own largest value
+    subset = fastmri.read(paths, SETTINGS._replace(slices=3)).image
+    np.testing.assert_array_equal(subset, images[[0, 3, 7]])
 
 
 # K-space

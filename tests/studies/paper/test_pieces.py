@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from absl import flags
-from helper import ROOT, python
+from helper import ROOT, run_python
 from ml_collections import config_flags
 
 from hyperrecon_jax.runs.config import complete, differences
@@ -81,12 +81,12 @@ def test_the_commands_give_the_same_settings(name, scales, configs, tmp_path, mo
 def test_the_command_shows_the_plan_and_names_mistakes(tmp_path):
     reproduce = CONFIGS / "plans" / "reproduce.py"
     options = ("--dry-run", "--only", "fig7", "--out", "out")
-    shown = python("-m", "bin.study", "--plan", f"{reproduce}:paper", *options, cwd=tmp_path)
+    shown = run_python("-m", "bin.study", "--plan", f"{reproduce}:paper", *options, cwd=tmp_path)
     assert shown.returncode == 0, shown.stderr
     assert "ao-L-dhs-0" in shown.stdout
     assert "35625" in shown.stdout
     assert list(tmp_path.iterdir()) == []
-    refused = python("-m", "bin.study", "--plan", f"{reproduce}:huge", cwd=tmp_path)
+    refused = run_python("-m", "bin.study", "--plan", f"{reproduce}:huge", cwd=tmp_path)
     message = "The scale must be one of laptop, gpu, paper, as in reproduce.py:laptop; got 'huge'."
     assert (refused.returncode, refused.stderr) == (2, f"error: {message}\n")
     assert list(tmp_path.iterdir()) == []
