@@ -17,6 +17,7 @@ DOCS = ROOT / "docs"
 PACKAGE = ROOT / "hyperrecon_jax"
 COMMAND_FOLDERS = (ROOT / "bin", PACKAGE / "cli")
 PAGES = sorted(DOCS.rglob("*.md"))
+GUIDE_FOR_DEVELOPERS = ROOT / "CONTRIBUTING.md"
 TEXTS = [ROOT / "README.md", *PAGES, DOCS / "tour.ipynb"]
 CODE_PAGES = {  # the pages whose Python runs from top to bottom, and what it prints
     DOCS / "guides" / "functions.md": "(100, 64, 64, 1)",
@@ -35,25 +36,25 @@ def shorten(code):
     return code
 
 
-def without_code(page):
+def remove_code_blocks(page):
     return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).replace("M[H(λ)](y)", "")
 
 
-def text_of(path):
+def read_text(path):
     """The text of a page, or of the cells of a notebook."""
     if path.suffix == ".ipynb":
         return "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
     return path.read_text()
 
 
-def commands(path):
+def find_commands(path):
     """The command lines of this package on a page: `[(name, [argument, ...]), ...]`."""
-    text = text_of(path).replace("\\\n", " ")
+    text = read_text(path).replace("\\\n", " ")
     lines = re.findall(r"(?:python -m bin\.|hyperrecon (?=[a-z]+ --))([a-z_]+)([^\n`]*)", text)
     return [(name, shlex.split(arguments.partition(" && ")[0].rstrip('"'), comments=True)) for name, arguments in lines]
 
 
-def flags_of(name):
+def defined_flags(name):
     """The flags that the source of a command defines."""
     source = "".join(path.read_text() for folder in COMMAND_FOLDERS for path in folder.glob(f"{name}.py"))
     assert source, f"no command {name}"
@@ -92,15 +93,15 @@ def test_the_tour_runs(monkeypatch, tmp_path, capsys):
     assert "parameters generate a U-Net" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [*PAGES, GUIDE_FOR_DEVELOPERS], ids=lambda path: path.stem)
 def test_links_of_a_page_exist(page):
-    for target in re.findall(r"\]\(((?!https?:)[^)#]+)", without_code(page)):
+    for target in re.findall(r"\]\(((?!https?:)[^)#]+)", remove_code_blocks(page)):
         assert (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", [ROOT / "README.md", GUIDE_FOR_DEVELOPERS, *PAGES], ids=lambda path: path.stem)
 def test_modules_and_configs_of_a_page_exist(page):
-    text = without_code(page)
+    text = remove_code_blocks(page)
     for name in re.findall(r"`((?:\w+/)+\w+\.py)`", text):
         assert (PACKAGE / name).exists() or (ROOT / name).exists(), name
     for name in re.findall(r"configs/[\w/]+\.py\b", text):
@@ -124,8 +125,8 @@ def test_every_config_is_listed():
 @pytest.mark.parametrize("page", TEXTS, ids=lambda path: path.stem)
 def test_commands_of_a_page_have_these_flags(page):
     """Each command exists and defines its flags; its settings exist, and the files of its configs."""
-    for name, arguments in commands(page):
-        flags = flags_of(name)
+    for name, arguments in find_commands(page):
+        flags = defined_flags(name)
         for argument, following in itertools.pairwise([*arguments, ""]):
             if not argument.startswith("--"):
                 continue
@@ -141,7 +142,7 @@ def test_commands_of_a_page_have_these_flags(page):
 
 def test_commands_are_seen():
     """The search above sees the commands of the pages, those in a second line included."""
-    seen = [command for page in TEXTS for command in commands(page)]
+    seen = [command for page in TEXTS for command in find_commands(page)]
     assert {"train", "evaluate", "choose", "explore", "export", "prepare", "bench"} <= {name for name, _ in seen}
     assert len(seen) > 60
     assert any("--workdir" in arguments[-2:] for name, arguments in seen if name == "train")

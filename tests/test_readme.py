@@ -9,12 +9,12 @@ from helper import ROOT, explorable
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language):
+def find_blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
 def test_the_two_commands_stand_first():
-    commands = [line.partition("#")[0].strip() for line in blocks("bash")[0].splitlines()]
+    commands = [line.partition("#")[0].strip() for line in find_blocks("bash")[0].splitlines()]
     assert commands == [
         "pip install -e . && python -m bin.train --config configs/quickstart.py",
         'pip install -e ".[test]" && python -m pytest',
@@ -37,7 +37,7 @@ def test_files_that_are_named_exist():
 @pytest.mark.usefixtures("small_network")
 def test_the_python_example_runs(tmp_path, capsys):
     """On a run like the quickstart's, with smaller images."""
-    (code,) = blocks("python")
+    (code,) = find_blocks("python")
     run = explorable(tmp_path) / "run"
     small = code.replace("96", "16").replace("24:72", "4:12").replace('"runs/quickstart"', repr(str(run)))
     with jax.numpy_rank_promotion("allow"):
