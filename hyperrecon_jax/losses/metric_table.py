@@ -189,12 +189,8 @@ FULL_REFERENCE: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 NO_REFERENCE = tuple(name for name, metric in METRICS.items() if not metric.needs_reference)
 DICE = tuple(name for name in METRICS if name.partition("_")[0] == "dice")  # over all regions, then of each region
-DEFAULT_METRICS = (
-    "psnr",
-    "ssim",
-    "mae",
-    "hfen",
-)  # full-reference metrics in tables, pictures and the page
+# full-reference metrics that tables, pictures and the page show by default
+DEFAULT_METRICS = ("psnr", "ssim", "mae", "hfen")
 
 
 def check_name(name: str) -> None:
