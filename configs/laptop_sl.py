@@ -1,9 +1,9 @@
 """HyperRecon-L against U-Nets at five lambdas on the same data with equal steps, at a size for a laptop (Sec. V-D.1).
 
-    python -m bin.study --plan configs/plans/baselines.py
+    python -m bin.study --plan configs/plans/baselines.py   # the study plan that trains both
 
 `csmri` is 8-fold under-sampling, `denoising` and `superres` are the paper's other tasks; slices are 64 x 64, the U-Net is
-8 wide. On two CPU cores HyperRecon takes 5 minutes, the five U-Nets 16; docs/baselines.md tells what comes of it.
+8 wide. On two CPU cores HyperRecon takes 5 minutes, the five U-Nets 16; docs/baselines.md has the results.
 """
 
 from ml_collections import ConfigDict

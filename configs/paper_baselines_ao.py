@@ -1,4 +1,4 @@
-"""What HyperRecon is compared with in amortized optimization: a plain U-Net at each point of a grid of lambdas (Sec. V-C).
+"""The baseline of HyperRecon in amortized optimization: a plain U-Net at each point of a grid of lambdas (Sec. V-C).
 
     python -m bin.train --config configs/paper_baselines_ao.py --config.loss.scales="(0.3,3e-4,4e-3)"
 

@@ -1,4 +1,4 @@
-"""What HyperRecon is compared with in supervised learning: a plain U-Net at each of five lambdas (Sec. V-C; Figs. 3, 5).
+"""The baseline of HyperRecon in supervised learning: a plain U-Net at each of five lambdas (Sec. V-C; Figs. 3, 5).
 
     python -m bin.train --config configs/paper_baselines_sl.py               # 4-fold CS-MRI
     python -m bin.train --config configs/paper_baselines_sl.py:denoise       # against configs/paper_denoise.py

@@ -5,7 +5,7 @@
 
 Exactly a quarter of k-space is sampled; with `-authors` 1/3.210 of it, which is what the authors' own "4-fold" mask
 samples, with its density. The paper gives no loss scales for 4-fold; these are the authors' code's for 8-fold brains.
-A job for an accelerator: the README has the time of a step on two CPU cores.
+A job for an accelerator: docs/guides/train.md has the time of a step on two CPU cores.
 """
 
 from ml_collections import ConfigDict

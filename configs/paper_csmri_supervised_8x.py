@@ -5,7 +5,7 @@
 
 Exactly an eighth of k-space is sampled; with `-authors` 1/7.305 of it, which is what the authors' own "8-fold" mask
 samples, with its density. The loss scales are 1/s of the authors' code for brains (Sec. IV-D).
-A job for an accelerator: the README has the time of a step on two CPU cores.
+A job for an accelerator: docs/guides/train.md has the time of a step on two CPU cores.
 """
 
 from ml_collections import ConfigDict

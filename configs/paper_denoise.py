@@ -3,7 +3,7 @@
     python -m bin.train --config configs/paper_denoise.py   # HyperRecon-L; :M and :S are the smaller ones
 
 The loss scales are 1/s of the authors' code for denoised knees (Sec. IV-D).
-A job for an accelerator: the README has the time of a step on two CPU cores.
+A job for an accelerator: docs/guides/train.md has the time of a step on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -4,7 +4,7 @@
 
 Down by means of 4 x 4 blocks, back up by nearest neighbour. The loss scales are 1/s of the authors' code for knees
 (Sec. IV-D).
-A job for an accelerator: the README has the time of a step on two CPU cores.
+A job for an accelerator: docs/guides/train.md has the time of a step on two CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -27,7 +27,9 @@ from absl import flags
 from hyperrecon_jax.cli import command
 from hyperrecon_jax.runtime.errors import InputError
 
-SUITE = flags.DEFINE_list("suite", [], "What to time, or all; the default is what is quick.")
+SUITE = flags.DEFINE_list(
+    "suite", [], "Any of conv,train,dhs,landscape,feed,peer,startup, or all (default: conv,train,dhs,landscape)."
+)
 SIZE = flags.DEFINE_list("size", ["128"], "Pixels along a side; may be several.")
 BATCH = flags.DEFINE_list("batch", ["8"], "Samples in a batch; may be several.")
 WIDTH = flags.DEFINE_integer("width", 32, "Channels of the U-Net.", lower_bound=1)

@@ -30,11 +30,11 @@ def choose() -> int:
     """Choose lambda by the flags; returns the exit status."""
     if not RUN.value:
         raise InputError("Say for which run to choose: --run RUN (see --help).")
-    from hyperrecon_jax.commands import choose
+    from hyperrecon_jax.commands import choose as choose_command
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    choose.choose(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
+    choose_command.choose(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What all commands share: they parse their flags, and end a mistake of the user with one sentence and status 2."""
+"""The common part of all commands: it parses the flags, and ends a mistake of the user with one sentence and status 2."""
 
 import signal
 import sys
@@ -16,7 +16,7 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
     """Parse the flags, call `command` and exit with the status that it returns.
 
     A mistake of the user ends with one sentence and status 2, a training that diverged with 1, Ctrl-C and SIGTERM with 130.
-    Any other exception is a defect of the program and keeps its traceback.
+    Any other exception is a bug of the program and keeps its traceback.
 
     Args:
         command: what to do. `--help` shows the docstring and the flags of its module.

@@ -40,16 +40,16 @@ def evaluate(folders: list[str]) -> int:
     if folders or not RUN.value:
         raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
     run, data = pathlib.Path(RUN.value), _data_settings()
-    from hyperrecon_jax.commands import evaluate
+    from hyperrecon_jax.commands import evaluate as evaluate_command
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
     with process_flags.connect_processes():
-        evaluate.evaluate(
+        evaluate_command.evaluate(
             run,
             pathlib.Path(OUT.value) if OUT.value else run / "evaluation",
             data=data,
-            metrics=METRICS.value or evaluate.METRICS,
+            metrics=METRICS.value or evaluate_command.METRICS,
             points=LAMS.value,
             count=IMAGES.value,
             segmenter=pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,

@@ -33,13 +33,13 @@ def export() -> int:
     if not RUN.value or not OUT.value:
         raise InputError("Say what to export and to where: --run RUN --out FILE (see --help).")
     lam = None if LAM.value is None else np.array(command.parse_numbers("lam", LAM.value))
-    from hyperrecon_jax.commands import export
+    from hyperrecon_jax.commands import export as export_command
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
     try:
-        export.export_run(pathlib.Path(RUN.value), pathlib.Path(OUT.value), lam=lam, names=NAMES.value)
-    except InputError as error:  # the arguments that it names are flags here
+        export_command.export_run(pathlib.Path(RUN.value), pathlib.Path(OUT.value), lam=lam, names=NAMES.value)
+    except InputError as error:  # rename arguments in the message to the user's flags
         raise InputError(re.sub(r"`(lam|out|names)`", r"--\1", str(error))) from error
     return 0
 

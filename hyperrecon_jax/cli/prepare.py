@@ -34,7 +34,7 @@ def prepare() -> int:
     """Prepare images by the flags; returns the exit status."""
     if SOURCE.value is None:
         raise InputError("Say what to prepare: --source folder --root FOLDER (see --help).")
-    from hyperrecon_jax.commands import prepare  # after the flags: JAX takes seconds to import
+    from hyperrecon_jax.commands import prepare as prepare_command  # after the flags: JAX takes seconds to import
 
     data_flags = (SOURCE, ROOT, SIZE, SLICES, ACQUISITION, COILS, WHITEN, SEED, CACHE, WORKERS)
     settings: dict[str, Any] = {flag.name: flag.value for flag in data_flags if flag.value is not None}
@@ -43,8 +43,8 @@ def prepare() -> int:
             raise InputError(f"--subjects must be whole numbers, got {','.join(SUBJECTS.value)}.")
         settings["subjects"] = tuple(map(int, SUBJECTS.value))
     try:
-        prepare.prepare({"data": settings, "train": {"batch": 1}})
-    except InputError as error:  # the settings that it names are flags here
+        prepare_command.prepare({"data": settings, "train": {"batch": 1}})
+    except InputError as error:  # rename settings in the message to the user's flags
         raise InputError(re.sub(r"config\.data\.(\w+)", r"--\1", str(error))) from error
     return 0
 

@@ -32,16 +32,16 @@ def train() -> int:
     """Train by the flags; returns the exit status."""
     if CONFIG.value is None:
         raise InputError(adapt("Say what to train: --config quickstart (see --help)."))
-    from hyperrecon_jax.commands import train
+    from hyperrecon_jax.commands import train as train_command
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
     with process_flags.connect_processes():
         if DRY_RUN.value:
-            train.dry_run(CONFIG.value)
+            train_command.dry_run(CONFIG.value)
             return 0
         workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else config_flag.default_workdir()
-        return 0 if train.train(CONFIG.value, workdir) else 130
+        return 0 if train_command.train(CONFIG.value, workdir) else 130
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""What the command lines carry out, one module a command. `hyperrecon_jax.cli` has their flags."""
+"""The work of the command lines, one module for each command. `hyperrecon_jax.cli` has their flags."""

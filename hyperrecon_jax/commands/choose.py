@@ -1,8 +1,8 @@
 """Choose lambda for a run by a score, and measure what the choice is worth on the test images.
 
-Either one lambda is chosen on the validation images, or a separate one for each test image. The score is a metric, which
-needs the reference images; its own choice is then the best possible. Or it is "held_out", which needs none: k-space is
-withheld from the network (`choose.withhold`), and its reconstruction must predict it.
+Either one lambda is chosen on the validation images, or a separate one for each test image. The score may be a
+metric. It needs the reference images, so this is an upper bound for any choice. Or the score is "held_out", which needs
+none: k-space is withheld from the network (`choose.withhold`), and its reconstruction must predict it.
 
     RUN/choice-METRIC.json              one lambda for all images
     RUN/choice-METRIC-per_image.json    a lambda for each image
@@ -44,9 +44,9 @@ Tree = Any
 
 HELD_OUT = "held_out"
 CRITERIA = (*FULL_REFERENCE, HELD_OUT)
-WORTH_METRICS = ("psnr", "ssim")  # what a choice by held-out k-space is worth
+REPORT_METRICS = ("psnr", "ssim")  # metrics that are reported for a choice by held-out k-space
 VALIDATION = 256  # images, evenly spaced over the split, on which one lambda is chosen; more would not change it
-AT_ONCE = 8  # test images in one call
+IMAGES_PER_CALL = 8  # test images in one call
 
 
 class PerImage(NamedTuple):
@@ -54,7 +54,7 @@ class PerImage(NamedTuple):
 
     lams: np.ndarray  # (n, K-1)
     value: float  # mean of the maximised scores
-    scores: dict[str, np.ndarray]  # (n,) for each metric of its worth
+    scores: dict[str, np.ndarray]  # (n,) for each reported metric
 
 
 def choose(
@@ -66,7 +66,7 @@ def choose(
         run: the folder of a run that reconstructs for more than one lambda.
         metric: one of `CRITERIA`.
         per_image: choose a lambda for each test image, instead of one on the validation images.
-        fraction: for "held_out", as in `evaluation.choose.partition`.
+        fraction: the part to withhold for "held_out", as in `evaluation.choose.partition`.
         say: gets the lines to show.
 
     Returns:
@@ -79,21 +79,21 @@ def choose(
         raise InputError(f"`metric` must be one of {', '.join(CRITERIA)}, got {metric!r}.")
     trained = load_run(run, splits=("val", "test"))
     _check_run(run, trained, metric, fraction)
-    worth_metrics = WORTH_METRICS if metric == HELD_OUT else (metric,)
-    grid_scores = _grid_scores(run, worth_metrics, say=say)
+    report_metrics = REPORT_METRICS if metric == HELD_OUT else (metric,)
+    grid_scores = _grid_scores(run, report_metrics, say=say)
     start = time.monotonic()
     samples = subset(trained.dataset.test.samples, grid_scores["image"].values)
     if per_image:
         say(f"Choosing a lambda for each of {samples.size} test images by {metric} ...")
-        choice = _choose_per_image(trained, samples, metric, fraction, worth_metrics)
+        choice = _choose_per_image(trained, samples, metric, fraction, report_metrics)
         lams, value = choice.lams, choice.value
-        worth = _worth(trained, samples, grid_scores, per_image=choice)
+        worth = _evaluate_choice(trained, samples, grid_scores, per_image=choice)
     else:
         val = trained.dataset.val.samples
         val = subset(val, evenly_spaced(val.size, VALIDATION))
         say(f"Choosing lambda on {val.size} validation images by {metric} ...")
         lams, value = _choose_for_all(trained, val, metric, fraction)
-        worth = _worth(trained, samples, grid_scores, lam=lams)
+        worth = _evaluate_choice(trained, samples, grid_scores, lam=lams)
     result = {
         "run": str(run),
         "metric": metric,
@@ -176,7 +176,7 @@ def _start_lams(trained: TrainedRun) -> np.ndarray:
 
 
 def _input_maker(trained: TrainedRun, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
-    """A compiled function of a key, samples and their places.
+    """A compiled function of a key, samples and their indices.
 
     It returns the network's input from the whole measurement, the input that lambda is chosen by, and the score's target.
     """
@@ -188,7 +188,8 @@ def _input_maker(trained: TrainedRun, metric: str, fraction: float) -> Callable[
         net_input = jax.vmap(problem.to_net_input)(y)
         if metric != HELD_OUT:
             return net_input, net_input, samples.image
-        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), 1))(index)  # the noise has no 1
+        # fold_in 1: a key different from that of the noise
+        keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), 1))(index)
         return net_input, *jax.vmap(partial(withhold, fraction=fraction))(keys, y)
 
     return make_inputs
@@ -210,9 +211,9 @@ def _choose_for_all(trained: TrainedRun, samples: Samples, metric: str, fraction
 
 
 def _choose_per_image(
-    trained: TrainedRun, samples: Samples, metric: str, fraction: float, worth_metrics: Sequence[str]
+    trained: TrainedRun, samples: Samples, metric: str, fraction: float, report_metrics: Sequence[str]
 ) -> PerImage:
-    """The best lambda of each sample, and what it is worth by some metrics."""
+    """The best lambda of each sample, and the metrics of its reconstruction."""
     make_inputs, model = _input_maker(trained, metric, fraction), trained.model
     starts = _start_lams(trained)
 
@@ -220,10 +221,10 @@ def _choose_per_image(
     def maximize(variables, whole_input, net_input, targets, x):
         lams, values = for_each(model, variables, score_function(metric), net_input, targets, starts)
         x_hat = jax.vmap(partial(reconstruct, model, variables))(lams, whole_input)
-        return lams, values, {name: FULL_REFERENCE[name](x_hat, x) for name in worth_metrics}
+        return lams, values, {name: FULL_REFERENCE[name](x_hat, x) for name in report_metrics}
 
     count, batches = samples.size, []
-    size = min(count, AT_ONCE)
+    size = min(count, IMAGES_PER_CALL)
     interval = 0.2 if sys.stderr.isatty() else 30  # seconds: in a log file each update is a line
     options: dict[str, Any] = {"desc": "choosing", "unit_scale": size, "unit": " images", "mininterval": interval}
     for start in tqdm(range(0, count, size), file=sys.stderr, **options):
@@ -235,7 +236,7 @@ def _choose_per_image(
     return PerImage(lams, float(values.mean()), image_scores)
 
 
-def _worth(
+def _evaluate_choice(
     trained: TrainedRun,
     samples: Samples,
     ds: xr.Dataset,
@@ -249,8 +250,8 @@ def _worth(
         trained: the run.
         samples: n test images.
         ds: their scores on a grid, with the metrics to report.
-        lam: the choice for all images, `(K-1,)`; or
-        per_image: the choice for each.
+        lam: one choice for all images, `(K-1,)`; or None.
+        per_image: one choice for each image; or None. Exactly one of the two is given.
     """
     names = [str(name) for name in ds.data_vars]
     axes = [ds[f"lam_{k}"].values for k in range(1, len(ds[names[0]].dims))]

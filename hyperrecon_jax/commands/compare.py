@@ -11,14 +11,14 @@ from hyperrecon_jax import figures
 from hyperrecon_jax.commands.evaluate import load_or_evaluate
 from hyperrecon_jax.commands.evaluation_pictures import lambda_ends, make_curve
 from hyperrecon_jax.evaluation import scores
+from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, bound
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
-from hyperrecon_jax.losses.metric_table import SHOWN, bound
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 
-METRICS = (*SHOWN, "dice")  # of these, the ones that all runs have
+METRICS = (*DEFAULT_METRICS, "dice")  # the table has those that all runs have
 
 
 def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[str, Any]]:
@@ -99,9 +99,9 @@ def draw_gaps(path: Path, gaps: Sequence[Mapping[str, Any]], names: Sequence[str
     Args:
         path: of the PNG.
         gaps: the gaps.
-        names: of the gaps, for the legend.
-        options: of `figures.comparison`, such as `ends` and `tolerance`. An error has an "n" before its name, as in the
-            picture: its gap is positive if the HyperRecon is better.
+        names: names of the gaps, for the legend.
+        options: options of `figures.comparison`, such as `ends` and `tolerance`. An error has an "n" before its name, as
+            in the picture: its gap is positive if the HyperRecon is better.
     """
     labels = {name: name if METRIC_TABLE[name].higher_is_better else f"n{name}" for name in METRICS if name in gaps[0]}
     lams_of_gaps = [np.array(gap["lambdas"])[:, 0] for gap in gaps]

@@ -39,17 +39,17 @@ from hyperrecon_jax.runtime.errors import InputError
 
 SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")
-POINTS = {1: 100, 2: 21}  # of the grid along each lambda, for one lambda and for two
+POINTS = {1: 100, 2: 21}  # number of lambdas -> points of the grid along each
 
 
 class Evaluation(NamedTuple):
     """A run, and the images and lambdas that it is evaluated at."""
 
     run: TrainedRun
-    samples: Samples  # n of them
-    places: np.ndarray  # (n,), their places in the split
+    samples: Samples  # n images
+    indices: np.ndarray  # (n,), indices of the images in the split
     subjects: np.ndarray  # (n,)
-    axes: list[np.ndarray]  # of the K-1 lambdas
+    axes: list[np.ndarray]  # the values of each of the K-1 lambdas
 
     @property
     def num_lams(self) -> int:
@@ -75,8 +75,9 @@ def evaluate(
         out: the folder for the results, created if it is missing. After an interruption the same call resumes.
         data: settings like `config.data`, to score the test images of other data; None: the run's own.
         metrics: names of `metric_table.METRICS`.
-        points: of the grid along each lambda. An ensemble or a network for one lambda is always scored at its own.
-        count: how many test images, evenly spaced over the split; None: all.
+        points: number of grid points along each lambda. An ensemble or a network for one lambda is always scored at its own
+            lambdas.
+        count: number of test images, evenly spaced over the split; None: all.
         segmenter: the folder of a run of the task "segmentation", for the metric "dice" of reconstructions (Sec. V-E).
         say: gets the lines to show.
 
@@ -215,7 +216,7 @@ def _score(run: Path, evaluation: Evaluation, scorer: Scorer, out: Path) -> tupl
         values,
         input_values=input_values,
         subjects=evaluation.subjects,
-        index=evaluation.places,
+        index=evaluation.indices,
         attrs=_run_attrs(run, evaluation),
     )
     return ds, seconds
@@ -253,10 +254,10 @@ def _write_results(
 def _choose_slices(evaluation: Evaluation) -> Slices:
     """The test slices to draw: those of the run's own picture."""
     trained = evaluation.run
-    places = middle_slices(evaluation.subjects)
-    samples = evaluation.samples.take(places)
-    net_input = scoring.make_net_inputs(trained.problem, trained.keys.test, samples, places)
-    return Slices(trained.model, trained.variables, places, samples.image, net_input)
+    indices = middle_slices(evaluation.subjects)
+    samples = evaluation.samples.take(indices)
+    net_input = scoring.make_net_inputs(trained.problem, trained.keys.test, samples, indices)
+    return Slices(trained.model, trained.variables, indices, samples.image, net_input)
 
 
 def _run_attrs(run: Path, evaluation: Evaluation) -> dict[str, Any]:

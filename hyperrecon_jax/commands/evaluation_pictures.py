@@ -26,7 +26,7 @@ class Slices(NamedTuple):
 
     model: Model
     variables: Any
-    places: np.ndarray  # (n,), places among the scored images
+    indices: np.ndarray  # (n,), indices among the scored images
     x: np.ndarray  # (n, h, w, 1), reference images
     net_input: jax.Array  # (n, h, w, 2)
 
@@ -48,7 +48,7 @@ def draw(
         The diverse pair of each slice, as in `draw_pairs`.
     """
     draw_metrics(out, ds, summary, terms)
-    draw_slice(out / "slices.png", ds, slices, len(slices.places) // 2, lams)
+    draw_slice(out / "slices.png", ds, slices, len(slices.indices) // 2, lams)
     return draw_pairs(out / "pairs.png", ds, slices)
 
 
@@ -58,7 +58,7 @@ def draw_metrics(out: Path, ds: xr.Dataset, summary: xr.Dataset, terms: Sequence
     names = [str(name) for name in ds.data_vars if name in DRAWN]
     name = ds.attrs["run"]
     if len(axes) == 1 and len(axes[0]) > 1:
-        names = [metric for metric in names if metric != "rpsnr"]  # the curve of PSNR, shifted
+        names = [metric for metric in names if metric != "rpsnr"]  # the curve of rPSNR is that of PSNR, shifted
         curve = make_curve(summary, name, names)
         figures.metric_curves(out / "curves.png", curves=[curve], metrics=names, ends=lambda_ends(terms), mark=name)
     elif len(axes) == 2 and min(map(len, axes)) > 1:
@@ -97,7 +97,7 @@ def draw_slice(path: Path, ds: xr.Dataset, slices: Slices, i: int, lams: np.ndar
         titles=[lambda_title(lam) for lam in lams],
         psnr=np.asarray(psnr)[None],
         rows=[ds.attrs["run"]],
-        input_psnr=float(ds["input_psnr"][slices.places[i]]),
+        input_psnr=float(ds["input_psnr"][slices.indices[i]]),
     )
 
 
@@ -111,8 +111,8 @@ def draw_pairs(path: Path, ds: xr.Dataset, slices: Slices) -> list[dict[str, Any
     if len(lams) < 3:
         return []
     images, titles, pairs = [], [], []
-    for place, net_input in zip(slices.places, slices.net_input, strict=True):
-        psnr = ds["psnr"].values.reshape(len(lams), -1)[:, place]
+    for index, net_input in zip(slices.indices, slices.net_input, strict=True):
+        psnr = ds["psnr"].values.reshape(len(lams), -1)[:, index]
         good = diverse.select_good(psnr)  # only these are reconstructed again
         x_hat = reconstruct_at_lambdas(slices.model, slices.variables, net_input[None], lams[good])[:, 0]
         i, j, distance = diverse.furthest_pair(np.asarray(x_hat))
@@ -121,7 +121,7 @@ def draw_pairs(path: Path, ds: xr.Dataset, slices: Slices) -> list[dict[str, Any
         titles.append([lambda_title(lam) for lam in lams[pair]])
         pairs.append(
             {
-                "image": int(ds["image"].values[place]),
+                "image": int(ds["image"].values[index]),
                 "lambdas": lams[pair].tolist(),
                 "psnr": psnr[pair].tolist(),
                 "l2_distance": distance,
@@ -134,7 +134,7 @@ def draw_pairs(path: Path, ds: xr.Dataset, slices: Slices) -> list[dict[str, Any
         x_hat=np.stack(images),
         titles=titles,
         psnr=np.array([pair["psnr"] for pair in pairs]),
-        input_psnr=ds["input_psnr"].values[slices.places],
+        input_psnr=ds["input_psnr"].values[slices.indices],
     )
     return pairs
 

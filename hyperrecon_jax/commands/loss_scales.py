@@ -25,7 +25,7 @@ from hyperrecon_jax.runs.validation import score_validation
 from hyperrecon_jax.runtime import distributed, files
 from hyperrecon_jax.training.pilot import pilot
 
-Magnitudes = dict[str, float]  # of the loss terms, by name; a scale is 1 / magnitude
+Magnitudes = dict[str, float]  # magnitudes of the loss terms, by name; a scale is 1 / magnitude
 Train = Callable[..., bool]  # `commands.train.train`
 
 

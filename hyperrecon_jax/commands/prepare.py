@@ -87,7 +87,7 @@ def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarr
     groups = {}
     for split, (samples, subjects) in zip(dataset._fields, dataset, strict=True):
         index = np.sort(rng.choice(samples.size, min(NUM_SLICES, samples.size), replace=False))
-        first_slice = np.searchsorted(subjects, subjects[index])  # of the same subject
+        first_slice = np.searchsorted(subjects, subjects[index])  # the first of the same subject
         subject_numbers, slice_numbers = subjects[index] - subjects[0] + 1, index - first_slice + 1
         titles = [f"subject {i}, slice {j}" for i, j in zip(subject_numbers, slice_numbers, strict=True)]
         groups[SPLIT_NAMES[split]] = samples.take(index).image[..., 0], titles

@@ -49,7 +49,7 @@ class WorkFolder(NamedTuple):
 
 
 class Session(NamedTuple):
-    """What the hooks of the training loop work with."""
+    """The objects that the hooks of the training loop use."""
 
     experiment: Experiment
     scorer: Scorer
@@ -61,7 +61,7 @@ class Session(NamedTuple):
 
 
 def train(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
-    """Train or resume a run, and report it. All processes call it together; the primary process speaks and writes.
+    """Train or resume a run, and report it. All processes call it together; the primary process prints and writes files.
 
     Args:
         config: settings.

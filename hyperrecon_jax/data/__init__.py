@@ -1,9 +1,9 @@
-"""Where images come from. Every source gives a `Dataset`: three splits that share no subject.
+"""The images for training and testing. Every source gives a `Dataset`: three splits that share no subject.
 
 Call first a function of `prepare`, which writes a data set into the cache once, and then `read`, which reads it from there:
 
     dataset = data.mni(size=256, slices=64)                        # synthetic brains; prepares and reads
-    dataset = data.read(data.files_folder("fastmri", root=...))    # files of yours
+    dataset = data.read(data.files_folder("fastmri", root=...))    # your files
     dataset = data.arrays(train="a.npy", val="b.npy", test="c.npy")  # `.npy` files, read as they are
 
 The modules:
@@ -19,11 +19,11 @@ The modules:
     sources/       real files as training slices, a module for each source: fastmri, abide, folder
     kspace, coils  the recipe from measured k-space to a sample, and its steps for several coils
     grid           cutting, padding and resampling
-    volumes/       one file that somebody opens in the explorer: read it, write a result back
+    volumes/       one file that is opened in the explorer: read it, write a result back
 
-A fastMRI file is read for training by `sources/fastmri.py` (`read`), which opens it with `sources/fastmri_file.py` and
-turns its k-space into samples with `kspace.py`. In the explorer `volumes/hdf5.py` reads it, and `kspace.py` makes the
-samples again.
+`sources/fastmri.py` (`read`) prepares a fastMRI file (.h5) for training. It opens the file with `sources/fastmri_file.py`,
+which reads through `volumes/hdf5.py`, and turns the k-space into samples with `kspace.py`. Training reads these samples
+from the cache, not from the .h5 file. The explorer also uses `volumes/hdf5.py` and `kspace.py`.
 """
 
 import lazy_loader

@@ -45,15 +45,15 @@ def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
 
 def _read(name: str, path: Source) -> np.ndarray:
     """The images of a file, `(n, h, w, 1)` float32; `name` is the argument that messages name."""
-    where = f"`{name}` {os.fspath(path)}"
+    file_label = f"`{name}` {os.fspath(path)}"
     try:
         stored = np.load(path, allow_pickle=False)
     except FileNotFoundError:
-        raise InputError(f"{where} must be a .npy file, but there is no such file.") from None
+        raise InputError(f"{file_label} must be a .npy file, but there is no such file.") from None
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{where} must be a .npy file of numbers, but it cannot be read: {error}") from error
+        raise InputError(f"{file_label} must be a .npy file of numbers, but it cannot be read: {error}") from error
     if not isinstance(stored, np.ndarray):
-        raise InputError(f"{where} must be a .npy file that holds one array, but it is an archive of several.")
+        raise InputError(f"{file_label} must be a .npy file that holds one array, but it is an archive of several.")
 
     shape = stored.shape
     if len(shape) == 4 and shape[3] == 1:
@@ -63,32 +63,32 @@ def _read(name: str, path: Source) -> np.ndarray:
     else:
         images = stored
     if images.ndim != 3:
-        raise InputError(f"{where} must have shape (n, h, w), (n, h, w, 1) or (n, 1, h, w), got {shape}.")
+        raise InputError(f"{file_label} must have shape (n, h, w), (n, h, w, 1) or (n, 1, h, w), got {shape}.")
     if not images.size:
-        raise InputError(f"{where} must hold at least one image, got shape {shape}.")
+        raise InputError(f"{file_label} must hold at least one image, got shape {shape}.")
     if images.shape[1] % 8 or images.shape[2] % 8:
         raise InputError(
-            f"{where} must hold images whose height and width are multiples of 8 (the U-Net halves them three times),"
+            f"{file_label} must hold images whose height and width are multiples of 8 (the U-Net halves them three times),"
             f" got {images.shape[1:]}; crop or pad them."
         )
-    return _scale(where, images)[..., None]
+    return _scale(file_label, images)[..., None]
 
 
-def _scale(where: str, images: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1]; `where` names the file."""
+def _scale(file_label: str, images: np.ndarray) -> np.ndarray:
+    """Images as float32 in [0, 1]; `file_label` names the file."""
     if images.dtype in (np.uint8, np.uint16):
         return np.divide(images, np.iinfo(images.dtype).max, dtype=np.float32)
     if images.dtype == bool:
         return images.astype(np.float32, copy=False)
     if images.dtype.kind != "f":
-        raise InputError(f"{where} must be floating-point, uint8 or uint16, got {images.dtype}; convert it first.")
+        raise InputError(f"{file_label} must be floating-point, uint8 or uint16, got {images.dtype}; convert it first.")
     finite = np.isfinite(images).all(axis=(1, 2))
     if not finite.all():
-        raise InputError(f"{where} must hold finite numbers, but image {int(np.argmin(finite))} has NaN or infinity.")
+        raise InputError(f"{file_label} must hold finite numbers, but image {int(np.argmin(finite))} has NaN or infinity.")
     low, high = images.min(), images.max()
     if low < 0 or high > 1:
         raise InputError(
-            f"{where} must hold values in [0, 1], got {low:g} to {high:g}; scale all splits alike, for example"
+            f"{file_label} must hold values in [0, 1], got {low:g} to {high:g}; scale all splits alike, for example"
             " (x - low) / (high - low) with the low and high of the training images, and clip."
         )
     return images.astype(np.float32, copy=False)

@@ -30,9 +30,9 @@ from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources import abide, fastmri, folder
 from hyperrecon_jax.data.sources.base import Settings
 
-RECIPE = "2.0.0"  # raise it whenever the same settings and files give other pixels, or examples another form
+RECIPE = "2.0.0"  # raise it if you change the pixels for the same settings and files, or change the format of the examples
 SHARD = 2**28  # bytes that a file should have; a little more than that is in memory while the file is written
-MOST_SHARDS = 128  # of a split: each is a file that stays open
+MOST_SHARDS = 128  # the most shards of a split: each is a file that stays open
 
 Shards = dict[str, list[Callable[[], Iterator[Any]]]]  # of each split, generators of (key, example)
 
@@ -117,7 +117,7 @@ class FilesConfig(tfds.core.BuilderConfig):
 
 
 class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Slices of somebody's files. The name of the subclass is the name of the source."""
+    """Slices of your files. The name of the subclass is the name of the source."""
 
     VERSION = tfds.core.Version(RECIPE)
     LABELS = False

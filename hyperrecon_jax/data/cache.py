@@ -1,7 +1,7 @@
 """Read the data sets that `prepare` wrote into the cache, with TensorFlow Datasets (TFDS, see `builder.py`).
 
-The name of a folder in the cache holds every setting and the version of the recipe. So a folder that exists holds what
-the same settings would give again. TFDS writes into a folder of another name and renames it at the end, so an interrupted
+The name of a folder in the cache holds every setting and the version of the recipe. So an existing folder can be
+reused for the same settings. TFDS writes into a folder of another name and renames it at the end, so an interrupted
 preparation leaves no folder that looks complete.
 """
 

@@ -16,15 +16,15 @@ import numpy as np
 from hyperrecon_jax.data.dataset import Samples
 from hyperrecon_jax.physics.sample import Sample
 
-THREADS = 4  # that read
-AHEAD = 4  # batches that are read before they are needed
+THREADS = 4  # threads that read
+PREFETCH_BATCHES = 4  # batches that are read before they are needed
 
 
 def batch_indices(key: jax.Array, step: jax.Array | int, *, count: int, batch: int) -> jax.Array:
     """Indices of the samples of one step, `(batch,)`. Works inside a compiled step.
 
     Args:
-        key: of the order, the same for the whole training.
+        key: random key of the order, the same for the whole training.
         step: number of the batch, from 0.
         count: samples in the data set, at least `batch`.
         batch: samples in a batch.
@@ -60,7 +60,7 @@ def stream(
     last: int,
     batch: int,
     put: Callable[[Sample], Any],
-    share: tuple[int, int] = (0, 1),
+    process_part: tuple[int, int] = (0, 1),
     workers: int = 0,
 ) -> Iterator[Any]:
     """The batches of the steps from `first` to `last - 1`, in the order of `batch_indices`.
@@ -68,20 +68,20 @@ def stream(
     Grain reads them ahead, in threads or in processes of its own. It keeps no state but the step.
 
     Args:
-        samples: in memory or on disk.
+        samples: samples in memory or on disk.
         key, batch: as in `batch_indices`.
         first, last: steps.
         put: moves a batch to the devices. The next batch is moved while the present one is used.
-        share: (i, n): only the i-th of n equal parts of each batch, for the i-th of n processes.
+        process_part: (i, n): only the i-th of n equal parts of each batch, for the i-th of n processes.
         workers: processes that read. With 0, threads of this process read, which is enough unless decoding is slow.
     """
     import grain
 
-    part, parts = share
+    part, parts = process_part
     size = batch // parts
     indices = sample_order(key, first, last, count=samples.size, batch=batch)[:, part * size : (part + 1) * size]
     batches = grain.MapDataset.range(len(indices)).map(partial(_take_batch, samples.take, indices))
-    feed = batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD))
+    feed = batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=PREFETCH_BATCHES))
     if workers:
         from absl import flags
 

@@ -52,7 +52,7 @@ def _resize(images: np.ndarray, rows: int, columns: int, filter_name: str) -> np
 
 
 def _overlap(old_side: int, new_side: int) -> tuple[int, int, int]:
-    """Where to write, where to read and how many pixels, so that pixel `old_side // 2` moves to `new_side // 2`."""
+    """First pixel to write, first pixel to read, and their number; pixel `old_side // 2` moves to `new_side // 2`."""
     shift = new_side // 2 - old_side // 2
     target, start = max(shift, 0), max(-shift, 0)
     return target, start, min(old_side - start, new_side - target)

@@ -35,11 +35,11 @@ def virtual_coils(kspace: np.ndarray, *, rows: int, size: int, flip: bool, white
 
     Args:
         kspace: `(n, c, h, w)`, centred.
-        rows: of the field of view; more rows are cut off.
+        rows: rows of the field of view; more rows are cut off.
         size: pixels along both sides of a sample.
         flip: flip the image along both axes.
         whiten: whiten the noise.
-        count: of virtual coils.
+        count: number of virtual coils.
 
     Returns:
         `(n, count, size, size)`, zero frequency in the corner.

@@ -54,7 +54,7 @@ def evaluate_field(field: Field, axes: Axes, derivative: int | None = None) -> n
 
     Args:
         field: the field.
-        axes: of the grid, within REACH.
+        axes: axes of the grid, within REACH.
         derivative: 0, 1, 2 for d/dz, d/dy, d/dx in units per mm; None for the values.
 
     Returns:
@@ -162,7 +162,7 @@ def jacobian(displacements: tuple[Field, ...], axes: Axes) -> np.ndarray:
 
 
 def template_coordinates(pose: Pose, axes: Axes) -> np.ndarray:
-    """Where the points of a grid in subject space lie in the template: `(3, z, y, x)` (x, y, z in voxels of `Anatomy`)."""
+    """Template positions of the points of a grid in subject space: `(3, z, y, x)` (x, y, z in voxels of `Anatomy`)."""
     z, y, x = axes
     points = np.stack(np.broadcast_arrays(x[None, None, :], y[None, :, None], z[:, None, None]))
     moved = points + sum(evaluate_field(f, axes) for f in pose.displacements)
@@ -175,7 +175,7 @@ def synthesize_subject(seed: int | np.random.SeedSequence, *, size: int, slices:
     Args:
         seed: equal seeds give equal subjects.
         size: pixels along both sides of the field of view of 224 mm.
-        slices: how many slices.
+        slices: number of slices.
 
     Raises:
         InputError: if `size` or `slices` is not a positive whole number.
@@ -200,7 +200,7 @@ def synthesize_subject(seed: int | np.random.SeedSequence, *, size: int, slices:
         pixel_centres = coordinates.reshape(3, -1, size, oversampling, size, oversampling).mean((3, 5))
         labels.append(_nearest_voxels(load_anatomy().labels, pixel_centres))
     image = np.concatenate(images)
-    inside = image > 0  # outside of the brain there is no noise, as in skull-stripped images
+    inside = image > 0  # outside the brain there is no noise, as in skull-stripped images
     draws = rng.standard_normal((2, np.count_nonzero(inside)), np.float32) * np.float32(appearance.noise)
     image[inside] = np.hypot(image[inside] + draws[0], draws[1])
     return Subject(np.clip(image, 0, 1)[..., None], np.concatenate(labels))
@@ -210,9 +210,9 @@ def _render(appearance: "Appearance", coordinates: np.ndarray, axes: Axes) -> np
     """Intensity `(z, y, x)` without noise; 0 outside the brain.
 
     Args:
-        appearance: of the subject.
-        coordinates: of the grid, in the template.
-        axes: of the grid, in subject space.
+        appearance: the subject's appearance.
+        coordinates: coordinates of the grid, in the template.
+        axes: axes of the grid, in subject space.
     """
     t1, labels, anchors = load_anatomy()
     label = _nearest_voxels(labels, coordinates)

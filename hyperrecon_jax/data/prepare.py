@@ -1,4 +1,4 @@
-"""Prepare a data set once and keep it in the cache: synthetic brains, or the slices of somebody's files.
+"""Prepare a data set once and keep it in the cache: synthetic brains, or the slices of your files.
 
 Each function returns the folder of the data set in the cache, for `cache.read`. If the folder exists, nothing is prepared.
 """
@@ -34,7 +34,7 @@ def mni(
 
     Args:
         size, subjects, slices, seed, cache: those of `mni_folder`.
-        disk: that of `cache.read`.
+        disk: as in `cache.read`.
     """
     folder = mni_folder(size=size, subjects=subjects, slices=slices, seed=seed, cache=cache)
     return data_cache.read(folder, disk=disk)
@@ -55,9 +55,9 @@ def mni_folder(
 
     Args:
         size: pixels along both sides, a multiple of 8; the field of view is 224 mm at every size.
-        subjects: how many subjects for training, validation and test. No subject, and no seed, is in two splits.
+        subjects: numbers of subjects for training, validation and test. No subject, and no seed, is in two splits.
         slices: axial slices of each subject, evenly spaced over the brain. Images are in order of subject, then slice.
-        seed: of the whole population.
+        seed: seed of the whole population.
         cache: the folder for prepared data; by default that of `files.cache_folder`.
 
     Raises:
@@ -97,8 +97,8 @@ def files_folder(
         source: one of `subjects.SOURCES`.
         root: the folder with the files.
         settings: how the source makes slices of them.
-        subjects: how many for training, validation and test; no subject is in two.
-        seed: of the split.
+        subjects: numbers of subjects for training, validation and test; no subject is in two.
+        seed: seed of the split.
         cache: the folder for prepared data; by default that of `files.cache_folder`.
         workers: processes that prepare.
 
@@ -159,7 +159,7 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[N
     Args:
         cache: the folder for prepared data; created if it does not exist.
         folder: the new data set in it.
-        needed_bytes: how much room the data set needs at most; 0 if that is not known.
+        needed_bytes: the space that the data set needs at most; 0 if that is not known.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[N
 
 
 def _check_outside(cache: Path, root: Path) -> None:
-    """Raises `InputError` if the cache is inside of `root`, unless in a hidden folder, which sources ignore."""
+    """Raises `InputError` if the cache is inside `root`, unless in a hidden folder, which sources ignore."""
     if cache.is_relative_to(root) and not any(part.startswith(".") for part in cache.relative_to(root).parts):
         raise InputError(f"`cache` {cache} must lie outside of `root` {root}, or it would be taken for a part of it.")
 

@@ -1,8 +1,8 @@
-"""From a folder of somebody's files to the subjects of each split, whose slices are read once and kept in files.
+"""From a folder of your files to the subjects of each split, whose slices are read once and kept in files.
 
 Subjects are ordered by a hash of their name and the seed. The first usable ones are for the test, the next for
-validation, the next for training. So the number of training subjects does not change who is tested, and one more subject
-in the folder moves at most one other across each border.
+validation, the next for training. So the number of training subjects does not change who is tested, and adding one
+subject to the folder moves at most one subject between two neighbouring splits.
 
 The slices of each subject are kept in a file of their own until all subjects are packed. An interrupted preparation goes on
 from these files.
@@ -61,8 +61,8 @@ def find_subjects(source: str, root: Path, settings: Settings, *, counts: tuple[
     Args:
         source: one of `SOURCES`.
         root: the folder.
-        settings: for the source.
-        counts: how many subjects training, validation and test need.
+        settings: settings of the source.
+        counts: numbers of subjects that training, validation and test need.
 
     Raises:
         InputError: if there is no such folder, no such files, or fewer subjects than `counts` needs.
@@ -95,10 +95,10 @@ def read_subjects(
 
     Args:
         source: one of `SOURCES`.
-        files: of each subject, from `find_subjects`.
-        settings: for the source.
-        counts: how many subjects for training, validation and test.
-        seed: of the split.
+        files: the files of each subject, from `find_subjects`.
+        settings: settings of the source.
+        counts: numbers of subjects for training, validation and test.
+        seed: seed of the split.
         unfinished: a folder. Subjects that an earlier call with the same settings wrote there are not read again.
         workers: processes that read.
 

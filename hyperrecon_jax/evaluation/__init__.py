@@ -1,4 +1,7 @@
-"""Metrics over lambda: computing them, storing them, and choosing lambda by them."""
+"""Metrics over lambda: computing them, storing them, and choosing lambda by them.
+
+To add a metric, add a row to `METRICS` in `losses/metric_table.py`.
+"""
 
 import lazy_loader
 

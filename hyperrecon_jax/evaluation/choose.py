@@ -33,14 +33,14 @@ from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
 Score = Callable[[jax.Array, Any], jax.Array]  # x_hat (h, w, 1), target -> a number; higher is better
-AT_ONCE = 4  # images whose activations are in memory at a time
+IMAGES_AT_A_TIME = 4  # images whose activations are in memory at a time
 
 
 class Held(NamedTuple):
     """The measured k-space that is withheld from a network."""
 
     mask: Array  # (h, w), 1 where k-space is withheld
-    y: Measurement  # as measured, zero outside of the mask
+    y: Measurement  # as measured, zero outside the mask
 
 
 def best_lambda(
@@ -89,12 +89,12 @@ def mean_value(
 ) -> Callable[[jax.Array], jax.Array]:
     """The mean score of n images as a function of one lambda for all of them; `best_lambda` maximises it.
 
-    The weights are generated once for each lambda. `AT_ONCE` images at a time go through the network. The backward pass
-    computes their activations again, so memory does not grow with n.
+    The weights are generated once for each lambda. At most `IMAGES_AT_A_TIME` images go through the network together. The
+    backward pass computes their activations again, so memory does not grow with n.
 
     Args:
         model, variables: the networks.
-        score: of one image.
+        score: the score of one image.
         net_input: network inputs `(n, h, w, 2)`.
         targets: n targets of the score.
 
@@ -114,7 +114,7 @@ def mean_value(
             net_input, target = input_and_target
             return score(apply_main(model, *network, net_input), target)
 
-        return jnp.mean(jax.lax.map(score_image, (net_input, targets), batch_size=AT_ONCE))
+        return jnp.mean(jax.lax.map(score_image, (net_input, targets), batch_size=IMAGES_AT_A_TIME))
 
     return value
 
@@ -129,7 +129,7 @@ def for_each(
     *,
     steps: int = 20,
 ) -> tuple[jax.Array, jax.Array]:
-    """`best_lambda` separately for each of n images, `AT_ONCE` images at a time.
+    """`best_lambda` separately for each of n images, at most `IMAGES_AT_A_TIME` together.
 
     Args:
         model, variables, score, net_input, targets: as in `mean_value`.
@@ -147,7 +147,7 @@ def for_each(
         net_input, target = input_and_target
         return best_lambda(lambda lam: score(reconstruct(model, variables, lam, net_input), target), starts, steps=steps)
 
-    return jax.lax.map(maximize_image, (net_input, targets), batch_size=AT_ONCE)
+    return jax.lax.map(maximize_image, (net_input, targets), batch_size=IMAGES_AT_A_TIME)
 
 
 def partition(key: jax.Array, mask: jax.Array, *, fraction: float) -> tuple[jax.Array, jax.Array]:
@@ -155,14 +155,13 @@ def partition(key: jax.Array, mask: jax.Array, *, fraction: float) -> tuple[jax.
 
     The network always gets the fully sampled centre, the largest disc around the zero frequency without a gap: it carries
     nearly all of the energy, and no network was trained without it. All other frequencies have the same probability. A
-    frequency may be withheld while its mirror image is not, although both have the same k-space but for noise if the image
-    is real. Withholding both takes more from the network than it was trained to miss, and chose worse
-    (docs/choosing.md).
+    frequency and its mirror image hold the same information if the image is real, but they are drawn separately.
+    Withholding both removes more data than in training, and gave worse choices (docs/choosing.md).
 
     Args:
-        key: of the draw.
+        key: random key of the draw.
         mask: `(h, w)`, 1 where k-space is sampled, zero frequency in the corner.
-        fraction: of the samples outside of the centre to withhold, rounded; at least one, if there is any.
+        fraction: the part of the samples outside the centre to withhold, rounded; at least one sample, if there is any.
 
     Returns:
         The mask for the network and the mask that is withheld, `(h, w)` float32 each. Their sum is `mask`.
@@ -189,7 +188,7 @@ def withhold(key: jax.Array, y: Measurement, *, fraction: float) -> tuple[jax.Ar
     A frequency where k-space is zero (in all coils) counts as not measured.
 
     Args:
-        key: of the draw.
+        key: random key of the draw.
         y: k-space `(h, w, 1)`, or `Coils`.
         fraction: as in `partition`.
 

@@ -16,7 +16,7 @@ import numpy as np
 from hyperrecon_jax.runtime.errors import InputError
 
 Images = jax.Array | np.ndarray
-PIXELS = 512  # of all images at a time, few enough for the cache
+PIXELS = 512  # pixels of all images that are used at a time, few enough for the cache
 TIE = 1e-10  # relative difference up to which two squared distances are equal: rounding depends on the order of a sum
 
 
@@ -108,8 +108,8 @@ def _as_rows(images: Images, *, minimum: int) -> np.ndarray:
 def _squared_distances(rows: np.ndarray) -> np.ndarray:
     """Squared distances between all rows, `(m, m)`, from one Gram matrix; -1 on the diagonal.
 
-    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b cancels where a and b are long and near each other. So the first image is subtracted
-    from all: then no image is longer than the largest distance, and nothing cancels where it matters.
+    |a - b|^2 = |a|^2 + |b|^2 - 2 a.b loses precision if a and b have large norms and a small distance. So the first image
+    is subtracted from all: then no norm is larger than the largest distance, and the large distances are precise.
     """
     squared = np.zeros((len(rows), len(rows)))
     for start in range(0, rows.shape[1], PIXELS):

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from hyperrecon_jax.losses.metric_table import METRICS, check_name, is_averaged
+from hyperrecon_jax.losses.metric_table import METRICS, check_name, included_values
 from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
 
 STATISTICS = ("mean", "sd", "subject_mean", "subject_sd", "low", "high")
-RESAMPLES = 1000  # of the bootstrap
+RESAMPLES = 1000  # number of bootstrap resamples
 INTERVAL = (2.5, 97.5)  # per cent
 BLOCK = 512  # lambdas whose resampled means are alive at a time
 
@@ -163,13 +163,13 @@ def _statistics(name: str, values: np.ndarray, member: np.ndarray) -> np.ndarray
     """`STATISTICS` for each of l lambdas, `(l, 6)`.
 
     Args:
-        name: of the variable.
+        name: name of the variable.
         values: `(l, n)`, over images.
         member: `(n, subjects)`, 1 where an image is of a subject.
     """
     values = values.astype(np.float64)
     metric = name.removeprefix("input_")
-    included = is_averaged(metric, values)
+    included = included_values(metric, values)
     if metric in METRICS and METRICS[metric].limit is not None:
         all_infinite = ~included.any(-1)
         values[all_infinite], included[all_infinite] = METRICS[metric].limit, True

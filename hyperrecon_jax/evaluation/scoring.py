@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hyperrecon_jax.data.dataset import Samples
-from hyperrecon_jax.losses.metric_table import DICE, METRICS, SHOWN, MetricInputs, check_name, compute_metrics
+from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, DICE, METRICS, MetricInputs, check_name, compute_metrics
 from hyperrecon_jax.losses.objective import Objective, Outcome
 from hyperrecon_jax.models.model import Model, apply_main, network_at
 from hyperrecon_jax.physics.operators import magnitude
@@ -29,12 +29,12 @@ Tree = Any
 Scores = dict[str, np.ndarray]
 Segment = Callable[[jax.Array], jax.Array]  # what the network returns for one image -> its label map, integers (h, w)
 
-REPORTED = (*SHOWN, "rpsnr", "loss")
+REPORTED = (*DEFAULT_METRICS, "rpsnr", "loss")
 MAX_BATCH = 32  # images that share a set of weights at most; more images fill no device better
 
 
 class ScoreSettings(NamedTuple):
-    """What `score_batch` computes. All of it is fixed when it is compiled."""
+    """The settings of `score_batch`. All of them are fixed when it is compiled."""
 
     model: Model
     objective: Objective
@@ -97,10 +97,10 @@ class Scorer:
         """Score n samples at l lambdas.
 
         Args:
-            variables: of the model.
+            variables: variables of the model.
             samples: n of them; with labels, for Dice.
             lams: `(l, K-1)`.
-            key: of the noise.
+            key: random key of the noise.
 
         Returns:
             `{name: (l, n)}` of the reconstructions, and `{name: (n,)}` of the zero-filled input, for the metrics that
@@ -145,11 +145,11 @@ def score_batch(
 
     Args:
         settings: what to compute.
-        variables: of the model.
+        variables: variables of the model.
         lams: `(l, K-1)`.
-        key: of the noise.
-        samples: n of them.
-        index: `(n,)`, places of the samples in their set, for their noise.
+        key: random key of the noise.
+        samples: n samples.
+        index: `(n,)`, indices of the samples in their split, for their noise.
 
     Returns:
         `{name: (l, n)}` of the reconstructions and `{name: (n,)}` of the zero-filled input.

@@ -36,10 +36,10 @@ def score_at_lambdas(
 
     Args:
         scorer: computes the metrics.
-        variables: of the model.
+        variables: variables of the model.
         samples: n of them.
         lams: `(l, K-1)`, such as `hyperparams.grid(100, 1)`.
-        key: of the noise.
+        key: random key of the noise.
         resume_file: holds the scores so far, so that the same call can resume; removed at the end. None: no resume.
         progress: show a bar with the time left.
 
@@ -113,7 +113,7 @@ def _save_progress(file: Path, identity: str, scores: Scores, input_scores: Scor
 
 
 def _load_progress(file: Path | None, identity: str) -> tuple[int, Scores, Scores]:
-    """What an interrupted call with this identity has saved: the number of lambdas, their scores, those of the input."""
+    """The saved results of an interrupted call with this identity: number of lambdas, their scores, the input's scores."""
     if file is None or not file.exists():
         return 0, {}, {}
     try:

@@ -1,4 +1,4 @@
-"""What the page of the explorer asks for: reconstructions of a run, their scores, diverse ones, the best lambda, files.
+"""The content of the explorer's page: reconstructions of a run, their scores, diverse ones, the best lambda, files.
 
 No HTTP here; `server.py` sends the results. Any thread may call the functions; reconstructions are computed one at a time.
 The scores are those of `bin.evaluate`.
@@ -43,11 +43,11 @@ HINTS = {
     "wavelet_l1": "sparser",
     "data_consistency": "closer to the measurement",
 }
-NETWORKS = 256  # lambdas whose generated weights stay in memory
-PROBLEMS = 8  # problems (size of a slice, and mask) whose compiled programs stay in memory
-DENSE = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
-NEAR = 0.5  # dB: a reconstruction is good if its PSNR is this near to the best
-BYTES = 2**29  # the most memory for the reconstructions from which diverse ones are selected
+NETWORK_CACHE_SIZE = 256  # lambdas whose generated weights stay in memory
+PROBLEM_CACHE_SIZE = 8  # problems (size of a slice, and mask) whose compiled programs stay in memory
+MAX_DENSE_LAMBDAS = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
+GOOD_PSNR_GAP = 0.5  # dB: a reconstruction is good if its PSNR is within this of the best
+MAX_DIVERSE_BYTES = 2**29  # the most memory for the reconstructions from which diverse ones are selected
 FORMATS = ("png", "npy", "nii")
 
 
@@ -74,8 +74,8 @@ class Engine:
         self.volumes = VolumeStore(trained)
         self._test_images = scoring.digest(trained.dataset.test.samples.identity)
         self._lock = threading.Lock()
-        self._network = functools.lru_cache(NETWORKS)(self._generate_network)
-        self._programs = functools.lru_cache(PROBLEMS)(functools.partial(programs.compile_programs, self.model))
+        self._network = functools.lru_cache(NETWORK_CACHE_SIZE)(self._generate_network)
+        self._programs = functools.lru_cache(PROBLEM_CACHE_SIZE)(functools.partial(programs.compile_programs, self.model))
         self._network_at = jax.jit(functools.partial(network_at, self.model))
         self._best_lambda = jax.jit(functools.partial(programs.best_lambda, self.model))
 
@@ -175,13 +175,13 @@ class Engine:
     ) -> tuple[list[list[float]], str]:
         """The lambdas of good reconstructions of a slice that differ most (Sec. V-H), and what "good" means, in words.
 
-        With a reference, good are the reconstructions above the 90th percentile of PSNR, and also those within half a dB of
-        the best: with two losses the best tenth is a single short interval of lambda. Without a reference, good is the
-        half that is nearest to the measurement.
+        With a reference, reconstructions above the 90th percentile of PSNR are good, and also those within half a dB of the
+        best: with two losses the best tenth is a single short interval of lambda. Without a reference, the half that is
+        nearest to the measurement is good.
 
         Args:
             volume, index: which slice.
-            count: how many lambdas.
+            count: number of lambdas.
             lams: `(l, K-1)`, the candidates; None: a dense set.
         """
         if not 2 <= count <= 24:
@@ -195,8 +195,8 @@ class Engine:
         has_reference = measured.x is not None
         if has_reference:
             psnr = metrics["psnr"]
-            good = np.union1d(diverse.select_good(psnr), np.flatnonzero(psnr >= psnr.max() - NEAR))
-            condition = f"PSNR among the best tenth, or within {NEAR:g} dB of the best,"
+            good = np.union1d(diverse.select_good(psnr), np.flatnonzero(psnr >= psnr.max() - GOOD_PSNR_GAP))
+            condition = f"PSNR among the best tenth, or within {GOOD_PSNR_GAP:g} dB of the best,"
         else:
             good = diverse.select_good(-metrics["data_consistency"], percentile=50)
             condition = "The half nearest the measurement"
@@ -229,9 +229,9 @@ class Engine:
 
         Args:
             volume, index: which slice.
-            lams: at which lambdas.
+            lams: the lambdas of the reconstructions.
             format: one of `FORMATS`; "npy" is an archive of NumPy with the image and its metadata.
-            window, level: of a PNG, the width and the centre of the gray scale.
+            window, level: the width and the centre of the gray scale of a PNG.
         """
         if format not in FORMATS:
             raise InputError(f"The format must be one of {', '.join(FORMATS)}, got {format!r}.")
@@ -273,11 +273,11 @@ class Engine:
         return tuple(_round_lambda(hyperparams.check(np.asarray(lam), len(self.terms))))
 
     def _dense_lambdas(self, image_bytes: int) -> np.ndarray:
-        """A dense set of lambdas `(l, K-1)`, as many as have reconstructions that fit in `BYTES`."""
+        """A dense set of lambdas `(l, K-1)`; their reconstructions fit in `MAX_DIVERSE_BYTES`."""
         if self.model.members:
             return np.array(self.model.members, np.float32)
         count = len(self.terms) - 1
-        most = min(101 if count == 1 else DENSE, BYTES // image_bytes)
+        most = min(101 if count == 1 else MAX_DENSE_LAMBDAS, MAX_DIVERSE_BYTES // image_bytes)
         return hyperparams.product([np.linspace(0, 1, max(2, int(most ** (1 / count) + 1e-9)))] * count)
 
     def _start_lambdas(self) -> np.ndarray:

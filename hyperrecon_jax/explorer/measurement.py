@@ -14,11 +14,10 @@ from hyperrecon_jax.data import kspace as recipe
 from hyperrecon_jax.physics.sample import Coils, Sample
 from hyperrecon_jax.runtime.errors import InputError
 
-MOST_COILS = 8  # more are compressed to this number
-LEAST_CENTRE = (
-    12  # for ESPIRiT; with 64 x 64 pixels and 2 to 8 coils 10 gave maps of two thirds of an object, and 8 of nothing
-)
-FULL = 0.99  # k-space counts as fully sampled if more than this share of it was measured
+MAX_VIRTUAL_COILS = 8  # more are compressed to this number
+# for ESPIRiT. At 64 x 64 with 2 to 8 coils, a centre of 10 gave maps for two thirds of the object, a centre of 8 gave none
+MIN_CENTRE = 12
+FULLY_SAMPLED_SHARE = 0.99  # k-space counts as fully sampled if more than this share of it was measured
 
 
 class Acquisition(NamedTuple):
@@ -34,7 +33,7 @@ def inspect_kspace(name: str, kspace: np.ndarray) -> Acquisition:
     """Compress the coils of a volume and find out what was measured.
 
     Args:
-        name: of the file, for messages.
+        name: name of the file, for messages.
         kspace: `(n, h, w)` or, of coils, `(n, c, h, w)`, as `volumes.read` returns it.
 
     Raises:
@@ -48,20 +47,20 @@ def inspect_kspace(name: str, kspace: np.ndarray) -> Acquisition:
     notes = []
     if count > 1:
         _check_maps_possible(name, count, centre)
-        if count > MOST_COILS:
-            kspace = coils.compress(kspace, MOST_COILS)
-            notes.append(f"{count} coils were compressed to {MOST_COILS}")
+        if count > MAX_VIRTUAL_COILS:
+            kspace = coils.compress(kspace, MAX_VIRTUAL_COILS)
+            notes.append(f"{count} coils were compressed to {MAX_VIRTUAL_COILS}")
         notes.append(f"sensitivity maps are from the central {centre} x {centre} frequencies")
     elif centre:
         notes.append(f"the slow phase, that of the central {centre} x {centre} frequencies, was taken out")
     else:
         notes.append("its zero frequency was not measured, so its phase stays, which no real image explains: J is larger")
     share = measured.any(0).mean()
-    if share > FULL:
+    if share > FULLY_SAMPLED_SHARE:
         notes.append("all of k-space is there: it is under-sampled as the run does, and its own image is the truth")
     else:
         notes.append(f"{share:.0%} of k-space was measured")
-    return Acquisition(kspace, bool(share > FULL), centre, notes)
+    return Acquisition(kspace, bool(share > FULLY_SAMPLED_SHARE), centre, notes)
 
 
 def make_sample(acquisition: Acquisition, index: int) -> Sample:
@@ -82,9 +81,9 @@ def make_sample(acquisition: Acquisition, index: int) -> Sample:
 
 def _check_maps_possible(name: str, count: int, centre: int) -> None:
     """Raises `InputError` if no sensitivity maps of `count` coils can be made."""
-    if centre < LEAST_CENTRE:
+    if centre < MIN_CENTRE:
         raise InputError(
-            f"{name} must be fully sampled in its central {LEAST_CENTRE} x {LEAST_CENTRE} frequencies, of which the"
+            f"{name} must be fully sampled in its central {MIN_CENTRE} x {MIN_CENTRE} frequencies, of which the"
             f" sensitivities of its {count} coils are estimated, got {centre} x {centre}; measure more of the centre, or"
             " combine the coils into one before."
         )

@@ -21,17 +21,17 @@ from hyperrecon_jax.runtime.errors import InputError
 
 POINTS = {1: 41, 2: 9}  # number of lambdas -> points of the grid along each
 DIVERSE = 6  # reconstructions that are shown as diverse ones
-LARGEST = 2000  # the most reconstructions of a page: at 256 x 256 they take 350 MB
+MAX_RECONSTRUCTIONS = 2000  # the most reconstructions of a page: at 256 x 256 they take 350 MB
 
 
 def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None = None, progress: bool = False) -> Path:
     """Write `FOLDER/index.html`, the page with test slices and their reconstructions inside; it opens from disk.
 
     Args:
-        engine: of the run.
+        engine: the engine of the run.
         folder: created if it does not exist.
-        slices: how many test slices at most, evenly spaced over the split.
-        points: of the grid along each lambda; None: 41 for one lambda, 9 for two, 4 for more.
+        slices: the most test slices, evenly spaced over the split.
+        points: number of grid points along each lambda; None: 41 for one lambda, 9 for two, 4 for more.
         progress: show a bar.
 
     Returns:
@@ -47,10 +47,10 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     if slices < 1:
         raise InputError(f"The number of slices must be at least 1, got {slices}.")
     slices = min(slices, available)
-    if points < 2 or slices * points**count > LARGEST:
+    if points < 2 or slices * points**count > MAX_RECONSTRUCTIONS:
         raise InputError(
-            f"The page takes 2 points along lambda or more and {LARGEST} reconstructions at most, got {points} points, "
-            f"{slices * points**count} reconstructions of {slices} slices."
+            f"The page takes 2 points along lambda or more and {MAX_RECONSTRUCTIONS} reconstructions at most, got {points} "
+            f"points, {slices * points**count} reconstructions of {slices} slices."
         )
     grid = np.round(hyperparams.product([np.linspace(0, 1, points)] * count).astype(float), 4).tolist()
     index = evenly_spaced(available, slices).tolist()
@@ -123,11 +123,11 @@ def _encode(image: np.ndarray, low: float, high: float) -> str:
 
 
 class Widget(NamedTuple):
-    """The explorer of a run in a notebook: a cell that ends with it shows the page."""
+    """The explorer of a run in a notebook; the page is shown if it is the last expression of a cell."""
 
     engine: Engine
     address: str
-    height: int  # of the frame, in pixels
+    height: int  # height of the frame, in pixels
     close: Callable[[], None]  # ends the server
 
     def _repr_html_(self) -> str:
@@ -139,7 +139,7 @@ def widget(run: str | Path, *, height: int = 900) -> Widget:
 
     Args:
         run: the folder of a run.
-        height: of the frame, in pixels.
+        height: height of the frame, in pixels.
     """
     engine = Engine(Path(run))
     engine.compile_ahead()

@@ -8,11 +8,11 @@ import numpy as np
 
 from hyperrecon_jax.evaluation import choose
 from hyperrecon_jax.explorer.volume_store import MeasuredSlice
-from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, SHOWN, function_to_maximize
+from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, FULL_REFERENCE, function_to_maximize
 from hyperrecon_jax.models.model import Model, apply_main, reconstruct
 from hyperrecon_jax.physics.problem import Problem
 
-METRICS = SHOWN
+METRICS = DEFAULT_METRICS
 LAMBDA_BATCH = 16  # lambdas in one call of a compiled program
 
 

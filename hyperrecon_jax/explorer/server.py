@@ -38,7 +38,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 STATIC = Path(__file__).parent / "static"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-LARGEST = 2**29  # bytes of a dropped file
+MAX_UPLOAD_BYTES = 2**29  # bytes of a dropped file
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'",
@@ -168,8 +168,10 @@ async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: R
         content = bytearray()
         async for chunk in request.stream():
             content += chunk
-            if len(content) > LARGEST:
-                return _error(f"The file is larger than {LARGEST // 2**20} MiB, the most that the explorer takes.", 413)
+            if len(content) > MAX_UPLOAD_BYTES:
+                return _error(
+                    f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
+                )
         volume = await run_in_threadpool(engine.volumes.add, name, bytes(content), kind)
     return JSONResponse(engine.volumes.describe(volume))
 
@@ -181,7 +183,7 @@ async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> 
 
 
 def _report_errors(handler: Handler) -> Handler:
-    """A handler that answers an error with a sentence; 400 for a wrong request, 500 for a defect (logged)."""
+    """A handler that answers an error with a sentence; 400 for a wrong request, 500 for a bug (logged)."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -192,7 +194,7 @@ def _report_errors(handler: Handler) -> Handler:
             return _error("The file did not arrive whole.", 400)  # nobody is connected to read it
         except Exception as error:
             logging.getLogger("hyperrecon_jax.explorer").exception("while answering %s", request.url.path)
-            return _error(f"The explorer failed ({type(error).__name__}: {error}); this is a defect of it.", 500)
+            return _error(f"The explorer failed ({type(error).__name__}: {error}); this is a bug.", 500)
 
     return answer
 

@@ -24,8 +24,8 @@ from hyperrecon_jax.runs.load import TrainedRun
 from hyperrecon_jax.runs.task import make_mask, make_problem
 from hyperrecon_jax.runtime.errors import InputError
 
-MEASURED = 16  # slices whose measurements stay in memory
-UPLOADS = 2**30  # bytes of dropped files that stay in memory; the oldest are removed first
+MEASUREMENT_CACHE_SIZE = 16  # slices whose measurements stay in memory
+UPLOAD_CACHE_BYTES = 2**30  # bytes of dropped files that stay in memory; the oldest are removed first
 
 
 class OpenVolume(NamedTuple):
@@ -67,7 +67,7 @@ class VolumeStore:
             test=OpenVolume("test images", "", file, problem, True, _brightest_slice(images))
         )
         self._problems: dict[tuple[Any, ...], Problem] = {}  # by shape and kind: programs are compiled for each problem
-        self._measure_cached = functools.lru_cache(MEASURED)(self._measure_slice)
+        self._measure_cached = functools.lru_cache(MEASUREMENT_CACHE_SIZE)(self._measure_slice)
 
     def describe_all(self) -> list[dict[str, Any]]:
         """`describe` of each volume, the test images first."""
@@ -103,8 +103,8 @@ class VolumeStore:
         """Read a file and keep it; removes the oldest files if there are too many.
 
         Args:
-            name: of the file.
-            content: of the file.
+            name: name of the file.
+            content: the bytes of the file.
             kind: "image": the task of the run measures its slices. "kspace": a scanner measured them.
 
         Returns:
@@ -145,10 +145,10 @@ class VolumeStore:
         return entry
 
     def _remove_oldest(self, *, newest: str) -> None:
-        """Remove dropped files until the rest fits in `UPLOADS` bytes, but never the newest."""
+        """Remove dropped files until the rest fits in `UPLOAD_CACHE_BYTES` bytes, but never the newest."""
         sizes = {volume: entry.file.slices.nbytes for volume, entry in self._volumes.items() if volume != "test"}
         for volume in [volume for volume in sizes if volume != newest]:
-            if sum(sizes.values()) <= UPLOADS:
+            if sum(sizes.values()) <= UPLOAD_CACHE_BYTES:
                 break
             del self._volumes[volume], sizes[volume]
             self._measure_cached.cache_clear()

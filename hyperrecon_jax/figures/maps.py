@@ -129,7 +129,7 @@ def _text_color(scale: Normalize, level: float) -> str:
 def _label_places(
     sets: Sequence[Sequence[np.ndarray]], levels: np.ndarray, star: tuple[float, float]
 ) -> Iterator[tuple[float, float, float]]:
-    """Where to write the value of each level set, (level, x, y): on its line, not on the border, the star or a label."""
+    """The position of the value of each level set, (level, x, y): on its line, not on the border, the star or a label."""
     occupied = [np.array(star)]
     for level, parts in zip(levels, sets, strict=True):
         points = max(parts, key=len)

@@ -112,7 +112,7 @@ def weight_l1(theta: Any) -> jax.Array:
 def wavelet_l1(x_hat: jax.Array) -> jax.Array:
     """The l1 norm of all wavelet coefficients, including the coarsest approximation (a sparsity prior, Sec. II-A).
 
-    Three levels of db4 with zeros outside of the image, as PyWavelets' `wavedec2(x, "db4", mode="zero", level=3)`. The
+    Three levels of db4 with zeros outside the image, as PyWavelets' `wavedec2(x, "db4", mode="zero", level=3)`. The
     paper has no experiment with it. The authors' code computes a mean; this is a sum.
     """
     check_images(x_hat=x_hat)

@@ -18,7 +18,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 
 class MetricInputs(NamedTuple):
-    """One reconstruction, and what a metric may look at besides its reference image."""
+    """One reconstruction and the other inputs of metrics."""
 
     outcome: Outcome
     x_input: jax.Array  # (h, w, 1), the zero-filled input
@@ -39,11 +39,11 @@ class Metric(NamedTuple):
     higher_is_better: bool
     needs_reference: bool  # the reference image, or its labels
     unit: str = ""  # empty for a number without unit
-    compare: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (x_hat, x), of a full-reference metric
-    compute: Callable[[MetricInputs], jax.Array] | None = None  # of any other metric
+    compare: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # (x_hat, x) -> number: a full-reference metric
+    compute: Callable[[MetricInputs], jax.Array] | None = None  # any other metric
     maximize: Callable[[jax.Array, jax.Array], jax.Array] | None = None  # `compare` with finite gradients, if it differs
     scores_input: bool = True  # whether the zero-filled input has this score, too
-    left_out: Callable[[np.ndarray], np.ndarray] | None = None  # the values that a mean leaves out
+    is_excluded: Callable[[np.ndarray], np.ndarray] | None = None  # selects the values that a mean leaves out
     limit: float | None = None  # stands for an infinite value where a finite number is needed
     digits: int = 4  # after the decimal point, on the page
     hint: str = ""  # for the page; empty: the long name
@@ -88,7 +88,7 @@ def _region_dice(index: int, region: str) -> Metric:
         higher_is_better=True,
         needs_reference=True,
         compute=lambda inputs: _region_scores(inputs)[index],
-        left_out=np.isnan,  # the region is in neither map
+        is_excluded=np.isnan,  # the region is in neither map
     )
 
 
@@ -101,7 +101,7 @@ METRICS: dict[str, Metric] = {
         needs_reference=True,
         compare=metrics.psnr,
         maximize=metrics.bounded_psnr,
-        left_out=np.isposinf,  # a black image that is matched exactly
+        is_excluded=np.isposinf,  # a black image that is matched exactly
         limit=metrics.PSNR_LIMIT,
         digits=2,
         hint="peak signal-to-noise ratio against the truth",
@@ -141,7 +141,7 @@ METRICS: dict[str, Metric] = {
         higher_is_better=True,
         needs_reference=True,
         compute=lambda inputs: jnp.nanmean(_region_scores(inputs)),
-        left_out=np.isnan,  # no region is in either map
+        is_excluded=np.isnan,  # no region is in either map
     ),
     **{f"dice_{region.lower().replace(' ', '_')}": _region_dice(index, region) for index, region in enumerate(LABELS)},
     "data_consistency": Metric(
@@ -151,7 +151,7 @@ METRICS: dict[str, Metric] = {
         needs_reference=False,
         compute=_loss_term("data_consistency"),
         digits=3,
-        hint="J = ||A x̂ − y||²: how far the reconstruction has left the measurement",
+        hint="J = ||A x̂ − y||²: how much the reconstruction disagrees with the measurement",
     ),
     "total_variation": Metric(
         "total variation",
@@ -189,7 +189,8 @@ FULL_REFERENCE: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 NO_REFERENCE = tuple(name for name, metric in METRICS.items() if not metric.needs_reference)
 DICE = tuple(name for name in METRICS if name.partition("_")[0] == "dice")  # over all regions, then of each region
-SHOWN = ("psnr", "ssim", "mae", "hfen")  # full-reference metrics that tables, pictures and the page show by default
+# full-reference metrics that tables, pictures and the page show by default
+DEFAULT_METRICS = ("psnr", "ssim", "mae", "hfen")
 
 
 def check_name(name: str) -> None:
@@ -218,10 +219,10 @@ def function_to_maximize(name: str) -> Callable[[jax.Array, jax.Array], jax.Arra
     return lambda x_hat, x: metric.sign * FULL_REFERENCE[name](x_hat, x)
 
 
-def is_averaged(name: str, values: np.ndarray) -> np.ndarray:
+def included_values(name: str, values: np.ndarray) -> np.ndarray:
     """Which values a mean includes, a boolean for each; all of them for a name that is not in the table."""
-    left_out = METRICS[name].left_out if name in METRICS else None
-    return np.ones(np.shape(values), bool) if left_out is None else ~left_out(values)
+    is_excluded = METRICS[name].is_excluded if name in METRICS else None
+    return np.ones(np.shape(values), bool) if is_excluded is None else ~is_excluded(values)
 
 
 def average(name: str, values: np.ndarray) -> float:
@@ -230,7 +231,7 @@ def average(name: str, values: np.ndarray) -> float:
     Infinite PSNRs and undefined Dice scores are left out. If all PSNRs are infinite, the mean is 100 dB. A value that is
     not finite for another reason makes the mean infinite or NaN.
     """
-    included = values[is_averaged(name, values)]
+    included = values[included_values(name, values)]
     if included.size:
         return float(included.mean())
     limit = METRICS[name].limit
@@ -244,7 +245,7 @@ def bound(name: str, values: Any) -> Any:
 
 
 def page_facts(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What the explorer's page must know to write metrics, as JSON.
+    """The facts that the explorer's page needs to show metrics, as JSON.
 
     "higher_is_better" is None without a reference image: a lower J is not a better reconstruction.
     """

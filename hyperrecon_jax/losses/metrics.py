@@ -18,7 +18,7 @@ from jax import lax
 from hyperrecon_jax.losses.losses import PIXELS, check_images, mae, mse, ssim
 from hyperrecon_jax.runtime.errors import InputError
 
-SIGMA, RADIUS = 1.5, 7  # of the Laplacian of a Gaussian, in pixels
+SIGMA, RADIUS = 1.5, 7  # in pixels, for the Laplacian of a Gaussian
 PSNR_LIMIT = 100.0  # dB; stands for the infinite PSNR of two equal images where a finite number is needed
 
 __all__ = ["bounded_psnr", "dice", "hfen", "mse", "nhfen", "nmae", "psnr", "rpsnr", "ssim"]

@@ -59,9 +59,9 @@ def make_terms(names: Sequence[str], problem: Problem) -> dict[str, Term]:
     """Loss terms by name.
 
     Args:
-        names: of "mae", "mse", "ssim" (1 - SSIM as in scikit-image), "ssim_zero_padded" (1 - SSIM as in the authors' code),
-            "soft_dice" (for a segmentation network), "data_consistency", "total_variation", "wavelet_l1", "weight_l1"
-            (of kernels and biases, without norms).
+        names: any of "mae", "mse", "ssim" (1 - SSIM as in scikit-image), "ssim_zero_padded" (1 - SSIM as in the authors'
+            code), "soft_dice" (for a segmentation network), "data_consistency", "total_variation", "wavelet_l1",
+            "weight_l1" (of kernels and biases, without norms).
         problem: defines J for "data_consistency".
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where the training images are held, and what each training step takes of them."""
+"""Where the training images are held, and the batches that the training steps get."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -30,7 +30,7 @@ def choose_placement(experiment: Experiment) -> Placement:
 
 
 def training_batches(experiment: Experiment, placement: Placement, *, first: int, last: int) -> Iterator[Sample]:
-    """What `step.make_step` takes in the steps after `first` up to `last`: all images again and again, or batches."""
+    """The samples for `step.make_step` in the steps after `first` up to `last`: all images in every step, or batches."""
     samples, config = experiment.dataset.train.samples, experiment.config
     if placement.resident:
         replicated = place(placement.mesh, samples.arrays)
@@ -44,7 +44,7 @@ def training_batches(experiment: Experiment, placement: Placement, *, first: int
         last=last,
         batch=config.train.batch,
         put=partial(place_local_shard, placement.mesh),
-        share=(jax.process_index(), distributed.process_count()),
+        process_part=(jax.process_index(), distributed.process_count()),
         workers=config.data.workers,
     )
 

@@ -37,7 +37,7 @@ def manager(folder: Path, *, keep: int, losses: Mapping[int, float] | None = Non
 
     Args:
         folder: the run's folder.
-        keep: how many of the latest checkpoints stay.
+        keep: number of latest checkpoints that stay.
         losses: validation losses by step. Each time a checkpoint is saved, the best of those validated so far stays too.
         read_only: change nothing in the folder, not even while another process trains in it.
 
@@ -78,18 +78,18 @@ def save(checkpoints: Checkpoints, state: TrainState, settings: Mapping[str, Any
         checkpoints.save(int(state.step), args=args)
 
 
-def restore(checkpoints: Checkpoints, like: TrainState) -> TrainState:
+def restore(checkpoints: Checkpoints, example_state: TrainState) -> TrainState:
     """The state in the latest checkpoint.
 
     Args:
         checkpoints: from `manager`.
-        like: a state of the same shapes. The result is placed on the same devices, whatever it was saved from.
+        example_state: a state of the same shapes. The result is placed on the same devices, whatever it was saved from.
 
     Raises:
         InputError: if the checkpoint is damaged, or has other shapes.
     """
     step = distributed.broadcast_from_primary(checkpoints.latest_step)
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, example_state._asdict())
     try:
         restored = checkpoints.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
     except Exception as error:  # each damaged file fails in its own way

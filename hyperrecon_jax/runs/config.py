@@ -20,7 +20,7 @@ HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
 def default_config() -> ConfigDict:
     """Every setting. The values are the paper's where it states them, except for the norms and the hypernetwork's heads."""
     config = ConfigDict()
-    config.seed = 0  # of the initial weights, the order of the images, the lambdas and the noise
+    config.seed = 0  # seed of the initial weights, the order of the images, the lambdas and the noise
     config.data = _data_defaults()
     config.task = _task_defaults()
 
@@ -28,13 +28,15 @@ def default_config() -> ConfigDict:
     config.loss.terms = ("mae", "ssim")  # L_1 ... L_K; with two terms lambda = 0 is the first alone, 1 the second (Eq. 9)
     config.loss.scales = (1.0, 1.0)  # alpha_k (Sec. IV-D); or ("auto",): from networks of single losses, or from a pilot
     config.loss.pilot_steps = 100  # training steps of the pilot (amortized optimization)
-    config.loss.ground_truth = True  # may terms use the truth? False: amortized optimization, from measurements (Eq. 6)
+    # whether the loss may use the reference image; False: amortized optimization, from measurements (Eq. 6)
+    config.loss.ground_truth = True
 
     config.dhs = ConfigDict()  # data-driven hyperparameter sampling (Sec. IV-C)
-    # b: how many samples of a batch train, those of lowest J; None: all of them
+    # b: DHS trains on the b samples of a batch with the lowest J; None: on all (UHS)
     config.dhs.keep = config_dict.placeholder(int)
     config.dhs.rank = "absolute"  # rank by J; or "relative": by J / ||y||^2, which does not prefer dark images
-    config.dhs.rank_over = "device"  # each device keeps the same number of its own samples; or "batch": the best of all
+    # "device": select the same number on each device; "batch": select from the whole batch
+    config.dhs.rank_over = "device"
 
     config.lam = ConfigDict()
     config.lam.sampling = "uniform"  # (Sec. IV-B); or "endpoints"; "constant"; "ensemble": one U-Net for each lambda
@@ -56,7 +58,7 @@ def _data_defaults() -> ConfigDict:
     data.size = 256  # pixels along a side
     data.subjects = (100, 25, 50)  # for training, validation, test (Sec. V-A)
     data.slices = 114  # of each subject; "fastmri", "abide" and "folder": at most
-    data.seed = 0  # of the population, or of the split by subject
+    data.seed = 0  # seed of the population, or of the split by subject
     data.cache = ""  # "": $HYPERRECON_JAX_CACHE or the user's cache folder
     # sources "fastmri", "abide", "folder"
     data.root = ""  # the folder with the files
@@ -91,7 +93,8 @@ def _model_defaults() -> ConfigDict:
     model.norm_over = "batch"  # batch norm: statistics of the whole batch; or "device": each device has its own
     model.precision = "float32"  # of the computation; or "tf32", "bfloat16"; parameters stay float32
     model.residual = True  # add the magnitude of the input to the result
-    model.hyper_width = HYPER_WIDTHS["L"]  # d; 0: no hypernetwork but plain U-Nets, "constant" or "ensemble"
+    # d; 0: no hypernetwork; then lam.sampling must be "constant" or "ensemble"
+    model.hyper_width = HYPER_WIDTHS["L"]
     # how lambda acts (docs/improvements.md): on all weights, through "low_rank" heads, "dense" heads (the paper's) or as
     # a "mixture" of a few kernels; or on the scales and biases of the norms alone, "film"
     model.conditioning = "low_rank"
@@ -112,7 +115,7 @@ def _train_defaults() -> ConfigDict:
     train.clip = 0.0  # upper limit of the gradient's norm; 0: no limit
     train.log_every = 20  # steps
     train.save_every = 1000  # steps between checkpoints, each with a validation
-    train.keep = 2  # how many of the latest checkpoints stay; the best by validation stays too
+    train.keep = 2  # number of latest checkpoints that stay; the best by validation stays too
     train.validation_images = 64  # at most this many are used, evenly spaced over the split
     return train
 

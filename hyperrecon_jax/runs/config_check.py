@@ -188,7 +188,7 @@ def _check_lambda(config: ConfigDict) -> None:
 
 
 def _check_data(config: ConfigDict) -> None:
-    """Where the data come from and where they are held."""
+    """Check the source of the data and where they are held."""
     require, source, coils = functools.partial(_require, config), config.data.source, config.data.coils
     require(
         source != "arrays" or config.data.placement != "disk",
@@ -241,6 +241,6 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_axis(values: Any) -> bool:
-    """Whether these are rising values of one lambda."""
+    """Whether `values` are rising values of one lambda."""
     is_inside = isinstance(values, (tuple, list)) and len(values) > 0 and all(map(_is_fraction, values))
     return is_inside and all(a < b for a, b in itertools.pairwise(values))

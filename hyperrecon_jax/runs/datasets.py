@@ -55,7 +55,7 @@ def prepared_folder(config: ConfigDict) -> Path:
             cache=cache,
             workers=max(settings.workers, 1),
         )
-    except InputError as error:  # the arguments there are settings here
+    except InputError as error:  # rename arguments in the message to the user's settings
         raise InputError(re.sub(rf"`({'|'.join(settings)})`", r"config.data.\1", str(error))) from error
 
 

@@ -133,7 +133,7 @@ def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tu
 
 
 def make_setup(config: ConfigDict, model: Model, problem: Problem, objective: Objective, key: jax.Array) -> Setup:
-    """What stays the same during training."""
+    """The parts of training that stay the same in all steps."""
     return Setup(
         model,
         objective,
@@ -177,9 +177,8 @@ def reported_lams(config: ConfigDict) -> np.ndarray:
     An ensemble of up to `MOST_REPORTED` members is reported at all of its lambdas. A larger one is reported at the members
     nearest to the lambdas that other runs report.
 
-    With two terms these are the five of Sec. V-C. With more terms the first one is J where J is among them. Then they lead
-    from lambda_1 = 0.5 and 0.9, with all other lambdas 0 or 1, to lambda_1 = 1, where J stands alone and the other lambdas
-    have no meaning.
+    With two terms these are the five of Sec. V-C. With more terms: lambda_1 = 0.5 and 0.9, each with all other lambdas 0
+    and 1; then lambda_1 = 1, where only the first term counts (J, if it is a term).
     """
     num_lams = len(config.loss.terms) - 1
     if config.lam.sampling == "constant":

@@ -18,7 +18,7 @@ def term_label(term: str) -> str:
 
 
 def lam_title(lam: np.ndarray, terms: tuple[str, ...]) -> str:
-    """What a lambda means to a reader who does not know it: "lambda = 0: MAE alone"."""
+    """A lambda with its meaning, for a reader who does not know it: "lambda = 0: MAE alone"."""
     weights = np.asarray(hyperparams.coefficients(lam))
     term = term_label(terms[int(weights.argmax())])
     if not lam.size:

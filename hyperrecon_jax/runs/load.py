@@ -89,7 +89,7 @@ def load_run(
     Args:
         run: its folder.
         data: settings like `config.data`, for other images than those of the run; None: its own.
-        splits: of "train", "val" and "test", those to load; the others may stay on disk.
+        splits: the splits to load, of "train", "val" and "test"; the others may stay on disk.
 
     Raises:
         InputError: if the folder holds no run or a damaged one, or if the data cannot be read or do not fit the task.
@@ -124,11 +124,11 @@ def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:
     folder = Path(run)
     config = read_config(folder)
     model, variables = make_model(jax.random.key(0), config, SMALL)
-    like = initial_state(model, variables, make_optimizer(config))
+    example_state = initial_state(model, variables, make_optimizer(config))
     with checkpoint.manager(folder, keep=config.train.keep, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(f"{folder} holds no checkpoint yet.")
-        return model, checkpoint.restore(checkpoints, like)
+        return model, checkpoint.restore(checkpoints, example_state)
 
 
 def read_config(run: str | PathLike[str], *, data: Mapping[str, Any] | None = None) -> ConfigDict:
@@ -160,7 +160,7 @@ def image_shape(run: str | PathLike[str]) -> tuple[int, int]:
 
 
 def steps_done(run: str | PathLike[str]) -> int:
-    """After how many steps the variables are that `load` gives."""
+    """The training step of the checkpoint that `load` reads."""
     with checkpoint.manager(Path(run), keep=1, read_only=True) as checkpoints:
         return checkpoints.latest_step() or 0
 

@@ -1,4 +1,4 @@
-"""What a run logs while it trains: the progress line, `metrics.jsonl` and event files for TensorBoard."""
+"""The logs of a run while it trains: the progress line, `metrics.jsonl` and event files for TensorBoard."""
 
 import contextlib
 import json

@@ -15,7 +15,7 @@ from hyperrecon_jax.runs.task import label_map
 
 Tree = Any
 Scores = Mapping[str, np.ndarray]
-NUM_BINS = 10  # of the histogram, for each lambda
+NUM_BINS = 10  # bins of the histogram, for each lambda
 NUM_SLICES = 3  # test slices in the picture
 
 

@@ -80,7 +80,7 @@ def format_table(rows: Rows) -> str:
 
 
 def next_steps(config: ConfigDict, workdir: Path) -> str:
-    """Where the results are, and what to do next."""
+    """Lines for the user: the files of the results, and commands to try next."""
     larger = "paper_csmri_supervised_4x" if config.loss.ground_truth else "paper_csmri_ao_8x"
     if config.task.name == "segmentation":
         larger = "paper_segment"

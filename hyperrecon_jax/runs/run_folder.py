@@ -34,12 +34,14 @@ RESERVE = 16 * 2**20  # bytes, for logs, the picture and the small files that Or
 
 
 def can_resume(folder: Path, settings: Mapping[str, Any], differences: Callable[[Mapping, Mapping], list[str]]) -> bool:
-    """Whether `folder` holds this very experiment, to be resumed; False for a new or empty folder. Writes nothing.
+    """Whether `folder` holds a run with the same settings, which can be resumed; False for a new or empty folder.
+
+    Writes nothing.
 
     Args:
         folder: the run's folder.
         settings: nested settings.
-        differences: of old and new settings, those that change what is computed (`config.differences`).
+        differences: a function of old and new settings that lists those that change the results (`config.differences`).
 
     Raises:
         InputError: if the folder holds something else, or cannot be written.

@@ -38,7 +38,7 @@ def make_problem(config: ConfigDict, shape: tuple[int, int], *, coils: int | Non
     Args:
         config: settings.
         shape: `(h, w)`.
-        coils: how many coils measured the samples' k-space, 0 for samples that are images; None: as `config.data` says.
+        coils: number of coils of the samples' k-space, 0 for samples that are images; None: as `config.data` says.
 
     Raises:
         InputError: if the task cannot have such images.
@@ -61,7 +61,7 @@ def make_problem(config: ConfigDict, shape: tuple[int, int], *, coils: int | Non
 
 
 def make_mask(config: ConfigDict, shape: tuple[int, int]) -> jax.Array:
-    """Where `config.task` samples k-space, `(h, w)`, zero frequency in the corner."""
+    """The mask with which `config.task` samples k-space, `(h, w)`, zero frequency in the corner."""
     task = config.task
     return jnp.asarray(masks.make(task.mask, shape, acceleration=task.acceleration, seed=task.mask_seed))
 

@@ -1,4 +1,4 @@
-"""Does one network for every lambda reach a network for each? (Sec. V-D.1, Figs. 3 and 5)
+"""Is one network for all lambdas as good as a separate network for each lambda? (Sec. V-D.1, Figs. 3 and 5)
 
 For each seed the plan has one HyperRecon and an ensemble of U-Nets at fixed lambdas. They differ only in the learning rate.
 The report says by how much the HyperRecon is better at the lambdas of the U-Nets, image by image.
@@ -23,7 +23,7 @@ from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.studies.plan import Evaluation, Plan
+from hyperrecon_jax.studies.plan import EvaluationOptions, Plan
 from hyperrecon_jax.studies.seeds import seed_groups, seed_labels
 from hyperrecon_jax.studies.study import compare_runs
 
@@ -36,9 +36,9 @@ def make_plan(config: ConfigDict, *, lams: Sequence[float], unets_rate: float | 
 
     Args:
         config: of the HyperRecon, an experiment with two loss terms. Its seed is replaced.
-        lams: of the U-Nets, ascending in [0, 1].
+        lams: lambdas of the U-Nets, ascending in [0, 1].
         unets_rate: the learning rate of the U-Nets, whose weights are learned and not generated; None: that of `config`.
-        seeds: how many runs of each.
+        seeds: number of runs of each network.
 
     Raises:
         InputError: for an experiment without a hypernetwork, or with more than one lambda.
@@ -50,7 +50,7 @@ def make_plan(config: ConfigDict, *, lams: Sequence[float], unets_rate: float | 
     }
     return Plan(
         title=f"A HyperRecon and {len(lams)} U-Nets, number of seeds: {seeds}",
-        groups=seed_groups(config, changes, seeds=seeds, evaluation=Evaluation()),
+        groups=seed_groups(config, changes, seeds=seeds, evaluation=EvaluationOptions()),
         report=partial(_report, terms=config.loss.terms),
         labels=seed_labels(seeds),
     )

@@ -1,8 +1,8 @@
-"""Does DHS help, and most where capacity is small? (Sec. IV-C, V-H, Fig. 4)
+"""Does DHS help, and does it help more with a small hypernetwork? (Sec. IV-C, V-H, Fig. 4)
 
 For each width d of the hypernetwork and each seed the plan has one run with UHS and one with DHS, alike in everything else.
 A run is scored by its landscape: the mean rPSNR over test images on a regular grid of (lambda_1, lambda_2). Only the useful
-part of a landscape counts, so its figure is the mean over its best quarter. At the same learning rate a wider hypernetwork
+part of a landscape counts, so its score is the mean over its best quarter. At the same learning rate a wider hypernetwork
 moves the weights that it generates further, so each width may have a rate of its own.
 
     OUT/dWIDTH-uhs-SEED, OUT/dWIDTH-dhs-SEED    the runs, each with its landscape in evaluation/
@@ -24,7 +24,7 @@ from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.studies.plan import Evaluation, Plan
+from hyperrecon_jax.studies.plan import EvaluationOptions, Plan
 from hyperrecon_jax.studies.seeds import sample_sd, seed_groups, seed_labels
 
 IMAGES = 32  # test images at most, evenly spaced in the split
@@ -40,8 +40,8 @@ def make_plan(config: ConfigDict, *, widths: Sequence[int], rates: Sequence[floa
             and its learning rate are replaced.
         widths: d.
         rates: a learning rate for each width, UHS and DHS alike; none: that of `config` for all.
-        seeds: how many runs of each.
-        points: of the grid along each lambda.
+        seeds: number of runs of each network.
+        points: number of grid points along each lambda.
 
     Raises:
         InputError: for an experiment without such a landscape or without DHS.
@@ -59,7 +59,7 @@ def make_plan(config: ConfigDict, *, widths: Sequence[int], rates: Sequence[floa
         for width, rate in zip(widths, rates, strict=True)
         for sampling, keep in zip(SAMPLINGS, (config.train.batch, config.dhs.keep), strict=True)
     }
-    evaluation = Evaluation(metrics=("rpsnr",), points=points, images=IMAGES, reconstructions=points**2 * IMAGES)
+    evaluation = EvaluationOptions(metrics=("rpsnr",), points=points, images=IMAGES, reconstructions=points**2 * IMAGES)
     return Plan(
         title=f"UHS and DHS at the widths {', '.join(map(str, widths))}, number of seeds: {seeds}",
         groups=seed_groups(config, changes, seeds=seeds, evaluation=evaluation),
@@ -95,7 +95,7 @@ def _report(out: Path, seeds: Sequence[int], failures: Sequence[str], say: Say, 
 
 def read_landscape(run: Path) -> np.ndarray:
     """The landscape of an evaluated run, `(n, n)`, lambda_1 first."""
-    return landscape(scores.load(run / Evaluation().folder / SCORES))
+    return landscape(scores.load(run / EvaluationOptions().folder / SCORES))
 
 
 def landscape(ds: xr.Dataset) -> np.ndarray:

@@ -31,7 +31,7 @@ from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import SHARDED, place
 from hyperrecon_jax.studies.baselines import check_experiment, unet_changes
-from hyperrecon_jax.studies.plan import Evaluation, Plan, settings
+from hyperrecon_jax.studies.plan import EvaluationOptions, Plan, settings
 from hyperrecon_jax.studies.seeds import sample_sd, seed_groups, seed_labels
 from hyperrecon_jax.studies.study import compare_runs
 from hyperrecon_jax.training.step import make_step, place_state, training_mesh
@@ -39,7 +39,7 @@ from hyperrecon_jax.training.step import make_step, place_state, training_mesh
 PAPER, UNETS = "paper", "unets"
 TABLE, FIGURES, TIMES = "table.md", "table.json", "step_times.json"
 ROUNDS = 15  # timed steps of each variant
-METRICS = ("psnr", "ssim")  # of the table
+METRICS = ("psnr", "ssim")  # metrics of the table
 
 StepTimes = dict[str, dict[str, float]]
 """By variant: "seconds" of a step, and its "ratio" to those of the first variant."""
@@ -61,9 +61,9 @@ def make_plan(
             replaced.
         variants: names. Steps are timed relative to the first.
         rates: a learning rate for each variant; none: that of `config` for all.
-        lams: of the U-Nets, ascending in [0, 1].
+        lams: lambdas of the U-Nets, ascending in [0, 1].
         unets_rate: the learning rate of the U-Nets; None: that of `config`.
-        seeds: how many runs of each.
+        seeds: number of runs of each network.
 
     Raises:
         InputError: for an unknown variant, or an experiment that cannot be studied.
@@ -76,7 +76,7 @@ def make_plan(
         raise InputError(f"The study needs variants of which none comes twice, got {','.join(variants) or 'none'}.")
     changes = {name: _variant_changes(name, rate) for name, rate in zip(variants, rates, strict=True)}
     changes[UNETS] = unet_changes(config, lams=lams, learning_rate=unets_rate)
-    groups = seed_groups(config, changes, seeds=seeds, evaluation=Evaluation())
+    groups = seed_groups(config, changes, seeds=seeds, evaluation=EvaluationOptions())
     configs = {name: settings(piece, Path()) for name, piece in zip(changes, groups[0], strict=True)}
     return Plan(
         title=f"{', '.join(variants)} and {len(lams)} U-Nets, number of seeds: {seeds}",
@@ -146,8 +146,8 @@ def summarize(gaps: Sequence[Mapping[str, Any]], times: StepTimes, parameters: M
 
     Args:
         gaps: what `compare.compare` returned for each seed.
-        times: of a step, by variant, including the U-Nets.
-        parameters: how many are trained, by variant, including the U-Nets.
+        times: time of a step, by variant, including the U-Nets.
+        parameters: number of trained parameters, by variant, including the U-Nets.
     """
     rows: list[dict[str, Any]] = []
     for name in parameters:

@@ -29,25 +29,25 @@ from hyperrecon_jax.runtime.errors import InputError
 OVERHEAD = 30.0  # seconds of a run beside its steps, and of an evaluation beside its images: compiling, drawing
 
 
-class Evaluation(NamedTuple):
+class EvaluationOptions(NamedTuple):
     """The options of one evaluation, and the name of its folder within the run's."""
 
     folder: str = "evaluation"
     metrics: tuple[str, ...] = METRICS
-    points: int | None = None  # of the grid along each lambda; None: the default of bin.evaluate
-    images: int | None = None  # how many test images at most; None: all
+    points: int | None = None  # number of grid points along each lambda; None: the default of bin.evaluate
+    images: int | None = None  # test images at most; None: all
     segmenter: str = ""  # the piece whose network segments, for the Dice score; "": no Dice score
-    reconstructions: int = 0  # how many images it reconstructs, roughly
+    reconstructions: int = 0  # number of images that it reconstructs, roughly
 
 
 class Piece(NamedTuple):
     """A run and its evaluations."""
 
-    name: str  # of its folder
-    labels: tuple[str, ...]  # by which --only selects it
+    name: str  # name of its folder
+    labels: tuple[str, ...]  # the labels by which --only selects it
     config: ConfigDict  # settings, before the changes
     changes: Mapping[str, Any]  # settings by their dotted name
-    evaluations: tuple[Evaluation, ...] = ()
+    evaluations: tuple[EvaluationOptions, ...] = ()
     scales_from: str = ""  # the piece whose loss scales it takes
     step_seconds: float | None = None  # the time of a step, roughly
     file: str = ""  # FILE or FILE:VARIANT in the folder of configs, where `config` comes from there
@@ -59,14 +59,14 @@ each training that diverged, and the function that shows lines to the user."""
 
 
 class Plan(NamedTuple):
-    """What a study trains, evaluates and reports."""
+    """The runs, the evaluations and the report of a study."""
 
     title: str  # a line for the user
     groups: tuple[tuple[Piece, ...], ...]  # pieces in the order of work; a report follows each group
     report: Report
     labels: tuple[str, ...]  # all that --only takes
     prepare: Callable[[Path, Say], None] | None = None  # called with the folder before the first training
-    machine: str = ""  # that the rough figures are of
+    machine: str = ""  # the machine on which the estimates were measured
     rate: float = 800.0  # reconstructions per second, roughly
     preparation: float = 0.0  # seconds that the data take the first time, roughly
 
@@ -79,11 +79,11 @@ class Plan(NamedTuple):
 class Progress(NamedTuple):
     """How far a piece has come."""
 
-    steps: int  # of its run
-    done: int  # steps
+    steps: int  # steps of its run
+    done: int  # finished steps
     evaluations: int
-    evaluated: int  # evaluations that are done
-    seconds: float | None  # that are left; None if there is nothing to estimate them from
+    evaluated: int  # finished evaluations
+    seconds: float | None  # seconds until it is finished; None if there is nothing to estimate them from
     measured: bool  # whether `seconds` comes from the steps of the run itself
 
     @property
@@ -215,7 +215,7 @@ def step_seconds(folder: Path) -> float | None:
     return statistics.median(times) if times else None
 
 
-def num_images(folder: Path, evaluation: Evaluation) -> int | None:
+def num_images(folder: Path, evaluation: EvaluationOptions) -> int | None:
     """How many test images of a finished run an evaluation takes; None for all."""
     if evaluation.images is None:
         return None
@@ -223,7 +223,7 @@ def num_images(folder: Path, evaluation: Evaluation) -> int | None:
     return min(evaluation.images, int(available))
 
 
-def is_evaluated(folder: Path, evaluation: Evaluation) -> bool:
+def is_evaluated(folder: Path, evaluation: EvaluationOptions) -> bool:
     """Whether a finished run has the scores of an evaluation, of its last step."""
     file = folder / evaluation.folder / SCORES
     if not file.exists():

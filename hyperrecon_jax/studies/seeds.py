@@ -1,4 +1,4 @@
-"""What the plans over several seeds share."""
+"""Parts that the plans over several seeds share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.studies.plan import Evaluation, Piece
+from hyperrecon_jax.studies.plan import EvaluationOptions, Piece
 
 
 def seed_groups(
-    config: ConfigDict, changes: Mapping[str, Mapping[str, Any]], *, seeds: int, evaluation: Evaluation
+    config: ConfigDict, changes: Mapping[str, Mapping[str, Any]], *, seeds: int, evaluation: EvaluationOptions
 ) -> tuple[tuple[Piece, ...], ...]:
     """A group of pieces for each seed: one piece, NAME-SEED, for each name in `changes`.
 

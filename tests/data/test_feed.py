@@ -73,7 +73,8 @@ def test_reading_processes_give_the_same():
 def test_processes_share_each_batch():
     samples = on_disk(11, record, "samples")
     shares = [
-        places(stream(samples, KEY, first=0, last=9, batch=4, put=lambda sample: sample, share=(i, 2))) for i in range(2)
+        places(stream(samples, KEY, first=0, last=9, batch=4, put=lambda sample: sample, process_part=(i, 2)))
+        for i in range(2)
     ]
     np.testing.assert_array_equal(np.concatenate(shares, axis=1), EXPECTED)
 

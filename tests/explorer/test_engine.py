@@ -193,7 +193,7 @@ def test_good_ones_that_differ_and_the_best(engine):
     chosen, _ = engine.select_diverse("test", 2, 4)
     index = [round(100 * lam) for (lam,) in chosen]
     assert len({*index}) == 4
-    bar = min(np.percentile(psnr, 90), psnr.max() - module.NEAR)
+    bar = min(np.percentile(psnr, 90), psnr.max() - module.GOOD_PSNR_GAP)
     assert (psnr[index] >= bar - 1e-3).all()
     images = np.stack([image.ravel() for image, _ in results])[psnr >= bar - 1e-3]
     furthest = np.linalg.norm(images[:, None] - images[None], axis=-1).max()
@@ -266,7 +266,7 @@ def test_exports_hold_the_image_and_its_metadata(engine):
 
 def test_the_oldest_files_are_removed(engine, monkeypatch):
     ids = []
-    monkeypatch.setattr(volume_store, "UPLOADS", 2 * 16 * 16 * 4)  # two slices
+    monkeypatch.setattr(volume_store, "UPLOAD_CACHE_BYTES", 2 * 16 * 16 * 4)  # two slices
     for seed in range(3):
         ids.append(engine.volumes.add("one.npy", npy_bytes(np.random.default_rng(seed).random((16, 16), np.float32))))
         engine.input_and_reference(ids[-1], 0)

@@ -125,7 +125,7 @@ def test_files_that_are_too_large_or_malformed(client, monkeypatch):
         answer = client.post("/api/volumes", params={"name": "broken"}, content=content)
         assert answer.status_code == 400, content
         assert len(answer.json()["error"]) > 20
-    monkeypatch.setattr(server, "LARGEST", 1000)
+    monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 1000)
     assert client.post("/api/volumes", params={"name": "large"}, content=b"x" * 1001).status_code == 413
     assert client.get("/api/run").status_code == 200
 
@@ -148,7 +148,7 @@ def test_only_the_page_is_served_and_only_to_itself(client):
     assert client.post("/api/volumes", params={"name": "a.npy"}, content=content, headers=own_origin).status_code == 200
 
 
-def test_a_defect_is_reported_and_the_server_goes_on(engine, client, monkeypatch, caplog):
+def test_a_bug_is_reported_and_the_server_goes_on(engine, client, monkeypatch, caplog):
     def broken(*args):
         raise RuntimeError("on purpose")
 

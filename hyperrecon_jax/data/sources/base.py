@@ -2,9 +2,9 @@
 
 A source is a module with two functions; `fastmri`, `abide` and `folder` are sources:
 
-    find(root, settings) -> {subject: [files]}      the subjects below a folder, in a stable order; opens as few files as
-    possible read(files, settings) -> Slices                 the slices of a subject; raises InputError, naming a file
-    that cannot be used
+- `find(root, settings) -> {subject: [files]}`: the subjects below a folder, in a stable order; opens as few files as
+  possible.
+- `read(files, settings) -> Slices`: the slices of a subject; raises InputError that names the file that cannot be used.
 
 Everything that a source does to the values is part of its contract: cropping and resampling (`grid.py`), the scale (one
 number for each volume, its largest value), which slices are dropped and why.

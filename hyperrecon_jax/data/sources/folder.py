@@ -1,4 +1,4 @@
-"""A folder of people's own images: `data.source = "folder"`. A subject is a file directly in it, or a sub-folder.
+"""A folder of your own images: `data.source = "folder"`. A subject is a file directly in it, or a sub-folder.
 
     root/
       anna.nii.gz               one subject
@@ -6,8 +6,8 @@
       carl/IM0001, IM0002, ...  one subject, a DICOM series
       dora/slice1.png, ...      one subject, a series of pictures
 
-Put all images of a person into one sub-folder: splits are by subject, and only so is no person in two splits. Of a
-sub-folder every image file is read, at any depth:
+Put all images of a person into one sub-folder: splits are by subject, and otherwise a person could be in two
+splits. All image files of a sub-folder are read, at any depth:
 
 - NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. Volumes
   become axial slices, anterior up and the right on the LEFT. All others stay as they are stored.

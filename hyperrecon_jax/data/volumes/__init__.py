@@ -2,7 +2,7 @@
 
     volume = read("brain.nii.gz", content)
     ... a network makes `image` of `volume.slices[12]` ...
-    content = nifti(volume, 12, image, {"lambda": 0.3})     # lies over brain.nii.gz, in its units
+    content = nifti(volume, 12, image, {"lambda": 0.3})     # overlays brain.nii.gz, in its units
 
 Files come as bytes and cannot be trusted: sizes are checked before pixels are decoded, nothing is unpickled, and a wrong
 or damaged file raises `InputError`. The libraries of the formats are imported where they are used, because they are slow

@@ -11,43 +11,43 @@ from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_length, 
 from hyperrecon_jax.runtime.errors import InputError
 
 
-def read(where: str, content: bytes, *, coils: bool = False) -> Stack:
-    """The array of a file, or of an archive. With `coils` it may be k-space `(n, c, h, w)`. `where` is the file's name."""
+def read(file_name: str, content: bytes, *, coils: bool = False) -> Stack:
+    """The array of a file, or of an archive. With `coils` it may be k-space `(n, c, h, w)`. `file_name` is for messages."""
     if not content.startswith(b"PK"):
-        return _read_array(where, io.BytesIO(content), coils)
+        return _read_array(file_name, io.BytesIO(content), coils)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
         if len(names) != 1 and "image.npy" not in names:
             array_names = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
-            raise InputError(f"{where} must hold one array, or one of the name `image`, got {array_names}.")
+            raise InputError(f"{file_name} must hold one array, or one of the name `image`, got {array_names}.")
         with archive.open(names[0] if len(names) == 1 else "image.npy") as stream:
-            return _read_array(where, stream, coils)
+            return _read_array(file_name, stream, coils)
 
 
-def _read_array(where: str, stream: Any, coils: bool) -> Stack:
+def _read_array(file_name: str, stream: Any, coils: bool) -> Stack:
     """The array of a `.npy` file. Checks its header first, then reads only as many bytes as the header says."""
     start = io.BytesIO(stream.read(2**16))  # a header may claim any length, but numpy takes none that is longer
     version = np.lib.format.read_magic(start)
     if version not in ((1, 0), (2, 0)):  # 3.0 is for fields with names
-        raise InputError(f"{where} must be a .npy file of version 1.0 or 2.0, got {'.'.join(map(str, version))}.")
+        raise InputError(f"{file_name} must be a .npy file of version 1.0 or 2.0, got {'.'.join(map(str, version))}.")
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = header(start)
     if dtype.kind not in "biufc":
-        raise InputError(f"{where} must hold an array of numbers, got {dtype}.")
-    layout = _layout(where, shape, coils)
+        raise InputError(f"{file_name} must hold an array of numbers, got {dtype}.")
+    layout = _layout(file_name, shape, coils)
     n, *_, h, w = layout
-    check_size(where, n, h, w)
+    check_size(file_name, n, h, w)
     if len(layout) == 4:
-        check_coils(where, *layout)
+        check_coils(file_name, *layout)
     count = math.prod(layout)
     stream.seek(start.tell())
     stored = stream.read(count * dtype.itemsize + 1)  # one byte more: at the end an archive's checksum is compared
-    check_length(where, len(stored), count * dtype.itemsize)
+    check_length(file_name, len(stored), count * dtype.itemsize)
     raw = np.frombuffer(stored, dtype, count).reshape(shape, order="F" if fortran else "C")
     return Stack(raw.reshape(layout), [])
 
 
-def _layout(where: str, shape: tuple[int, ...], coils: bool) -> tuple[int, ...]:
+def _layout(file_name: str, shape: tuple[int, ...], coils: bool) -> tuple[int, ...]:
     """The shape of an array as slices: `(n, h, w)`, or `(n, c, h, w)` where it may be of several coils."""
     if len(shape) == 4 and shape[3] == 1:
         return shape[:3]
@@ -58,4 +58,6 @@ def _layout(where: str, shape: tuple[int, ...], coils: bool) -> tuple[int, ...]:
     if len(shape) == 3 or (len(shape) == 4 and coils):
         return shape
     coils_shape = " or, of coils, (n, c, h, w)" if coils else ""
-    raise InputError(f"{where} must have shape (h, w), (n, h, w), (n, h, w, 1) or (n, 1, h, w){coils_shape}, got {shape}.")
+    raise InputError(
+        f"{file_name} must have shape (h, w), (n, h, w), (n, h, w, 1) or (n, 1, h, w){coils_shape}, got {shape}."
+    )

@@ -10,22 +10,22 @@ from hyperrecon_jax.data.volumes.stack import Stack, brief, check_size, luminanc
 from hyperrecon_jax.runtime.errors import InputError
 
 
-def read(where: str, content: bytes) -> Stack:
-    """The frames of a file; `where` is its name."""
+def read(file_name: str, content: bytes) -> Stack:
+    """The frames of a file; `file_name` is for messages."""
     import pydicom
 
     if b"1.2.840.10008.1.2.1.99" in content[:4096]:  # it would be inflated whole, to any size, before there is a header
-        raise InputError(f"{where} must be a DICOM file that is not deflated as a whole; save it without compression.")
+        raise InputError(f"{file_name} must be a DICOM file that is not deflated as a whole; save it without compression.")
     data = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
     missing = [key for key in ("Rows", "Columns", "PhotometricInterpretation") if data.get(key) is None]
     if missing or not any(key in data for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise InputError(f"{where} must be a DICOM file with an image, but it lacks {', '.join(missing) or 'pixels'}.")
+        raise InputError(f"{file_name} must be a DICOM file with an image, but it lacks {', '.join(missing) or 'pixels'}.")
     n, h, w = int(data.get("NumberOfFrames") or 1), int(data.Rows), int(data.Columns)
-    check_size(where, n, h, w)
+    check_size(file_name, n, h, w)
     photometric = str(data.PhotometricInterpretation)
     if photometric not in ("MONOCHROME1", "MONOCHROME2", "RGB") and not photometric.startswith("YBR"):
-        raise InputError(f"{where} must be a gray or RGB image, got the photometric interpretation {photometric!r}.")
-    pixels = _decode_pixels(where, data)
+        raise InputError(f"{file_name} must be a gray or RGB image, got the photometric interpretation {photometric!r}.")
+    pixels = _decode_pixels(file_name, data)
     is_colour = pixels.shape[-1] == 3 and pixels.ndim == (3 if n == 1 else 4)
     pixels = pixels.reshape(n, h, w, 3) if is_colour else pixels.reshape(n, h, w)
     notes = ["colours became their luminance"] if is_colour else []
@@ -44,7 +44,7 @@ def read(where: str, content: bytes) -> Stack:
     )
 
 
-def _decode_pixels(where: str, data: Any) -> np.ndarray:
+def _decode_pixels(file_name: str, data: Any) -> np.ndarray:
     """The pixels of all frames, as pydicom gives them; raises `InputError` if their compression is not supported."""
     import pydicom
     from pydicom.pixels import pixel_array
@@ -63,7 +63,7 @@ def _decode_pixels(where: str, data: Any) -> np.ndarray:
     except Exception as error:
         if syntax is not None and syntax.is_compressed:
             raise InputError(
-                f"{where} must be a DICOM file whose pixels can be decoded, but they are compressed as {syntax.name};"
+                f"{file_name} must be a DICOM file whose pixels can be decoded, but they are compressed as {syntax.name};"
                 f" save it without compression ({brief(error)})"
             ) from error
         raise

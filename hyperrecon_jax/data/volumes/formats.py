@@ -57,18 +57,18 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
         return _READERS[form](name, content)
 
 
-def format_of(where: str, content: bytes) -> str:
+def format_of(file_name: str, content: bytes) -> str:
     """The format of a file: "npy", "npz", "picture", "nifti", "mgh", "dicom" or "h5".
 
     Args:
-        where: name of the file, for its extension where the first bytes do not show the format, and for messages.
+        file_name: name of the file, for its extension where the first bytes do not show the format, and for messages.
         content: the file, or its first 64 KiB.
 
     Raises:
         InputError: if the file is empty or of another format.
     """
     if not content:
-        raise InputError(f"{where} must be an image file, but it is empty.")
+        raise InputError(f"{file_name} must be an image file, but it is empty.")
     if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
         return "dicom"
     for form, *heads in (
@@ -81,47 +81,49 @@ def format_of(where: str, content: bytes) -> str:
             return form
     head = content[:540]
     if content.startswith(_GZIP):
-        with _name_damaged_file(where, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+        with _name_damaged_file(file_name, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             head = stream.read(540)
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "nifti"
     if head[344:347] == b"ni1" or head[4:7] == b"ni2":
         raise InputError(
-            f"{where} must be a NIfTI file of one piece (.nii), but it is the header of one of two (.hdr, .img)."
+            f"{file_name} must be a NIfTI file of one piece (.nii), but it is the header of one of two (.hdr, .img)."
         )
     if head.startswith(b"\0\0\0\1"):
         return "mgh"
     for form, endings in EXTENSIONS.items():
-        if where.lower().endswith(endings):
+        if file_name.lower().endswith(endings):
             return form
-    raise InputError(f"{where} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file.")
+    raise InputError(f"{file_name} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file.")
 
 
 @contextlib.contextmanager
-def _name_damaged_file(where: str, form: str) -> Iterator[None]:
+def _name_damaged_file(file_name: str, form: str) -> Iterator[None]:
     """Turn any error of a decoder into an `InputError`: damaged files raise many kinds of errors, and there is no list."""
     try:
         yield
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        raise InputError(f"{where} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
+        raise InputError(f"{file_name} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
 
 
-def _read_picture(where: str, content: bytes) -> Stack:
+def _read_picture(file_name: str, content: bytes) -> Stack:
     """The pages of a PNG, JPEG or TIFF file."""
     from PIL import Image
 
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as file:
         n = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1  # not previews and animations
         w, h = file.size
-        check_size(where, n, h, w)
+        check_size(file_name, n, h, w)
         pages, is_colour = [], False
         for k in range(n):
             if k:
                 file.seek(k)
             if file.size != (w, h):
-                raise InputError(f"{where} must hold pages of one size, got {h} x {w} and {file.size[1]} x {file.size[0]}.")
+                raise InputError(
+                    f"{file_name} must hold pages of one size, got {h} x {w} and {file.size[1]} x {file.size[0]}."
+                )
             page: Any = file
             if file.mode in ("LA", "La"):
                 page = file.getchannel(0)
@@ -129,35 +131,35 @@ def _read_picture(where: str, content: bytes) -> Stack:
                 page, is_colour = file.convert("RGB"), True
             pixels = np.asarray(page)
             pages.append(pixels if pixels.ndim == 2 else luminance(pixels))
-    if len({page.shape for page in pages}) > 1:  # turned while it was decoded, by a tag of the file
-        raise InputError(f"{where} must hold pages of one size, but some are turned.")
+    if len({page.shape for page in pages}) > 1:  # a page was rotated on decoding (orientation tag)
+        raise InputError(f"{file_name} must hold pages of one size, but some are turned.")
     return Stack(np.stack(pages), ["colours became their luminance"] if is_colour else [])
 
 
-def _read_nibabel(where: str, content: bytes) -> Stack:
+def _read_nibabel(file_name: str, content: bytes) -> Stack:
     """The axial slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
     import nibabel
     from nibabel import orientations
 
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
     head = stream.read(540)
-    header = _nibabel_header(where, head)
+    header = _nibabel_header(file_name, head)
     is_mgh = not isinstance(header, nibabel.Nifti1Header)
     shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
     if len(shape) < 2 or min(shape) < 1:
-        raise InputError(f"{where} must hold a volume of three dimensions, got shape {shape}.")
+        raise InputError(f"{file_name} must hold a volume of three dimensions, got shape {shape}.")
     volume_shape = (*shape, 1)[:3]
     if dtype.kind not in "iufc":
-        raise InputError(f"{where} must hold one number a voxel, got the data type {dtype}.")
+        raise InputError(f"{file_name} must hold one number a voxel, got the data type {dtype}.")
     affine = np.asarray(header.get_best_affine(), np.float64)
     if not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
-        raise InputError(f"{where} must have an affine that can be inverted, got {affine[:3].tolist()}.")
+        raise InputError(f"{file_name} must have an affine that can be inverted, got {affine[:3].tolist()}.")
     turn = orientations.ornt_transform(
         orientations.io_orientation(affine), orientations.axcodes2ornt(("P", "L", "S"))
     )  # (row, column, slice) of the display
     h, w, n = (int(volume_shape[np.flatnonzero(turn[:, 0] == axis)[0]]) for axis in range(3))
-    check_size(where, n, h, w, what="axial slices")
-    voxels = _read_voxels(where, stream, head, volume_shape, dtype, int(header.get_data_offset()))
+    check_size(file_name, n, h, w, what="axial slices")
+    voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, int(header.get_data_offset()))
     raw = orientations.apply_orientation(voxels, turn)
     slope, intercept = header.get_slope_inter()
 
@@ -166,7 +168,7 @@ def _read_nibabel(where: str, content: bytes) -> Stack:
         space = 1 if header["goodRASFlag"] else 0
     else:
         space = int(header["sform_code"]) or int(header["qform_code"])
-        space = space if 0 <= space <= 5 else 2  # a code without a meaning; the positions exist all the same
+        space = space if 0 <= space <= 5 else 2  # invalid code, but the positions are valid
     if not space:
         notes.append("the file does not say how it lies, so its axes were taken to run to the left, front and top")
     if math.prod(shape) > math.prod(volume_shape):
@@ -181,7 +183,7 @@ def _read_nibabel(where: str, content: bytes) -> Stack:
     )
 
 
-def _nibabel_header(where: str, head: bytes) -> Any:
+def _nibabel_header(file_name: str, head: bytes) -> Any:
     """The header of a NIfTI or MGH file, from its first 540 bytes."""
     import nibabel
 
@@ -191,20 +193,20 @@ def _nibabel_header(where: str, head: bytes) -> Any:
         return nibabel.Nifti2Header(head)
     if head.startswith(b"\0\0\0\1"):
         return nibabel.freesurfer.MGHImage.header_class(head)
-    raise InputError(f"{where} must be a NIfTI or MGH file, but it does not start like one.")
+    raise InputError(f"{file_name} must be a NIfTI or MGH file, but it does not start like one.")
 
 
 def _read_voxels(
-    where: str, stream: Any, head: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
+    file_name: str, stream: Any, head: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
 ) -> np.ndarray:
     """The first volume of a file, of which `head` has been read from `stream`."""
     if not 0 <= offset <= _MAX_HEADER:
-        raise InputError(f"{where} must have voxels that start within {_MAX_HEADER} bytes, got {offset}.")
+        raise InputError(f"{file_name} must have voxels that start within {_MAX_HEADER} bytes, got {offset}.")
     count = math.prod(shape)
     end = offset + count * dtype.itemsize
     # one byte more than needed: at the end of the stream its checksum is compared
     content = head + stream.read(max(end + 1 - len(head), 0))
-    check_length(where, len(content), end)
+    check_length(file_name, len(content), end)
     return np.frombuffer(content, dtype, count, offset).reshape(shape, order="F")
 
 

@@ -54,8 +54,8 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     field of view stays and pixels get a little larger.
 
     Args:
-        name: of the file, for its extension and for messages.
-        content: of the file: at most 2**27 pixels, of all coils together, in slices of 8 to 2048 pixels a side.
+        name: name of the file, for its extension and for messages.
+        content: the bytes of the file; at most 2**27 pixels, of all coils together, in slices of 8 to 2048 pixels a side.
         kind: "image" or "kspace".
 
     Raises:
@@ -84,21 +84,21 @@ def shift(row: float, column: float, index: float) -> np.ndarray:
     return matrix
 
 
-def _read_images(where: str, stack: Stack) -> Volume:
+def _read_images(file_name: str, stack: Stack) -> Volume:
     raw = stack.raw
     n, h, w = raw.shape
-    check_size(where, n, h, w)
-    extremes = [(float(values.min()), float(values.max())) for values in (magnitude(where, stack, k) for k in range(n))]
+    check_size(file_name, n, h, w)
+    extremes = [(float(values.min()), float(values.max())) for values in (magnitude(file_name, stack, k) for k in range(n))]
     lowest, high = min(low for low, _ in extremes), max(high for _, high in extremes)
     low = min(0.0, lowest)
     if high <= low or not math.isfinite(high - low):
-        raise InputError(f"{where} must hold an image, but its values go from {lowest:g} to {high:g}.")
+        raise InputError(f"{file_name} must hold an image, but its values go from {lowest:g} to {high:g}.")
 
     rows, columns = -(-h // MULTIPLE) * MULTIPLE, -(-w // MULTIPLE) * MULTIPLE
     top, left = (rows - h) // 2, (columns - w) // 2
     slices = np.zeros((n, rows, columns), np.float32)
     for k in range(n):
-        image = (magnitude(where, stack, k) - low) / (high - low)
+        image = (magnitude(file_name, stack, k) - low) / (high - low)
         slices[k, top : top + h, left : left + w] = 1 - image if stack.inverted else image
 
     notes = [*stack.notes]
@@ -124,26 +124,26 @@ def _read_images(where: str, stack: Stack) -> Volume:
     )
 
 
-def _read_kspace(where: str, stack: Stack) -> Volume:
+def _read_kspace(file_name: str, stack: Stack) -> Volume:
     raw = stack.raw
     if not np.iscomplexobj(raw):
-        raise InputError(f"{where} must hold complex numbers to be k-space, got {raw.dtype}.")
+        raise InputError(f"{file_name} must hold complex numbers to be k-space, got {raw.dtype}.")
     n, *coils, h, w = raw.shape
-    check_size(where, n, h, w)
+    check_size(file_name, n, h, w)
     # Cut, not padded, so that fully sampled k-space stays fully sampled.
     rows, columns = h // MULTIPLE * MULTIPLE, w // MULTIPLE * MULTIPLE
 
     peak = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(n):
-            planes = (_corner_plane(where, raw, (k, *coil), rows, columns) for coil in np.ndindex(*coils))
+            planes = (_corner_plane(file_name, raw, (k, *coil), rows, columns) for coil in np.ndindex(*coils))
             magnitudes = (np.abs(np.fft.ifft2(plane, norm="ortho")) for plane in planes)
             peak = max(peak, float(functools.reduce(np.hypot, magnitudes).max()))
     if not (math.isfinite(peak) and peak >= np.finfo(np.float32).tiny):
-        raise InputError(f"{where} must hold k-space of an image, but the largest value of the image is {peak:g}.")
+        raise InputError(f"{file_name} must hold k-space of an image, but the largest value of the image is {peak:g}.")
     slices = np.empty((n, *coils, rows, columns), np.complex64)
     for index in np.ndindex(n, *coils):
-        slices[index] = _corner_plane(where, raw, index, rows, columns) / peak
+        slices[index] = _corner_plane(file_name, raw, index, rows, columns) / peak
 
     kind = f"k-space of {coils[0]} coils " if coils else "k-space "
     root_sum_of_squares = ", the root of the sum of squares of their coils" if coils else ""
@@ -163,10 +163,10 @@ def _read_kspace(where: str, stack: Stack) -> Volume:
     )
 
 
-def _corner_plane(where: str, raw: np.ndarray, index: tuple[int, ...], rows: int, columns: int) -> np.ndarray:
+def _corner_plane(file_name: str, raw: np.ndarray, index: tuple[int, ...], rows: int, columns: int) -> np.ndarray:
     """The k-space of a slice, or of a coil of it, `(rows, columns)` complex128, zero frequency in the corner."""
     plane = to_double(raw[index])
-    check_finite(where, index[0], plane)
+    check_finite(file_name, index[0], plane)
     return to_corner(crop_frequencies(plane, rows, columns), flip=False)
 
 

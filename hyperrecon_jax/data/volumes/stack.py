@@ -6,8 +6,9 @@ import numpy as np
 
 from hyperrecon_jax.runtime.errors import InputError
 
-MAX_PIXELS = 2**27  # of a volume: 512 slices of 512 x 512, 512 MiB as float32 and up to four times that while it is read
-MIN_SIDE, MAX_SIDE = 8, 2048  # of a slice in the file, in pixels
+# pixels of a volume: 512 slices of 512 x 512, 512 MiB as float32 and up to four times that while it is read
+MAX_PIXELS = 2**27
+MIN_SIDE, MAX_SIDE = 8, 2048  # pixels along a side of a slice in the file
 MAX_COILS = 128
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
 
@@ -30,7 +31,7 @@ def to_double(values: np.ndarray) -> np.ndarray:
         return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
 
 
-def magnitude(where: str, stack: Stack, index: int) -> np.ndarray:
+def magnitude(file_name: str, stack: Stack, index: int) -> np.ndarray:
     """The values of one slice in the file's units, complex ones as their modulus: `(h, w)` float64.
 
     Raises:
@@ -40,7 +41,7 @@ def magnitude(where: str, stack: Stack, index: int) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
         values = to_double(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
         values = np.abs(values) if np.iscomplexobj(values) else values
-    check_finite(where, index, values)
+    check_finite(file_name, index, values)
     return values
 
 
@@ -50,37 +51,37 @@ def luminance(pixels: np.ndarray) -> np.ndarray:
         return (pixels @ _LUMINANCE).astype(np.float32)
 
 
-def check_size(where: str, n: int, h: int, w: int, *, what: str = "slices") -> None:
-    """Raises `InputError` if there are too many slices, or they are too small or too large. `where` names the file."""
+def check_size(file_name: str, n: int, h: int, w: int, *, what: str = "slices") -> None:
+    """Raises `InputError` if there are too many slices, or they are too small or too large. `file_name` is for messages."""
     if n < 1:
-        raise InputError(f"{where} must hold at least one slice, got {n} of {h} x {w}.")
+        raise InputError(f"{file_name} must hold at least one slice, got {n} of {h} x {w}.")
     if not (MIN_SIDE <= h <= MAX_SIDE and MIN_SIDE <= w <= MAX_SIDE):
-        raise InputError(f"{where} must hold {what} of {MIN_SIDE} to {MAX_SIDE} pixels a side, got {n} of {h} x {w}.")
+        raise InputError(f"{file_name} must hold {what} of {MIN_SIDE} to {MAX_SIDE} pixels a side, got {n} of {h} x {w}.")
     if n * h * w > MAX_PIXELS:
-        raise InputError(f"{where} must hold at most {MAX_PIXELS} pixels, got {n} {what} of {h} x {w}.")
+        raise InputError(f"{file_name} must hold at most {MAX_PIXELS} pixels, got {n} {what} of {h} x {w}.")
 
 
-def check_coils(where: str, n: int, c: int, h: int, w: int) -> None:
+def check_coils(file_name: str, n: int, c: int, h: int, w: int) -> None:
     """Raises `InputError` if k-space has too many coils or samples. Call `check_size` first."""
     if not 1 <= c <= MAX_COILS:
-        raise InputError(f"{where} must have k-space of 1 to {MAX_COILS} coils, got {c} of {h} x {w}.")
+        raise InputError(f"{file_name} must have k-space of 1 to {MAX_COILS} coils, got {c} of {h} x {w}.")
     if n * c * h * w > MAX_PIXELS:
         raise InputError(
-            f"{where} must hold k-space of at most {MAX_PIXELS} samples, got {n} slices of {c} coils of {h} x {w}; drop a"
-            " part of its slices."
+            f"{file_name} must hold k-space of at most {MAX_PIXELS} samples, got {n} slices of {c} coils of {h} x {w}; drop"
+            " a part of its slices."
         )
 
 
-def check_length(where: str, got: int, expected: int) -> None:
+def check_length(file_name: str, got: int, expected: int) -> None:
     """Raises `InputError` if a file is shorter than expected."""
     if got < expected:
-        raise InputError(f"{where} must be a whole file of {expected} bytes, but it ends after {got}.")
+        raise InputError(f"{file_name} must be a whole file of {expected} bytes, but it ends after {got}.")
 
 
-def check_finite(where: str, index: int, values: np.ndarray) -> None:
+def check_finite(file_name: str, index: int, values: np.ndarray) -> None:
     """Raises `InputError` if a slice has NaN or infinity."""
     if not np.isfinite(values).all():
-        raise InputError(f"{where} must hold finite numbers, but slice {index} has NaN or infinity.")
+        raise InputError(f"{file_name} must hold finite numbers, but slice {index} has NaN or infinity.")
 
 
 def brief(error: Exception) -> str:

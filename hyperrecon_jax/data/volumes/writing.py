@@ -74,7 +74,7 @@ def nifti(volume: Volume, index: int | None, image: np.ndarray, text: Mapping[st
 
     Args:
         volume: the original file, as `read` gives it.
-        index: of the slice; None for all slices.
+        index: index of the slice; None for all slices.
         image: `(h, w)` of the size of `volume.slices`, in their units, real; `(n, h, w)` if `index` is None.
         text: metadata, written as JSON in a header extension of the kind "comment".
 

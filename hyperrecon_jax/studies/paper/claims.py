@@ -14,10 +14,10 @@ import numpy as np
 from hyperrecon_jax.studies.paper.numbers import PAPERS_UNETS, Numbers
 from hyperrecon_jax.studies.paper.scale import SIZES, TASKS
 
-# By how much HyperRecon-L may be behind the U-Nets in the mean over lambda, and three times as much at the worst lambda.
-# Errors are relative to the U-Nets' own.
+# HyperRecon-L may be behind the U-Nets by this much in the mean over lambda, and by `WORST_LAMBDA_FACTOR` times as much at
+# the worst lambda. Errors are relative to those of the U-Nets.
 TOLERANCE = {"psnr": 0.1, "ssim": 0.003, "mae": 0.02, "hfen": 0.02}
-AT_WORST = 3
+WORST_LAMBDA_FACTOR = 3
 PAPERS_PARAMETERS = {"unet": 149_409, "S": 744_000, "M": 4_900_000, "L": 19_000_000}
 
 Judgement = tuple[bool, str]
@@ -28,7 +28,7 @@ class Claim(NamedTuple):
     """A claim and its criterion."""
 
     claim: str  # in our words
-    section: str  # of the paper
+    section: str  # section of the paper
     figure: str  # the part of the report that shows it, of `scale.FIGURES`
     condition: str  # the criterion in words
     criterion: Criterion
@@ -56,7 +56,7 @@ def matches_unets(numbers: Numbers, task: str) -> Judgement:
         relative = name in ("mae", "hfen")
         if relative:
             gaps = gaps / np.array(row["unets"])
-        holds &= bool(gaps.mean() >= -tolerance and gaps.min() >= -AT_WORST * tolerance)
+        holds &= bool(gaps.mean() >= -tolerance and gaps.min() >= -WORST_LAMBDA_FACTOR * tolerance)
         unit, form = (" dB", "+.2f") if name == "psnr" else (" %", "+.1f") if relative else ("", "+.4f")
         mean, worst = (format_number((100 if relative else 1) * value, form) for value in (gaps.mean(), gaps.min()))
         texts.append(f"{name.upper()} {mean}{unit} (worst {worst})")
@@ -163,7 +163,7 @@ def capacity_helps(numbers: Numbers) -> Judgement:
 
 
 def _dhs_gains(numbers: Numbers) -> tuple[list[float], str]:
-    """What DHS gains over UHS for each size, and the text of it."""
+    """The gain of DHS over UHS for each size, and a text with these numbers."""
     ao = numbers["ao"]
     gains = [float(np.mean(ao["dhs"][size]) - np.mean(ao["uhs"][size])) for size in SIZES]
     seeds = len(ao["dhs"]["L"])

@@ -30,7 +30,7 @@ from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.load import TrainedRun, load_run
 from hyperrecon_jax.runtime import files
 
-MEASURED = 24  # test slices, evenly spaced in the split
+NUM_SLICES = 24  # test slices to measure, evenly spaced in the split
 OBJECT = 0.05  # intensity above which a pixel of the truth belongs to the object
 
 
@@ -83,7 +83,7 @@ def _measure(unets: Path, hyperrecon: Path) -> dict[str, np.ndarray]:
 def _reconstruct(trained: TrainedRun, lams: np.ndarray) -> tuple[Sample, jax.Array, np.ndarray]:
     """Some test slices of a run, their network inputs, and their reconstructions `(l, n, h, w)`."""
     split = trained.dataset.test.samples
-    index = evenly_spaced(split.size, MEASURED)
+    index = evenly_spaced(split.size, NUM_SLICES)
     samples = subset(split, index).take(np.arange(len(index)))
     net_input = scoring.make_net_inputs(trained.problem, trained.keys.test, samples, index)
     x_hat = scoring.reconstruct_at_lambdas(trained.model, trained.variables, net_input, lams)

@@ -96,7 +96,7 @@ def _dice(scale: Scale, out: Path, task: str) -> Numbers | None:
 
 
 def _look(scale: Scale, out: Path, task: str) -> Numbers | None:
-    """What `look.py` measured."""
+    """The measurements of `look.py`."""
     arrays = _load_arrays(out / f"{task}-look.npz")
     if arrays is None or any(read_scores(scale, out, f"{task}-{name}") is None for name in ("L", "unets")):
         return None
@@ -141,7 +141,7 @@ def _without_ground_truth(scale: Scale, out: Path) -> Numbers:
 
 
 def _histogram(out: Path) -> Numbers | None:
-    """Where in the square DHS trained."""
+    """The part of the square of lambda in which DHS trained."""
     arrays = _load_arrays(out / AO_LARGE / run_folder.HISTOGRAM)
     if arrays is None:
         return None

@@ -7,11 +7,11 @@ from typing import Any
 
 from hyperrecon_jax.runs.config import HYPER_WIDTHS
 from hyperrecon_jax.studies.paper.scale import AO_LARGE, AO_UNETS, SAMPLINGS, SEGMENTER, SIZES, Scale
-from hyperrecon_jax.studies.plan import Evaluation, Piece, read_config
+from hyperrecon_jax.studies.plan import EvaluationOptions, Piece, read_config
 
 LANDSCAPE = ("psnr", "rpsnr")  # the metrics of amortized optimization
-DIVERSE = Evaluation("diverse", ("psnr",), points=100, images=8, reconstructions=100 * 100 * 8)  # Fig. 7
-SAME = (
+DIVERSE = EvaluationOptions("diverse", ("psnr",), points=100, images=8, reconstructions=100 * 100 * 8)  # Fig. 7
+METHODS_NOTE = (
     "Loss terms, their combination (Eqs. 9, 10), DHS and metrics are the paper's; the README lists what differs in detail."
 )
 BRAINS = (
@@ -45,7 +45,7 @@ def laptop(configs: Path) -> Scale:
             "The U-Nets without ground truth are on a grid of 4 × 2 λ (19 × 19 in the paper), interpolated"
             " linearly, one"
             f" seed; landscapes are of 21 × 21 λ and 32 test slices, the mean of {seeds} seeds of each network.",
-            SAME,
+            METHODS_NOTE,
         ),
     )
 
@@ -63,18 +63,20 @@ def _laptop_supervised(configs: Path, steps: int) -> list[Piece]:
     ):
         segmenter = SEGMENTER if task == "csmri" else ""
         passes = 3 if segmenter else 1  # segmenting takes about twice as long as reconstructing
-        on_grid = Evaluation(segmenter=segmenter, reconstructions=passes * 100 * 96)
-        at_unets = on_grid._replace(reconstructions=5 * 96)
+        grid_evaluation = EvaluationOptions(segmenter=segmenter, reconstructions=passes * 100 * 96)
+        unets_evaluation = grid_evaluation._replace(reconstructions=5 * 96)
         file = f"laptop_sl.py:{task}"
         pieces += [
-            _piece(configs, f"{task}-L", labels, file, {"train.steps": steps}, 0.047, (on_grid,)),
-            _piece(configs, f"{task}-unets", labels, file, unets, 0.159, (at_unets,)),
+            _piece(configs, f"{task}-L", labels, file, {"train.steps": steps}, 0.047, (grid_evaluation,)),
+            _piece(configs, f"{task}-unets", labels, file, unets, 0.159, (unets_evaluation,)),
         ]
     # S and M want larger rates than L, as they do without ground truth; these were not tuned
     for size, rate in (("M", 5e-3), ("S", 1e-2)):
         changes = {"train.steps": steps, "train.learning_rate": rate, "model.hyper_width": HYPER_WIDTHS[size]}
-        on_grid = Evaluation(segmenter=SEGMENTER, reconstructions=3 * 100 * 96)
-        pieces.append(_piece(configs, f"csmri-{size}", ("table1",), "laptop_sl.py:csmri", changes, 0.042, (on_grid,)))
+        grid_evaluation = EvaluationOptions(segmenter=SEGMENTER, reconstructions=3 * 100 * 96)
+        pieces.append(
+            _piece(configs, f"csmri-{size}", ("table1",), "laptop_sl.py:csmri", changes, 0.042, (grid_evaluation,))
+        )
     return pieces
 
 
@@ -91,13 +93,13 @@ def _laptop_ao(configs: Path, steps: int, seeds: int) -> list[Piece]:
         for size in SIZES
     }
     step_seconds = {"uhs": {"S": 0.045, "M": 0.048, "L": 0.052}, "dhs": {"S": 0.035, "M": 0.038, "L": 0.042}}
-    landscape = Evaluation(metrics=LANDSCAPE, points=21, images=32, reconstructions=21 * 21 * 32)
+    landscape = EvaluationOptions(metrics=LANDSCAPE, points=21, images=32, reconstructions=21 * 21 * 32)
     pieces = _ao_pieces(configs, "ao_quickstart.py:{sampling}", changes, step_seconds, landscape, seeds=seeds)
     # after 500 steps two U-Nets were 0.3 dB better at 1e-2 than at 3e-3
     unets: dict[str, Any] = {"train.steps": steps, "train.learning_rate": 1e-2, "model.hyper_width": 0}
     unets |= {"lam.sampling": "ensemble", "lam.axes": ((0.0, 0.5, 0.9, 1.0), (0.0, 1.0))}
-    at_unets = Evaluation(metrics=LANDSCAPE, images=32, reconstructions=8 * 32)
-    return [*pieces, _piece(configs, AO_UNETS, ("fig4",), "ao_quickstart.py:uhs", unets, 0.26, (at_unets,))]
+    unets_evaluation = EvaluationOptions(metrics=LANDSCAPE, images=32, reconstructions=8 * 32)
+    return [*pieces, _piece(configs, AO_UNETS, ("fig4",), "ao_quickstart.py:uhs", unets, 0.26, (unets_evaluation,))]
 
 
 def gpu(configs: Path) -> Scale:
@@ -115,7 +117,7 @@ def gpu(configs: Path) -> Scale:
             "The U-Nets without ground truth are on a grid of 4 × 3 λ (19 × 19 in the paper), interpolated"
             " linearly; landscapes are of 21 × 21 λ and 64 test slices.",
             "Loss scales without ground truth come from a pilot; the paper tuned them by hand and does not give them.",
-            SAME,
+            METHODS_NOTE,
         ),
     )
 
@@ -134,7 +136,7 @@ def paper(configs: Path) -> Scale:
             "The paper says 19 values along each λ of the U-Nets without ground truth and prints 18, which are"
             " taken here: 324 U-Nets. Landscapes are of 100 × 100 λ and 64 test slices (the paper: all).",
             "Loss scales without ground truth come from a pilot; the paper tuned them by hand and does not give them.",
-            SAME,
+            METHODS_NOTE,
         ),
     )
 
@@ -157,15 +159,15 @@ def _paper_sized(
         "paper_csmri_ao_8x.py:{size}{suffix}",
         dict.fromkeys(SIZES, changes),
         dict.fromkeys(SAMPLINGS, step_seconds),
-        Evaluation(metrics=LANDSCAPE, points=points, images=64, reconstructions=points**2 * 64),
+        EvaluationOptions(metrics=LANDSCAPE, points=points, images=64, reconstructions=points**2 * 64),
         seeds=1,
         scales_from=AO_LARGE,
     )
     count = len(grid[0]) * len(grid[1]) if grid else 324
-    at_unets = Evaluation(metrics=LANDSCAPE, images=64, reconstructions=count * 64)
+    unets_evaluation = EvaluationOptions(metrics=LANDSCAPE, images=64, reconstructions=count * 64)
     ao_changes = {**changes, "lam.axes": grid} if grid else changes
     labels, time = ("fig4", "table1"), count * all_unets * 3600 / 35_625
-    unets = _piece(configs, AO_UNETS, labels, "paper_baselines_ao.py", ao_changes, time, (at_unets,), AO_LARGE)
+    unets = _piece(configs, AO_UNETS, labels, "paper_baselines_ao.py", ao_changes, time, (unets_evaluation,), AO_LARGE)
     pieces = [*_paper_supervised(configs, changes, step_seconds), *hyperrecon, unets]
     machine = "the paper's Table 1 (an NVIDIA Titan Xp; not measured here, a recent GPU is several times faster)"
     return Scale(name, about, machine, tuple(pieces), rate=150.0, preparation=700.0, notes=notes)
@@ -181,13 +183,13 @@ def _paper_supervised(configs: Path, changes: Mapping[str, Any], step_seconds: M
     }
     pieces = [_piece(configs, SEGMENTER, ("dice", "fig3"), "paper_segment.py", changes, step_seconds["unet"])]
     for task, (config, figures) in tasks.items():
-        on_grid = Evaluation(segmenter=SEGMENTER if "dice" in figures else "", reconstructions=100 * 5700)
-        at_unets = on_grid._replace(reconstructions=5 * 5700)
+        grid_evaluation = EvaluationOptions(segmenter=SEGMENTER if "dice" in figures else "", reconstructions=100 * 5700)
+        unets_evaluation = grid_evaluation._replace(reconstructions=5 * 5700)
         for size in SIZES[::-1] if task == "csmri" else ("L",):
             labels, file = figures if size == "L" else ("table1",), f"paper_{config}.py:{size}"
-            pieces.append(_piece(configs, f"{task}-{size}", labels, file, changes, step_seconds[size], (on_grid,)))
+            pieces.append(_piece(configs, f"{task}-{size}", labels, file, changes, step_seconds[size], (grid_evaluation,)))
         file, time = f"paper_baselines_sl.py:{config}", 5 * step_seconds["unet"]
-        pieces.append(_piece(configs, f"{task}-unets", figures, file, changes, time, (at_unets,)))
+        pieces.append(_piece(configs, f"{task}-unets", figures, file, changes, time, (unets_evaluation,)))
     return pieces
 
 
@@ -196,7 +198,7 @@ def _ao_pieces(
     file: str,
     changes: Mapping[str, Mapping[str, Any]],
     step_seconds: Mapping[str, Mapping[str, float]],
-    landscape: Evaluation,
+    landscape: EvaluationOptions,
     *,
     seeds: int,
     scales_from: str = "",
@@ -205,11 +207,11 @@ def _ao_pieces(
 
     Args:
         configs: the folder of config files.
-        file: of the config, with {sampling}, {size} and {suffix} to fill in.
-        changes: of the settings, by size.
-        step_seconds: by sampling and size.
+        file: name of the config, with {sampling}, {size} and {suffix} to fill in.
+        changes: changed settings, by size.
+        step_seconds: time of a step, by sampling and size.
         landscape: the evaluation of each. The first piece is the network of Fig. 7, and has `DIVERSE` as well.
-        seeds: how many runs of each.
+        seeds: number of runs of each network.
         scales_from: the piece whose loss scales the others take.
     """
     pieces = []
@@ -232,7 +234,7 @@ def _piece(
     file: str,
     changes: Mapping[str, Any],
     step_seconds: float,
-    evaluations: tuple[Evaluation, ...] = (),
+    evaluations: tuple[EvaluationOptions, ...] = (),
     scales_from: str = "",
 ) -> Piece:
     """A piece with the settings of a config file."""

@@ -1,4 +1,4 @@
-"""What a scale is: the paper's experiments at one size. `pieces.py` has the three scales.
+"""A scale: the paper's experiments at one size. `pieces.py` has the three scales.
 
 The report finds a piece by its name:
 
@@ -33,7 +33,7 @@ class Scale(NamedTuple):
 
     name: str
     about: str
-    machine: str  # that the rough figures are of
+    machine: str  # the machine on which the estimates were measured
     pieces: tuple[Piece, ...]  # in the order of work; their labels are of `FIGURES`
     rate: float  # reconstructions per second, roughly
     preparation: float = 0.0  # seconds that the data take the first time, roughly
@@ -46,5 +46,5 @@ class Scale(NamedTuple):
 
     @property
     def seeds(self) -> int:
-        """How many runs it has of each network without ground truth."""
+        """The number of runs of each network without ground truth."""
         return sum(piece.name.startswith("ao-L-dhs-") for piece in self.pieces)

@@ -15,7 +15,7 @@ from hyperrecon_jax.studies.paper.numbers import Numbers
 from hyperrecon_jax.studies.paper.scale import AO_UNETS, SIZES, TASKS, Scale
 
 NAMES = {"unet": "one U-Net", "all": "all 361 U-Nets", **{size: f"HyperRecon-{size}" for size in SIZES}}
-PAPERS_TABLE = {  # of the paper: training time and parameters
+PAPERS_TABLE = {  # training times and parameters in the paper
     "unet": ("~4 h", "149K"),
     "all": ("~648 h", "53M"),
     "S": ("~5 h", "744K"),

@@ -26,15 +26,15 @@ class Verdict(NamedTuple):
     """Whether a claim holds, and why."""
 
     claim: str  # in our words
-    section: str  # of the paper
+    section: str  # section of the paper
     figure: str  # the part of the report that shows it, of `scale.FIGURES`
     verdict: str
-    number: str  # what the verdict rests on
+    number: str  # the numbers behind the verdict
     why: str  # the criterion, or why the claim was not tested
 
     @property
     def sentence(self) -> str:
-        """What the verdict rests on, as a sentence."""
+        """The numbers behind the verdict, as a sentence."""
         return f"{self.number[:1].upper()}{self.number[1:]}." if self.number else ""
 
 

@@ -18,7 +18,7 @@ from hyperrecon_jax.studies.paper import content, numbers, pages
 from hyperrecon_jax.studies.paper.report import make_plan
 from hyperrecon_jax.studies.paper.scale import Scale
 from hyperrecon_jax.studies.paper.verdicts import judge
-from hyperrecon_jax.studies.plan import Evaluation, Piece
+from hyperrecon_jax.studies.plan import EvaluationOptions, Piece
 from hyperrecon_jax.studies.study import run_study
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -40,7 +40,7 @@ SEGMENT = {
     "model": {"width": 2, "hyper_width": 0, "residual": False},
 }
 UNETS = {"model.hyper_width": 0, "lam.sampling": "ensemble", "lam.axes": ((0.0, 1.0),)}
-ON_GRID = Evaluation(metrics=("psnr", "rpsnr"), points=3)
+ON_GRID = EvaluationOptions(metrics=("psnr", "rpsnr"), points=3)
 BROWSER = next(filter(None, map(shutil.which, pages.BROWSERS)), None)
 
 
@@ -50,9 +50,9 @@ def scale(tmp_path_factory):
     sl, ao, segment = (complete(settings | shared) for settings in (SL, AO, SEGMENT))
     pieces = (
         Piece("segmenter", ("dice",), segment, {}),
-        Piece("csmri-L", ("fig3", "fig6", "dice"), sl, {}, (Evaluation(points=5, segmenter="segmenter"),)),
-        Piece("csmri-unets", ("fig3", "fig6", "dice"), sl, UNETS, (Evaluation(segmenter="segmenter"),)),
-        Piece("ao-L-dhs-0", ("fig4", "fig7"), ao, {}, (ON_GRID, Evaluation("diverse", ("psnr",), 4, 2))),
+        Piece("csmri-L", ("fig3", "fig6", "dice"), sl, {}, (EvaluationOptions(points=5, segmenter="segmenter"),)),
+        Piece("csmri-unets", ("fig3", "fig6", "dice"), sl, UNETS, (EvaluationOptions(segmenter="segmenter"),)),
+        Piece("ao-L-dhs-0", ("fig4", "fig7"), ao, {}, (ON_GRID, EvaluationOptions("diverse", ("psnr",), 4, 2))),
     )
     pieces = tuple(piece._replace(step_seconds=0.1, file="file.py") for piece in pieces)
     return Scale("tiny", "next to nothing", "nothing", pieces, rate=100.0, notes=("It is <tiny>.",))
