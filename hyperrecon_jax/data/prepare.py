@@ -33,7 +33,11 @@ def mni(
     """Synthetic T1-weighted brains with tissue labels. The first call prepares them, later calls read them from the cache.
 
     Args:
-        size, subjects, slices, seed, cache: those of `mni_folder`.
+        size: as for `mni_folder`.
+        subjects: as for `mni_folder`.
+        slices: as for `mni_folder`.
+        seed: as for `mni_folder`.
+        cache: as for `mni_folder`.
         disk: as in `cache.read`.
     """
     folder = mni_folder(size=size, subjects=subjects, slices=slices, seed=seed, cache=cache)

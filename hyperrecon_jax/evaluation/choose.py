@@ -93,7 +93,8 @@ def mean_value(
     backward pass computes their activations again, so memory does not grow with n.
 
     Args:
-        model, variables: the networks.
+        model: the networks.
+        variables: their numbers.
         score: the score of one image.
         net_input: network inputs `(n, h, w, 2)`.
         targets: n targets of the score.
@@ -132,8 +133,13 @@ def for_each(
     """`best_lambda` separately for each of n images, at most `IMAGES_AT_A_TIME` together.
 
     Args:
-        model, variables, score, net_input, targets: as in `mean_value`.
-        starts, steps: as in `best_lambda`.
+        model: as in `mean_value`.
+        variables: as in `mean_value`.
+        score: as in `mean_value`.
+        net_input: as in `mean_value`.
+        targets: as in `mean_value`.
+        starts: as in `best_lambda`.
+        steps: as in `best_lambda`.
 
     Returns:
         lambdas `(n, K-1)` and their scores `(n,)`.

@@ -48,7 +48,9 @@ class Scorer:
     """Computes metrics of every sample at every lambda. Make it once: it compiles once for each shape of the samples.
 
     Args:
-        model, objective, problem: as in training.
+        model: as in training.
+        objective: as in training.
+        problem: as in training.
         names: metrics of `metric_table.METRICS`. "rpsnr" is the gain in PSNR over the zero-filled input, and both PSNRs
             are at most 100 dB. "data_consistency" is J = ||A x_hat - y||^2. "dice" is the hard Dice score of `segment`,
             the mean over the regions that are in one of the two label maps; "dice_cortex" is that of one region, NaN
@@ -219,7 +221,9 @@ def images_that_fit(model: Model, problem: Problem, variables: Tree, sample: Sam
     The memory of one image is estimated by what a backward pass would keep: every activation. That is an upper bound.
 
     Args:
-        model, problem, variables: as in scoring.
+        model: as in scoring.
+        problem: as in scoring.
+        variables: as in scoring.
         sample: one sample, or its shapes.
         lam: any lambda `(K-1,)`.
     """

@@ -98,7 +98,9 @@ def init(
         members: `(m, K-1)`, the lambdas of an ensemble of m plain networks. All start from the same weights, those that a
             plain network has with this key.
         generated: returns for a leaf's path whether the hypernetwork generates the leaf; otherwise it is learned directly.
-        kind, rank, encoding: of the hypernetwork (`HyperNet`).
+        kind: of the hypernetwork's heads (`HyperNet`).
+        rank: of low-rank heads, or the number of mixed kernels (`HyperNet`).
+        encoding: of the hypernetwork's input (`HyperNet`).
 
     Returns:
         The model and its variables.
@@ -142,7 +144,12 @@ def condition(
     Args:
         key: PRNG key.
         theta: a nested dict of arrays, the initial parameters.
-        num_terms, hyper_width, generated, kind, rank, encoding: as for `init`.
+        num_terms: as for `init`.
+        hyper_width: as for `init`.
+        generated: as for `init`.
+        kind: as for `init`.
+        rank: as for `init`.
+        encoding: as for `init`.
 
     Returns:
         A model without a main network, and `{"hyper": phi, "main": the leaves of theta that are learned directly}`.

@@ -83,8 +83,11 @@ def value_and_grad(
     steps do not change, because they do not depend on the scale of the gradient.
 
     Args:
-        model, objective, problem: what is trained; static under `jax.jit`.
-        params, batch_stats: the variables of the model.
+        model: the networks; static under `jax.jit`, as are the next two.
+        objective: the loss.
+        problem: how a sample is measured.
+        params: the parameters of the model.
+        batch_stats: its running statistics.
         lam: `(n, K-1)`, the loss weights of each sample.
         samples: the n samples.
         y: their measurements, `(n, ...)`.
