@@ -69,6 +69,7 @@ def code_of_users():
         yield
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("code_of_users")
 @pytest.mark.parametrize("page", CODE_PAGES, ids=lambda path: path.stem)
 def test_the_python_of_a_page_runs(page, capsys):
@@ -78,6 +79,7 @@ def test_the_python_of_a_page_runs(page, capsys):
     assert CODE_PAGES[page] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("code_of_users")
 def test_the_tour_runs(monkeypatch, tmp_path, capsys):
     pictures = []

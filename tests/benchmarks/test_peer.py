@@ -11,6 +11,7 @@ from hyperrecon_jax.runtime.errors import InputError
 SMALL = benchmarks.Scale(size=16, batch=4, width=2, hyper_widths=(3,))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_pytorch_has_the_same_losses_before_and_after_a_step():
     cases = {}

@@ -180,6 +180,7 @@ def test_dry_run_writes_nothing(config_file, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_how_lambda_acts_is_a_setting(config_file, tmp_path):
     """FiLM: 56 numbers of norms for a hypernetwork of width 4 to make; the rest of the U-Net is learned directly."""
     film = ("--config", config_file, "--dry-run", "--config.model.conditioning=film")

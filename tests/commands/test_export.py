@@ -141,6 +141,7 @@ numpy.save("x_hat.npy", x_hat)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "imports"),
     [
@@ -253,6 +254,7 @@ def test_mistakes_on_the_command_line(folder, args, message):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_what_the_guide_says(tmp_path, folder, monkeypatch, capsys):
     """Its commands and its Python run one after the other, at a size that takes seconds."""
     pytest.importorskip("torch")

@@ -69,6 +69,7 @@ def final_state(config, workdir):
         return jax.device_get(checkpoint.restore(checkpoints, build(config).state))
 
 
+@pytest.mark.slow
 def test_from_disk_interrupted_equals_from_the_device_in_one_go(folder, tmp_path, monkeypatch):
     """Bit for bit: the order is a function of the step, so the step in the checkpoint is the feed's whole state."""
     assert train.train(settings(folder, placement="device"), tmp_path / "uninterrupted", say=lambda _: None)

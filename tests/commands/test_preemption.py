@@ -19,7 +19,7 @@ from helper import ROOT
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.load import load_state
 
-pytestmark = pytest.mark.usefixtures("small_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 
 # For each line of arguments, forks a process that runs `python -m bin.train`; all modules are imported before the fork.
 SERVER = """
@@ -140,7 +140,6 @@ def test_the_undisturbed_run_logs_each_step_once(undisturbed, folder):
     assert [row["step"] for row in rows if "val/loss" in row] == list(range(4, 61, 4))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("number", "signals"), [(signal.SIGTERM, 20), (signal.SIGKILL, 4)])
 def test_nothing_is_lost(train, undisturbed, folder, number, signals):
     """Runs are started until all signals are sent; each run has the same results as the undisturbed one, bit for bit."""

@@ -157,6 +157,7 @@ def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(setti
     assert list((tmp_path / "other" / run_folder.CHECKPOINTS).iterdir()) == []
 
 
+@pytest.mark.slow
 def test_scales_of_supervised_losses_come_from_networks_of_single_losses(settings, tmp_path, monkeypatch):
     """1/s_k, s_k the validation loss of a U-Net that is trained with loss k alone, by a run of its own (Sec. IV-D)."""
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path / "cache"))

@@ -301,6 +301,7 @@ def test_mistakes_get_a_sentence(engine, call, message):
         call(engine)
 
 
+@pytest.mark.slow
 def test_three_losses_and_runs_with_nothing_to_move(folder):
     settings = json.loads((folder / "run" / "config.json").read_text())
     three = {

@@ -88,6 +88,7 @@ def drawn(page, view="view-main"):
     return page.eval_on_selector(f"#{view}", "v => (v.matches('canvas') ? v : v.querySelector('canvas')).toDataURL()")
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_a_visit(folder, port, browser, tmp_path):
     """One server, since starting it takes most of the time: drag, type, compare, look closer, drop, export, lose it."""
@@ -228,6 +229,7 @@ def landscape(folder):
         return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
 
 
+@pytest.mark.slow
 @needs_chromium
 def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
     with opened(browser, landscape.as_uri()) as page:

@@ -21,6 +21,7 @@ except connection.InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_both():
     """They find each other as under Slurm. JAX ends the other process when it misses the heartbeat."""
     code = """

@@ -153,6 +153,7 @@ def test_a_process_that_compiles_while_the_other_reads_its_cache_is_waited_for(s
     assert_same_run(tmp_path / "run", single_workdir)
 
 
+@pytest.mark.slow
 def test_an_ensemble_and_a_sharded_array_are_trained_saved_and_restored(tmp_path):
     code = """
 import sys
@@ -200,6 +201,7 @@ def restore(folder, like):
         return checkpoint.restore(checkpoints, like)
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one_process_does(two_processes, tmp_path):
     workdir, _ = two_processes
     command = "bin.evaluate", "--run", workdir, "--lams", 5, "--metrics", "mae,rpsnr", "--out"

@@ -245,6 +245,7 @@ def test_microbatches_suit_the_backend():
     assert step.microbatch_size(coupled, coupled_state.batch_stats, make_mesh(2)) == 2
 
 
+@pytest.mark.slow
 def test_eight_devices_equal_one():
     """Eight forced devices in another process: losses, lambdas and parameters, for each way to couple samples."""
     result = run_python(ROOT / "tests" / "training" / "on_eight_devices.py", cwd=ROOT, timeout=600)

@@ -21,7 +21,7 @@ from hyperrecon_jax.studies.paper.verdicts import judge
 from hyperrecon_jax.studies.plan import EvaluationOptions, Piece
 from hyperrecon_jax.studies.study import run_study
 
-pytestmark = pytest.mark.usefixtures("small_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 DATA = {"size": 16, "subjects": (2, 1, 1), "slices": 4}
 SL = {"loss": {"terms": ("mae", "ssim")}, "model": {"width": 2, "hyper_width": 3}}
 AO = {
