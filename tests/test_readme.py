@@ -34,6 +34,7 @@ def test_files_that_are_named_exist():
         assert (ROOT / name).exists(), name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_network")
 def test_the_python_example_runs(tmp_path, capsys):
     """On a run like the quickstart's, with smaller images."""

@@ -22,7 +22,7 @@ from hyperrecon_jax.models.unet import UNet
 ROOT = Path(__file__).parents[2]
 SMALL = benchmarks.Scale(size=16, batch=4, width=2, hyper_widths=(2, 3))
 
-pytestmark = pytest.mark.usefixtures("small_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 
 
 def measure(candidates, rounds=1):
@@ -197,7 +197,6 @@ def test_landscapes_are_timed_against_forward_passes():
     assert {row.case for row in rows} == {f"16 px, {4 * len(jax.devices())} lambdas x 4"}
 
 
-@pytest.mark.slow
 def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
     monkeypatch.setenv("HYPERRECON_JAX_CACHE", str(tmp_path))
     monkeypatch.setattr(data, "mni_folder", lambda **options: prepare.mni_folder(**{**options, "slices": 2}))
@@ -207,7 +206,6 @@ def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
     assert [row.case for row in rows] == ["16 px x 4, 48 batches"] * 2 + ["16 px x 4, a step"] * 3
 
 
-@pytest.mark.slow
 def test_two_starts_in_fresh_processes(monkeypatch):
     code = "import helper, hyperrecon_jax.benchmarks.startup as s\nwith helper.small_networks(): s.time_parts()"
     monkeypatch.setattr(startup, "CHILD_CODE", code)
@@ -228,7 +226,6 @@ def test_the_command_describes_every_suite():
     assert f"it times {', '.join(names)} and {last}," in text
 
 
-@pytest.mark.slow
 def test_the_command(tmp_path):
     """At the smallest size; the floors are this machine's own."""
     options = [

@@ -63,6 +63,7 @@ def test_mistakes_name_configs_in_the_form_of_the_door(folder):
         assert result.stderr == f"error: Say what to train: --config {config} (see --help).\n"
 
 
+@pytest.mark.slow
 def test_a_shipped_config_is_named(folder):
     """The run is not started: its folder, `runs/` and the name of the config with its variant, holds something else."""
     for config, name in (("quickstart", "quickstart"), ("paper_denoise:S", "paper_denoise-S")):

@@ -172,6 +172,7 @@ def test_again_it_is_finished_and_changes_nothing(finished, config_file):
     assert contents(finished[1]) == before
 
 
+@pytest.mark.slow
 def test_dry_run_writes_nothing(config_file, tmp_path):
     result = run_train("--config", config_file, "--dry-run", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
@@ -391,6 +392,7 @@ def test_a_damaged_summary_is_named_and_nothing_changes(copy, images, config_fil
         assert (copy / "summary.json").read_text() == content
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_under_way_keeps_what_was_saved(copy, config_file):
     """No file may grow beyond 40 kB, which is less than the largest of a checkpoint's."""
     before = contents(copy / "checkpoints")

@@ -19,6 +19,8 @@ from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, small_network):
@@ -77,7 +79,6 @@ def test_one_lambda_from_the_validation_images(folder):
     assert f"{test['chosen']['mean']:.4f}" in result.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["psnr", "held_out"])
 def test_with_three_losses_a_lambda_for_each_image(folder, metric):
     """It is what the network does with ALL of the samples there; no lambda but that of the truth is sure to be better."""

@@ -13,6 +13,8 @@ from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.load import load_state
 from hyperrecon_jax.runtime.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -18,6 +18,8 @@ from hyperrecon_jax.runs.experiment import build
 from hyperrecon_jax.runs.load import load, read_config
 from hyperrecon_jax.runtime.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 Y = np.random.default_rng(0).normal(size=(3, 16, 24, 2)).astype(np.float32)
 LAMS = np.asarray([[0.0], [0.3], [1.0]], np.float32)
 MEMBERS = np.asarray([[0.0], [0.7]], np.float32)
@@ -141,7 +143,6 @@ numpy.save("x_hat.npy", x_hat)
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "imports"),
     [
@@ -254,7 +255,6 @@ def test_mistakes_on_the_command_line(folder, args, message):
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.slow
 def test_what_the_guide_says(tmp_path, folder, monkeypatch, capsys):
     """Its commands and its Python run one after the other, at a size that takes seconds."""
     pytest.importorskip("torch")

@@ -96,6 +96,7 @@ def test_from_disk_interrupted_equals_from_the_device_in_one_go(folder, tmp_path
     assert a == b
 
 
+@pytest.mark.slow
 def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
     """Amortized: J in the k-space of every coil, no truth. The truth fits the k-space of these coils exactly."""
     config = settings(knees, "fastmri", coils=2, subjects=(1, 1, 1))

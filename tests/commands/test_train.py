@@ -194,6 +194,7 @@ def amortized(settings):
     )
 
 
+@pytest.mark.slow
 def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amortized, tmp_path, monkeypatch):
     """Stopped at step 5, after its last checkpoint but one: everything it leaves equals an uninterrupted run's."""
     original, asked = train.fit, itertools.count()
@@ -250,6 +251,7 @@ def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, val
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_one_term_needs_no_histogram(settings, tmp_path):
     """DHS over the images alone: there is no lambda."""
     alone = changed(settings, loss__terms=("data_consistency",), loss__scales=(1.0,), dhs__keep=2, train__steps=1)
@@ -257,6 +259,7 @@ def test_one_term_needs_no_histogram(settings, tmp_path):
     assert not (tmp_path / "run" / run_folder.HISTOGRAM).exists()
 
 
+@pytest.mark.slow
 def test_segmentation_from_settings_to_its_use_on_reconstructions(tmp_path, monkeypatch):
     def load_data(config, splits=None):
         rng, size, slices = np.random.default_rng(0), config.data.size, config.data.slices
@@ -369,6 +372,7 @@ def test_dry_run_writes_nothing(settings, tmp_path, monkeypatch):
         assert part in text
 
 
+@pytest.mark.slow
 def test_black_images_neither_stop_a_run_nor_spoil_its_figures(settings, tmp_path):
     """A black image without noise is automatic exactly by a network with instance norm: its PSNR is infinite."""
     config = changed(settings, task__sigma=0.0, model__norm="instance", train__steps=2)

@@ -225,6 +225,7 @@ def test_the_description_of_the_run(engine):
     json.dumps(run, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_landscape_is_shown_if_it_is_of_this_run_and_its_images(folder, engine):
     ds = evaluate(folder / "run", folder / "run" / "evaluation", points=3, say=lambda _: None)
     landscape = engine.describe()["evaluation"]

@@ -22,6 +22,8 @@ from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
@@ -88,7 +90,6 @@ def drawn(page, view="view-main"):
     return page.eval_on_selector(f"#{view}", "v => (v.matches('canvas') ? v : v.querySelector('canvas')).toDataURL()")
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_a_visit(folder, port, browser, tmp_path):
     """One server, since starting it takes most of the time: drag, type, compare, look closer, drop, export, lose it."""
@@ -229,7 +230,6 @@ def landscape(folder):
         return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
 
 
-@pytest.mark.slow
 @needs_chromium
 def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
     with opened(browser, landscape.as_uri()) as page:

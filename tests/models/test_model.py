@@ -86,6 +86,7 @@ def test_vmap_over_lambda_and_images_equals_a_loop():
             np.testing.assert_allclose(mapped[i, j], reconstruct_one(lam, y), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_initial_weights_depend_on_lambda_but_keep_their_size():
     model, variables = init(jax.random.key(0), UNet(), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=128)
     generate = jax.jit(lambda lam: generate_weights(model, variables["params"], lam))

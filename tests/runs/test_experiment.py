@@ -34,6 +34,7 @@ def test_a_constant_lambda_is_the_one_reported():
     np.testing.assert_array_equal(lams, [[0.25, 0.5]])
 
 
+@pytest.mark.slow
 def test_scales_may_come_later(tmp_path):
     images = np.random.default_rng(0).random((4, 16, 16), np.float32)
     np.save(tmp_path / "a.npy", images)

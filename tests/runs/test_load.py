@@ -15,7 +15,7 @@ from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
 
-pytestmark = pytest.mark.usefixtures("small_network")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_network")]
 
 PRIORS = {"terms": ("data_consistency", "weight_l1", "total_variation"), "ground_truth": False}
 

@@ -16,6 +16,8 @@ from hyperrecon_jax.studies import baselines, dhs, improvements
 from hyperrecon_jax.studies.study import run_study
 from tests.studies import test_baselines, test_dhs
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"lams": (0.0, 0.7), "unets_rate": 1e-2, "seeds": 1}
 
 
@@ -84,7 +86,6 @@ def test_a_finished_study_trains_and_scores_nothing(study, config, monkeypatch):
     assert "one reconstruction" not in text  # the table of a comparison
 
 
-@pytest.mark.slow
 def test_a_further_seed_trains_alone_and_one_that_diverges_is_left_out(study, config, tmp_path, monkeypatch):
     folder, calls = tmp_path / "study", []
     shutil.copytree(study[0], folder)
@@ -104,7 +105,6 @@ def test_a_further_seed_trains_alone_and_one_that_diverges_is_left_out(study, co
     assert calls == []
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_other_hypernetworks_are_timed_and_compared(study, config, tmp_path):
     """The study of improvements, which resumes from the runs of the other study: they are alike."""
@@ -136,7 +136,6 @@ def test_other_hypernetworks_are_timed_and_compared(study, config, tmp_path):
     assert read_json(folder, "step_times.json") == times  # not measured again
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_dhs_is_compared_with_uhs(data, tmp_path):
     folder, lines = tmp_path / "study", []
@@ -159,7 +158,6 @@ def test_dhs_is_compared_with_uhs(data, tmp_path):
     assert "Scoring" not in "\n".join(lines)
 
 
-@pytest.mark.slow
 def test_the_command_takes_a_config_and_options(study, config, tmp_path):
     """The command resumes the study above: it is the same one."""
     shutil.copytree(study[0], tmp_path / "study")
