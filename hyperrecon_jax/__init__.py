@@ -13,7 +13,8 @@ of arrays.
     hr.init(key, network, example, num_terms=, hyper_width=)    -> model, variables: makes any Flax module depend on lambda
     hr.condition(key, theta, ...)                               -> model, params: makes any tree of arrays depend on lambda
     hr.matching("up1_*", "head/*")                              selects the leaves that the hypernetwork generates
-    hr.UNet, hr.Conv                                            the main network; its convolution, for modules of your own
+    hr.UNet, hr.Unrolled                                        main networks: the paper's, and one with data consistency
+    hr.Conv                                                     their convolution, for modules of your own
     hr.count_parameters(params)                                 the number of parameters
 
 Reconstruct. Each function takes one image and one lambda; use `jax.vmap` for several, and `jax.grad` for gradients.
@@ -26,6 +27,7 @@ Reconstruct. Each function takes one image and one lambda; use `jax.vmap` for se
 Measure an image, and judge a reconstruction.
 
     hr.simulated(operator, noise), hr.measured(mask)    an `hr.Problem`: observe, to_net_input, data_consistency
+    hr.with_physics_input(problem)                      the same problem for `hr.Unrolled`, whose input is `hr.PhysicsInput`
     hr.Sample(image), hr.Coils                          an image with its labels, and the k-space that coils measured
     hr.Objective, hr.make_terms                         the loss, and its terms by name
     hr.value_and_grad(model, objective, problem, params, batch_stats, lam, samples, y, keep=)   UHS; with `keep`, DHS
@@ -43,9 +45,10 @@ Import and export.
     hr.interop.from_torch(state), hr.interop.to_torch(model, variables)     the authors' checkpoints
     hr.export.plain(model, variables, lam), hr.export.onnx_bytes, hr.export.serialized
 
-Images are float32 in [0, 1], `(h, w, 1)`. The input of a network is `(h, w, 2)`: the real and the imaginary part of the
-zero-filled image. lambda is `(K-1,)` in [0, 1] for a loss of K terms. The FFT is orthonormal, and the zero frequency is in
-the corner. Bad input raises `hr.InputError`. These names and their signatures stay the same from version to version.
+Images are float32 in [0, 1], `(h, w, 1)`. The input of a U-Net is `(h, w, 2)`: the real and the imaginary part of the
+zero-filled image. An unrolled network also receives the measurement and its operator. lambda is `(K-1,)` in [0, 1] for a
+loss of K terms. The FFT is orthonormal, and the zero frequency is in the corner. Bad input raises `hr.InputError`. These
+names and their signatures stay the same from version to version.
 """
 
 import lazy_loader

@@ -20,11 +20,14 @@ from .models.model import matching as matching
 from .models.model import reconstruct as reconstruct
 from .models.unet import Conv as Conv
 from .models.unet import UNet as UNet
+from .models.unrolled import Unrolled as Unrolled
 from .physics import masks as masks
 from .physics import operators as operators
+from .physics.net_input import PhysicsInput as PhysicsInput
 from .physics.problem import Problem as Problem
 from .physics.problem import measured as measured
 from .physics.problem import simulated as simulated
+from .physics.problem import with_physics_input as with_physics_input
 from .physics.sample import Coils as Coils
 from .physics.sample import Sample as Sample
 from .runs.load import load as load

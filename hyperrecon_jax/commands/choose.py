@@ -32,6 +32,7 @@ from hyperrecon_jax.evaluation.choose import Score, best_lambda, for_each, mean_
 from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, METRICS, average, bound, function_to_maximize
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import reconstruct
+from hyperrecon_jax.physics.net_input import NetInput
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.load import TrainedRun, load_run
@@ -175,7 +176,7 @@ def _start_lams(trained: TrainedRun) -> np.ndarray:
     return np.asarray(hyperparams.grid(11 if count < 3 else 4, count))
 
 
-def _input_maker(trained: TrainedRun, metric: str, fraction: float) -> Callable[..., tuple[jax.Array, jax.Array, Tree]]:
+def _input_maker(trained: TrainedRun, metric: str, fraction: float) -> Callable[..., tuple[NetInput, NetInput, Tree]]:
     """A compiled function of a key, samples and their indices.
 
     It returns the network's input from the whole measurement, the input that lambda is chosen by, and the score's target.
@@ -190,7 +191,8 @@ def _input_maker(trained: TrainedRun, metric: str, fraction: float) -> Callable[
             return net_input, net_input, samples.image
         # fold_in 1: a key different from that of the noise
         keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.fold_in(key, i), 1))(index)
-        return net_input, *jax.vmap(partial(withhold, fraction=fraction))(keys, y)
+        split = partial(withhold, fraction=fraction, uses_physics=trained.config.model.network == "unrolled")
+        return net_input, *jax.vmap(split)(keys, y)
 
     return make_inputs
 

@@ -15,7 +15,8 @@ from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.metric_table import FULL_REFERENCE
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import Model
-from hyperrecon_jax.physics.operators import magnitude
+from hyperrecon_jax.physics.net_input import NetInput, zero_filled
+from hyperrecon_jax.physics.sample import take
 from hyperrecon_jax.runs.labels import term_label
 
 DRAWN = (*FULL_REFERENCE, "rpsnr", "dice")
@@ -28,7 +29,7 @@ class Slices(NamedTuple):
     variables: Any
     indices: np.ndarray  # (n,), indices among the scored images
     x: np.ndarray  # (n, h, w, 1), reference images
-    net_input: jax.Array  # (n, h, w, 2)
+    net_input: NetInput  # of n slices
 
 
 def draw(
@@ -86,13 +87,13 @@ def _draw_landscape(path: Path, summary: xr.Dataset, metric: str, axes: Sequence
 
 def draw_slice(path: Path, ds: xr.Dataset, slices: Slices, i: int, lams: np.ndarray) -> None:
     """Draw the reconstructions of one of the slices at some lambdas (Fig. 6)."""
-    x, net_input = slices.x[i], slices.net_input[i]
-    x_hat = reconstruct_at_lambdas(slices.model, slices.variables, net_input[None], lams)[:, 0]
+    x, net_input = slices.x[i], take(slices.net_input, np.array([i]))
+    x_hat = reconstruct_at_lambdas(slices.model, slices.variables, net_input, lams)[:, 0]
     psnr = jax.vmap(metrics.psnr, (0, None))(x_hat, x)
     figures.slices(
         path,
         truth=x[..., 0],
-        input=np.asarray(magnitude(net_input))[..., 0],
+        input=np.asarray(zero_filled(net_input))[0, ..., 0],
         x_hat=np.asarray(x_hat)[None, ..., 0],
         titles=[lambda_title(lam) for lam in lams],
         psnr=np.asarray(psnr)[None],
@@ -111,13 +112,14 @@ def draw_pairs(path: Path, ds: xr.Dataset, slices: Slices) -> list[dict[str, Any
     if len(lams) < 3:
         return []
     images, titles, pairs = [], [], []
-    for index, net_input in zip(slices.indices, slices.net_input, strict=True):
+    for i, index in enumerate(slices.indices):
         psnr = ds["psnr"].values.reshape(len(lams), -1)[:, index]
         good = diverse.select_good(psnr)  # only these are reconstructed again
-        x_hat = reconstruct_at_lambdas(slices.model, slices.variables, net_input[None], lams[good])[:, 0]
-        i, j, distance = diverse.furthest_pair(np.asarray(x_hat))
-        pair = good[[i, j]]
-        images.append(np.asarray(x_hat)[[i, j], ..., 0])
+        net_input = take(slices.net_input, np.array([i]))
+        x_hat = np.asarray(reconstruct_at_lambdas(slices.model, slices.variables, net_input, lams[good]))[:, 0]
+        *rows, distance = diverse.furthest_pair(x_hat)
+        pair = good[rows]
+        images.append(x_hat[rows, ..., 0])
         titles.append([lambda_title(lam) for lam in lams[pair]])
         pairs.append(
             {
@@ -130,7 +132,7 @@ def draw_pairs(path: Path, ds: xr.Dataset, slices: Slices) -> list[dict[str, Any
     figures.pair(
         path,
         truth=slices.x[..., 0],
-        input=np.asarray(magnitude(slices.net_input))[..., 0],
+        input=np.asarray(zero_filled(slices.net_input))[..., 0],
         x_hat=np.stack(images),
         titles=titles,
         psnr=np.array([pair["psnr"] for pair in pairs]),

@@ -97,7 +97,7 @@ def train(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         experiment = with_scales(experiment, scales)
     _create_if_new(folder)
     setup = experiment.setup
-    scorer = make_task_scorer(config, setup.model, setup.problem, setup.objective)
+    scorer = make_task_scorer(config, setup.model, experiment.problem, setup.objective)
     state, is_interrupted = _train_or_resume(experiment, scorer, placement, folder, say=say)
     if is_interrupted:
         say(f"Interrupted at step {int(state.step)}; it is saved in {workdir}. The same command resumes from there.")

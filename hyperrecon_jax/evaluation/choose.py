@@ -26,6 +26,7 @@ import numpy as np
 
 from hyperrecon_jax.models.model import Model, apply_main, network_at, reconstruct
 from hyperrecon_jax.physics import operators
+from hyperrecon_jax.physics.net_input import NetInput, physics_input
 from hyperrecon_jax.physics.operators import Operator
 from hyperrecon_jax.physics.problem import Measurement
 from hyperrecon_jax.physics.sample import Array, Coils
@@ -85,7 +86,7 @@ def best_lambda(
 
 
 def mean_value(
-    model: Model, variables: Tree, score: Score, net_input: jax.Array, targets: Tree
+    model: Model, variables: Tree, score: Score, net_input: NetInput, targets: Tree
 ) -> Callable[[jax.Array], jax.Array]:
     """The mean score of n images as a function of one lambda for all of them; `best_lambda` maximises it.
 
@@ -96,7 +97,7 @@ def mean_value(
         model: the networks.
         variables: their numbers.
         score: the score of one image.
-        net_input: network inputs `(n, h, w, 2)`.
+        net_input: network inputs, with a leading axis of n images.
         targets: n targets of the score.
 
     Returns:
@@ -124,7 +125,7 @@ def for_each(
     model: Model,
     variables: Tree,
     score: Score,
-    net_input: jax.Array,
+    net_input: NetInput,
     targets: Tree,
     starts: jax.Array | np.ndarray,
     *,
@@ -188,7 +189,7 @@ def partition(key: jax.Array, mask: jax.Array, *, fraction: float) -> tuple[jax.
     return (sampled & ~withheld).astype(jnp.float32), withheld.astype(jnp.float32)
 
 
-def withhold(key: jax.Array, y: Measurement, *, fraction: float) -> tuple[jax.Array, Held]:
+def withhold(key: jax.Array, y: Measurement, *, fraction: float, uses_physics: bool = False) -> tuple[NetInput, Held]:
     """Withhold a part of ONE measurement from the network.
 
     A frequency where k-space is zero (in all coils) counts as not measured.
@@ -197,9 +198,10 @@ def withhold(key: jax.Array, y: Measurement, *, fraction: float) -> tuple[jax.Ar
         key: random key of the draw.
         y: k-space `(h, w, 1)`, or `Coils`.
         fraction: as in `partition`.
+        uses_physics: whether the network receives a `PhysicsInput`; otherwise the zero-filled image `(h, w, 2)`.
 
     Returns:
-        The network's input `(h, w, 2)`, made without the withheld k-space, and the withheld k-space.
+        The network's input, made without the withheld k-space, and the withheld k-space.
 
     Raises:
         InputError: if `y` is no k-space, and as in `partition`.
@@ -211,7 +213,10 @@ def withhold(key: jax.Array, y: Measurement, *, fraction: float) -> tuple[jax.Ar
     mask, held_mask = partition(key, jnp.any(kspace != 0, axis=0 if has_coils else -1), fraction=fraction)
     held_kspace = kspace * jnp.broadcast_to(held_mask if has_coils else held_mask[..., None], kspace.shape)
     held = Held(held_mask, y._replace(kspace=held_kspace) if has_coils else held_kspace)
-    return operator(mask).to_net_input(kspace), held
+    if not uses_physics:
+        return operator(mask).to_net_input(kspace), held
+    kept_kspace = kspace * jnp.broadcast_to(mask if has_coils else mask[..., None], kspace.shape)
+    return physics_input(operator(mask), kept_kspace), held
 
 
 def prediction(x_hat: jax.Array, held: Held) -> jax.Array:
@@ -231,7 +236,8 @@ def _kspace_and_operator(y: Measurement) -> tuple[jax.Array, Callable[[jax.Array
     return jnp.asarray(y), operators.csmri
 
 
-def _check_target_count(net_input: jax.Array, targets: Tree) -> None:
+def _check_target_count(net_input: NetInput, targets: Tree) -> None:
     sizes = {len(leaf) for leaf in jax.tree.leaves(targets)}
-    if not len(net_input) or sizes != {len(net_input)}:
-        raise InputError(f"`targets` must be as many as the images, 1 or more, got {sorted(sizes)} of {len(net_input)}.")
+    count = len(jax.tree.leaves(net_input)[0])
+    if not count or sizes != {count}:
+        raise InputError(f"`targets` must be as many as the images, 1 or more, got {sorted(sizes)} of {count}.")

@@ -18,7 +18,7 @@ from hyperrecon_jax.data.dataset import Samples
 from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, DICE, METRICS, MetricInputs, check_name, compute_metrics
 from hyperrecon_jax.losses.objective import Objective, Outcome
 from hyperrecon_jax.models.model import Model, apply_main, network_at
-from hyperrecon_jax.physics.operators import magnitude
+from hyperrecon_jax.physics.net_input import NetInput, zero_filled
 from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import distributed, memory
@@ -159,7 +159,7 @@ def score_batch(
     model, problem = settings.model, settings.problem
     y = observe_samples(problem, key, samples, index)
     net_input = jax.vmap(problem.to_net_input)(y)
-    x_input = magnitude(net_input)
+    x_input = zero_filled(net_input)
     networks = jax.vmap(partial(network_at, model, variables))(lams)
 
     def score_lambda(lam_and_network):
@@ -194,8 +194,8 @@ def observe_samples(problem: Problem, key: jax.Array, samples: Sample, index: ja
     return jax.vmap(lambda i, sample: problem.observe(jax.random.fold_in(key, i), sample))(index, samples)
 
 
-def make_net_inputs(problem: Problem, key: jax.Array, samples: Sample, index: Any) -> jax.Array:
-    """The network's inputs `(n, h, w, 2)` from the measurements of `observe_samples`."""
+def make_net_inputs(problem: Problem, key: jax.Array, samples: Sample, index: Any) -> NetInput:
+    """The network's inputs, with a leading axis of n images, from the measurements of `observe_samples`."""
 
     @jax.jit
     def observe_and_convert(key, samples, index):
@@ -204,8 +204,8 @@ def make_net_inputs(problem: Problem, key: jax.Array, samples: Sample, index: An
     return observe_and_convert(key, samples, index)
 
 
-def reconstruct_at_lambdas(model: Model, variables: Tree, net_input: jax.Array, lams: np.ndarray) -> jax.Array:
-    """Reconstruct a few network inputs `(n, h, w, 2)` at each lambda: `(l, n, h, w, 1)`."""
+def reconstruct_at_lambdas(model: Model, variables: Tree, net_input: NetInput, lams: np.ndarray) -> jax.Array:
+    """Reconstruct n network inputs at each lambda: `(l, n, h, w, 1)`."""
 
     @jax.jit
     def reconstruct_batch(variables, lam, net_input):

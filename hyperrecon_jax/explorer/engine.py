@@ -28,7 +28,7 @@ from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.losses.metric_table import average, page_facts
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import network_at
-from hyperrecon_jax.physics import operators
+from hyperrecon_jax.physics.net_input import zero_filled
 from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load_run
 from hyperrecon_jax.runtime.command_lines import adapt
@@ -149,7 +149,7 @@ class Engine:
             `(1 or 2, h, w)`, and for the page whether the reference is known and the scores of the input.
         """
         _, measured = self.volumes.measure(volume, index)
-        image = operators.magnitude(measured.net_input)
+        image = zero_filled(measured.net_input)
         planes = [image] if measured.x is None else [image, measured.x]
         metrics = {} if measured.x is None else programs.score_image(image, measured.x)
         info = {"truth": measured.x is not None, "metrics": _to_json(metrics)}
@@ -188,7 +188,7 @@ class Engine:
             raise InputError(f"The number of reconstructions must be in [2, 24], got {count}.")
         opened, measured = self.volumes.measure(volume, index)
         if lams is None:
-            lams = self._dense_lambdas(measured.net_input.nbytes // 2)
+            lams = self._dense_lambdas(zero_filled(measured.net_input).nbytes)
         lams = np.asarray(lams, np.float32)
         program = self._programs(opened.problem).reconstruct_batch
         x_hat, metrics = programs.reconstruct_all(program, self.variables, lams, measured)

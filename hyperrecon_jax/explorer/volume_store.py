@@ -18,10 +18,11 @@ from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.measurement import Acquisition, inspect_kspace, make_sample
+from hyperrecon_jax.physics.net_input import NetInput
 from hyperrecon_jax.physics.problem import Measurement, Problem, measured
 from hyperrecon_jax.physics.sample import Sample, take
 from hyperrecon_jax.runs.load import TrainedRun
-from hyperrecon_jax.runs.task import make_mask, make_problem
+from hyperrecon_jax.runs.task import make_mask, make_problem, match_network
 from hyperrecon_jax.runtime.errors import InputError
 
 MEASUREMENT_CACHE_SIZE = 16  # slices whose measurements stay in memory
@@ -44,7 +45,7 @@ class MeasuredSlice(NamedTuple):
     """A slice as the network gets it."""
 
     y: Measurement
-    net_input: jax.Array  # (h, w, 2)
+    net_input: NetInput
     x: jax.Array | None  # (h, w, 1), the reference image; None if it is not known
 
 
@@ -173,9 +174,9 @@ class VolumeStore:
             if kind == "image":
                 problem = make_problem(self.config, shape, coils=0)
             elif kind == "all of k-space":  # under-sampled by the run's mask; no noise is added
-                problem = measured(make_mask(self.config, shape))
+                problem = match_network(self.config, measured(make_mask(self.config, shape)))
             else:  # nothing is taken away: J compares where the scanner measured
-                problem = measured(jnp.ones(shape))
+                problem = match_network(self.config, measured(jnp.ones(shape)))
             self._problems[shape, kind] = problem
         return self._problems[shape, kind]
 

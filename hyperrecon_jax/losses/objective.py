@@ -90,5 +90,8 @@ def term_values(objective: Objective, outcome: Outcome) -> jax.Array:
 
 
 def weighted_loss(objective: Objective, lam: jax.Array, values: jax.Array) -> jax.Array:
-    """L(lambda) of one sample (Eqs. 9, 10) from its `term_values`; the shape of `lam` is `(K-1,)`."""
-    return jnp.sum(coefficients(lam) * jnp.asarray(objective.scales) * values)
+    """L(lambda) of one sample (Eqs. 9, 10) from its `term_values`.
+
+    The first K-1 entries of `lam` count. Behind them may be the conditions of the model.
+    """
+    return jnp.sum(coefficients(lam[: len(objective.terms) - 1]) * jnp.asarray(objective.scales) * values)

@@ -4,11 +4,13 @@
 
     {"params": {"hyper": phi, "main": leaves of M that are learned, not generated}, "batch_stats": running statistics}
 
+and, for a model with conditions, the "condition" for which it is evaluated (`at_condition`).
+
 Where lambda becomes weights: `generate_weights` for one lambda, `generate_batch` for those of a batch.
 
 Except for `generate_batch` every function treats ONE image and ONE lambda; `jax.vmap` them over images, over lambda, over
-both. `net_input` is what the main network receives, `Problem.to_net_input` of a measurement y: `(h, w, 2)`, the real and
-imaginary part of the zero-filled image.
+both. `net_input` is what the main network receives, `Problem.to_net_input` of a measurement y. For a U-Net it is
+`(h, w, 2)`, the real and imaginary part of the zero-filled image; for an unrolled network a `PhysicsInput`.
 """
 
 import math
@@ -22,10 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import ArrayLike
 
 from hyperrecon_jax.models import hypernet
 from hyperrecon_jax.models.hypernet import HyperNet, Path
 from hyperrecon_jax.models.hyperparams import coefficients
+from hyperrecon_jax.physics.net_input import NetInput
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -42,6 +46,7 @@ class Model(NamedTuple):
     main: Any  # an `nn.Module`; None: there is only a tree of parameters (`condition`)
     hyper: HyperNet | None = None  # None: nothing is generated, this is a network for one lambda
     members: tuple[tuple[float, ...], ...] = ()  # the lambdas of an ensemble's members
+    num_conditions: int = 0  # further inputs of the hypernetwork, in [0, 1], such as those of an acquisition
 
 
 class Weights(NamedTuple):
@@ -77,10 +82,11 @@ def matching(*patterns: str) -> Callable[[Path], bool]:
 def init(
     key: jax.Array,
     main: nn.Module,
-    example: jax.Array,
+    example: NetInput,
     *,
     num_terms: int,
     hyper_width: int | None,
+    num_conditions: int = 0,
     members: np.ndarray | None = None,
     generated: Callable[[Path], bool] = all_but_norms,
     kind: str = "dense",
@@ -92,9 +98,13 @@ def init(
     Args:
         key: PRNG key.
         main: the target network; `main.init(key, example)` gives its parameter tree.
-        example: an example input of `main`; only its shape is used, `(h, w, 2)` for a U-Net.
+        example: an example input of `main`; only its shapes are used: `(h, w, 2)` for a U-Net, a `PhysicsInput` for an
+            unrolled network.
         num_terms: K, the number of loss terms.
         hyper_width: d, the width of the hypernetwork; None for a plain network without one.
+        num_conditions: the number of further inputs of the hypernetwork, beside the loss coefficients
+            (`acquisition.encode`). A lambda for `generate_weights` then has these behind its K-1 entries; for all other
+            functions they are the entry "condition" of the variables (`at_condition`).
         members: `(m, K-1)`, the lambdas of an ensemble of m plain networks. All start from the same weights, those that a
             plain network has with this key.
         generated: returns for a leaf's path whether the hypernetwork generates the leaf; otherwise it is learned directly.
@@ -116,11 +126,11 @@ def init(
     def variables(key):
         key_main, key_hyper = jax.random.split(key)
         target = main.init(key_main, example)
-        params = _initial_params(key_hyper, hyper, num_terms, target["params"])
+        params = _initial_params(key_hyper, hyper, num_terms + num_conditions, target["params"])
         return {"params": params, "batch_stats": target.get("batch_stats", {})}
 
     if members is None:
-        return Model(main, hyper), variables(key)
+        return Model(main, hyper, num_conditions=num_conditions), variables(key)
     copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)), variables(key))
     return Model(main, None, tuple(tuple(map(float, lam)) for lam in members)), copies
 
@@ -193,14 +203,15 @@ def generate_weights(model: Model, params: Tree, lam: jax.Array) -> Tree:
     Args:
         model: the networks.
         params: `variables["params"]`.
-        lam: `(K-1,)` in [0, 1]; the hypernetwork sees its K loss coefficients (Eqs. 9, 10).
+        lam: `(K-1,)` in [0, 1], and behind it the model's conditions, if it has any. The hypernetwork sees the K loss
+            coefficients (Eqs. 9, 10) and the conditions.
 
     Returns:
         The main network's parameter tree, with its generated and its learned leaves.
     """
     if model.hyper is None:
         return params["main"]
-    leaves: Any = model.hyper.apply({"params": params["hyper"]}, coefficients(lam))
+    leaves: Any = model.hyper.apply({"params": params["hyper"]}, _hyper_input(model, lam))
     return unflatten_dict(flatten_dict(params["main"]) | leaves)
 
 
@@ -210,7 +221,7 @@ def generate_batch(model: Model, params: Tree, lam: jax.Array, device_axis: str 
     Args:
         model: the networks.
         params: `variables["params"]`.
-        lam: `(n, K-1)`.
+        lam: `(n, K-1)`, or `(n, K-1 + conditions)`.
         device_axis: inside `jax.shard_map`, the mapped axis over which the samples are sharded. `params` then has this
             device's shard of the hypernetwork's heads (`hypernet.generate_sharded`), and `lam` is that of the whole batch.
 
@@ -219,9 +230,9 @@ def generate_batch(model: Model, params: Tree, lam: jax.Array, device_axis: str 
     """
     leaves: Any = {}
     if model.hyper is not None and device_axis is None:
-        leaves = jax.vmap(partial(model.hyper.apply, {"params": params["hyper"]}))(coefficients(lam))
+        leaves = jax.vmap(partial(model.hyper.apply, {"params": params["hyper"]}))(_hyper_input(model, lam))
     elif model.hyper is not None and device_axis is not None:
-        leaves = hypernet.generate_sharded(model.hyper, params["hyper"], coefficients(lam), device_axis)
+        leaves = hypernet.generate_sharded(model.hyper, params["hyper"], _hyper_input(model, lam), device_axis)
     return Weights(flatten_dict(params["main"]), leaves)
 
 
@@ -245,9 +256,25 @@ def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tre
     """
     params, batch_stats = variables["params"], variables["batch_stats"]
     if not model.members:
+        if model.num_conditions:
+            lam = jnp.concatenate([jnp.asarray(lam), variables["condition"]])
         return generate_weights(model, params, lam), batch_stats
     distance = jnp.sum(jnp.square(coefficients(np.array(model.members)) - coefficients(lam)[None]), -1)
     return jax.tree.map(lambda leaf: leaf[jnp.argmin(distance)], (params["main"], batch_stats))
+
+
+def at_condition(variables: Tree, condition: ArrayLike) -> Tree:
+    """The variables of a model with conditions, for one condition, such as that of an acquisition: `(num_conditions,)`."""
+    return {**variables, "condition": jnp.asarray(condition, jnp.float32)}
+
+
+def _hyper_input(model: Model, lam: ArrayLike) -> jax.Array:
+    """The hypernetwork's input `(*b, K + conditions)`: loss coefficients, and the conditions behind lambda."""
+    if not model.num_conditions:
+        return coefficients(lam)
+    lam = jnp.asarray(lam)
+    split = lam.shape[-1] - model.num_conditions
+    return jnp.concatenate([coefficients(lam[..., :split]), lam[..., split:]], -1)
 
 
 def without_norms(theta: Tree) -> Tree:
@@ -255,14 +282,14 @@ def without_norms(theta: Tree) -> Tree:
     return unflatten_dict({path: leaf for path, leaf in flatten_dict(theta).items() if all_but_norms(path)})
 
 
-def apply_main(model: Model, theta: Tree, batch_stats: Tree, net_input: jax.Array) -> jax.Array:
-    """x_hat = M_theta(y) with the running statistics, for weights already generated: `(h, w, 2) -> (h, w, 1)`."""
+def apply_main(model: Model, theta: Tree, batch_stats: Tree, net_input: NetInput) -> jax.Array:
+    """x_hat = M_theta(y) with the running statistics, for weights already generated, `(h, w, 1)`."""
     x_hat: Any = model.main.apply({"params": theta, "batch_stats": batch_stats}, net_input)
     return x_hat
 
 
 def train_main(
-    model: Model, theta: Tree, batch_stats: Tree, net_input: jax.Array, *, batch_axes: tuple[str, ...]
+    model: Model, theta: Tree, batch_stats: Tree, net_input: NetInput, *, batch_axes: tuple[str, ...]
 ) -> tuple[jax.Array, Tree]:
     """As `apply_main`, with the statistics of the batch over the mapped axes `batch_axes`.
 
@@ -275,8 +302,8 @@ def train_main(
     return x_hat, updated.get("batch_stats", {})
 
 
-def reconstruct(model: Model, variables: Tree, lam: jax.Array, net_input: jax.Array) -> jax.Array:
-    """`x_hat = M[H(lambda)](y)`, one image and one lambda: `(K-1,), (h, w, 2) -> (h, w, 1)`."""
+def reconstruct(model: Model, variables: Tree, lam: jax.Array, net_input: NetInput) -> jax.Array:
+    """`x_hat = M[H(lambda)](y)`, one image `(h, w, 1)` and one lambda `(K-1,)`."""
     return apply_main(model, *network_at(model, variables, lam), net_input)
 
 

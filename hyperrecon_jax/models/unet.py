@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperrecon_jax.models.conv import conv2d
+from hyperrecon_jax.physics.net_input import intensity_scale
 from hyperrecon_jax.physics.operators import magnitude
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -33,6 +34,8 @@ class UNet(nn.Module):
             statistics of norms, the head and the result are always float32.
         remat: in the backward pass, recompute the activations inside a block instead of storing them. This takes less
             memory and more time.
+        normalize: divide the input by its `intensity_scale` and multiply the result by it. Then M(a y) = a M(y) for a > 0.
+        head_init: initial kernel of the last layer.
     """
 
     width: int = 32
@@ -41,6 +44,8 @@ class UNet(nn.Module):
     residual: bool = True
     precision: str = "float32"
     remat: bool = False
+    normalize: bool = False
+    head_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, net_input: jax.Array, *, batch_axes: tuple[str, ...] | None = None) -> jax.Array:
@@ -77,6 +82,9 @@ class UNet(nn.Module):
 
         skips = []
         net_input = jnp.asarray(net_input)
+        scale = intensity_scale(net_input) if self.normalize else None
+        if scale is not None:
+            net_input = net_input / scale
         dtype = net_input.dtype
         x = net_input.astype(jnp.bfloat16 if self.precision == "bfloat16" else dtype)
         for level in range(1, LEVELS):
@@ -86,8 +94,9 @@ class UNet(nn.Module):
         x = block(x, f"down{LEVELS}")
         for level in range(LEVELS - 1, 0, -1):
             x = block(jnp.concatenate([upsample(x), skips.pop()], axis=-1), f"up{level}")
-        x = Conv(self.out_channels, (1, 1), nn.initializers.lecun_normal(), precision, name="head")(x.astype(dtype))
-        return x + magnitude(net_input) if self.residual else x
+        x = Conv(self.out_channels, (1, 1), self.head_init, precision, name="head")(x.astype(dtype))
+        x = x + magnitude(net_input) if self.residual else x
+        return x if scale is None else x * scale
 
 
 class Conv(nn.Module):

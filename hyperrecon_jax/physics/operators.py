@@ -28,6 +28,8 @@ class Operator(NamedTuple):
 
     forward: Callable[[jax.Array], jax.Array]  # x -> A x
     to_net_input: Callable[[jax.Array], jax.Array]  # y -> two-channel network input (*b, h, w, 2)
+    mask: jax.Array | None = None  # (h, w), that of an operator that samples k-space
+    maps: jax.Array | None = None  # (c, h, w), the sensitivities of several coils
 
     @property
     def measure(self) -> Callable[[jax.Array], jax.Array]:
@@ -62,7 +64,7 @@ def csmri(mask: jax.Array) -> Operator:
     def to_net_input(y):
         return _channels(jnp.fft.ifft2(_broadcast_mask("y", y, mask) * y, axes=(-3, -2), norm="ortho"))
 
-    return Operator(forward, to_net_input)
+    return Operator(forward, to_net_input, mask)
 
 
 def sense(mask: jax.Array, maps: jax.Array) -> Operator:
@@ -98,7 +100,7 @@ def sense(mask: jax.Array, maps: jax.Array) -> Operator:
         coil_images = jnp.fft.ifft2(jnp.broadcast_to(mask, y.shape) * y, norm="ortho")
         return _channels(jnp.sum(jnp.broadcast_to(jnp.conj(maps), y.shape) * coil_images, axis=-3)[..., None])
 
-    return Operator(forward, to_net_input)
+    return Operator(forward, to_net_input, mask, maps)
 
 
 def denoising() -> Operator:

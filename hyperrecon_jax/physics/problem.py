@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperrecon_jax.physics import operators
+from hyperrecon_jax.physics.net_input import NetInput, PhysicsInput, physics_input
 from hyperrecon_jax.physics.operators import Operator
 from hyperrecon_jax.physics.sample import Coils, Sample
 from hyperrecon_jax.runtime.errors import InputError
@@ -21,14 +22,20 @@ Noise = Callable[[jax.Array, jax.Array], jax.Array]  # key, A x -> y
 
 
 class Problem(NamedTuple):
-    """A forward model with its noise."""
+    """A forward model with its noise.
 
-    observe: Callable[[jax.Array, Sample], Measurement]  # key, sample -> y
-    to_net_input: Callable[[Measurement], jax.Array]  # y -> two-channel network input (h, w, 2)
+    A problem with `acquisitions` is for training a network for many acquisitions. Its `observe` takes a third argument, the
+    condition of the sample (`acquisition.encode`).
+    """
+
+    observe: Callable[..., Measurement]  # key, sample -> y
+    to_net_input: Callable[[Measurement], NetInput]  # y -> network input, by default (h, w, 2)
     data_consistency: Callable[[jax.Array, Measurement], jax.Array]  # x_hat, y -> J = ||A x_hat - y||^2
+    to_physics_input: Callable[[Measurement], PhysicsInput] | None = None  # y -> input of an unrolled network
+    acquisitions: Any = None  # the `acquisition.AcquisitionRange` of such a problem
 
     @property
-    def lift(self) -> Callable[[Measurement], jax.Array]:
+    def lift(self) -> Callable[[Measurement], NetInput]:
         """Deprecated alias of `to_net_input`."""
         return self.to_net_input
 
@@ -39,7 +46,19 @@ def simulated(operator: Operator, noise: Noise = lambda key, y: y) -> Problem:
         lambda key, sample: noise(key, operator.forward(sample.image)),
         operator.to_net_input,
         partial(operators.data_consistency, measure=operator.forward),
+        partial(physics_input, operator),
     )
+
+
+def with_physics_input(problem: Problem) -> Problem:
+    """The same problem for an unrolled network: `to_net_input` gives a `PhysicsInput`.
+
+    Raises:
+        InputError: if the problem cannot give one.
+    """
+    if problem.to_physics_input is None:
+        raise InputError("`problem` must have `to_physics_input` for an unrolled network, got None.")
+    return problem._replace(to_net_input=problem.to_physics_input)
 
 
 def measured(mask: jax.Array, *, sigma: float = 0.0) -> Problem:
@@ -71,4 +90,9 @@ def measured(mask: jax.Array, *, sigma: float = 0.0) -> Problem:
     def data_consistency(x_hat: jax.Array, y: Coils) -> jax.Array:
         return operators.data_consistency(x_hat, y.kspace, measure=make_operator(y).forward)
 
-    return Problem(observe, lambda y: make_operator(y).to_net_input(y.kspace), data_consistency)
+    return Problem(
+        observe,
+        lambda y: make_operator(y).to_net_input(y.kspace),
+        data_consistency,
+        lambda y: physics_input(make_operator(y), y.kspace),
+    )

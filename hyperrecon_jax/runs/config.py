@@ -14,6 +14,7 @@ from ml_collections import ConfigDict, config_dict
 from hyperrecon_jax.runs.config_check import AUTO, check
 from hyperrecon_jax.runtime.errors import InputError
 
+RANGES = ("task.mask", "task.acceleration", "task.sigma")  # a value, or a tuple of them
 HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
 
 
@@ -73,11 +74,12 @@ def _data_defaults() -> ConfigDict:
 
 
 def _task_defaults() -> ConfigDict:
-    task = ConfigDict()
+    task = ConfigDict(type_safe=False)  # because some settings are a value or a range; config_check checks them
     task.name = "csmri"  # or "denoising", "super_resolution"; "segmentation": of clean images (Sec. V-E.1)
     task.noise = "gaussian"  # added to the measurement; for "csmri" complex and on sampled k-space; or "rician"
     task.sigma = 0.0  # standard deviation of the noise, in units of image intensity
-    # csmri
+    # csmri. One network can learn many acquisitions: a tuple of masks, and (lowest, highest) for the other two and sigma.
+    # Each training sample then has an acquisition of its own, which the hypernetwork sees beside lambda.
     task.mask = "poisson_disc"  # or "poisson_disc_authors", "random_lines", "equispaced_lines"
     task.acceleration = 4.0
     task.mask_seed = 0
@@ -88,11 +90,15 @@ def _task_defaults() -> ConfigDict:
 
 def _model_defaults() -> ConfigDict:
     model = ConfigDict()
-    model.width = 32  # channels of the U-Net
+    model.network = "unet"  # the paper's; or "unrolled": data consistency and a U-Net, several times
+    model.iterations = 3  # of an unrolled network
+    model.width = 32  # channels of a U-Net
+    # divide the input by its own scale and multiply the result by it, so that the result has the units of the measurement
+    model.normalize = True
     model.norm = "instance"  # or "batch" (the paper's), "none"
     model.norm_over = "batch"  # batch norm: statistics of the whole batch; or "device": each device has its own
     model.precision = "float32"  # of the computation; or "tf32", "bfloat16"; parameters stay float32
-    model.residual = True  # add the magnitude of the input to the result
+    model.residual = True  # U-Net: add the magnitude of the input to the result
     # d; 0: no hypernetwork; then lam.sampling must be "constant" or "ensemble"
     model.hyper_width = HYPER_WIDTHS["L"]
     # how lambda acts (docs/improvements.md): on all weights, through "low_rank" heads, "dense" heads (the paper's) or as
@@ -133,6 +139,7 @@ def paper_config(variant: str) -> ConfigDict:
     config.model.hyper_width = select_variant(variant, HYPER_WIDTHS)
     config.model.conditioning = "dense"
     config.model.norm = "batch"
+    config.model.normalize = False
     return config
 
 
@@ -188,6 +195,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         harmless |= {"train.microbatch", "model.norm_over"}
     if not flat_new["model.hyper_width"]:  # the network does not depend on lambda
         harmless |= {"model.conditioning", "model.rank", "model.encoding"}
+    if flat_new["model.network"] == "unet":
+        harmless.add("model.iterations")
+    else:
+        harmless.add("model.residual")
     return [
         f"{key} ({value!r} there, {flat_new[key]!r} here)"
         for key, value in flat_old.items()
@@ -220,7 +231,8 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
     section = config[group[0]] if group else config
     expected = section.get_type(name)
     default = section[name]
-    if type(value) is not expected and not (value is None and default is None):
+    is_range = key in RANGES and isinstance(value, tuple)
+    if type(value) is not expected and not is_range and not (value is None and default is None):
         example = "" if default is None else f", such as {default!r}"
         raise InputError(f"config.{key} must be of type {expected.__name__}{example}, got {value!r}.")
     section[name] = value
@@ -230,6 +242,8 @@ def _convert(key: str, value: Any, default: Any) -> Any:
     """A value as JSON or a command line holds it, converted to the type of the default where that loses nothing."""
     if key == "loss.scales" and value == AUTO[0]:
         return AUTO
+    if key in RANGES and isinstance(value, (list, tuple)):
+        return tuple(float(item) if isinstance(item, int) else item for item in value)
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one string
             return tuple(value[0].split(","))

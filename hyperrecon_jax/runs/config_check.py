@@ -28,6 +28,7 @@ SOURCES = ("mni", "arrays", *FILES)
 PLACEMENTS = ("auto", "device", "host", "disk")
 SAMPLINGS = ("uniform", "endpoints", "constant", "ensemble")
 SCHEDULES = ("constant", "cosine")
+NETWORKS = ("unet", "unrolled")
 CONDITIONINGS = (*KINDS, "film")
 AUTO = ("auto",)
 
@@ -37,8 +38,8 @@ CHOICES: dict[str, Sequence[str]] = {
     "data.placement": PLACEMENTS,
     "task.name": TASKS,
     "task.noise": NOISES,
-    "task.mask": tuple(masks.MASKS),
     "lam.sampling": SAMPLINGS,
+    "model.network": NETWORKS,
     "model.norm": NORMS,
     "model.norm_over": SCOPES,
     "model.precision": tuple(PRECISIONS),
@@ -60,13 +61,13 @@ COUNTS: list[Range] = [
 ]
 RANGES: list[Range] = [
     *SEEDS,
-    ("task.sigma", lambda value, _: value >= 0, "at least 0"),
     ("task.factor", lambda value, _: value >= 1, "at least 1"),
     *COUNTS,
     ("train.warmup", lambda value, config: 0 <= value < config.train.steps, "at least 0 and below config.train.steps"),
     ("train.microbatch", lambda value, _: value >= 0, "at least 0"),
     ("train.clip", lambda value, _: value >= 0, "at least 0"),
     ("train.learning_rate", lambda value, _: value > 0, "above 0"),
+    ("model.iterations", lambda value, _: value >= 1, "at least 1"),
     ("model.width", lambda value, _: value >= 1, "at least 1"),
     ("model.hyper_width", lambda value, _: value >= 0, "at least 0"),
     ("model.rank", lambda value, _: value >= 1, "at least 1"),
@@ -86,6 +87,7 @@ def check(config: ConfigDict) -> None:
     for key, is_valid, expected in RANGES:
         _require(config, is_valid(_value(config, key), config), key, expected)
     _check_loss(config)
+    _check_acquisition(config)
     _check_segmentation(config)
     _check_dhs(config)
     _check_lambda(config)
@@ -140,7 +142,28 @@ def _check_segmentation(config: ConfigDict) -> None:
     require(config.task.sigma == 0, "task.sigma", f"0 {condition}")
     require(config.model.hyper_width == 0, "model.hyper_width", f"0 {condition}")
     require(config.model.residual is False, "model.residual", f"False {condition}")
+    require(config.model.network == "unet", "model.network", f'"unet" {condition}')
+    require(config.model.normalize is False, "model.normalize", f"False {condition}")
     require(config.lam.sampling == "constant", "lam.sampling", f'"constant" {condition}')
+
+
+def _check_acquisition(config: ConfigDict) -> None:
+    """The mask, the acceleration and the noise: a value each, or a range."""
+    require, task = functools.partial(_require, config), config.task
+    is_range = any(isinstance(value, tuple) for value in (task.mask, task.acceleration, task.sigma))
+    kinds = task.mask if isinstance(task.mask, tuple) else (task.mask,)
+    are_kinds = len(kinds) > 0 and len(set(kinds)) == len(kinds) and all(kind in masks.MASKS for kind in kinds)
+    require(are_kinds, "task.mask", f"one of {', '.join(masks.MASKS)}{', or several of them' if is_range else ''}")
+    for key, low in (("acceleration", 1), ("sigma", 0)):
+        value = task[key]
+        if isinstance(value, tuple):
+            is_valid = len(value) == 2 and all(map(_is_number, value)) and low <= value[0] <= value[1]
+            require(is_valid, f"task.{key}", f"a number, or (lowest, highest) of at least {low}")
+        else:
+            require(_is_number(value) and value >= low, f"task.{key}", f"at least {low}")
+    if is_range:
+        require(task.name == "csmri", "task.name", '"csmri" where config.task has a range of acquisitions')
+        require(not config.data.coils, "data.coils", "0 where config.task has a range of acquisitions")
 
 
 def _check_dhs(config: ConfigDict) -> None:

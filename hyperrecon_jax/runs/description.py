@@ -9,7 +9,7 @@ from hyperrecon_jax.models.model import count_parameters, network_at
 from hyperrecon_jax.runs.batches import Placement
 from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runs.datasets import sample_shape
-from hyperrecon_jax.runs.experiment import Experiment
+from hyperrecon_jax.runs.experiment import Experiment, with_condition
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.training.gradient import is_separable
 from hyperrecon_jax.training.step import uses_dhs
@@ -34,6 +34,7 @@ def parameter_counts(experiment: Experiment) -> dict[str, int]:
     """How many parameters the hypernetwork has, the main network whose weights it generates, and how many are trained."""
     params = experiment.state.params
     variables = {"params": params, "batch_stats": experiment.state.batch_stats}
+    variables = with_condition(experiment.config, variables)
     theta, _ = jax.eval_shape(partial(network_at, experiment.setup.model), variables, jnp.asarray(experiment.lams[0]))
     return {
         "hypernetwork": count_parameters(params["hyper"]),

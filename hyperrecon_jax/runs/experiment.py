@@ -17,13 +17,16 @@ from ml_collections import ConfigDict
 from hyperrecon_jax.data import Dataset
 from hyperrecon_jax.losses.objective import Objective
 from hyperrecon_jax.models import hyperparams
-from hyperrecon_jax.models.model import Model, all_but_norms, init, only_norms
+from hyperrecon_jax.models.model import Model, all_but_norms, at_condition, init, only_norms
 from hyperrecon_jax.models.unet import UNet
+from hyperrecon_jax.models.unrolled import Unrolled
+from hyperrecon_jax.physics.acquisition import Acquisition, encode
+from hyperrecon_jax.physics.net_input import NetInput, PhysicsInput
 from hyperrecon_jax.physics.problem import Problem
-from hyperrecon_jax.physics.sample import LABELS
+from hyperrecon_jax.physics.sample import LABELS, Sample
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.datasets import load_data, sample_shape
-from hyperrecon_jax.runs.task import make_task
+from hyperrecon_jax.runs.task import acquisition_range, make_task, make_training_problem
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import gather
@@ -56,6 +59,7 @@ class Experiment(NamedTuple):
     config: ConfigDict
     dataset: Dataset
     setup: Setup
+    problem: Problem  # of validation and test: that of the training, or, of a range of acquisitions, of its middle
     state: TrainState  # before the first step
     lams: np.ndarray  # (l, K-1), the lambdas that are reported
     keys: Keys
@@ -82,15 +86,15 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     problem, objective = task or make_task(config, shape)
     keys = make_keys(config)
     model, variables = make_model(keys.model, config, shape)
-    setup = make_setup(config, model, problem, objective, keys.training)
+    setup = make_setup(config, model, make_training_problem(config, shape) or problem, objective, keys.training)
     mesh = training_mesh(setup)
     _check_microbatch(setup, variables, mesh)
     if model.members:
-        images = jax.ShapeDtypeStruct((batch // mesh.devices.size, *shape, 2), jnp.float32)
-        count_members = partial(count_members_at_once, model, images, variables)
+        net_inputs = _net_input_shapes(problem, samples.example, batch // mesh.devices.size)
+        count_members = partial(count_members_at_once, model, net_inputs, variables)
         setup = setup._replace(members_at_once=distributed.broadcast_from_primary(count_members))
     state = initial_state(model, variables, setup.optimizer)
-    return Experiment(config, dataset, setup, state, reported_lams(config), keys)
+    return Experiment(config, dataset, setup, problem, state, reported_lams(config), keys)
 
 
 def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment:
@@ -99,10 +103,18 @@ def with_scales(experiment: Experiment, scales: tuple[float, ...]) -> Experiment
     return experiment._replace(setup=experiment.setup._replace(objective=objective))
 
 
-def model_variables(state: TrainState) -> Tree:
+def model_variables(config: ConfigDict, state: TrainState) -> Tree:
     """The model's variables out of a training state, as arrays of one local device. All processes must call it together."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables = with_condition(config, {"params": state.params, "batch_stats": state.batch_stats})
     return jax.device_put(gather(variables), jax.local_devices()[0])
+
+
+def with_condition(config: ConfigDict, variables: Tree, acquisition: Acquisition | None = None) -> Tree:
+    """The variables of the model of `config`, for an acquisition; None: for the middle of its range, if it has one."""
+    ranges = acquisition_range(config)
+    if ranges is None or not config.model.hyper_width:
+        return variables
+    return at_condition(variables, encode(ranges, acquisition or ranges.middle))
 
 
 def make_keys(config: ConfigDict) -> Keys:
@@ -114,16 +126,23 @@ def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tu
     """The networks of `config.model` and their initial variables. The shape `(h, w)` of the images changes no parameter."""
     settings = config.model
     channels = len(LABELS) if config.task.name == "segmentation" else 1
-    options = {name: settings[name] for name in ("norm", "residual", "precision")}
-    network = UNet(settings.width, channels, remat=config.train.remat, **options)
+    options = {name: settings[name] for name in ("norm", "precision", "normalize")} | {"remat": config.train.remat}
+    image = jnp.zeros((*shape, 2))
+    network: UNet | Unrolled = UNet(settings.width, channels, residual=settings.residual, **options)
+    net_input: NetInput = image
+    if settings.network == "unrolled":
+        network = Unrolled(settings.width, settings.iterations, **options)
+        net_input = PhysicsInput(image, jnp.zeros((*shape, 1)))  # no parameter depends on the operator
     members = hyperparams.product(config.lam.axes) if config.lam.sampling == "ensemble" else None
+    ranges = acquisition_range(config)
     is_film = settings.conditioning == "film"
     return init(
         key,
         network,
-        jnp.zeros((*shape, 2)),
+        net_input,
         num_terms=len(config.loss.terms),
         hyper_width=settings.hyper_width or None,
+        num_conditions=ranges.size if ranges and settings.hyper_width else 0,
         members=members,
         generated=only_norms if is_film else all_but_norms,
         kind="dense" if is_film else settings.conditioning,
@@ -195,6 +214,12 @@ def reported_lams(config: ConfigDict) -> np.ndarray:
         return members
     distances = np.square(members[None] - usual[:, None]).sum(-1)
     return members[np.unique(distances.argmin(1))]
+
+
+def _net_input_shapes(problem: Problem, sample: Sample, count: int) -> Tree:
+    """The shapes of the network inputs of `count` samples; `sample` is one sample, or its shapes."""
+    example = jax.eval_shape(lambda key, x: problem.to_net_input(problem.observe(key, x)), jax.random.key(0), sample)
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), example)
 
 
 def _check_microbatch(setup: Setup, variables: Tree, mesh: Mesh) -> None:

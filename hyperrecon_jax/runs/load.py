@@ -24,11 +24,12 @@ from ml_collections import ConfigDict
 from hyperrecon_jax.data import Dataset
 from hyperrecon_jax.losses.objective import Objective
 from hyperrecon_jax.models.model import Model, apply_main
+from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.problem import Problem
 from hyperrecon_jax.runs import checkpoint, datasets, run_folder
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runs.experiment import Keys, make_keys, make_model, make_optimizer, reported_lams
-from hyperrecon_jax.runs.task import label_map, make_problem, make_task
+from hyperrecon_jax.runs.experiment import Keys, make_keys, make_model, make_optimizer, reported_lams, with_condition
+from hyperrecon_jax.runs.task import fix_acquisition, label_map, make_problem, make_task
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState, initial_state
 
@@ -39,7 +40,7 @@ SMALL = (8, 8)  # the shape of an image that is large enough: no parameter's sha
 class TrainedRun(NamedTuple):
     """A run as it was trained, and data to use it on."""
 
-    config: ConfigDict
+    config: ConfigDict  # of a range of acquisitions, `task` has the one at which the run is used
     model: Model
     variables: Tree  # after `steps` steps
     steps: int
@@ -64,7 +65,7 @@ def load(run: str | PathLike[str]) -> tuple[Model, Tree]:
         InputError: if the folder holds no run, or a damaged one.
     """
     model, state = load_state(run)
-    return model, _variables(state)
+    return model, _variables(read_config(run), state, None)
 
 
 def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None) -> tuple[Problem, Objective]:
@@ -82,7 +83,11 @@ def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None)
 
 
 def load_run(
-    run: str | PathLike[str], *, data: Mapping[str, Any] | None = None, splits: Sequence[str] = ("test",)
+    run: str | PathLike[str],
+    *,
+    data: Mapping[str, Any] | None = None,
+    splits: Sequence[str] = ("test",),
+    acquisition: Acquisition | None = None,
 ) -> TrainedRun:
     """A run's model, variables and task, with the splits of its data that are asked for.
 
@@ -90,12 +95,14 @@ def load_run(
         run: its folder.
         data: settings like `config.data`, for other images than those of the run; None: its own.
         splits: the splits to load, of "train", "val" and "test"; the others may stay on disk.
+        acquisition: how images are measured; None: as in training, or at the middle of the range of acquisitions.
 
     Raises:
         InputError: if the folder holds no run or a damaged one, or if the data cannot be read or do not fit the task.
     """
     folder = Path(run)
-    config = read_config(folder, data=data)
+    full_config = read_config(folder, data=data)
+    config = fix_acquisition(full_config, acquisition)
     model, state = load_state(folder)
     task = None
     if config.data.source != "arrays":  # the size is known: find what does not fit before other data are prepared
@@ -105,7 +112,7 @@ def load_run(
     return TrainedRun(
         config=config,
         model=model,
-        variables=_variables(state),
+        variables=_variables(full_config, state, acquisition),
         steps=int(state.step),
         problem=problem,
         objective=objective,
@@ -197,7 +204,8 @@ def _make_task(folder: Path, config: ConfigDict, shape: tuple[int, int]) -> tupl
     return problem, objective._replace(scales=scales) if scales else objective
 
 
-def _variables(state: TrainState) -> Tree:
+def _variables(config: ConfigDict, state: TrainState, acquisition: Acquisition | None) -> Tree:
     """The model's variables as plain arrays, free of the devices that they were restored to."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    return jax.tree.map(jnp.asarray, jax.device_get(variables))
+    variables = jax.tree.map(jnp.asarray, jax.device_get(variables))
+    return with_condition(config, variables, acquisition)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.evaluation import scoring
-from hyperrecon_jax.physics.operators import magnitude
+from hyperrecon_jax.physics.net_input import zero_filled
 from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runs.experiment import Experiment
 from hyperrecon_jax.runs.labels import lam_title
@@ -34,7 +34,7 @@ def draw_test_slices(experiment: Experiment, variables: Tree, scores: Scores, in
     setup, split = experiment.setup, experiment.dataset.test
     index = middle_slices(split.subjects)
     samples = split.samples.take(index)
-    net_input = scoring.make_net_inputs(setup.problem, experiment.keys.test, samples, index)
+    net_input = scoring.make_net_inputs(experiment.problem, experiment.keys.test, samples, index)
     x_hat = scoring.reconstruct_at_lambdas(setup.model, variables, net_input, experiment.lams)
     if experiment.config.task.name == "segmentation":
         figures.segmentations(
@@ -50,7 +50,7 @@ def draw_test_slices(experiment: Experiment, variables: Tree, scores: Scores, in
     figures.reconstructions(
         path,
         truth=samples.image[..., 0],
-        inputs=np.asarray(magnitude(net_input))[..., 0],
+        inputs=np.asarray(zero_filled(net_input))[..., 0],
         x_hat=np.asarray(x_hat)[..., 0],
         titles=[lam_title(lam, terms) for lam in experiment.lams],
         input_scores=[(input_scores["psnr"][i], input_scores["ssim"][i]) for i in index],

@@ -30,7 +30,7 @@ def report_results(experiment: Experiment, scorer: Scorer, state: TrainState, wo
     """Score the test set. The primary process writes `summary.json` and the pictures and tells the user."""
     say("Scoring the test set ...")
     samples = experiment.dataset.test.samples
-    variables = model_variables(state)  # together with the other processes
+    variables = model_variables(experiment.config, state)  # together with the other processes
     scores, input_scores = scorer.run(variables, samples, experiment.lams, experiment.keys.test)
     if not distributed.is_primary():
         return

@@ -29,7 +29,8 @@ CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metri
 CALIBRATION = "calibration"
 SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
-OLD_MODEL_DEFAULTS = {"conditioning": "dense"}  # the only choice in versions whose settings lack these keys
+# the only choices in versions whose settings lack these keys
+OLD_MODEL_DEFAULTS = {"conditioning": "dense", "network": "unet", "normalize": False}
 RESERVE = 16 * 2**20  # bytes, for logs, the picture and the small files that Orbax writes with a checkpoint
 
 

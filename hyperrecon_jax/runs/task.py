@@ -11,7 +11,8 @@ from hyperrecon_jax.losses.metric_table import DICE, FULL_REFERENCE
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.physics import masks, operators
-from hyperrecon_jax.physics.problem import Problem, measured, simulated
+from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, simulated_range
+from hyperrecon_jax.physics.problem import Problem, measured, simulated, with_physics_input
 from hyperrecon_jax.physics.sample import LABELS, Coils, Sample
 from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runtime.errors import InputError
@@ -26,14 +27,16 @@ def make_task(config: ConfigDict, shape: tuple[int, int]) -> tuple[Problem, Obje
         InputError: if images of that shape do not fit the task, the loss terms or the metrics.
     """
     problem = make_problem(config, shape)
+    # its J holds for every acquisition, where there is a range of them
+    training_problem = make_training_problem(config, shape) or problem
     scales = (1.0,) * len(config.loss.terms) if config.loss.scales == AUTO else config.loss.scales
-    objective = Objective(make_terms(config.loss.terms, problem), scales)
+    objective = Objective(make_terms(config.loss.terms, training_problem), scales)
     _check_shapes(config, shape, problem, objective)
     return problem, objective
 
 
 def make_problem(config: ConfigDict, shape: tuple[int, int], *, coils: int | None = None) -> Problem:
-    """The problem of `config.task` for images of a shape `(h, w)`.
+    """The problem of `config.task` for images of a shape `(h, w)`; of a range of acquisitions, that of its middle.
 
     Args:
         config: settings.
@@ -43,9 +46,50 @@ def make_problem(config: ConfigDict, shape: tuple[int, int], *, coils: int | Non
     Raises:
         InputError: if the task cannot have such images.
     """
+    config = fix_acquisition(config)
+    return match_network(config, _make_problem(config, shape, config.data.coils if coils is None else coils))
+
+
+def make_training_problem(config: ConfigDict, shape: tuple[int, int]) -> Problem | None:
+    """The problem with the range of acquisitions of `config.task`; None, if it has one acquisition."""
+    ranges = acquisition_range(config)
+    if ranges is None:
+        return None
+    return match_network(config, simulated_range(ranges, shape, seed=config.task.mask_seed))
+
+
+def acquisition_range(config: ConfigDict) -> AcquisitionRange | None:
+    """The range of acquisitions of `config.task`; None, if it has one acquisition."""
+    task = config.task
+    if not any(isinstance(value, tuple) for value in (task.acceleration, task.sigma, task.mask)):
+        return None
+    acceleration, sigma = (
+        value if isinstance(value, tuple) else (value, value) for value in (task.acceleration, task.sigma)
+    )
+    return AcquisitionRange(acceleration, sigma, task.mask if isinstance(task.mask, tuple) else (task.mask,))
+
+
+def fix_acquisition(config: ConfigDict, acquisition: Acquisition | None = None) -> ConfigDict:
+    """The settings with one acquisition in place of a range: the given one, or the middle of the range."""
+    ranges = acquisition_range(config)
+    if ranges is None and acquisition is None:
+        return config
+    acquisition = acquisition or ranges.middle  # type: ignore[union-attr]
+    fixed = config.copy_and_resolve_references()
+    fixed.task.acceleration, fixed.task.sigma, fixed.task.mask = acquisition
+    return fixed
+
+
+def match_network(config: ConfigDict, problem: Problem) -> Problem:
+    """The problem with the network inputs that the network of `config.model` receives."""
+    return with_physics_input(problem) if config.model.network == "unrolled" else problem
+
+
+def _make_problem(config: ConfigDict, shape: tuple[int, int], coils: int) -> Problem:
+    """As `make_problem`, with the network inputs of a U-Net."""
     task = config.task
     if task.name == "csmri":
-        return _make_csmri(config, shape, config.data.coils if coils is None else coils)
+        return _make_csmri(config, shape, coils)
     if task.name == "segmentation":  # of clean images (Sec. V-E.1)
         return simulated(operators.denoising())
     if task.name == "denoising":

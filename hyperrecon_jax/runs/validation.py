@@ -16,7 +16,7 @@ Tree = Any
 
 def validate(experiment: Experiment, scorer: Scorer, state: TrainState) -> dict[str, float]:
     """The means over the validation images and the reported lambdas: "loss" and the metrics."""
-    scores = score_validation(experiment, scorer, model_variables(state), experiment.lams)
+    scores = score_validation(experiment, scorer, model_variables(experiment.config, state), experiment.lams)
     return report.means(scores)
 
 

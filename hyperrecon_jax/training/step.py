@@ -38,6 +38,7 @@ from hyperrecon_jax.data.feed import batch_indices  # the order of images is dra
 from hyperrecon_jax.losses.objective import Objective
 from hyperrecon_jax.models.hypernet import is_sharded_head
 from hyperrecon_jax.models.model import Model, train_main
+from hyperrecon_jax.physics.acquisition import sample_conditions
 from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Sample, take
 from hyperrecon_jax.runtime import memory
@@ -211,12 +212,14 @@ def _gradient_on_device(
     setup: Setup, mesh: Mesh, resident: bool, step: jax.Array, params: Tree, batch_stats: Tree, samples: Sample
 ) -> tuple[Tree, dict[str, jax.Array], jax.Array, Tree]:
     """The new running statistics, the logs, the selected lambdas, and the gradient; for an ensemble, of each member."""
-    key_lam, samples, y = _draw_batch(setup, resident, step, samples)
+    key_lam, samples, y, conditions = _draw_batch(setup, resident, step, samples)
     plan = setup.plan._replace(microbatch=microbatch_size(setup, batch_stats, mesh))
     network_gradient = partial(_network_gradient, setup, plan, samples, y)
     if not setup.model.members:
         # an ensemble draws no lambda
         lam = setup.sample_lam(key_lam, (setup.batch, len(setup.objective.terms) - 1))
+        if conditions is not None:
+            lam = jnp.concatenate([lam, conditions], 1)
         return network_gradient(params, batch_stats, lam)
 
     def member_gradient(member):
@@ -229,15 +232,22 @@ def _gradient_on_device(
     return batch_stats, logs, selected_lams.reshape(-1, lams.shape[-1]), grad
 
 
-def _draw_batch(setup: Setup, resident: bool, step: jax.Array, samples: Sample) -> tuple[jax.Array, Sample, Measurement]:
-    """The key of the batch's lambdas, and this device's shard of the batch: its samples and their measurements."""
+def _draw_batch(
+    setup: Setup, resident: bool, step: jax.Array, samples: Sample
+) -> tuple[jax.Array, Sample, Measurement, jax.Array | None]:
+    """The key of the batch's lambdas, this device's samples and their measurements, and the conditions of the batch."""
     key_order, key_step = split_key(setup)
     key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, step))
     if resident:
         indices = batch_indices(key_order, step, count=len(samples.image), batch=setup.batch)
         samples = take(samples, local_shard(indices))
-    y = jax.vmap(setup.problem.observe)(local_shard(jax.random.split(key_noise, setup.batch)), samples)
-    return key_lam, samples, y
+    keys = local_shard(jax.random.split(key_noise, setup.batch))
+    ranges = setup.problem.acquisitions
+    if ranges is None:
+        return key_lam, samples, jax.vmap(setup.problem.observe)(keys, samples), None
+    conditions = sample_conditions(jax.random.fold_in(key_noise, 0), ranges, setup.batch)
+    y = jax.vmap(setup.problem.observe)(keys, samples, local_shard(conditions))
+    return key_lam, samples, y, conditions
 
 
 def _network_gradient(
@@ -258,9 +268,9 @@ def _network_gradient(
         plan=plan,
         device_axis=DEVICE,
     )
-    selected_lams = lam
+    selected_lams = lam[:, : len(setup.objective.terms) - 1]  # without the conditions behind it
     if uses_dhs(setup):
-        selected_lams = lam[jnp.nonzero(summary.selected, size=setup.keep)[0]]  # size: a fixed shape under jit
+        selected_lams = selected_lams[jnp.nonzero(summary.selected, size=setup.keep)[0]]  # size: a fixed shape under jit
     return summary.batch_stats, summary.logs, selected_lams, grad
 
 

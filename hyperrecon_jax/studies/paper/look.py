@@ -24,8 +24,8 @@ from scipy.ndimage import binary_erosion
 from hyperrecon_jax.data import evenly_spaced, subset
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.losses import metrics
-from hyperrecon_jax.physics.operators import magnitude
-from hyperrecon_jax.physics.sample import Sample
+from hyperrecon_jax.physics.net_input import NetInput, zero_filled
+from hyperrecon_jax.physics.sample import Sample, take
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.load import TrainedRun, load_run
 from hyperrecon_jax.runtime import files
@@ -61,7 +61,7 @@ def _measure(unets: Path, hyperrecon: Path) -> dict[str, np.ndarray]:
     samples, net_input, hyperrecon_hat = _reconstruct(load_run(hyperrecon), lams)
     truth, x_hat = samples.image[..., 0], np.stack([unets_hat, hyperrecon_hat])
     largest = int((truth > OBJECT).sum((-2, -1)).argmax())  # the slice that shows most of the object
-    input_image = magnitude(net_input[largest])
+    input_image = zero_filled(take(net_input, largest))
     psnr = metrics.psnr
     target = jnp.asarray(truth[largest, ..., None])
     slice_psnr = jax.vmap(jax.vmap(psnr, (0, None)), (0, None))(jnp.asarray(x_hat[:, :, largest, ..., None]), target)
@@ -80,7 +80,7 @@ def _measure(unets: Path, hyperrecon: Path) -> dict[str, np.ndarray]:
     }
 
 
-def _reconstruct(trained: TrainedRun, lams: np.ndarray) -> tuple[Sample, jax.Array, np.ndarray]:
+def _reconstruct(trained: TrainedRun, lams: np.ndarray) -> tuple[Sample, NetInput, np.ndarray]:
     """Some test slices of a run, their network inputs, and their reconstructions `(l, n, h, w)`."""
     split = trained.dataset.test.samples
     index = evenly_spaced(split.size, NUM_SLICES)

@@ -1,0 +1,52 @@
+"""What a network receives of one sample: the zero-filled image alone, or also the measurement and its operator.
+
+A network without data consistency, such as the U-Net, receives the zero-filled image `(h, w, 2)`. An unrolled network
+receives a `PhysicsInput`. Both are the result of `Problem.to_net_input`, and functions of this module accept both.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from hyperrecon_jax.physics.operators import Operator, magnitude
+
+SCALE_QUANTILE = 0.99
+
+
+class PhysicsInput(NamedTuple):
+    """The input of a network with data consistency, of ONE sample. Every sample of a batch may have another operator."""
+
+    image: jax.Array  # (h, w, 2), real and imaginary part of the zero-filled image
+    y: jax.Array  # the measurement: k-space (h, w, 1) or, of coils, (c, h, w); or an image (h / factor, w / factor, 1)
+    mask: jax.Array | None = None  # (h, w), 1 where k-space is sampled; None: the measurement is an image
+    maps: jax.Array | None = None  # (c, h, w) complex, sensitivities of the coils; None: one coil
+
+
+NetInput = jax.Array | PhysicsInput
+
+
+def physics_input(operator: Operator, y: jax.Array) -> PhysicsInput:
+    """The `PhysicsInput` of a measurement y of an operator."""
+    return PhysicsInput(operator.to_net_input(y), y, operator.mask, operator.maps)
+
+
+def zero_filled(net_input: NetInput) -> jax.Array:
+    """The magnitude of the zero-filled image, `(*b, h, w, 1)`."""
+    return magnitude(net_input.image if isinstance(net_input, PhysicsInput) else net_input)
+
+
+def intensity_scale(net_input: NetInput) -> jax.Array:
+    """The 99th percentile of the zero-filled magnitude of ONE image, `()`; 1 if that percentile is 0.
+
+    It is proportional to the measurement, and single hot pixels do not change it.
+    """
+    scale = jnp.quantile(zero_filled(net_input), SCALE_QUANTILE)
+    return jnp.where(scale > 0, scale, 1.0)
+
+
+def divide_by(net_input: NetInput, scale: jax.Array) -> NetInput:
+    """The input that the measurement y / scale has."""
+    if isinstance(net_input, PhysicsInput):
+        return net_input._replace(image=net_input.image / scale, y=net_input.y / scale)
+    return net_input / scale
