@@ -23,7 +23,7 @@ def test_every_metric_has_its_facts_and_one_function(name):
 
 def test_groups_of_metrics():
     assert {name for name, metric in METRICS.items() if metric.higher_is_better} == {"psnr", "rpsnr", "ssim", *DICE}
-    assert set(FULL_REFERENCE) == {"psnr", "ssim", "mae", "mse", "hfen"}
+    assert set(FULL_REFERENCE) == {"psnr", "ssim", "mae", "mse", "hfen", "edges", "texture"}
     assert set(NO_REFERENCE) == {"data_consistency", "total_variation", "wavelet_l1", "weight_l1"}
     assert DICE == ("dice", "dice_background", "dice_gray_matter", "dice_white_matter", "dice_csf", "dice_cortex")
 
