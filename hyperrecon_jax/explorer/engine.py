@@ -39,7 +39,7 @@ HINTS = {
     "mse": "smoother",
     "ssim": "sharper",
     "ssim_zero_padded": "sharper",
-    "edges": "crisper edges",
+    "edges": "edges alone, not brightness",
     "texture": "more texture",
     "total_variation": "flatter",
     "wavelet_l1": "sparser",
