@@ -21,7 +21,9 @@ from hyperrecon_jax.cli import command
 from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", None, "Folder of a run with a hypernetwork, or of an ensemble.")
-METRIC = flags.DEFINE_string("metric", "psnr", "psnr, ssim, mae, mse or hfen; or held_out: by withheld k-space.")
+METRIC = flags.DEFINE_string(
+    "metric", "psnr", "psnr, ssim, mae, mse, hfen, edges or texture; or held_out: by withheld k-space."
+)
 PER_IMAGE = flags.DEFINE_bool("per_image", False, "Choose for each test image, not one lambda from the validation images.")
 FRACTION = flags.DEFINE_float("fraction", 0.1, "With held_out: the part of the samples outside the centre to withhold.")
 

@@ -24,7 +24,9 @@ DATA = flags.DEFINE_string("data", None, "A .npy file of images to score instead
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE or NAME of a config whose test images are scored instead; --config.data.key=value."
 )
-METRICS = flags.DEFINE_list("metrics", None, "Any of psnr,rpsnr,ssim,mae,mse,hfen,data_consistency,total_variation,...")
+METRICS = flags.DEFINE_list(
+    "metrics", None, "Any of psnr,rpsnr,ssim,mae,mse,hfen,edges,texture,data_consistency,total_variation,..."
+)
 LAMS = flags.DEFINE_integer("lams", None, "Points of the grid along each lambda (default: 100 for one, 21 for two).")
 IMAGES = flags.DEFINE_integer("images", None, "Number of test images, evenly spaced (default: all).")
 SEGMENTER = flags.DEFINE_string("segmenter", None, "Folder of a run that segments: adds Dice of the reconstructions.")

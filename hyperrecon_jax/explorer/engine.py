@@ -39,6 +39,8 @@ HINTS = {
     "mse": "smoother",
     "ssim": "sharper",
     "ssim_zero_padded": "sharper",
+    "edges": "edges alone, not brightness",
+    "texture": "more texture",
     "total_variation": "flatter",
     "wavelet_l1": "sparser",
     "data_consistency": "closer to the measurement",

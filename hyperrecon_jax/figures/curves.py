@@ -156,15 +156,19 @@ def comparison(
 def label_and_sign(metric: str) -> tuple[str, int]:
     """The label of a metric with its unit, and the sign that makes higher better.
 
-    An error has an "n" before its label and the sign -1. "nmae" is an error that is already negated: its sign is 1. Any
-    other name is its own label.
+    An error has "n" before its label, or "negative" if the label is no abbreviation, and the sign -1. "nmae" is an error
+    that is already negated: its sign is 1. Any other name is its own label.
     """
     if metric in METRICS:
         row = METRICS[metric]
-        return row.axis_label if row.higher_is_better else f"n{row.axis_label}", row.sign
+        return row.axis_label if row.higher_is_better else _negated_label(row.axis_label), row.sign
     if metric[:1] == "n" and metric[1:] in METRICS:
-        return f"n{METRICS[metric[1:]].axis_label}", 1
+        return _negated_label(METRICS[metric[1:]].axis_label), 1
     return metric, 1
+
+
+def _negated_label(label: str) -> str:
+    return f"n{label}" if label[0].isupper() else f"negative {label}"
 
 
 def _panels(count: int, heading: str) -> tuple[Figure, list[Axes], Axes | None]:

@@ -135,6 +135,23 @@ METRICS: dict[str, Metric] = {
         digits=3,
         hint="high-frequency error norm: error of the edges",
     ),
+    "edges": Metric(
+        "edge error",
+        "mean absolute error of the edges",
+        higher_is_better=False,
+        needs_reference=True,
+        compare=losses.edge_l1,
+        digits=5,
+        hint="mean absolute error of the edges: blurred and missing edges",
+    ),
+    "texture": Metric(
+        "texture error",
+        "error of the local strength of the texture, and of the coarse image",
+        higher_is_better=False,
+        needs_reference=True,
+        compare=losses.texture_loss,
+        hint="error of the texture: too much or too little grain in each place",
+    ),
     "dice": Metric(
         "Dice",
         "Dice score",

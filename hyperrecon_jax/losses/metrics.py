@@ -12,13 +12,11 @@ All raise `InputError` if an image is not float, has fewer than three axes, or d
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax import lax
 
+from hyperrecon_jax.losses.filters import laplacian_of_gaussian
 from hyperrecon_jax.losses.losses import PIXELS, check_images, mae, mse, ssim
 from hyperrecon_jax.runtime.errors import InputError
 
-SIGMA, RADIUS = 1.5, 7  # in pixels, for the Laplacian of a Gaussian
 PSNR_LIMIT = 100.0  # dB; stands for the infinite PSNR of two equal images where a finite number is needed
 
 __all__ = ["bounded_psnr", "dice", "hfen", "mse", "nhfen", "nmae", "psnr", "rpsnr", "ssim"]
@@ -57,8 +55,7 @@ def rpsnr(x_hat: jax.Array, x: jax.Array, x_input: jax.Array) -> jax.Array:
 def hfen(x_hat: jax.Array, x: jax.Array, *, normalized: bool = False) -> jax.Array:
     """High-frequency error norm (HFEN, Sec. V-E.1): l2 norm of the difference of the two filtered images.
 
-    The filter is a Laplacian of a Gaussian: the 15 x 15 kernel of MATLAB's `fspecial("log", 15, 1.5)`, whose sum is
-    zero. The image is mirrored at its border and the edge pixel is repeated, so that the border adds no edge.
+    The filter is `filters.laplacian_of_gaussian`.
 
     Args:
         x_hat: reconstruction.
@@ -67,8 +64,8 @@ def hfen(x_hat: jax.Array, x: jax.Array, *, normalized: bool = False) -> jax.Arr
             The result is infinite or NaN where the reference image is flat.
     """
     check_images(x_hat=x_hat, x=x)
-    error = _norm(_laplacian_of_gaussian(x_hat - x))  # the filter is linear
-    return error / _norm(_laplacian_of_gaussian(x)) if normalized else error
+    error = _norm(laplacian_of_gaussian(x_hat - x))  # the filter is linear
+    return error / _norm(laplacian_of_gaussian(x)) if normalized else error
 
 
 def nhfen(x_hat: jax.Array, x: jax.Array, *, normalized: bool = False) -> jax.Array:
@@ -102,32 +99,3 @@ def dice(labels_hat: jax.Array, labels: jax.Array, *, num_classes: int) -> jax.A
 
 def _norm(image: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(image), axis=PIXELS))
-
-
-def _laplacian_of_gaussian(image: jax.Array) -> jax.Array:
-    """Filter each channel for `hfen`: `(*b, h, w, c) -> (*b, h, w, c)`.
-
-    The kernel is g(x) g(y) (x^2 + y^2 - 2 sigma^2) minus its mean. That is a sum of three separable kernels, and each
-    separable kernel is a pair of banded matrices. On a CPU this is many times faster than the convolution.
-    """
-    axis = np.arange(-RADIUS, RADIUS + 1)
-    gaussian = np.exp(-np.square(axis) / (2 * SIGMA**2))
-    gaussian /= gaussian.sum()
-    second_derivative = gaussian * (np.square(axis) - SIGMA**2) / SIGMA**4
-    mean = np.outer(second_derivative, gaussian).mean() + np.outer(gaussian, second_derivative).mean()
-    constant = np.full(axis.size, np.sqrt(abs(mean)))
-    row_taps = np.stack([second_derivative, gaussian, -np.sign(mean) * constant])
-    column_taps = np.stack([gaussian, second_derivative, constant])
-    h, w = image.shape[-3:-1]
-    rows, columns = _correlation_matrices(row_taps, h), _correlation_matrices(column_taps, w)
-    return jnp.einsum("rih,...hwc,rjw->...ijc", rows, image, columns, precision=lax.Precision.HIGHEST)
-
-
-def _correlation_matrices(taps: np.ndarray, size: int) -> np.ndarray:
-    """Matrices `(r, size, size)` that correlate a mirrored axis with the taps `(r, t)`."""
-    index = np.pad(np.arange(size), RADIUS, mode="symmetric")
-    matrices = np.zeros((len(taps), size, size), np.float32)
-    for i in range(size):
-        for k, j in enumerate(index[i : i + taps.shape[1]]):
-            matrices[:, i, j] += taps[:, k]
-    return matrices

@@ -20,7 +20,8 @@ from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
-SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded", "soft_dice")  # the terms that need the reference image or labels
+# the terms that need the reference image or labels
+SUPERVISED = ("mae", "mse", "ssim", "ssim_zero_padded", "edges", "texture", "soft_dice")
 TERMS = (*SUPERVISED, "data_consistency", "total_variation", "wavelet_l1", "weight_l1")
 
 
@@ -60,8 +61,8 @@ def make_terms(names: Sequence[str], problem: Problem) -> dict[str, Term]:
 
     Args:
         names: any of "mae", "mse", "ssim" (1 - SSIM as in scikit-image), "ssim_zero_padded" (1 - SSIM as in the authors'
-            code), "soft_dice" (for a segmentation network), "data_consistency", "total_variation", "wavelet_l1",
-            "weight_l1" (of kernels and biases, without norms).
+            code), "edges" (`edge_l1`), "texture" (`texture_loss`), "soft_dice" (for a segmentation network),
+            "data_consistency", "total_variation", "wavelet_l1", "weight_l1" (of kernels and biases, without norms).
         problem: defines J for "data_consistency".
 
     Raises:
@@ -72,6 +73,8 @@ def make_terms(names: Sequence[str], problem: Problem) -> dict[str, Term]:
         "mse": lambda o: losses.mse(o.x_hat, o.image),
         "ssim": lambda o: losses.ssim_loss(o.x_hat, o.image),
         "ssim_zero_padded": lambda o: losses.ssim_loss(o.x_hat, o.image, zero_padded=True),
+        "edges": lambda o: losses.edge_l1(o.x_hat, o.image),
+        "texture": lambda o: losses.texture_loss(o.x_hat, o.image),
         "soft_dice": lambda o: losses.soft_dice(o.x_hat, o.labels),
         "data_consistency": lambda o: problem.data_consistency(o.x_hat, o.y),
         "total_variation": lambda o: losses.total_variation(o.x_hat),

@@ -114,7 +114,11 @@ def test_a_metric_that_the_evaluation_lacks(folder):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("three", {"metric": "sim"}, "`metric` must be one of psnr, ssim, mae, mse, hfen, held_out, got 'sim'"),
+        (
+            "three",
+            {"metric": "sim"},
+            "`metric` must be one of psnr, ssim, mae, mse, hfen, edges, texture, held_out, got 'sim'",
+        ),
         ("three", {"metric": "held_out", "fraction": 1.0}, "`fraction` must be above 0 and below 1, got 1.0"),
         ("denoiser", {"metric": "held_out"}, "held_out needs k-space to withhold, got a run of the task 'denoising'"),
         ("whole", {"metric": "held_out"}, "held_out needs samples outside of the fully sampled centre"),

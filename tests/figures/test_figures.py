@@ -262,6 +262,7 @@ def test_curves_differ_without_colour(tmp_path, drawn):
         ("hfen", ("nHFEN", -1)),
         ("nhfen", ("nHFEN", 1)),
         ("mse", ("nMSE", -1)),
+        ("edges", ("negative edge error", -1)),
         ("nmae", ("nMAE", 1)),
         ("Dice, cortex", ("Dice, cortex", 1)),
     ],

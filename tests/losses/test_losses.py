@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pywt
 from jax.test_util import check_grads
+from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from hyperrecon_jax import losses
@@ -30,6 +31,8 @@ PAIR_LOSSES = {
     "mse": losses.mse,
     "ssim": losses.ssim_loss,
     "ssim zero-padded": functools.partial(losses.ssim_loss, zero_padded=True),
+    "edges": losses.edge_l1,
+    "texture": losses.texture_loss,
     "data consistency": consistency,
     "tv": lambda x_hat, x: losses.total_variation(x_hat),
     "wavelet": lambda x_hat, x: losses.wavelet_l1(x_hat),
@@ -75,7 +78,9 @@ def test_gradients_are_finite_at_flat_and_at_equal_images(loss, value):
     assert jnp.isfinite(jax.jit(jax.vmap(jax.grad(loss)))(x_hat, x)).all()
 
 
-@pytest.mark.parametrize("loss", [losses.mae, losses.mse, losses.ssim_loss, consistency])
+@pytest.mark.parametrize(
+    "loss", [losses.mae, losses.mse, losses.ssim_loss, losses.edge_l1, losses.texture_loss, consistency]
+)
 def test_equal_images_lose_nothing(loss):
     _, x = images(24, 20, 1)
     value, gradient = jax.jit(jax.value_and_grad(loss))(x, x)
@@ -124,6 +129,84 @@ def test_ssim_learns_from_a_flat_reconstruction():
     difference = (losses.ssim(flat + 1e-2 * direction, x) - losses.ssim(flat - 1e-2 * direction, x)) / 2e-2
     np.testing.assert_allclose(slope, difference, rtol=1e-2)
     assert slope > 0.1
+
+
+@pytest.mark.parametrize("shape", [(40, 33, 1), (16, 20, 2)])
+def test_edge_l1_equals_scipy(shape):
+    """Its kernel with the same radius differs slightly: it is the derivative of the sampled Gaussian's integral."""
+    x_hat, x = images(*shape)
+    planes = np.moveaxis(x_hat - x, -1, 0)
+    expected = np.mean([np.abs(ndimage.gaussian_laplace(plane, 1.5, radius=7)).mean() for plane in planes])
+    np.testing.assert_allclose(losses.edge_l1(x_hat, x), expected, rtol=0.02)
+
+
+def test_edge_l1_sees_blur_and_no_brightness():
+    _, x = images(48, 40, 1)
+    blurred = [losses.edge_l1(ndimage.gaussian_filter(x, sigma, axes=(0, 1)), x) for sigma in (0.5, 1, 2)]
+    assert blurred == sorted(blurred)
+    assert blurred[0] > 0
+    np.testing.assert_allclose(losses.edge_l1(x + 0.1, x), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (36, 20)])
+def test_texture_loss_equals_pywavelets_and_scipy(shape):
+    x_hat, x = images(*shape, 1)
+    expected, coarse = 0.0, [x_hat[..., 0], x[..., 0]]
+    for sigma, stride in ((3, 4), (1.5, 2)):
+        decompositions = [pywt.dwt2(plane, "db4", mode="symmetric") for plane in coarse]
+        size = [slice(1, 1 + side // 2) for side in coarse[0].shape]
+        coarse = [low[*size] for low, _ in decompositions]
+        for details in zip(*(details for _, details in decompositions), strict=True):
+            power = [ndimage.gaussian_filter(band[*size] ** 2, sigma, radius=int(3 * sigma)) for band in details]
+            strength = [np.sqrt(windows[::stride, ::stride] + 1e-6) for windows in power]
+            expected += np.abs(strength[0] - strength[1]).mean() / 6
+    expected += np.abs(coarse[0] - coarse[1]).mean() / 4
+    np.testing.assert_allclose(losses.texture_loss(x_hat, x), expected, rtol=1e-4)
+
+
+def grain(seed, shape=(64, 64, 1)):
+    """A smooth image with fine grain, stronger on one side."""
+    noise = np.random.default_rng(seed).standard_normal(shape)
+    fine, coarse = (ndimage.gaussian_filter(noise, sigma, axes=(0, 1)) for sigma in (0.6, 1.5))
+    strength = np.linspace(0.02, 0.15, shape[1])[:, None]
+    return (0.5 + strength * (fine - coarse)).astype(np.float32)
+
+
+def test_texture_loss_accepts_other_grain_and_no_blur():
+    x = grain(0)
+    blurred = [losses.texture_loss(ndimage.gaussian_filter(x, sigma, axes=(0, 1)), x) for sigma in (0.5, 1, 2)]
+    other = losses.texture_loss(grain(1), x)
+    assert blurred == sorted(blurred)
+    assert other < 0.6 * blurred[1]
+    assert losses.mae(grain(1), x) > losses.mae(ndimage.gaussian_filter(x, 1, axes=(0, 1)), x)  # which prefers the blur
+    misplaced = losses.texture_loss(grain(1)[:, ::-1], x)
+    assert misplaced > 2 * other
+
+
+def test_texture_loss_restores_grain():
+    """Descent from a blurred image brings most of the grain back."""
+    x = grain(0)
+    blurred = x_hat = ndimage.gaussian_filter(x, 0.7, axes=(0, 1))
+    slope = jax.jit(jax.grad(losses.texture_loss))
+    for _ in range(60):
+        x_hat = x_hat - 5 * slope(x_hat, x)
+    before, after = (np.diff(image, axis=0).std() / np.diff(x, axis=0).std() for image in (blurred, x_hat))
+    assert before < 0.5
+    assert 0.8 < after < 1.1
+
+
+@pytest.mark.parametrize("loss", [losses.edge_l1, losses.texture_loss])
+def test_an_image_of_tiles_loses_as_much_as_a_tile(loss):
+    pair = images(96, 96, 1)
+    tiled = [np.tile(image, (2, 3, 1)) for image in pair]
+    np.testing.assert_allclose(jax.jit(loss)(*tiled), jax.jit(loss)(*pair), rtol=0.05)
+
+
+def test_texture_loss_serves_small_images():
+    for shape in ((1, 1, 1), (11, 5, 2)):
+        x_hat, x = images(*shape)
+        assert losses.texture_loss(x, x) == 0
+        assert losses.texture_loss(x_hat, x) > 0
 
 
 def test_data_consistency_sums_over_the_measurement():
@@ -223,7 +306,7 @@ def test_soft_dice_names_labels_that_do_not_fit():
             losses.soft_dice(logits, labels)
 
 
-@pytest.mark.parametrize("loss", [losses.mae, losses.mse, losses.ssim, losses.ssim_loss])
+@pytest.mark.parametrize("loss", [losses.mae, losses.mse, losses.ssim, losses.edge_l1, losses.texture_loss])
 def test_wrong_images_are_named(loss):
     good = jnp.zeros((24, 20, 1))
     with pytest.raises(InputError, match=r"`x` must have the shape of `x_hat`, \(24, 20, 1\), got \(24, 20, 2\)"):

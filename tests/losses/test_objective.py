@@ -39,6 +39,8 @@ def test_every_term_has_its_function():
         "mse": losses.mse(Y[0], X[0]),
         "ssim": 1 - metrics.ssim(Y[0], X[0]),
         "ssim_zero_padded": 1 - losses.ssim(Y[0], X[0], zero_padded=True),
+        "edges": losses.edge_l1(Y[0], X[0]),
+        "texture": losses.texture_loss(Y[0], X[0]),
         "data_consistency": jnp.sum((Y[0] - X[0]) ** 2),
         "total_variation": losses.total_variation(Y[0]),
         "wavelet_l1": losses.wavelet_l1(Y[0]),
