@@ -108,7 +108,7 @@ def test_other_types_are_refused(key, value):
     ("key", "value", "expected"),
     [
         ("seed", -1, "at least 0"),
-        ("data.source", "imagenet", "one of mni, arrays"),
+        ("data.source", "imagenet", "one of mni, broad, arrays"),
         ("data.placement", "cloud", "one of auto, device, host"),
         ("data.size", 100, "a positive multiple of 8"),
         ("data.size", 0, "a positive multiple of 8"),

@@ -1,0 +1,143 @@
+"""Drawing in the plane of an image: smooth random fields, textures, and shapes with soft edges.
+
+NumPy and SciPy only. A plane is a square of `size` x `size` pixels. Its coordinates run from -1 to 1 along both sides, x to the
+right and y down; a pixel is 2 / size wide. A shape is a signed distance, negative inside. Its edge is one pixel wide, so it
+looks like an edge that was averaged over pixels.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import fft
+
+from hyperrecon_jax.data.population import spline_weights
+
+Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of (x, y), both relative to the centre of the shape
+
+
+def pixel_centres(size: int) -> np.ndarray:
+    """The coordinates `(size,)` float32 of the pixels along a side."""
+    return ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
+
+
+def lattice_points(cells: int) -> np.ndarray:
+    """The coordinates `(cells + 3,)` along a side of the coefficients that `evaluate_lattice` takes."""
+    return (np.arange(cells + 3, dtype=np.float32) - 1) * 2 / cells - 1
+
+
+def evaluate_lattice(coefficients: np.ndarray, size: int) -> np.ndarray:
+    """A cubic B-spline at the pixels of a plane. It smooths: values of a linear function stay, finer ones are blurred.
+
+    Args:
+        coefficients: `(..., cells + 3, cells + 3)`, at the points (y, x) of `lattice_points`.
+        size: pixels along a side.
+
+    Returns:
+        `(..., size, size)` float32.
+    """
+    values = coefficients.astype(np.float32, copy=False)
+    for axis in (-2, -1):
+        cells = values.shape[axis] - 3
+        t = (pixel_centres(size) + 1) * cells / 2
+        cell = np.clip(np.floor(t).astype(np.intp), 0, cells - 1)
+        weights = spline_weights(t - cell, None).astype(np.float32)
+        shape = (-1, 1) if axis == -2 else (-1,)
+        values = sum(np.take(values, cell + k, axis) * w.reshape(shape) for k, w in enumerate(weights))
+    return values
+
+
+def smooth_field(rng: np.random.Generator, size: int, *, cells: int) -> np.ndarray:
+    """A smooth random field `(size, size)` with mean 0 and standard deviation 1; `cells` are its bumps along a side."""
+    gain = 151 / 315  # of a cubic B-spline with unit coefficients, in two dimensions
+    return evaluate_lattice(rng.standard_normal((cells + 3, cells + 3), np.float32) / np.float32(gain), size)
+
+
+def power_law_texture(rng: np.random.Generator, size: int, *, exponent: float, finest: float = 0.0) -> np.ndarray:
+    """Gaussian noise `(size, size)` whose amplitude falls as frequency^-exponent; mean 0, standard deviation 1.
+
+    Args:
+        rng: source of the noise.
+        size: pixels along a side.
+        exponent: 1 is the spectrum of natural images; 2 is smooth.
+        finest: wavelength in pixels below which there is nothing.
+    """
+    fy, fx = fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None]
+    radius = np.hypot(fy, fx).astype(np.float32)
+    radius[0, 0] = 1
+    gain = radius ** np.float32(-exponent)
+    gain[0, 0] = 0
+    if finest:
+        gain *= np.exp(-((radius * np.float32(finest)) ** 2))
+    texture = fft.irfft2(fft.rfft2(rng.standard_normal((size, size), np.float32)) * gain, (size, size))
+    return texture / max(float(texture.std()), 1e-6)
+
+
+def coverage(distance: np.ndarray, width: float) -> np.ndarray:
+    """The share of a pixel that is inside a shape: 1 inside, 0 outside, and linear over `width` in between."""
+    return np.clip(0.5 - distance / np.float32(width), 0, 1)
+
+
+def blend(image: np.ndarray, share: np.ndarray, value: np.ndarray | float) -> None:
+    """Replace `share` of the image by `value`, in place."""
+    image += share * (value - image)
+
+
+def paint(
+    image: np.ndarray, distance: Distance, value: float, *, centre: tuple[float, float], reach: float, opacity: float = 1.0
+) -> None:
+    """Paint a shape on the image, in place.
+
+    Args:
+        image: `(size, size)`.
+        distance: signed distance to the edge of the shape.
+        value: its intensity.
+        centre: (x, y) of the shape.
+        reach: no part of the shape is farther from its centre than this.
+        opacity: 1 hides what is below.
+    """
+    size = len(image)
+    low, high = (np.asarray(centre) - reach + 1) * size / 2 - 1, (np.asarray(centre) + reach + 1) * size / 2 + 2
+    (left, top), (right, bottom) = np.clip(low, 0, size).astype(int), np.clip(high, 0, size).astype(int)
+    if left >= right or top >= bottom:
+        return
+    ticks = pixel_centres(size)
+    share = coverage(distance(ticks[None, left:right] - centre[0], ticks[top:bottom, None] - centre[1]), 2 / size)
+    blend(image[top:bottom, left:right], np.float32(opacity) * share, np.float32(value))
+
+
+def ellipse(radii: tuple[float, float], angle: float) -> Distance:
+    """The distance to an ellipse, exact near its edge to first order."""
+    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    a, b = map(np.float32, radii)
+
+    def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        u, v = (c * x + s * y) / a, (c * y - s * x) / b
+        radius = np.sqrt(u * u + v * v)
+        return radius * (radius - 1) / np.maximum(np.sqrt((u / a) ** 2 + (v / b) ** 2), np.float32(1e-6))
+
+    return distance
+
+
+def polygon(angles: np.ndarray, offsets: np.ndarray) -> Distance:
+    """The distance to a convex polygon: sides at right angles to `angles`, in radians, `offsets` away from the centre."""
+    sides = [(np.float32(np.cos(a)), np.float32(np.sin(a)), np.float32(o)) for a, o in zip(angles, offsets, strict=True)]
+
+    def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        values = sides[0][0] * x + sides[0][1] * y - sides[0][2]
+        for c, s, offset in sides[1:]:
+            np.maximum(values, c * x + s * y - offset, out=values)
+        return values
+
+    return distance
+
+
+def line(offset: tuple[float, float], radius: float) -> Distance:
+    """The distance to a line of half width `radius` from -offset to +offset."""
+    dx, dy = map(np.float32, offset)
+    squared = max(float(dx * dx + dy * dy), 1e-12)
+
+    def distance(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        t = np.clip((x * dx + y * dy) / np.float32(squared), -1, 1)
+        return np.hypot(x - t * dx, y - t * dy) - np.float32(radius)
+
+    return distance
