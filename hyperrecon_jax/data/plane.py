@@ -1,20 +1,23 @@
 """Drawing in the plane of an image: smooth random fields, textures, and shapes with soft edges.
 
-NumPy and SciPy only. A plane is a square of `size` x `size` pixels. Its coordinates run from -1 to 1 along both sides, x to the
-right and y down; a pixel is 2 / size wide. A shape is a signed distance, negative inside. Its edge is one pixel wide, so it
-looks like an edge that was averaged over pixels.
+NumPy and SciPy only. A plane is a square of `size` x `size` pixels. Its coordinates run from -1 to 1 along both sides,
+x to the right and y down; a pixel is 2 / size wide. A shape is a signed distance, negative inside. Its edge is one pixel
+wide, so it looks like an edge that was averaged over pixels.
 """
 
+import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from scipy import fft
+from scipy import fft, sparse
 
 from hyperrecon_jax.data.population import spline_weights
 
 Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of (x, y), both relative to the centre of the shape
 
 
+@functools.lru_cache(maxsize=32)
 def pixel_centres(size: int) -> np.ndarray:
     """The coordinates `(size,)` float32 of the pixels along a side."""
     return ((np.arange(size, dtype=np.float32) + 0.5) * 2 / size - 1).astype(np.float32)
@@ -35,15 +38,20 @@ def evaluate_lattice(coefficients: np.ndarray, size: int) -> np.ndarray:
     Returns:
         `(..., size, size)` float32.
     """
-    values = coefficients.astype(np.float32, copy=False)
-    for axis in (-2, -1):
-        cells = values.shape[axis] - 3
-        t = (pixel_centres(size) + 1) * cells / 2
-        cell = np.clip(np.floor(t).astype(np.intp), 0, cells - 1)
-        weights = spline_weights(t - cell, None).astype(np.float32)
-        shape = (-1, 1) if axis == -2 else (-1,)
-        values = sum(np.take(values, cell + k, axis) * w.reshape(shape) for k, w in enumerate(weights))
-    return values
+    weights = _lattice_weights(coefficients.shape[-1] - 3, size)
+    flat = coefficients.astype(np.float32, copy=False).reshape(-1, *coefficients.shape[-2:])
+    values = np.stack([(weights @ (weights @ channel).T).T for channel in flat])
+    return values.reshape(*coefficients.shape[:-2], size, size)
+
+
+@functools.lru_cache(maxsize=128)
+def _lattice_weights(cells: int, size: int) -> sparse.csr_array:
+    """The matrix `(size, cells + 3)` from coefficients to pixels. Sparse: it is fast, and starts no BLAS threads."""
+    t = (pixel_centres(size) + 1) * cells / 2
+    cell = np.clip(np.floor(t).astype(np.intp), 0, cells - 1)
+    columns = cell[:, None] + np.arange(4)
+    values = spline_weights(t - cell, None).T.astype(np.float32)
+    return sparse.csr_array((values.ravel(), columns.ravel(), np.arange(0, 4 * size + 1, 4)), shape=(size, cells + 3))
 
 
 def smooth_field(rng: np.random.Generator, size: int, *, cells: int) -> np.ndarray:
@@ -61,15 +69,19 @@ def power_law_texture(rng: np.random.Generator, size: int, *, exponent: float, f
         exponent: 1 is the spectrum of natural images; 2 is smooth.
         finest: wavelength in pixels below which there is nothing.
     """
-    fy, fx = fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None]
-    radius = np.hypot(fy, fx).astype(np.float32)
-    radius[0, 0] = 1
-    gain = radius ** np.float32(-exponent)
+    radius, log_radius = _frequencies(size)
+    gain = np.exp(np.float32(-exponent) * log_radius - (radius * np.float32(finest)) ** 2)
     gain[0, 0] = 0
-    if finest:
-        gain *= np.exp(-((radius * np.float32(finest)) ** 2))
     texture = fft.irfft2(fft.rfft2(rng.standard_normal((size, size), np.float32)) * gain, (size, size))
     return texture / max(float(texture.std()), 1e-6)
+
+
+@functools.lru_cache(maxsize=8)
+def _frequencies(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frequency `(size, size // 2 + 1)` in cycles per pixel, and its logarithm; 1 and 0 in the place of zero frequency."""
+    radius = np.hypot(fft.fftfreq(size)[:, None], fft.rfftfreq(size)[None]).astype(np.float32)
+    radius[0, 0] = 1
+    return radius, np.log(radius)
 
 
 def coverage(distance: np.ndarray, width: float) -> np.ndarray:
@@ -77,7 +89,7 @@ def coverage(distance: np.ndarray, width: float) -> np.ndarray:
     return np.clip(0.5 - distance / np.float32(width), 0, 1)
 
 
-def blend(image: np.ndarray, share: np.ndarray, value: np.ndarray | float) -> None:
+def blend(image: np.ndarray, share: np.ndarray, value: np.ndarray | np.floating[Any] | float) -> None:
     """Replace `share` of the image by `value`, in place."""
     image += share * (value - image)
 

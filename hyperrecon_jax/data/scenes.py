@@ -1,8 +1,7 @@
 """Random scenes without anatomy: shapes, lines, grids, strokes like writing, vessel trees, dead leaves, textures.
 
-A network that has seen only heads takes what it measures for a head. Scenes have edges and textures at every scale, in every
-direction and in any order, so what they teach is how to invert the measurement. NumPy and SciPy only; the drawing is in
-`plane.py`.
+A network that has seen only heads takes what it measures for a head. Scenes have edges and textures at every scale and
+in every direction, so what they teach is how to invert the measurement. NumPy and SciPy only; `plane.py` draws.
 """
 
 import numpy as np
@@ -13,9 +12,8 @@ from hyperrecon_jax.data import plane
 def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
     """A random scene `(size, size)` float32, values around [0, 1]; most of them lie on a ground of 0."""
     image = _draw_ground(rng, size)
-    painters = rng.choice(PAINTERS, rng.integers(1, 4), replace=False, p=SHARES)
-    for painter in painters:
-        painter(rng, image)
+    for i in rng.choice(len(PAINTERS), rng.integers(2, 5), replace=False, p=SHARES):
+        PAINTERS[i](rng, image)
     if rng.random() < 0.75:  # an object on an empty ground, as in a scan
         image *= _support(rng, size)
     return image
@@ -23,7 +21,7 @@ def draw_scene(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def add_shapes(rng: np.random.Generator, image: np.ndarray) -> None:
     """Add one kind of shapes to an image, in place, with values from its own range."""
-    painter = rng.choice(PAINTERS, p=SHARES)
+    painter = PAINTERS[rng.choice(len(PAINTERS), p=SHARES)]
     top = float(image.max())
     layer = image / max(top, 1e-6)
     painter(rng, layer)
@@ -131,7 +129,7 @@ def _paint_strokes(rng: np.random.Generator, image: np.ndarray) -> None:
 
 def _paint_leaves(rng: np.random.Generator, image: np.ndarray) -> None:
     """Dead leaves: discs that hide one another, with radii of a power law (Lee, Mumford and Huang, 2001)."""
-    count, low, high = int(rng.integers(60, 250)), rng.uniform(0.01, 0.04), rng.uniform(0.2, 0.6)
+    count, low, high = int(rng.integers(50, 160)), rng.uniform(0.01, 0.04), rng.uniform(0.2, 0.6)
     radii = (low**-2 + rng.random(count) * (high**-2 - low**-2)) ** -0.5
     spread = rng.uniform(0.1, 0.5)
     middle = rng.uniform(0.2, 0.8)
@@ -146,7 +144,7 @@ def paint_vessels(rng: np.random.Generator, image: np.ndarray, *, value: float |
     value = _random_value(rng) if value is None else value
     for _ in range(rng.integers(1, 4)):
         tips = [(rng.uniform(-0.8, 0.8, 2), rng.uniform(0, 2 * np.pi), _random_radius(rng, 0.008, 0.03))]
-        for _ in range(60):
+        for _ in range(40):
             start, angle, radius = tips.pop(0)
             step = rng.uniform(3, 9) * radius
             offset = step / 2 * np.array([np.cos(angle), np.sin(angle)])
@@ -164,7 +162,7 @@ def _paint_texture(rng: np.random.Generator, image: np.ndarray) -> None:
     """Fine texture, in the whole image or in a part of it."""
     size = len(image)
     texture = plane.power_law_texture(rng, size, exponent=rng.uniform(0.6, 2), finest=rng.uniform(1.5, 4))
-    strength = rng.uniform(0.01, 0.12) if rng.random() < 0.4 else rng.uniform(0, 0.02)
+    strength = rng.uniform(0.02, 0.08) if rng.random() < 0.3 else rng.uniform(0, 0.02)
     where = _support(rng, size) if rng.random() < 0.5 else 1
     np.maximum(image + np.float32(strength) * texture * where, 0, out=image)
 

@@ -217,6 +217,7 @@ SEGMENTATION = {
         ("model.residual", True, "False"),
         ("lam.sampling", "ensemble", '"constant"'),
         ("data.source", "arrays", '"mni" or "abide", which have labels,'),
+        ("data.source", "broad", '"mni" or "abide", which have labels,'),
     ],
 )
 def test_segmentation_is_of_clean_images_with_labels_by_a_plain_network(key, value, expected):
