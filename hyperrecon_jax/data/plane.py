@@ -108,13 +108,19 @@ def paint(
         opacity: 1 hides what is below.
     """
     size = len(image)
-    low, high = (np.asarray(centre) - reach + 1) * size / 2 - 1, (np.asarray(centre) + reach + 1) * size / 2 + 2
-    (left, top), (right, bottom) = np.clip(low, 0, size).astype(int), np.clip(high, 0, size).astype(int)
-    if left >= right or top >= bottom:
+    x, y = map(np.float32, centre)
+    columns, rows = (_pixels_within(float(c), reach, size) for c in (x, y))
+    if columns.start >= columns.stop or rows.start >= rows.stop:
         return
     ticks = pixel_centres(size)
-    share = coverage(distance(ticks[None, left:right] - centre[0], ticks[top:bottom, None] - centre[1]), 2 / size)
-    blend(image[top:bottom, left:right], np.float32(opacity) * share, np.float32(value))
+    share = coverage(distance(ticks[None, columns] - x, ticks[rows, None] - y), 2 / size)
+    blend(image[rows, columns], np.float32(opacity) * share, np.float32(value))
+
+
+def _pixels_within(middle: float, reach: float, size: int) -> slice:
+    """The pixels of a side that are within `reach` of `middle`, and one more at each end."""
+    start, stop = (int((middle + r + 1) * size / 2 + margin) for r, margin in ((-reach, -1), (reach, 2)))
+    return slice(max(start, 0), min(max(stop, 0), size))
 
 
 def ellipse(radii: tuple[float, float], angle: float) -> Distance:

@@ -49,7 +49,7 @@ def _draw_ground(rng: np.random.Generator, size: int) -> np.ndarray:
 def _support(rng: np.random.Generator, size: int) -> np.ndarray:
     """A mask `(size, size)` of one region with a soft edge: an ellipse, a polygon, or a smooth random outline."""
     mask = np.zeros((size, size), np.float32)
-    centre, radius = tuple(rng.uniform(-0.2, 0.2, 2)), rng.uniform(0.45, 0.95)
+    centre, radius = rng.uniform(-0.2, 0.2, 2).tolist(), rng.uniform(0.45, 0.95)
     kind = rng.random()
     if kind < 0.4:
         plane.paint(
