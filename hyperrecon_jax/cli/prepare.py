@@ -17,7 +17,7 @@ from absl import flags
 from hyperrecon_jax.cli import command
 from hyperrecon_jax.runtime.errors import InputError
 
-SOURCE = flags.DEFINE_string("source", None, "mni (made from the template in the package), fastmri, abide or folder.")
+SOURCE = flags.DEFINE_string("source", None, "mni or broad (made in the package), fastmri, abide or folder.")
 ROOT = flags.DEFINE_string("root", None, "Folder with the files.")
 SIZE = flags.DEFINE_integer("size", None, "Pixels along both sides, a multiple of 8 (default: 256).")
 SUBJECTS = flags.DEFINE_list("subjects", None, "Subjects for training, validation and test (default: 100,25,50).")

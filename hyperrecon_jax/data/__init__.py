@@ -11,11 +11,12 @@ The modules:
     dataset        Dataset, Split, Samples: what all sources return, in memory or on disk
     feed           which samples make the batch of a step, and the feed that reads them ahead
     array_files    your own `.npy` files
-    prepare        mni, mni_folder, files_folder: prepare a data set once
+    prepare        mni, mni_folder, broad_folder, files_folder: prepare a data set once
     cache          read, metadata: read a prepared data set
     builder        the prepared data sets as builders of TensorFlow Datasets
     subjects       which subject is in which split; reads every subject once
     population     synthetic brains (template: the anatomy that they share)
+    broad          images as varied as scans, of heads (heads) and of no anatomy (scenes), drawn with plane
     sources/       real files as training slices, a module for each source: fastmri, abide, folder
     kspace, coils  the recipe from measured k-space to a sample, and its steps for several coils
     grid           cutting, padding and resampling

@@ -24,7 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import ShardBasedBuilder
 
-from hyperrecon_jax.data import population
+from hyperrecon_jax.data import broad, population
 from hyperrecon_jax.data import subjects as file_subjects
 from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources import abide, fastmri, folder
@@ -50,7 +50,7 @@ def features(size: int, *, labels: bool, coils: int) -> tfds.features.FeaturesDi
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-    """Every setting of a population. The name holds all of them, because it names the folder in the cache."""
+    """Every setting of synthetic data. The name holds all of them, because it names the folder in the cache."""
 
     size: int = 0
     subjects: tuple[int, int, int] = (0, 0, 0)
@@ -64,17 +64,17 @@ class Config(tfds.core.BuilderConfig):
         return cls(name=name, size=size, subjects=subjects, slices=slices, seed=seed)
 
 
-class MniPopulation(ShardBasedBuilder):
-    """The synthetic population (`population.py`)."""
+class _Synthetic(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Synthetic subjects. A subclass says what their slices are."""
 
-    VERSION = tfds.core.Version(RECIPE)
+    LABELS = False
 
     def _info(self) -> tfds.core.DatasetInfo:
         config = self.builder_config
         return tfds.core.DatasetInfo(
             builder=self,
-            description=population.__doc__,
-            features=features(config.size, labels=True, coils=0),
+            description=self.__doc__,
+            features=features(config.size, labels=self.LABELS, coils=0),
             disable_shuffling=True,
             metadata=tfds.core.MetadataDict(
                 slices={
@@ -98,10 +98,37 @@ class MniPopulation(ShardBasedBuilder):
     def _examples(self, subjects: list[tuple[int, np.random.SeedSequence]], bar: Any) -> Iterator[Any]:
         config = self.builder_config
         for number, seed in subjects:
-            images, labels = population.synthesize_subject(seed, size=config.size, slices=config.slices)
-            for i, (image, label) in enumerate(zip(_to_uint16(images), labels, strict=True)):
-                yield number * config.slices + i, {"image": image, "label": label}
+            for i, example in enumerate(self._slices(seed)):
+                yield number * config.slices + i, example
             _advance(bar)
+
+    def _slices(self, seed: np.random.SeedSequence) -> Iterator[dict[str, np.ndarray]]:
+        """The examples of a subject."""
+        raise NotImplementedError
+
+
+class MniPopulation(_Synthetic):
+    __doc__ = population.__doc__
+
+    VERSION = tfds.core.Version(RECIPE)
+    LABELS = True
+
+    def _slices(self, seed: np.random.SeedSequence) -> Iterator[dict[str, np.ndarray]]:
+        config = self.builder_config
+        images, labels = population.synthesize_subject(seed, size=config.size, slices=config.slices)
+        for image, label in zip(_to_uint16(images), labels, strict=True):
+            yield {"image": image, "label": label}
+
+
+class Broad(_Synthetic):
+    __doc__ = broad.__doc__
+
+    VERSION = tfds.core.Version(broad.RECIPE)
+
+    def _slices(self, seed: np.random.SeedSequence) -> Iterator[dict[str, np.ndarray]]:
+        config = self.builder_config
+        for image in _to_uint16(broad.synthesize_subject(seed, size=config.size, slices=config.slices)):
+            yield {"image": image}
 
 
 @dataclasses.dataclass
@@ -206,6 +233,7 @@ class Folder(_Files):
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder.__doc__
 
 
+SYNTHETIC_BUILDERS = {"mni": MniPopulation, "broad": Broad}
 FILE_BUILDERS = {"fastmri": Fastmri, "abide": Abide, "folder": Folder}
 
 

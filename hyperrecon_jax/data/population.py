@@ -66,13 +66,13 @@ def evaluate_field(field: Field, axes: Axes, derivative: int | None = None) -> n
         cells = values.shape[axis + 1] - 3
         t = (coordinates + reach) / field.spacing
         cell = np.clip(np.floor(t).astype(np.intp), 0, cells - 1)
-        weights = _spline_weights(t - cell, field.spacing if axis == derivative else None).astype(np.float32)
+        weights = spline_weights(t - cell, field.spacing if axis == derivative else None).astype(np.float32)
         shape = [-1 if i == axis + 1 else 1 for i in range(4)]
         values = sum(np.take(values, cell + k, axis + 1) * w.reshape(shape) for k, w in enumerate(weights))
     return values
 
 
-def _spline_weights(f: np.ndarray, spacing: float | None) -> np.ndarray:
+def spline_weights(f: np.ndarray, spacing: float | None) -> np.ndarray:
     """The weights `(4, n)` of the four coefficients around each point.
 
     Args:
@@ -198,7 +198,7 @@ def synthesize_subject(seed: int | np.random.SeedSequence, *, size: int, slices:
         image = _render(appearance, coordinates, axes)
         images.append(image.reshape(-1, size, oversampling, size, oversampling).mean((2, 4)))
         pixel_centres = coordinates.reshape(3, -1, size, oversampling, size, oversampling).mean((3, 5))
-        labels.append(_nearest_voxels(load_anatomy().labels, pixel_centres))
+        labels.append(nearest_voxels(load_anatomy().labels, pixel_centres))
     image = np.concatenate(images)
     inside = image > 0  # outside the brain there is no noise, as in skull-stripped images
     draws = rng.standard_normal((2, np.count_nonzero(inside)), np.float32) * np.float32(appearance.noise)
@@ -215,7 +215,7 @@ def _render(appearance: "Appearance", coordinates: np.ndarray, axes: Axes) -> np
         axes: axes of the grid, in subject space.
     """
     t1, labels, anchors = load_anatomy()
-    label = _nearest_voxels(labels, coordinates)
+    label = nearest_voxels(labels, coordinates)
     brain = label > 0
     t1 = ndimage.map_coordinates(t1, coordinates[:, brain], order=3, prefilter=False, output=np.float32)
 
@@ -235,7 +235,7 @@ def _render(appearance: "Appearance", coordinates: np.ndarray, axes: Axes) -> np
     return image
 
 
-def _nearest_voxels(volume: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+def nearest_voxels(volume: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
     """The voxels nearest to coordinates `(3, ...)`; outside the volume its border, which is background."""
     i, j, k = (
         np.clip(np.rint(values), 0, n - 1).astype(np.intp) for values, n in zip(coordinates, volume.shape, strict=True)

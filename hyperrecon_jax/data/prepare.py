@@ -1,4 +1,4 @@
-"""Prepare a data set once and keep it in the cache: synthetic brains, or the slices of your files.
+"""Prepare a data set once and keep it in the cache: synthetic images, or the slices of your files.
 
 Each function returns the folder of the data set in the cache, for `cache.read`. If the folder exists, nothing is prepared.
 """
@@ -67,17 +67,55 @@ def mni_folder(
     Raises:
         InputError: if an argument is out of range or the cache cannot be written.
     """
+    return _synthetic_folder("mni", size=size, subjects=subjects, slices=slices, seed=seed, cache=cache)
+
+
+def broad_folder(
+    *,
+    size: int,
+    subjects: tuple[int, int, int],
+    slices: int,
+    seed: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+) -> Path:
+    """The folder of images as varied as people's scans (`broad.py`). Prepares them if the cache does not have them.
+
+    They are for training: what they teach is to invert the measurement, not one anatomy. They have no labels.
+
+    Args:
+        size: pixels along both sides, a multiple of 8; the field of view differs from image to image.
+        subjects: numbers of subjects for training, validation and test. No subject, and no seed, is in two splits.
+        slices: images of each subject, each with its own plane, contrast and brightness, or without anatomy.
+        seed: seed of all images.
+        cache: the folder for prepared data; by default that of `files.cache_folder`.
+
+    Raises:
+        InputError: if an argument is out of range or the cache cannot be written.
+    """
+    return _synthetic_folder("broad", size=size, subjects=subjects, slices=slices, seed=seed, cache=cache)
+
+
+def _synthetic_folder(
+    source: str,
+    *,
+    size: int,
+    subjects: tuple[int, int, int],
+    slices: int,
+    seed: int,
+    cache: str | os.PathLike[str] | None,
+) -> Path:
     check_settings(size=size, subjects=subjects, slices=slices, seed=seed)
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 
     train, val, test = (int(n) for n in subjects)
     config = builder.Config.create(size=int(size), subjects=(train, val, test), slices=int(slices), seed=int(seed))
+    source_builder = builder.SYNTHETIC_BUILDERS[source]
     root = files.cache_folder(cache)
-    folder = root / builder.MniPopulation.name / config.name / builder.RECIPE
+    folder = root / source_builder.name / config.name / str(source_builder.VERSION)
     if not folder.exists():
         needed_bytes = sum(subjects) * slices * size**2 * 3  # two of the image and one of the label for each pixel
         with write_into_cache(root, folder, needed_bytes):
-            tfds_builder = builder.MniPopulation(config=config, data_dir=root, file_format="array_record")
+            tfds_builder = source_builder(config=config, data_dir=root, file_format="array_record")
             tfds_builder.download_and_prepare()
     return folder
 

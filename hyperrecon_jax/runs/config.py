@@ -52,7 +52,9 @@ def default_config() -> ConfigDict:
 
 def _data_defaults() -> ConfigDict:
     data = ConfigDict()
-    data.source = "mni"  # brains made from the MNI template in this package; or "fastmri", "abide", "folder", "arrays"
+    # "mni": brains made from the MNI template in this package; "broad": synthetic images as varied as people's scans; or
+    # "fastmri", "abide", "folder", "arrays"
+    data.source = "mni"
     data.placement = "auto"  # where training samples are held: "device", "host" or "disk"; "auto": where there is room
     data.workers = 0  # processes that read samples from the host or the disk; 0: threads of this process
     # all sources but "arrays": prepared once, then kept in the cache

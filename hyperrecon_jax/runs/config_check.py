@@ -24,7 +24,8 @@ from hyperrecon_jax.training.gradient import SCOPES
 
 TASKS = ("csmri", "denoising", "super_resolution", "segmentation")
 NOISES = ("gaussian", "rician")
-SOURCES = ("mni", "arrays", *FILES)
+SYNTHETIC = ("mni", "broad")
+SOURCES = (*SYNTHETIC, "arrays", *FILES)
 PLACEMENTS = ("auto", "device", "host", "disk")
 SAMPLINGS = ("uniform", "endpoints", "constant", "ensemble")
 SCHEDULES = ("constant", "cosine")

@@ -8,6 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from hyperrecon_jax import data
+from hyperrecon_jax.runs.config_check import SYNTHETIC
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -42,8 +43,9 @@ def prepared_folder(config: ConfigDict) -> Path:
     settings = config.data
     cache = settings.cache or None
     try:
-        if settings.source == "mni":
-            return data.mni_folder(
+        if settings.source in SYNTHETIC:
+            prepare = {"mni": data.mni_folder, "broad": data.broad_folder}[settings.source]
+            return prepare(
                 size=settings.size, subjects=settings.subjects, slices=settings.slices, seed=settings.seed, cache=cache
             )
         return data.files_folder(

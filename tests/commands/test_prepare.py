@@ -126,7 +126,7 @@ def test_arrays_are_not_prepared():
 MISTAKES = [
     ([], "Say what to prepare: --source folder --root FOLDER (see --help)."),
     (["--source=arrays"], '--source must be one that is prepared, got "arrays", whose files are read as they are.'),
-    (["--source=nifti", "--root=x"], "--source must be one of mni, arrays, fastmri, abide, folder, got 'nifti'."),
+    (["--source=nifti", "--root=x"], "--source must be one of mni, broad, arrays, fastmri, abide, folder, got 'nifti'."),
     (["--source=folder"], "--root must be a folder where --source is \"folder\", got ''."),
     (["--source=folder", "--root=gone"], "/gone must be a folder, but there is none."),
     (["--size=12", "ROOT"], "--size must be a positive multiple of 8 (the U-Net halves it three times), got 12."),

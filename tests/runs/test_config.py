@@ -108,7 +108,7 @@ def test_other_types_are_refused(key, value):
     ("key", "value", "expected"),
     [
         ("seed", -1, "at least 0"),
-        ("data.source", "imagenet", "one of mni, arrays"),
+        ("data.source", "imagenet", "one of mni, broad, arrays"),
         ("data.placement", "cloud", "one of auto, device, host"),
         ("data.size", 100, "a positive multiple of 8"),
         ("data.size", 0, "a positive multiple of 8"),
@@ -217,6 +217,7 @@ SEGMENTATION = {
         ("model.residual", True, "False"),
         ("lam.sampling", "ensemble", '"constant"'),
         ("data.source", "arrays", '"mni" or "abide", which have labels,'),
+        ("data.source", "broad", '"mni" or "abide", which have labels,'),
     ],
 )
 def test_segmentation_is_of_clean_images_with_labels_by_a_plain_network(key, value, expected):

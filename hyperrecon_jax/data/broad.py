@@ -1,0 +1,110 @@
+"""Images as varied as people's scans: heads in any contrast, scenes without anatomy, and mixtures of both.
+
+The population of `population.py` is one anatomy in one contrast, without a skull. A network that is trained on it
+learns that anatomy. These images are to teach it to invert the measurement instead:
+
+    65 %  heads in random planes and contrasts (`heads.py`, `brain.py`, `skull.py`), one out of five without its skull
+    25 %  scenes (`scenes.py`): shapes, lines, strokes, vessels, dead leaves, textures at all scales
+    10 %  heads with shapes or textures of a scene
+
+Every image has the shading of a coil, a gamma, a sharpness and a brightness of its own. It is drawn on a finer grid and
+averaged over pixels. The values are in [0, 1]; the 99.9th percentile is between 0.5 and 1, as where a volume is divided
+by its largest value. There is no noise in the images; fine texture is below 2 % in most.
+
+Simulated are edges, textures, contrasts and their order. Not simulated are true anatomy outside the brain, the physics of a
+sequence, flow, motion, and artefacts: the images are what a perfect scanner would show. Brains have one anatomy, deformed.
+
+A subject is one head. Its slices are images of it, each with its own plane and contrast, and scenes between them. An
+image is a pure function of the seed, the number of the slice and the size; another size gives another image.
+NumPy and SciPy only.
+"""
+
+import numpy as np
+from scipy import ndimage
+
+from hyperrecon_jax.data import brain, heads, plane, scenes, skull
+from hyperrecon_jax.runtime.errors import InputError
+
+RECIPE = "1.2.0"  # raise it if you change the pixels for the same settings
+SHARES = {"head": 0.65, "scene": 0.25, "mixture": 0.1}  # of the images
+STRIPPED = 0.2  # share of the heads that are a brain alone
+FINE_SIZE = 160  # pixels along a side that an image is drawn with, at least, before it is averaged
+
+
+def synthesize_subject(seed: int | np.random.SeedSequence, *, size: int, slices: int) -> np.ndarray:
+    """The images of a synthetic subject.
+
+    Args:
+        seed: equal seeds give equal subjects.
+        size: pixels along both sides.
+        slices: number of images. Each depends on the seed and its own number only, not on how many there are.
+
+    Returns:
+        `(slices, size, size, 1)` float32 in [0, 1].
+
+    Raises:
+        InputError: if `size` or `slices` is not a positive whole number.
+    """
+    for name, value in (("size", size), ("slices", slices)):
+        if not isinstance(value, (int, np.integer)) or value < 1:
+            raise InputError(f"`{name}` must be a positive whole number, got {value!r}.")
+    if not isinstance(seed, np.random.SeedSequence):
+        seed = np.random.SeedSequence(seed)
+    head = heads.random_head(np.random.default_rng(seed))
+    seeds = [np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, i)) for i in range(slices)]
+    return np.stack([synthesize_image(np.random.default_rng(child), head, size=size) for child in seeds])[..., None]
+
+
+def synthesize_image(rng: np.random.Generator, head: heads.Head, *, size: int) -> np.ndarray:
+    """A random image `(size, size)` float32 in [0, 1].
+
+    Args:
+        rng: source of everything but the head.
+        head: from `heads.random_head`.
+        size: pixels along both sides.
+    """
+    oversampling = max(1, round(FINE_SIZE / size + 0.3))
+    kind = rng.choice(tuple(SHARES), p=tuple(SHARES.values()))
+    if kind == "scene":
+        image = scenes.draw_scene(rng, size * oversampling)
+    else:
+        image = draw_head(rng, head, size=size * oversampling)
+    if kind == "mixture":
+        scenes.add_shapes(rng, image)
+    return _finish(rng, image, oversampling)
+
+
+def draw_head(rng: np.random.Generator, head: heads.Head, *, size: int) -> np.ndarray:
+    """An image `(size, size)` float32 of a head in any unit, at least 0: a random plane, contrast and fine structure.
+
+    Args:
+        rng: source of everything but the head.
+        head: from `heads.random_head`.
+        size: pixels along both sides.
+    """
+    is_stripped = bool(rng.random() < STRIPPED)
+    view = heads.random_view(rng, head, size, is_stripped=is_stripped)
+    tissues, labels = heads.random_tissues(rng), brain.find_labels(view)
+    image = np.zeros((size, size), np.float32) if is_stripped else skull.draw_skull(rng, head, view, tissues, labels > 0)
+    if labels.any():
+        value, share = brain.draw_brain(rng, view, tissues, labels)
+        plane.blend(image, share, value)
+    return np.maximum(image, 0)
+
+
+def _finish(rng: np.random.Generator, image: np.ndarray, oversampling: int) -> np.ndarray:
+    """Shade, blur and average the image, and scale it to [0, 1]."""
+    fine = len(image)
+    size = fine // oversampling
+    sharpness = rng.uniform(0.0, 0.4) if rng.random() < 0.8 else rng.uniform(0.4, 0.9)  # pixels of the result
+    if sharpness > 0.2:
+        image = ndimage.gaussian_filter(image, sharpness * oversampling, truncate=3)
+    image = image.reshape(size, oversampling, size, oversampling).mean((1, 3))
+    shading = plane.smooth_field(rng, size, cells=int(rng.integers(1, 4)))
+    image = image * np.exp(np.float32(rng.choice([0.08, 0.2, 0.4], p=(0.5, 0.35, 0.15))) * shading)
+    image = np.maximum(image, 0)
+    top = np.quantile(image, 0.999)
+    image = (image / max(float(top), 1e-6)) ** np.float32(rng.uniform(0.7, 1.4))
+    if rng.random() < 0.1:
+        image += np.float32(rng.uniform(0, 0.03))  # a ground that is not quite black
+    return np.clip(image * np.float32(1 - 0.5 * rng.random() ** 2), 0, 1).astype(np.float32)
