@@ -25,7 +25,7 @@ from scipy import ndimage
 from hyperrecon_jax.data import brain, heads, plane, scenes, skull
 from hyperrecon_jax.runtime.errors import InputError
 
-RECIPE = "1.2.0"  # raise it if you change the pixels for the same settings
+RECIPE = "1.3.0"  # raise it if you change the pixels for the same settings
 SHARES = {"head": 0.65, "scene": 0.25, "mixture": 0.1}  # of the images
 STRIPPED = 0.2  # share of the heads that are a brain alone
 FINE_SIZE = 160  # pixels along a side that an image is drawn with, at least, before it is averaged
