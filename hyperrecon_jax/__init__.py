@@ -6,6 +6,7 @@ Load a trained run. Its folder has its settings; all settings and their defaults
 
     hr.load(run)                    -> model, variables
     hr.load_task(run)               -> problem, objective: the measurement, and the loss
+    hr.pretrained()                 -> model, variables: the model that comes with the package, `hr.load("pretrained")`
 
 Make a model. A model (`hr.Model`) is a hypernetwork and a main network, both without state. Its variables are a plain tree
 of arrays.

@@ -32,6 +32,7 @@ from .physics.sample import Coils as Coils
 from .physics.sample import Sample as Sample
 from .runs.load import load as load
 from .runs.load import load_task as load_task
+from .runs.load import pretrained as pretrained
 from .runtime.errors import InputError as InputError
 from .training.gradient import value_and_grad as value_and_grad
 

@@ -13,8 +13,6 @@ Without reference images, by the error of k-space that is withheld from the netw
 The choice is printed and written to RUN/choice-METRIC.json, or to RUN/choice-METRIC-per_image.json.
 """
 
-import pathlib
-
 from absl import flags
 
 from hyperrecon_jax.cli import command
@@ -33,10 +31,12 @@ def choose() -> int:
     if not RUN.value:
         raise InputError("Say for which run to choose: --run RUN (see --help).")
     from hyperrecon_jax.commands import choose as choose_command
+    from hyperrecon_jax.runs import slim_run
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    choose_command.choose(pathlib.Path(RUN.value), metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
+    run = slim_run.find_run(RUN.value, is_written=True)
+    choose_command.choose(run, metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
     return 0
 
 

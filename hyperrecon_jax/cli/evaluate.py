@@ -19,7 +19,7 @@ from ml_collections import config_flags
 from hyperrecon_jax.cli import command, process_flags
 from hyperrecon_jax.runtime.errors import InputError
 
-RUN = flags.DEFINE_string("run", None, "Folder of a run.")
+RUN = flags.DEFINE_string("run", None, "Folder of a run, or 'pretrained': the model of the package.")
 DATA = flags.DEFINE_string("data", None, "A .npy file of images to score instead of the run's test images.")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "FILE or NAME of a config whose test images are scored instead; --config.data.key=value."
@@ -41,11 +41,13 @@ def evaluate(folders: list[str]) -> int:
         return _compare(folders)
     if folders or not RUN.value:
         raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
-    run, data = pathlib.Path(RUN.value), _data_settings()
+    data = _data_settings()
     from hyperrecon_jax.commands import evaluate as evaluate_command
+    from hyperrecon_jax.runs import slim_run
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
+    run = slim_run.find_run(RUN.value, is_written=True)
     with process_flags.connect_processes():
         evaluate_command.evaluate(
             run,

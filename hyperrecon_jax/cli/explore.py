@@ -1,9 +1,10 @@
 """Open a page on which to move lambda and see the reconstruction.
 
+    hyperrecon explore
     hyperrecon explore --run runs/quickstart
 
-Ctrl-C ends it. The address of the page holds what it shows: open the same address after a restart to continue. As one page
-that opens from disk, without a server:
+Without --run it opens the model that comes with the package. Ctrl-C ends it. The address of the page holds what it shows:
+open the same address after a restart to continue. As one page that opens from disk, without a server:
 
     hyperrecon explore --run runs/quickstart --export talk --slices 4
 """
@@ -16,7 +17,7 @@ from absl import flags
 from hyperrecon_jax.cli import command
 from hyperrecon_jax.runtime.errors import InputError
 
-RUN = flags.DEFINE_string("run", None, "Folder of a run.")
+RUN = flags.DEFINE_string("run", "pretrained", "Folder of a run, or 'pretrained': the model of the package.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; others than 127.0.0.1 open the run to the network.")
 PORT = flags.DEFINE_integer("port", 8080, "Port to listen at; 0: a free one.")
 OPEN = flags.DEFINE_bool("open", True, "Open the browser.")

@@ -22,7 +22,7 @@ from absl import flags
 from hyperrecon_jax.cli import command
 from hyperrecon_jax.runtime.errors import InputError
 
-RUN = flags.DEFINE_string("run", None, "Folder of a run.")
+RUN = flags.DEFINE_string("run", None, "Folder of a run, or 'pretrained': the model of the package.")
 LAM = flags.DEFINE_list("lam", None, "Lambda of the U-Net, such as 0.3, or 0.9,0.5 for two; without it: the whole model.")
 OUT = flags.DEFINE_string("out", None, "The file: .onnx, .pt, .pth, .safetensors, .npz or .jaxexport.")
 NAMES = flags.DEFINE_string("names", "torch", "Names of the tensors in a .npz: those of PyTorch (torch), or ours.")

@@ -80,6 +80,7 @@ def _calibration_config(config: ConfigDict) -> ConfigDict:
     for key in ("conditioning", "rank", "encoding"):
         ensemble.model[key] = defaults.model[key]
     ensemble.model.hyper_width = 0
+    ensemble.train.init_from = ""
     return ensemble
 
 

@@ -31,6 +31,7 @@ from hyperrecon_jax.models.model import network_at
 from hyperrecon_jax.physics.net_input import zero_filled
 from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load_run
+from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -64,7 +65,7 @@ class Engine:
     """
 
     def __init__(self, run: Path):
-        self.run = run
+        self.run = run = find_run(run)
         trained = load_run(run)
         config = trained.config
         self.model, self.variables, self.steps = trained.model, trained.variables, trained.steps

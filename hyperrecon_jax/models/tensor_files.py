@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.files import atomic_write
@@ -66,6 +67,16 @@ def write(path: str | PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
         raise _missing(path, error) from None
     with atomic_write(path) as partial:
         partial.write_bytes(stream.getvalue())
+
+
+def flatten_tree(tree: Any) -> dict[str, Any]:
+    """A nested dict of arrays as `{"params/main/conv/kernel": array}`."""
+    return flatten_dict(tree, sep="/")
+
+
+def unflatten_tree(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dict of `flatten_tree`."""
+    return unflatten_dict(dict(arrays), sep="/")
 
 
 def _read(path):

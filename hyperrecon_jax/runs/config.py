@@ -113,6 +113,7 @@ def _model_defaults() -> ConfigDict:
 
 def _train_defaults() -> ConfigDict:
     train = ConfigDict()
+    train.init_from = ""  # a run with the same network whose weights training starts from, or "pretrained"
     train.steps = 35_625  # 100 epochs of 11,400 slices
     train.batch = 32
     train.microbatch = 0  # number of samples that a device computes at a time; 0: chosen for the machine

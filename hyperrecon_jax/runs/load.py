@@ -26,9 +26,10 @@ from hyperrecon_jax.losses.objective import Objective
 from hyperrecon_jax.models.model import Model, apply_main
 from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.problem import Problem
-from hyperrecon_jax.runs import checkpoint, datasets, run_folder
+from hyperrecon_jax.runs import checkpoint, datasets, run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import Keys, make_keys, make_model, make_optimizer, reported_lams, with_condition
+from hyperrecon_jax.runs.slim_run import PRETRAINED, find_run
 from hyperrecon_jax.runs.task import fix_acquisition, label_map, make_problem, make_task
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState, initial_state
@@ -64,8 +65,17 @@ def load(run: str | PathLike[str]) -> tuple[Model, Tree]:
     Raises:
         InputError: if the folder holds no run, or a damaged one.
     """
-    model, state = load_state(run)
-    return model, _variables(read_config(run), state, None)
+    folder = find_run(run)
+    model, variables, _ = _load_model(folder)
+    return model, with_condition(read_config(folder), variables)
+
+
+def pretrained() -> tuple[Model, Tree]:
+    """The model that comes with the package, and its variables (docs/pretrained.md).
+
+    `load_task("pretrained")` is its task.
+    """
+    return load(PRETRAINED)
 
 
 def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None) -> tuple[Problem, Objective]:
@@ -78,8 +88,9 @@ def load_task(run: str | PathLike[str], *, shape: tuple[int, int] | None = None)
     Raises:
         InputError: if the folder holds no run, or the task cannot have such images; and as `image_shape`, without a shape.
     """
-    config = read_config(run)
-    return _make_task(Path(run), config, shape or datasets.image_shape(config))
+    folder = find_run(run)
+    config = read_config(folder)
+    return _make_task(folder, config, shape or datasets.image_shape(config))
 
 
 def load_run(
@@ -100,10 +111,10 @@ def load_run(
     Raises:
         InputError: if the folder holds no run or a damaged one, or if the data cannot be read or do not fit the task.
     """
-    folder = Path(run)
+    folder = find_run(run)
     full_config = read_config(folder, data=data)
     config = fix_acquisition(full_config, acquisition)
-    model, state = load_state(folder)
+    model, variables, steps = _load_model(folder)
     task = None
     if config.data.source != "arrays":  # the size is known: find what does not fit before other data are prepared
         task = _make_task(folder, config, datasets.image_shape(config))
@@ -112,14 +123,26 @@ def load_run(
     return TrainedRun(
         config=config,
         model=model,
-        variables=_variables(full_config, state, acquisition),
-        steps=int(state.step),
+        variables=with_condition(full_config, variables, acquisition),
+        steps=steps,
         problem=problem,
         objective=objective,
         dataset=dataset,
         lams=reported_lams(config),
         keys=make_keys(config),
     )
+
+
+def _load_model(folder: Path) -> tuple[Model, Tree, int]:
+    """The model of a run, its variables as plain arrays of no device, and the number of steps that it was trained."""
+    if not slim_run.is_slim(folder):
+        model, state = load_state(folder)
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        return model, jax.tree.map(jnp.asarray, jax.device_get(variables)), int(state.step)
+    config = read_config(folder)
+    model, example = make_model(jax.random.key(0), config, SMALL)
+    variables, steps = slim_run.read(folder, example)
+    return model, jax.tree.map(jnp.asarray, variables), steps
 
 
 def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:
@@ -148,9 +171,10 @@ def read_config(run: str | PathLike[str], *, data: Mapping[str, Any] | None = No
     Raises:
         InputError: if the folder holds no run, or the settings do not fit one another.
     """
-    folder = Path(run)
+    folder = find_run(run)
     settings = run_folder.read_settings(folder)
-    if not isinstance(settings, dict) or not (folder / run_folder.CHECKPOINTS).is_dir():
+    has_variables = (folder / run_folder.CHECKPOINTS).is_dir() or slim_run.is_slim(folder)
+    if not isinstance(settings, dict) or not has_variables:
         raise InputError(f"{folder} holds no run that was trained.")
     if data is not None:  # there need not be enough images to train on
         settings = {**settings, "data": data, "train": {**settings["train"], "batch": 1}, "dhs": {}}
@@ -167,7 +191,9 @@ def image_shape(run: str | PathLike[str]) -> tuple[int, int]:
 
 
 def steps_done(run: str | PathLike[str]) -> int:
-    """The training step of the checkpoint that `load` reads."""
+    """The training step of the variables that `load` reads."""
+    if slim_run.is_slim(find_run(run)):
+        return _load_model(find_run(run))[2]
     with checkpoint.manager(Path(run), keep=1, read_only=True) as checkpoints:
         return checkpoints.latest_step() or 0
 
@@ -202,10 +228,3 @@ def _make_task(folder: Path, config: ConfigDict, shape: tuple[int, int]) -> tupl
     problem, objective = make_task(config, shape)
     scales = run_folder.read_scales(folder, config.loss.terms)
     return problem, objective._replace(scales=scales) if scales else objective
-
-
-def _variables(config: ConfigDict, state: TrainState, acquisition: Acquisition | None) -> Tree:
-    """The model's variables as plain arrays, free of the devices that they were restored to."""
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    variables = jax.tree.map(jnp.asarray, jax.device_get(variables))
-    return with_condition(config, variables, acquisition)

@@ -2,6 +2,7 @@
 
 RUN/config.json             the settings; they tell which experiment the folder belongs to
 RUN/checkpoints/STEP/       parameters, optimizer, running statistics, step, and the settings again (`checkpoint.py`)
+RUN/variables.npz           in place of checkpoints, in a slim run: the model's variables alone (`slim_run.py`)
 RUN/metrics.jsonl           one line for each logging interval and for each validation (`logs.py`)
 RUN/tensorboard/            the same as event files
 RUN/scales.json             the loss scales and the magnitudes they come from, if the run determined them
@@ -26,7 +27,7 @@ from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
-CALIBRATION = "calibration"
+CALIBRATION, VARIABLES = "calibration", "variables.npz"
 SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
 # the only choices in versions whose settings lack these keys

@@ -1,0 +1,46 @@
+"""Start a training from the weights of another run (`config.train.init_from`): fine-tuning."""
+
+import jax
+
+from hyperrecon_jax.runs import load
+from hyperrecon_jax.runs.config import flatten
+from hyperrecon_jax.runs.experiment import Experiment
+from hyperrecon_jax.runs.slim_run import find_run
+from hyperrecon_jax.runs.task import acquisition_range
+from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.training.step import initial_state
+
+# settings that change no parameter and may differ between the two runs
+FREE_SETTINGS = ("model.precision", "model.norm_over")
+
+
+def start_from_run(experiment: Experiment) -> Experiment:
+    """The experiment with the initial weights of the run `config.train.init_from`; unchanged, if that is empty.
+
+    Raises:
+        InputError: if there is no such run, or its network is another one; the message names what differs.
+    """
+    config = experiment.config
+    if not config.train.init_from:
+        return experiment
+    folder = find_run(config.train.init_from)
+    other = load.read_config(folder)
+    ours, theirs = (flatten({"model": settings.model.to_dict()}) for settings in (config, other))
+    differences = [
+        f"config.{key} ({theirs[key]!r} there, {value!r} here)"
+        for key, value in ours.items()
+        if key not in FREE_SETTINGS and theirs[key] != value
+    ]
+    for name, ours_value, theirs_value in (
+        ("the number of config.loss.terms", len(config.loss.terms), len(other.loss.terms)),
+        ("the range of config.task", acquisition_range(config), acquisition_range(other)),
+    ):
+        if ours_value != theirs_value:
+            differences.append(f"{name} ({theirs_value!r} there, {ours_value!r} here)")
+    if differences:
+        raise InputError(f"config.train.init_from {folder} holds another network: {', '.join(differences)}.")
+    _, variables = load.load(folder)
+    setup, shapes = experiment.setup, jax.tree.map(lambda leaf: leaf.shape, experiment.state.params)
+    if jax.tree.map(lambda leaf: leaf.shape, variables["params"]) != shapes:
+        raise InputError(f"config.train.init_from {folder} holds another network: its parameters have other shapes.")
+    return experiment._replace(state=initial_state(setup.model, variables, setup.optimizer))
