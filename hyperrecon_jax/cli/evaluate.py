@@ -53,7 +53,7 @@ def evaluate(folders: list[str]) -> int:
             run,
             pathlib.Path(OUT.value) if OUT.value else run / "evaluation",
             data=data,
-            metrics=METRICS.value or evaluate_command.METRICS,
+            metrics=METRICS.value or None,
             points=LAMS.value,
             count=IMAGES.value,
             segmenter=pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,

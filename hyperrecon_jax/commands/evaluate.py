@@ -27,7 +27,7 @@ from hyperrecon_jax.data import Samples, evenly_spaced, require_labels, subset
 from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.evaluation.sweep import score_on_grid
-from hyperrecon_jax.losses.metric_table import DICE
+from hyperrecon_jax.losses.metric_table import DICE, select_metrics
 from hyperrecon_jax.models.model import count_parameters, reconstruct
 from hyperrecon_jax.physics.sample import take
 from hyperrecon_jax.runs import logs, run_folder
@@ -37,8 +37,8 @@ from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 
-SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")
+SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
 POINTS = {1: 100, 2: 21}  # number of lambdas -> points of the grid along each
 
 
@@ -62,7 +62,7 @@ def evaluate(
     out: Path,
     *,
     data: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     points: int | None = None,
     count: int | None = None,
     segmenter: Path | None = None,
@@ -74,7 +74,7 @@ def evaluate(
         run: the folder of a run.
         out: the folder for the results, created if it is missing. After an interruption the same call resumes.
         data: settings like `config.data`, to score the test images of other data; None: the run's own.
-        metrics: names of `metric_table.METRICS`.
+        metrics: names of `metric_table.METRICS`; None: `METRICS`, and those that are terms of the run's loss.
         points: number of grid points along each lambda. An ensemble or a network for one lambda is always scored at its own
             lambdas.
         count: number of test images, evenly spaced over the split; None: all.
@@ -91,18 +91,20 @@ def evaluate(
         {
             "--run": str(run),
             "--out": str(out),
-            "--metrics": list(metrics),
+            "--metrics": list(metrics or ()),
             "--lams": points,
             "--images": count,
             "--segmenter": str(segmenter),
             **{f"config.data.{key}": value for key, value in (data or {}).items()},
         }
     )
-    for name in metrics:
+    for name in metrics or ():
         if name in DICE and segmenter is None:
             raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")
     segment = load_segmenter(segmenter) if segmenter is not None else None
     evaluation = prepare(run, data=data, points=points, count=count, needs_labels=segment is not None)
+    if metrics is None:
+        metrics = tuple(dict.fromkeys((*METRICS, *select_metrics(evaluation.run.config.loss.terms))))
     if segment is not None:
         metrics = tuple(dict.fromkeys((*metrics, "dice")))
     trained = evaluation.run

@@ -3,7 +3,7 @@
 The scorer, the summaries, the pictures, the commands and the explorer's page read `METRICS`. To add a metric, add a row.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -208,6 +208,11 @@ NO_REFERENCE = tuple(name for name, metric in METRICS.items() if not metric.need
 DICE = tuple(name for name in METRICS if name.partition("_")[0] == "dice")  # over all regions, then of each region
 # full-reference metrics that tables, pictures and the page show by default
 DEFAULT_METRICS = ("psnr", "ssim", "mae", "hfen")
+
+
+def select_metrics(terms: Sequence[str]) -> tuple[str, ...]:
+    """The metrics that show what a run with these loss terms does: the default ones, and those that are its terms."""
+    return (*DEFAULT_METRICS, *(term for term in terms if term in FULL_REFERENCE and term not in DEFAULT_METRICS))
 
 
 def check_name(name: str) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.evaluation.scoring import Scorer
-from hyperrecon_jax.losses.metric_table import DICE, FULL_REFERENCE
+from hyperrecon_jax.losses.metric_table import DICE, FULL_REFERENCE, select_metrics
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.physics import masks, operators
@@ -119,7 +119,7 @@ def make_task_scorer(config: ConfigDict, model: Model, problem: Problem, objecti
     """The scorer for what a run reports: Dice scores for segmentation, otherwise the metrics of reconstructions."""
     if config.task.name == "segmentation":
         return Scorer(model, objective, problem, names=(*DICE, "loss"), segment=label_map)
-    return Scorer(model, objective, problem)
+    return Scorer(model, objective, problem, names=(*select_metrics(config.loss.terms), "rpsnr", "loss"))
 
 
 def _make_csmri(config: ConfigDict, shape: tuple[int, int], coils: int) -> Problem:
