@@ -109,7 +109,9 @@ def score_method(method: Method, task: Task, people: People, file: Path, stored:
     """The scores of every image, `REPORTED` and "weight", from `stored` or computed and appended to `file`."""
     reconstruct_image = None
     rows = []
-    bar = tqdm(people.images, f"{task.title}, {method.name}", unit=" images", file=sys.stderr, disable=None)
+    interval = 0.1 if sys.stderr.isatty() else 60  # seconds: in a log file each update is a line
+    description = f"{task.title}, {method.name}"
+    bar = tqdm(people.images, description, unit=" images", file=sys.stderr, mininterval=interval)
     for index, image in enumerate(bar):
         key = digest(method.identity, repr(task), str(index), image)
         if key not in stored:
@@ -233,18 +235,19 @@ def _report(
 
 
 def draw_people(path: Path, people: People, methods: Sequence[Method]) -> None:
-    """Draw the first slice of a few people, a row for each task: the reference image, and what each method makes of it."""
-    _, first = np.unique(people.subjects, return_index=True)
+    """Draw the middle slice of a few people for each task: the reference image, and what each method makes of it."""
+    _, first, counts = np.unique(people.subjects, return_index=True, return_counts=True)
+    middle = first + counts // 2
     rows = {}
     for task in TASKS:
         reconstruct = [method.make(task, people.images.shape[1:3]) for method in methods]
-        for index in first[evenly_spaced(len(first), PICTURED_PEOPLE)]:
+        for index in middle[evenly_spaced(len(middle), PICTURED_PEOPLE)]:
             image = people.images[index]
             y = observe(task, people.images, index)
             x_hats = [function(y, image)[0] for function in reconstruct]
             psnr = [_score(x_hat, image)["psnr"] for x_hat in x_hats]
             titles = [f"{method.name}\n{value:.2f} dB" for method, value in zip(methods, psnr, strict=True)]
-            rows[f"{task.title}\n{people.names[people.subjects[index]]}"] = (
+            rows["\n".join([people.names[people.subjects[index]], *task.title.split(", ")])] = (
                 np.stack([image, *x_hats])[..., 0],
                 ["reference", *titles],
             )

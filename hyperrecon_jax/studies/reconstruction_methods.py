@@ -79,7 +79,7 @@ def _measurement(task: Task, shape: tuple[int, int]) -> Problem:
 def classical_methods() -> list[Method]:
     """Zero-filled, total variation and wavelets; raises `InputError` if sigpy is not installed."""
     classical.require_sigpy()
-    solvers = {
+    solvers: dict[str, tuple[Callable[..., Any], int]] = {
         TOTAL_VARIATION: (classical.total_variation, classical.TV_ITERATIONS),
         WAVELET: (classical.wavelet_l1, classical.WAVELET_ITERATIONS),
     }

@@ -95,7 +95,8 @@ def test_the_picture_has_the_reference_and_one_lambda_of_each_run(study, root, m
     assert len(drawn[0]) == 2 * 3  # people and tasks
     images, titles = next(iter(drawn[0].values()))
     assert [title.split("\n")[0] for title in titles] == ["reference", "zero-filled", "total variation", "run, λ = 0.5"]
-    np.testing.assert_array_equal(images[0], people.images[0, ..., 0])
+    assert next(iter(drawn[0])) == "anna\n4-fold Poisson-disc\nσ = 0.02"
+    np.testing.assert_array_equal(images[0], people.images[1, ..., 0])
 
 
 def test_a_study_resumes(study, root, monkeypatch):
