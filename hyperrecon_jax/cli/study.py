@@ -11,6 +11,10 @@ The paper on a laptop: what it would do and how long it would take; what one fig
     hyperrecon study --plan reproduce:laptop --dry-run
     hyperrecon study --plan reproduce:laptop --only fig4
 
+Trained runs against classical methods on real people, a sub-folder for each:
+
+    hyperrecon study --plan real_people --root my_people --runs runs/quickstart
+
 The same command again resumes, and uses what is finished. A plan file says which of the options it has.
 """
 
@@ -39,6 +43,9 @@ WIDTHS = flags.DEFINE_list("widths", None, "Widths d of the hypernetwork.")
 VARIANTS = flags.DEFINE_list("variants", None, "Variants of the hypernetwork.")
 RATES = flags.DEFINE_list("rates", None, "A learning rate for each width or variant.")
 POINTS = flags.DEFINE_integer("points", None, "Points of the landscape along each lambda.")
+ROOT = flags.DEFINE_string("root", None, "Folder of images, a sub-folder for each person.")
+RUNS = flags.DEFINE_list("runs", None, "Folders of trained runs.")
+SLICES = flags.DEFINE_integer("slices", None, "Slices of each person at most.")
 
 
 def study() -> int:
@@ -72,6 +79,9 @@ def _plan_options() -> dict[str, Any]:
         "variants": VARIANTS.value,
         "rates": RATES.value and command.parse_numbers("rates", RATES.value),
         "points": POINTS.value,
+        "root": ROOT.value,
+        "runs": RUNS.value,
+        "slices": SLICES.value,
     }
     return {name: value for name, value in values.items() if value is not None}
 

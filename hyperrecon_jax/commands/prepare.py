@@ -42,7 +42,7 @@ def prepare(config: ConfigDict | Mapping[str, Any], *, say: Say = print) -> Path
     dataset = data.read(folder, disk=True)
     say(describe(data.metadata(folder), dataset))
     try:
-        figures.splits(folder / PICTURE, _random_slices(dataset, config.data.seed))
+        figures.image_rows(folder / PICTURE, _random_slices(dataset, config.data.seed))
         say(f"Look at {folder / PICTURE}.")
     except OSError as error:  # the cache belongs to another user
         say(f"There is no picture: {error}.")

@@ -18,12 +18,12 @@ from hyperrecon_jax.losses.metric_table import METRICS
 REGIONS = ("#000000", "#009E73", "#F0E442", "#56B4E9", "#D55E00")
 
 
-def splits(path: Path, groups: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> None:
-    """Draw some slices of each split in a row.
+def image_rows(path: Path, groups: Mapping[str, tuple[np.ndarray, Sequence[str]]]) -> None:
+    """Draw rows of images, such as some slices of each split.
 
     Args:
         path: of the PNG to write.
-        groups: for each name of a split, images `(n, h, w)` in [0, 1] and their titles.
+        groups: for each name of a row, images `(n, h, w)` in [0, 1] and their titles.
     """
     columns = max(len(images) for images, _ in groups.values())
     figure = Figure(figsize=(1.9 * columns + 0.4, 2.15 * len(groups)), layout="constrained")

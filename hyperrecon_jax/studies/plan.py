@@ -62,7 +62,7 @@ class Plan(NamedTuple):
     """The runs, the evaluations and the report of a study."""
 
     title: str  # a line for the user
-    groups: tuple[tuple[Piece, ...], ...]  # pieces in the order of work; a report follows each group
+    groups: tuple[tuple[Piece, ...], ...]  # pieces in the order of work; a report follows each group, also an empty one
     report: Report
     labels: tuple[str, ...]  # all that --only takes
     prepare: Callable[[Path, Say], None] | None = None  # called with the folder before the first training
@@ -166,7 +166,7 @@ def select(plan: Plan, only: Sequence[str]) -> list[Piece]:
     """
     for label in only:
         if label not in plan.labels:
-            raise InputError(f"--only must be among {', '.join(plan.labels)}; got {label!r}.")
+            raise InputError(f"--only must be among {', '.join(plan.labels) or 'nothing'}; got {label!r}.")
     names = {piece.name for piece in plan.pieces if not only or set(only) & set(piece.labels)}
     for piece in plan.pieces:
         if piece.name in names:

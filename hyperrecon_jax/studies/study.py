@@ -24,7 +24,7 @@ def show_plan(plan: Plan, out: Path, *, only: Sequence[str] = (), say: Say = pri
     """
     pieces = select(plan, only)
     states = [progress(plan, piece, out) for piece in pieces]
-    say(f"{plan.title}.\n{table(plan, pieces, states)}")
+    say(f"{plan.title}.\n{table(plan, pieces, states)}" if pieces else f"{plan.title}.")
     return pieces
 
 
@@ -63,7 +63,7 @@ def run_study(plan: Plan, out: Path, *, only: Sequence[str] = (), say: Say = pri
             except Diverged as error:
                 failures.append(f"{piece.name}: {error}")
                 say(failures[-1])
-        if selected:
+        if selected or not group:  # a group without pieces is a report alone
             plan.report(out, _finished_groups(plan, out), failures, say)
     if failures:
         raise Diverged(" ".join(failures))

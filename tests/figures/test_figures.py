@@ -350,10 +350,10 @@ def below(a, b):
     return abs(a.x0 - b.x0) < 1e-9 and 0 < b.y0 - a.y1 < 0.5 * style.GAP
 
 
-def test_splits(tmp_path, drawn):
+def test_image_rows(tmp_path, drawn):
     """A row for each split; where there are fewer slices, the rest stays empty."""
     images = np.random.default_rng(0).random((3, 16, 16))
-    figures.splits(tmp_path / "a.png", {"training": (images, ["a", "b", "c"]), "test": (images[:1], ["d"])})
+    figures.image_rows(tmp_path / "a.png", {"training": (images, ["a", "b", "c"]), "test": (images[:1], ["d"])})
     axes = drawn[0].axes
     assert [axis.get_title() for axis in axes] == ["a", "b", "c", "d", "", ""]
     assert [axis.get_ylabel() for axis in axes] == ["training", "", "", "test", "", ""]
