@@ -17,10 +17,13 @@ import numpy as np
 from hyperrecon_jax.evaluation.scoring import digest
 from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.physics import masks, operators
+from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.problem import Problem, simulated
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runs.config import complete
+from hyperrecon_jax.runs.experiment import with_condition
 from hyperrecon_jax.runs.load import load, read_config
+from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runs.task import make_problem
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies import classical
@@ -123,6 +126,7 @@ def run_methods(run: Path) -> list[Method]:
             f'{run} must hold a run of config.task.name "csmri" with two loss terms, got {config.task.name!r} and the terms'
             f" {', '.join(config.loss.terms)}."
         )
+    run = find_run(run)
     model, variables = load(run)
     identity = digest(json.dumps(config.to_dict(), sort_keys=True), variables)
 
@@ -135,7 +139,9 @@ def run_methods(run: Path) -> list[Method]:
 
     def make_network(lam, task, shape):
         program = compile_for(task, shape)
-        return lambda y, image: (np.asarray(program(variables, jnp.array([lam]), jnp.asarray(y))), None)
+        acquisition = Acquisition(task.acceleration, task.sigma, task.mask)
+        conditioned = with_condition(config, variables, acquisition)
+        return lambda y, image: (np.asarray(program(conditioned, jnp.array([lam]), jnp.asarray(y))), None)
 
     return [Method(run_label(run, lam), f"{identity} {lam}", partial(make_network, lam)) for lam in LAMS]
 
