@@ -27,6 +27,7 @@ def get_config(variant: str = "dhs") -> ConfigDict:
     config.model.width = 8
     config.model.hyper_width = 32
     config.model.conditioning = "dense"  # the paper's: docs/ao.md tests what the paper says of its hypernetworks
+    config.model.normalize = False  # as when its figures were measured
 
     config.train.steps = 3000
     config.train.batch = 8

@@ -25,6 +25,7 @@ def get_config(variant: str = "csmri") -> ConfigDict:
     config.model.width = 8
     config.model.conditioning = "dense"  # the paper's
     config.model.residual = False  # a black background is easier to make than to cancel
+    config.model.normalize = False  # as when its figures were measured
 
     config.train.steps = 6000
     config.train.batch = 8

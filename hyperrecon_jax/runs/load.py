@@ -139,10 +139,22 @@ def _load_model(folder: Path) -> tuple[Model, Tree, int]:
         model, state = load_state(folder)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         return model, jax.tree.map(jnp.asarray, jax.device_get(variables)), int(state.step)
-    config = read_config(folder)
-    model, example = make_model(jax.random.key(0), config, SMALL)
+    model, example = _empty_model(read_config(folder))
     variables, steps = slim_run.read(folder, example)
     return model, jax.tree.map(jnp.asarray, variables), steps
+
+
+def _empty_model(config: ConfigDict) -> tuple[Model, Tree]:
+    """The model of `config`, and variables of zeros: to make random ones, a program would have to be compiled."""
+    models = []
+
+    def make_variables(key):
+        model, variables = make_model(key, config, SMALL)
+        models.append(model)
+        return variables
+
+    shapes = jax.eval_shape(make_variables, jax.random.key(0))
+    return models[0], jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:
@@ -153,7 +165,7 @@ def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:
     """
     folder = Path(run)
     config = read_config(folder)
-    model, variables = make_model(jax.random.key(0), config, SMALL)
+    model, variables = _empty_model(config)
     example_state = initial_state(model, variables, make_optimizer(config))
     with checkpoint.manager(folder, keep=config.train.keep, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
