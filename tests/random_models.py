@@ -16,7 +16,8 @@ GUIDE = (ROOT / "docs" / "interop.md").read_text()
 def random_model(network, *, channels=2, example=None, **options):
     """Return a model of a network, and random variables for it.
 
-    `example` is an input of the network; None: that of a U-Net. `options` are those of `model.init`. Without any, the model is the network alone, without a hypernetwork.
+    `example` is an input of the network; None: that of a U-Net. `options` are those of `model.init`. Without any, the model
+    is the network alone, without a hypernetwork.
     """
     options = {"num_terms": 2, "hyper_width": None, **options}
     models = []
