@@ -2,6 +2,7 @@
 
 import json
 import signal
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,11 +12,12 @@ import xarray as xr
 from hyperrecon_jax.commands import choose, compare, evaluate, export, train
 from hyperrecon_jax.models.model import at_condition, reconstruct
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
+from hyperrecon_jax.physics.net_input import physics_input
 from hyperrecon_jax.physics.operators import csmri
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
-from hyperrecon_jax.runs.load import load, load_run, load_state, load_task, read_config
+from hyperrecon_jax.runs.load import load, load_run, load_state, read_config
 from hyperrecon_jax.runs.task import acquisition_range
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -37,7 +39,7 @@ def settings(tmp_path_factory):
         "loss": {"terms": ("data_consistency", "total_variation"), "scales": (1.0, 0.1), "ground_truth": False},
         "model": {"network": "unrolled", "iterations": 2, "width": 2, "hyper_width": 3},
         "dhs": {"keep": 2},
-        "task": {"acceleration": (2.0, 4.0), "sigma": (0.0, 0.1), "mask": ("poisson_disc", "random_lines")},
+        "task": {"acceleration": (2.0, 4.0), "sigma": (0.0, 0.1), "mask": ("equispaced_lines", "random_lines")},
         "train": {"steps": 4, "batch": 4, "save_every": 2, "log_every": 1},
     }
 
@@ -61,7 +63,7 @@ def test_training_changes_the_parameters_and_scores_the_middle_of_the_range(sett
     assert (run / "reconstructions.png").exists()
     assert (run / "dhs_histogram.png").exists()
     trained = load_run(run)
-    assert (trained.config.task.acceleration, trained.config.task.mask) == (pytest.approx(8**0.5), "poisson_disc")
+    assert (trained.config.task.acceleration, trained.config.task.mask) == (pytest.approx(8**0.5), "equispaced_lines")
     scored = xr.load_dataset(run / "evaluation" / "scores.nc")["psnr"].sel(lam_1=0.5).mean()
     summary = json.loads((run / "summary.json").read_text())["test"]["0.5"]["psnr"]
     np.testing.assert_allclose(scored, summary, rtol=1e-4)
@@ -120,7 +122,7 @@ def test_it_is_compared_with_an_ensemble_of_unrolled_networks(settings, run, tmp
 def test_the_exported_program_takes_kspace(run, tmp_path):
     lines = []
     export.export_run(run, tmp_path / "model.jaxexport", say=lines.append)
-    assert "the whole model for acceleration 2.83, noise 0.025 and the mask poisson_disc, " in lines[0]
+    assert "the whole model for acceleration 2.83, noise 0.025 and the mask equispaced_lines, " in lines[0]
     assert lines[-1].endswith(".call(kspace, lam)")
     program = jax.export.deserialize((tmp_path / "model.jaxexport").read_bytes())
     rng = np.random.default_rng(1)
@@ -128,11 +130,9 @@ def test_the_exported_program_takes_kspace(run, tmp_path):
     kspace, lams = kspace.astype(np.complex64), np.array([[0.2], [0.9]], np.float32)
     x_hat = program.call(kspace, lams)
     model, variables = load(run)
-    problem, _ = load_task(run)
+    apply = jax.jit(partial(reconstruct, model, variables))
     for i in range(2):
-        net_input = problem._replace(to_net_input=None).to_physics_input(kspace[i, ..., None])
-        net_input = net_input._replace(mask=kspace[i] != 0, image=csmri(kspace[i] != 0).to_net_input(kspace[i, ..., None]))
-        expected = jax.jit(reconstruct, static_argnums=0)(model, variables, lams[i], net_input)
+        expected = apply(lams[i], physics_input(csmri(kspace[i] != 0), kspace[i, ..., None]))
         np.testing.assert_allclose(x_hat[i], expected, rtol=1e-4, atol=1e-5)
 
 

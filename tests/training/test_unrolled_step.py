@@ -30,7 +30,7 @@ from hyperrecon_jax.training.gradient import BatchPlan
 IMAGES = np.random.default_rng(0).random((10, 16, 16, 1), np.float32)
 MASK = jnp.asarray(masks.make("poisson_disc", (16, 16), acceleration=2.0))
 OPERATOR = operators.csmri(MASK)
-RANGES = AcquisitionRange((2.0, 4.0), (0.0, 0.1), ("poisson_disc", "random_lines"))
+RANGES = AcquisitionRange((2.0, 4.0), (0.0, 0.1), ("equispaced_lines", "random_lines"))
 ONE = with_physics_input(simulated(OPERATOR, partial(operators.complex_noise, mask=MASK, sigma=0.05)))
 MANY = with_physics_input(simulated_range(RANGES, (16, 16)))
 EXAMPLE = physics_input(OPERATOR, OPERATOR.forward(IMAGES[0]))
