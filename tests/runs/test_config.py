@@ -262,6 +262,7 @@ SEGMENTATION = {
     "lam__sampling": "constant",
     "model__hyper_width": 0,
     "model__residual": False,
+    "model__normalize": False,
 }
 
 
