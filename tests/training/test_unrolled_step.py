@@ -88,7 +88,11 @@ def largest_change(before, after):
 
 
 @pytest.mark.parametrize(
-    ("problem", "options"), [(ONE, {"norm": "batch"}), (MANY, {"keep": 2})], ids=["batch norm", "range and DHS"]
+    ("problem", "options"),
+    [
+        pytest.param(ONE, {"norm": "batch"}, id="batch norm", marks=pytest.mark.slow),
+        pytest.param(MANY, {"keep": 2}, id="range and DHS"),
+    ],
 )
 def test_two_devices_equal_one(problem, options):
     setup, state = make_setup(problem, **options)
@@ -125,6 +129,7 @@ def test_dhs_selects_the_lowest_j_among_the_acquisitions_of_a_batch():
     np.testing.assert_allclose(at_once[1][0]["data_consistency"], np.sort(cost)[:2].mean(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone():
     """Also for a range of acquisitions, which an ensemble learns without a condition."""
     lams = np.array([[0.0], [1.0]], np.float32)
