@@ -40,16 +40,18 @@ class Net(nn.Module):
 def small_networks():
     """A context in which this process replaces slow parts by quick ones.
 
-    Settings that ask for a U-Net get a `Net`, which compiles in a tenth of the time. The picture of a run, which takes
-    seconds to draw, is an empty file.
+    Settings that ask for a U-Net get a `Net`, which compiles in a tenth of the time; so do the iterations of an unrolled
+    network. The picture of a run, which takes seconds to draw, is an empty file.
     """
     from hyperrecon_jax import figures
     from hyperrecon_jax.benchmarks import networks
+    from hyperrecon_jax.models import unrolled
     from hyperrecon_jax.runs import experiment
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(experiment, "UNet", lambda width, out_channels, *, norm, **options: Net(norm, out_channels))
         patched.setattr(networks, "UNet", lambda *, norm="instance", **options: Net(norm))
+        patched.setattr(unrolled, "UNet", lambda *, out_channels, norm, name, **options: Net(norm, out_channels, name=name))
         patched.setattr(figures, "reconstructions", lambda path, **options: path.touch())
         yield
 

@@ -13,16 +13,18 @@ from hyperrecon_jax.models import model
 GUIDE = (ROOT / "docs" / "interop.md").read_text()
 
 
-def random_model(network, *, channels=2, **options):
+def random_model(network, *, channels=2, example=None, **options):
     """Return a model of a network, and random variables for it.
 
-    `options` are those of `model.init`. Without any, the model is the network alone, without a hypernetwork.
+    `example` is an input of the network; None: that of a U-Net. `options` are those of `model.init`. Without any, the model
+    is the network alone, without a hypernetwork.
     """
     options = {"num_terms": 2, "hyper_width": None, **options}
     models = []
 
     def init(key):
-        conditioned, variables = model.init(key, network, jnp.zeros((8, 8, channels)), **options)
+        net_input = jnp.zeros((8, 8, channels)) if example is None else example
+        conditioned, variables = model.init(key, network, net_input, **options)
         models.append(conditioned)
         return variables
 

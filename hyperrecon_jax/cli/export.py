@@ -2,9 +2,9 @@
 
 The U-Net of one lambda, as ONNX or as a PyTorch state dict (.pt, .safetensors, .npz):
 
-    hyperrecon export --run runs/quickstart --lam 0.3 --out unet.onnx
-    hyperrecon export --run runs/quickstart --lam 0.3 --out unet.pt
-    hyperrecon export --run runs/quickstart --lam 0.3 --out unet.npz --names ours
+    hyperrecon export --run runs/unet --lam 0.3 --out unet.onnx
+    hyperrecon export --run runs/unet --lam 0.3 --out unet.pt
+    hyperrecon export --run runs/unet --lam 0.3 --out unet.npz --names ours
 
 The whole model, for any lambda in any process that has JAX:
 

@@ -2,23 +2,30 @@
 
 .onnx                           a graph for ONNX runtimes (`export.onnx_bytes`); for one lambda
 .pt .pth .safetensors .npz      a PyTorch state dict (`interop.to_torch`); for one lambda, or of the whole hyper-U-Net
-.npz with the names "ours"      Flax variables of a U-Net (`export.named`); for one lambda
+.npz with the names "ours"      Flax variables of the main network (`export.named`); for one lambda
 .jaxexport                      a program for JAX alone (`export.serialized`); of the whole model, or for one lambda
+
+An unrolled network has the last two kinds only. A run of a range of acquisitions is written for the middle of the range.
 """
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jax.typing import ArrayLike
+from ml_collections import ConfigDict
 
 from hyperrecon_jax.models import export, interop, tensor_files
 from hyperrecon_jax.models.model import Model
+from hyperrecon_jax.models.unet import UNet
+from hyperrecon_jax.models.unrolled import Unrolled
 from hyperrecon_jax.runs.experiment import reported_lams
 from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.load import image_shape, load, read_config, steps_done
 from hyperrecon_jax.runs.report import Say
+from hyperrecon_jax.runs.task import acquisition_range
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.files import atomic_write
 
@@ -49,25 +56,34 @@ def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str
     """
     _check_out(out, names)
     model, variables = load(run)
-    reported = lam_label(reported_lams(read_config(run))[0])
+    config = read_config(run)
+    _check_network(run, config, model, out, names)
+    reported = lam_label(reported_lams(config)[0])
     is_plain = _is_plain(model)
     if lam is not None and is_plain:
         raise InputError(f"`lam` must be left out: {run} holds one U-Net, of lambda = {reported}.")
     needs_lam = out.suffix == ONNX or names == "ours" or (model.members and out.suffix != PROGRAM)
     if lam is None and not is_plain and needs_lam:
         raise InputError(f"`lam` must name the lambda of the U-Net that is written from {run} to {out}.")
+    has_condition = "condition" in variables
     if lam is not None:
         model, variables = export.plain(model, variables, lam)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _write(run, out, model, variables, names)
+        _write(run, out, model, variables, names, config.data.coils)
     except OSError as error:
         raise InputError(f"`out` must be a file that can be written, got {out}: {error.strerror}.") from error
     content = "the whole model"
     if _is_plain(model):
-        content = f"the U-Net of lambda = {reported if lam is None else lam_label(np.asarray(lam))}"
+        network = "U-Net" if isinstance(model.main, UNet) else "network"
+        content = f"the {network} of lambda = {reported if lam is None else lam_label(np.asarray(lam))}"
+    ranges = acquisition_range(config)
+    if ranges and has_condition:
+        content += " for acceleration {:.3g}, noise {:.3g} and the mask {}".format(*ranges.middle)
     say(f"{out} holds {content}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
-    say(f"    {_loading_line(out, model, names)}")
+    if names == "torch" and out.suffix in tensor_files.SUFFIXES and model.main.normalize:
+        say("    # divide the input by the 99th percentile of its magnitude, multiply the result by it (docs/interop.md)")
+    say(f"    {_loading_line(out, model, names, config.data.coils)}")
 
 
 def _check_out(out: Path, names: str) -> None:
@@ -85,35 +101,57 @@ def _check_out(out: Path, names: str) -> None:
         raise InputError(f"`out` must be a file, got the folder {out}.")
 
 
+def _check_network(run: Path, config: ConfigDict, model: Model, out: Path, names: str) -> None:
+    """Raise `InputError` if the file cannot hold an unrolled network, or no program can have its measurement."""
+    if not isinstance(model.main, Unrolled):
+        return
+    if out.suffix != PROGRAM and names != "ours":
+        raise InputError(
+            f'`out` must end with {PROGRAM}, or with .npz and the names "ours", because {run} holds an unrolled network,'
+            f" whose data consistency is part of no state dict and of no ONNX graph; got {out}."
+        )
+    if out.suffix == PROGRAM and config.task.name != "csmri":
+        raise InputError(
+            f'`out` must be a .npz with the names "ours" for an unrolled network of {config.task.name}, got {out}.'
+        )
+
+
 def _is_plain(model: Model) -> bool:
     """Whether a model is one network that does not depend on lambda."""
     return not model.hyper and not model.members
 
 
-def _write(run: Path, out: Path, model: Model, variables: Tree, names: str) -> None:
+def _write(run: Path, out: Path, model: Model, variables: Tree, names: str, coils: int) -> None:
     """Write a model in the format that the suffix names."""
     if out.suffix in (ONNX, PROGRAM):
-        to_bytes = export.onnx_bytes if out.suffix == ONNX else export.serialized
+        to_bytes = export.onnx_bytes if out.suffix == ONNX else partial(export.serialized, coils=coils)
         content = to_bytes(model, variables, shape=image_shape(run))
-        with atomic_write(out) as partial:
-            partial.write_bytes(content)
+        with atomic_write(out) as file:
+            file.write_bytes(content)
     elif names == "ours":
         tensor_files.write(out, export.named(variables))
     else:
         tensor_files.write(out, interop.to_torch(model, variables, batches=steps_done(run)))
 
 
-def _loading_line(out: Path, model: Model, names: str) -> str:
+def _loading_line(out: Path, model: Model, names: str, coils: int) -> str:
     """A line of Python that loads the file."""
     file = str(out)
     if out.suffix == ONNX:
         return f'x_hat = onnxruntime.InferenceSession({file!r}).run(None, {{"y": y}})[0]'
     if out.suffix == PROGRAM:
-        arguments = "y" if _is_plain(model) else "y, lam"
+        arguments = "y"
+        if isinstance(model.main, Unrolled):
+            arguments = "kspace, maps" if coils else "kspace"
+        arguments += "" if _is_plain(model) else ", lam"
         return f"x_hat = jax.export.deserialize(open({file!r}, 'rb').read()).call({arguments})"
     if names == "ours":
         main = model.main
-        network = f"UNet({main.width}, {main.out_channels}, norm={main.norm!r}, residual={main.residual})"
+        options = f"norm={main.norm!r}, normalize={main.normalize}"
+        if isinstance(main, Unrolled):
+            network = f"Unrolled({main.width}, {main.iterations}, {options})"
+        else:
+            network = f"UNet({main.width}, {main.out_channels}, residual={main.residual}, {options})"
         return f"x_hat = {network}.apply(flax.traverse_util.unflatten_dict(dict(numpy.load({file!r})), sep='/'), y)"
     if out.suffix == ".npz":
         return f"network.load_state_dict({{k: torch.from_numpy(a) for k, a in numpy.load({file!r}).items()}})"

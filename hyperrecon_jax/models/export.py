@@ -4,7 +4,8 @@
 state dict.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +18,9 @@ from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.interop import to_torch
 from hyperrecon_jax.models.model import Model, network_at, reconstruct
 from hyperrecon_jax.models.unet import LEVELS, UNet
+from hyperrecon_jax.models.unrolled import Unrolled
+from hyperrecon_jax.physics import operators
+from hyperrecon_jax.physics.net_input import SCALE_QUANTILE, NetInput, physics_input
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -29,12 +33,12 @@ def plain(model: Model, variables: Tree, lam: ArrayLike) -> tuple[Model, Tree]:
 
     Args:
         model: with a hypernetwork, or an ensemble.
-        variables: its variables.
+        variables: its variables; of a model with conditions, for one condition (`model.at_condition`).
         lam: `(K-1,)` in [0, 1]; for an ensemble, the lambda of a member.
 
     Returns:
         A model and its variables. Their reconstruction does not depend on lambda; it equals that of the given model at
-        `lam`.
+        `lam` and at the condition.
 
     Raises:
         InputError: for a lambda of another shape or outside [0, 1], or if no member has it.
@@ -57,7 +61,8 @@ def plain(model: Model, variables: Tree, lam: ArrayLike) -> tuple[Model, Tree]:
 def num_terms(model: Model, variables: Tree) -> int:
     """The number K of loss terms of a model with a hypernetwork, or of an ensemble."""
     if model.hyper:
-        return int(variables["params"]["hyper"]["hidden0"]["kernel"].shape[0])
+        size = int(variables["params"]["hyper"]["hidden0"]["kernel"].shape[0])
+        return (size // 2 if model.hyper.encoding == "circle" else size) - model.num_conditions
     return len(model.members[0]) + 1
 
 
@@ -72,43 +77,74 @@ def named(variables: Tree) -> dict[str, np.ndarray]:
 
 
 def serialized(
-    model: Model, variables: Tree, *, shape: tuple[int, int], platforms: Sequence[str] = ("cpu", "cuda", "tpu")
+    model: Model,
+    variables: Tree,
+    *,
+    shape: tuple[int, int],
+    coils: int = 0,
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> bytes:
     """The model as a program with its variables inside, for any process that has JAX.
 
-    `jax.export.deserialize(result).call(net_input, lam)` gives x_hat = M[H(lambda)](y) of each sample, `(b, h, w, 2)` and
-    `(b, K-1)` -> `(b, h, w, 1)`, for any b. The program of a plain model takes `net_input` only. (It computes one sample
-    after the other. On a GPU or TPU, a convolution with a kernel for each sample needs a fixed number of samples.)
+    `jax.export.deserialize(result).call(*arguments, lam)` gives x_hat = M[H(lambda)](y) of each sample, `(b, h, w, 1)` for
+    any b. The program of a plain model takes no `lam`. The arguments before `lam`, `(b, K-1)`, are
+
+    - of a U-Net: the network input, `(b, h, w, 2)`;
+    - of an unrolled network: the k-space of one coil, `(b, h, w)` complex64; or, with `coils` = c above 0, that of the
+      coils and their sensitivities, `(b, c, h, w)` complex64 each. K-space is 0 where it is not sampled, its zero frequency
+      is in the corner, and its FFT is orthonormal. The program makes the zero-filled image and the mask from it.
+
+    A model with conditions has that of its variables (`model.at_condition`) in the program. (The program computes one
+    sample after the other. On a GPU or TPU, a convolution with a kernel for each sample needs a fixed number of samples.)
 
     Args:
         model: any model: plain, with a hypernetwork, or an ensemble.
         variables: its variables.
         shape: `(h, w)`, divisible by 8.
+        coils: number of coils of an unrolled network's k-space; 0: one coil without a sensitivity.
         platforms: where the program can run, independent of this machine.
 
     Raises:
-        InputError: for a shape that the U-Net does not accept.
+        InputError: for a shape that the network does not accept.
     """
     variables = jax.device_get(variables)  # constants of the program, on no device
     (batch,) = export.symbolic_shape("b")
-    arguments = [jax.ShapeDtypeStruct((batch, *shape, 2), jnp.float32)]
-    if model.hyper or model.members:
+    arguments, make_input = _measurement(model, batch, shape, coils)
+    has_lam = bool(model.hyper or model.members)
+    if has_lam:
         arguments.append(jax.ShapeDtypeStruct((batch, num_terms(model, variables) - 1), jnp.float32))
 
     @jax.jit
-    def reconstruct_batch(net_inputs, lams=None):
+    def reconstruct_batch(*samples):
         constants = jax.tree.map(jnp.asarray, variables)
-        if lams is None:
-            return jax.lax.map(lambda net_input: reconstruct(model, constants, jnp.zeros(0), net_input), net_inputs)
-        return jax.lax.map(lambda sample: reconstruct(model, constants, *sample), (lams, net_inputs))
+
+        def reconstruct_sample(sample):
+            lam = sample[-1] if has_lam else jnp.zeros(0)
+            return reconstruct(model, constants, lam, make_input(*sample[: len(sample) - has_lam]))
+
+        return jax.lax.map(reconstruct_sample, samples)
 
     return bytes(export.export(reconstruct_batch, platforms=list(platforms))(*arguments).serialize())
+
+
+def _measurement(
+    model: Model, batch: Any, shape: tuple[int, int], coils: int
+) -> tuple[list[jax.ShapeDtypeStruct], Callable[..., NetInput]]:
+    """The arguments of a program that a batch is measured by, and the network input of one sample of them."""
+    if not isinstance(model.main, Unrolled):
+        return [jax.ShapeDtypeStruct((batch, *shape, 2), jnp.float32)], lambda net_input: net_input
+    if not coils:
+        one_coil = jax.ShapeDtypeStruct((batch, *shape), jnp.complex64)
+        return [one_coil], lambda kspace: physics_input(operators.csmri(kspace != 0), kspace[..., None])
+    several = jax.ShapeDtypeStruct((batch, coils, *shape), jnp.complex64)
+    return [several] * 2, lambda kspace, maps: physics_input(operators.sense(jnp.any(kspace != 0, 0), maps), kspace)
 
 
 def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> bytes:
     """A plain U-Net as an ONNX graph: `y`, `(batch, 2, h, w)` -> `x_hat`, `(batch, 1, h, w)`, float32, for any batch.
 
-    `y` is the network input. Tensors have the names of `interop.to_torch`. The package `onnx` must be installed.
+    `y` is the network input. A normalised U-Net divides it by its scale inside the graph. Tensors have the names of
+    `interop.to_torch`. The package `onnx` must be installed.
 
     Args:
         model: a plain `unet.UNet`, for example from `plain`.
@@ -116,8 +152,12 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
         shape: `(h, w)`, divisible by 8.
 
     Raises:
-        InputError: for another model or shape, or if `onnx` is not installed.
+        InputError: for another model, such as an unrolled network, or another shape, or if `onnx` is not installed.
     """
+    if isinstance(model.main, Unrolled):
+        raise InputError(
+            "`model` must be a U-Net: ONNX runtimes have no complex FFT for the unrolled network (`serialized`)."
+        )
     if model.hyper or model.members or not isinstance(model.main, UNet):
         raise InputError(
             "`model` must be a plain U-Net: of a model for many lambdas, the one of a chosen lambda (`plain`)."
@@ -132,6 +172,8 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
 
     state = to_torch(model, variables)
     constants: dict[str, np.ndarray] = {"scales": np.asarray([1, 1, 2, 2], np.float32), "axes": np.asarray([1], np.int64)}
+    if model.main.normalize:
+        constants |= _scale_constants(shape)
     nodes = _onnx_nodes(model.main, state)
     input_names = {name for node in nodes for name in node.input}
     tensors = [numpy_helper.from_array(array, name) for name, array in (state | constants).items() if name in input_names]
@@ -150,8 +192,8 @@ def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray]) -> list[Any]:
 
     nodes: list[Any] = []
 
-    def add(kind, *inputs, **options):
-        nodes.append(helper.make_node(kind, inputs, [f"{kind.lower()}{len(nodes)}"], **options))
+    def add(kind, *inputs, unused=(), **options):
+        nodes.append(helper.make_node(kind, inputs, [f"{kind.lower()}{len(nodes)}", *unused], **options))
         return nodes[-1].output[0]
 
     def add_layer(x, name):
@@ -172,7 +214,11 @@ def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray]) -> list[Any]:
                 x = add("Relu", x)
         return x
 
-    x, skips = "y", []
+    y = scale = "y"
+    if unet.normalize:
+        scale = _add_scale(add)
+        y = add("Div", "y", scale)
+    x, skips = y, []
     for level in range(1, LEVELS):
         x = add_block(x, f"dconv_down{level}")
         skips.append(x)
@@ -183,6 +229,31 @@ def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray]) -> list[Any]:
         x = add_block(add("Concat", x, skips.pop(), axis=1), f"dconv_up{level}")
     x = add_layer(x, "conv_last")
     if unet.residual:
-        add("Add", x, add("ReduceL2", "y", "axes", keepdims=1))
+        x = add("Add", x, add("ReduceL2", y, "axes", keepdims=1))
+    if unet.normalize:
+        add("Mul", x, scale)
     nodes[-1].output[0] = "x_hat"
     return nodes
+
+
+def _scale_constants(shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The constants of `_add_scale`, for images of a shape `(h, w)`."""
+    position = SCALE_QUANTILE * (math.prod(shape) - 1)  # among the sorted pixels; a fraction is interpolated
+    below = math.floor(position)
+    return {
+        "flat": np.asarray([0, -1], np.int64),
+        "count": np.asarray([math.prod(shape) - below], np.int64),
+        "last": np.asarray([-2, -1], np.int64),  # the pixels next to the position, the larger one first
+        "parts": np.asarray([[position - below], [1 - (position - below)]], np.float32),
+        "column": np.asarray([-1, 1, 1, 1], np.int64),
+        "zero": np.zeros(1, np.float32),
+        "one": np.ones(1, np.float32),
+    }
+
+
+def _add_scale(add: Callable[..., str]) -> str:
+    """Add the nodes of `net_input.intensity_scale` of each sample of `y`; the name of their result, `(batch, 1, 1, 1)`."""
+    pixels = add("Reshape", add("ReduceL2", "y", "axes", keepdims=1), "flat")
+    brightest = add("TopK", pixels, "count", unused=["indices"], axis=1)
+    quantile = add("Reshape", add("MatMul", add("Gather", brightest, "last", axis=1), "parts"), "column")
+    return add("Where", add("Greater", quantile, "zero"), quantile, "one")

@@ -8,7 +8,8 @@ The networks are the U-Net and the hyper-U-Net, with and without norms. A state 
 - A hyper-U-Net has its hidden layers in `hnet.lin1`, `hnet.lin2`, ..., and the U-Net under `unet.`. `hyperkernel` and
   `hyperbias` of a convolution are the linear heads that generate its kernel and its bias. Norms are learned.
 
-Sizes are read from the shapes. The residual connection has no tensor, so the caller must say whether there is one.
+Sizes are read from the shapes. The residual connection and the division of the input by its scale have no tensors, so the
+caller must say whether there are any.
 
 Kernels are OIHW in PyTorch and HWIO here, also inside the heads, which generate them flat. Linear layers are transposed.
 No value changes.
@@ -43,7 +44,9 @@ class _Tensor(NamedTuple):
     kernel_shape: tuple[int, ...] | None  # HWIO, if it is a convolution's kernel or the head that generates one
 
 
-def from_torch(state: str | PathLike[str] | Mapping[str, Any], *, residual: bool = True) -> tuple[Model, Tree]:
+def from_torch(
+    state: str | PathLike[str] | Mapping[str, Any], *, residual: bool = True, normalize: bool = False
+) -> tuple[Model, Tree]:
     """The model and the variables of a PyTorch state dict.
 
     The widths, the channels, the number K of loss terms, the number of hidden layers and the norm are read from the shapes.
@@ -54,6 +57,7 @@ def from_torch(state: str | PathLike[str] | Mapping[str, Any], *, residual: bool
         state: names -> arrays of NumPy or PyTorch, or a file of them (`tensor_files.read`). A state dict under the key
             "state_dict" is unwrapped, and the prefix `module.` of DataParallel is removed.
         residual: whether the network adds the magnitude of its input to its output, as the authors' do.
+        normalize: whether the network divides its input by its scale (`unet.UNet`); the authors' do not.
 
     Returns:
         `(model, variables)`, as from `model.init`, float32. The input of the hypernetwork is the vector of K loss
@@ -63,7 +67,7 @@ def from_torch(state: str | PathLike[str] | Mapping[str, Any], *, residual: bool
         InputError: if the file cannot be read, or if tensors are missing, left over or of another shape.
     """
     arrays = _read_arrays(state if isinstance(state, Mapping) else tensor_files.read(state))
-    model, shapes = _infer_model(arrays, residual)
+    model, shapes = _infer_model(arrays, residual=residual, normalize=normalize)
     layout = _make_layout(model, shapes)
     _check_tensors(arrays, layout)
     variables: Tree = {"params": {"hyper": {}, "main": {}}, "batch_stats": {}}
@@ -79,7 +83,9 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
     """The PyTorch state dict of a model. `from_torch` restores exactly the same variables from it.
 
     The authors' network has no low-rank heads. Their factors are multiplied, and `from_torch` returns dense heads that
-    generate the same. Instance norms are written as weight and bias, as in `torch.nn.InstanceNorm2d(affine=True)`.
+    generate the same. Instance norms are written as weight and bias, as in `torch.nn.InstanceNorm2d(affine=True)`. A
+    normalised U-Net divides its input by `net_input.intensity_scale` and multiplies its result by it. That has no tensor:
+    who uses the state dict must do it.
 
     Args:
         model: a `unet.UNet`, plain or with a hypernetwork that generates the convolutions (`model.all_but_norms`).
@@ -91,8 +97,14 @@ def to_torch(model: Model, variables: Tree, *, batches: int = 0) -> State:
         Names -> NumPy arrays, in the order of PyTorch's modules.
 
     Raises:
-        InputError: for an ensemble, another main network, or another choice of generated leaves.
+        InputError: for an ensemble, another main network (such as an unrolled one), a hypernetwork with conditions, or
+            another choice of generated leaves.
     """
+    if model.num_conditions:
+        raise InputError(
+            "`model` must have no conditions beside the loss coefficients (`export.plain` takes one network out),"
+            f" got {model.num_conditions}."
+        )
     if model.members:
         raise InputError(f"`model` must be one network (`export.plain` takes it out), got {len(model.members)} of them.")
     if not isinstance(model.main, UNet):
@@ -137,13 +149,13 @@ def _read_arrays(state: Mapping[str, Any]) -> State:
     return arrays
 
 
-def _infer_model(arrays: State, residual: bool) -> tuple[Model, dict[tuple[str, ...], tuple[int, ...]]]:
+def _infer_model(arrays: State, **options: bool) -> tuple[Model, dict[tuple[str, ...], tuple[int, ...]]]:
     """The model that fits the shapes of the tensors, and the shapes of its variables.
 
-    Where a tensor is missing, the size is the paper's.
+    Where a tensor is missing, the size is the paper's. `options` are attributes of the U-Net that have no tensors.
     """
     is_hyper = any(name.startswith("hnet.") or ".hyper" in name for name in arrays)
-    main, channels = _infer_unet(arrays, is_hyper, residual)
+    main, channels = _infer_unet(arrays, is_hyper, options)
     target = jax.eval_shape(main.init, jax.random.key(0), jnp.zeros((8, 8, channels)))
     param_shapes = {path: leaf.shape for path, leaf in _flat(target["params"])}
     stat_shapes = {("batch_stats", *path): leaf.shape for path, leaf in _flat(target.get("batch_stats", {}))}
@@ -158,7 +170,7 @@ def _infer_model(arrays: State, residual: bool) -> tuple[Model, dict[tuple[str, 
     return Model(main, hyper), stat_shapes | learned | {("params", "hyper", *path): leaf.shape for path, leaf in _flat(phi)}
 
 
-def _infer_unet(arrays: State, is_hyper: bool, residual: bool) -> tuple[UNet, int]:
+def _infer_unet(arrays: State, is_hyper: bool, options: dict[str, bool]) -> tuple[UNet, int]:
     """The U-Net that fits the shapes of the tensors, and its number of input channels."""
     prefix = "unet." if is_hyper else ""
     names = {name.removeprefix(prefix) for name in arrays}
@@ -174,7 +186,7 @@ def _infer_unet(arrays: State, is_hyper: bool, residual: bool) -> tuple[UNet, in
         width = _size(arrays, "dconv_down1.0.weight", 0, 32)
         channels = _size(arrays, "dconv_down1.0.weight", 1, 2)
         out_channels = _size(arrays, "conv_last.weight", 0, 1)
-    return UNet(width, out_channels, norm=norm, residual=residual), channels
+    return UNet(width, out_channels, norm=norm, **options), channels
 
 
 def _size(arrays: State, name: str, axis: int, default: int) -> int:

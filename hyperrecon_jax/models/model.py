@@ -253,10 +253,17 @@ def network_at(model: Model, variables: Tree, lam: jax.Array) -> tuple[Tree, Tre
     """The main network for one lambda, for any kind of model: its weights theta and its running statistics.
 
     For an ensemble, those of the member whose loss coefficients are nearest.
+
+    Raises:
+        InputError: if the model has conditions and the variables have none.
     """
     params, batch_stats = variables["params"], variables["batch_stats"]
     if not model.members:
         if model.num_conditions:
+            if "condition" not in variables:
+                raise InputError(
+                    f"`variables` must have the {model.num_conditions} conditions of the model (`at_condition`), got none."
+                )
             lam = jnp.concatenate([jnp.asarray(lam), variables["condition"]])
         return generate_weights(model, params, lam), batch_stats
     distance = jnp.sum(jnp.square(coefficients(np.array(model.members)) - coefficients(lam)[None]), -1)

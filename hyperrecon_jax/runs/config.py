@@ -245,8 +245,8 @@ def _convert(key: str, value: Any, default: Any) -> Any:
     """A value as JSON or a command line holds it, converted to the type of the default where that loses nothing."""
     if key == "loss.scales" and value == AUTO[0]:
         return AUTO
-    if key in RANGES and isinstance(value, (list, tuple)):
-        return tuple(float(item) if isinstance(item, int) else item for item in value)
+    if key in RANGES:
+        return _convert_range(value)
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one string
             return tuple(value[0].split(","))
@@ -254,3 +254,11 @@ def _convert(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     return value
+
+
+def _convert_range(value: Any) -> Any:
+    """A value, or a tuple of several; a command line's `2,8` may arrive as one string."""
+    values = value if isinstance(value, (list, tuple)) else (value,)
+    parts = [part for item in values for part in (item.split(",") if isinstance(item, str) else [item])]
+    numbers = tuple(float(part) if isinstance(part, int) and not isinstance(part, bool) else part for part in parts)
+    return numbers[0] if len(numbers) == 1 else numbers

@@ -153,7 +153,8 @@ def _check_acquisition(config: ConfigDict) -> None:
     require, task = functools.partial(_require, config), config.task
     is_range = any(isinstance(value, tuple) for value in (task.mask, task.acceleration, task.sigma))
     kinds = task.mask if isinstance(task.mask, tuple) else (task.mask,)
-    are_kinds = len(kinds) > 0 and len(set(kinds)) == len(kinds) and all(kind in masks.MASKS for kind in kinds)
+    are_masks = len(kinds) > 0 and all(isinstance(kind, str) and kind in masks.MASKS for kind in kinds)
+    are_kinds = are_masks and len(set(kinds)) == len(kinds)
     require(are_kinds, "task.mask", f"one of {', '.join(masks.MASKS)}{', or several of them' if is_range else ''}")
     for key, low in (("acceleration", 1), ("sigma", 0)):
         value = task[key]

@@ -237,7 +237,7 @@ def _draw_batch(
 ) -> tuple[jax.Array, Sample, Measurement, jax.Array | None]:
     """The key of the batch's lambdas, this device's samples and their measurements, and the conditions of the batch."""
     key_order, key_step = split_key(setup)
-    key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, step))
+    key_lam, key_noise, key_condition = jax.random.split(jax.random.fold_in(key_step, step), 3)
     if resident:
         indices = batch_indices(key_order, step, count=len(samples.image), batch=setup.batch)
         samples = take(samples, local_shard(indices))
@@ -245,7 +245,7 @@ def _draw_batch(
     ranges = setup.problem.acquisitions
     if ranges is None:
         return key_lam, samples, jax.vmap(setup.problem.observe)(keys, samples), None
-    conditions = sample_conditions(jax.random.fold_in(key_noise, 0), ranges, setup.batch)
+    conditions = sample_conditions(key_condition, ranges, setup.batch)
     y = jax.vmap(setup.problem.observe)(keys, samples, local_shard(conditions))
     return key_lam, samples, y, conditions
 

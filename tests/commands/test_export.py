@@ -7,12 +7,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from helper import Net, load_fixture, run_python, select_prefix, train_explorable
+from helper import Net, load_fixture, run_python, select_prefix, small_networks, train_explorable
 from random_models import GUIDE, python_blocks, random_model, reconstruct_batch, torch_unet
 
 from hyperrecon_jax.commands import export as command
-from hyperrecon_jax.models import export, model, tensor_files
+from hyperrecon_jax.models import export, model, tensor_files, unrolled
 from hyperrecon_jax.models.unet import UNet
+from hyperrecon_jax.models.unrolled import Unrolled
+from hyperrecon_jax.physics import operators
+from hyperrecon_jax.physics.net_input import PhysicsInput, physics_input
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.experiment import build
 from hyperrecon_jax.runs.load import load, read_config
@@ -67,15 +70,22 @@ def test_a_plain_model_has_no_lambda():
 
 
 @pytest.mark.parametrize(
-    "options", [{"norm": "batch"}, {"norm": "instance", "residual": False, "out_channels": 2}, {"norm": "none"}]
+    "options",
+    [
+        {"norm": "batch"},
+        {"norm": "instance", "residual": False, "out_channels": 2},
+        {"norm": "none", "normalize": True},
+        {"normalize": True, "residual": False},
+    ],
 )
 def test_onnx_runtime_reconstructs_as_we_do(options):
     onnx = pytest.importorskip("onnx")
     network = random_model(UNet(2, **options))
     content = export.onnx_bytes(*network, shape=(16, 24))
-    reference = reconstruct_batch(*network, np.zeros((3, 0)), Y)
-    close(run_onnx(content, Y), reference)
-    close(run_onnx(content, Y[:1]), reference[:1])
+    y = np.concatenate([Y, np.zeros_like(Y[:1])])  # the scale of the last is 1
+    reference = reconstruct_batch(*network, np.zeros((4, 0)), y)
+    close(run_onnx(content, y), reference)
+    close(run_onnx(content, y[:1]), reference[:1])
     graph = onnx.load_from_string(content)
     assert [opset.version for opset in graph.opset_import] == [18]
     sizes = [
@@ -93,6 +103,8 @@ def test_onnx_of_what_it_cannot_hold(monkeypatch):
     ):
         with pytest.raises(InputError, match="must be a plain U-Net"):
             export.onnx_bytes(*network, shape=(16, 24))
+    with pytest.raises(InputError, match="ONNX runtimes have no complex FFT for the unrolled network"):
+        export.onnx_bytes(model.Model(Unrolled(2)), {}, shape=(16, 24))
     with pytest.raises(InputError, match=r"divisible by 8, got \(16, 20\)"):
         export.onnx_bytes(*random_model(UNet(2)), shape=(16, 20))
     monkeypatch.setitem(sys.modules, "onnx", None)
@@ -114,6 +126,43 @@ def test_a_program_of_the_whole_runs_for_any_batch(options):
     assert np.abs(reference[0] - reference[1]).max() > 0.1
 
 
+def complex_normal(*shape):
+    rng = np.random.default_rng(0)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
+
+
+@pytest.mark.parametrize("coils", [0, 2])
+def test_a_program_of_an_unrolled_network_finds_the_masks_in_the_kspace(coils, monkeypatch):
+    monkeypatch.setattr(unrolled, "UNet", lambda *, out_channels, norm, name, **_: Net(norm, out_channels, name=name))
+    example = PhysicsInput(np.zeros((16, 24, 2)), np.zeros((16, 24, 1)))
+    network = random_model(Unrolled(2, 2), example=example, hyper_width=3, num_conditions=2, encoding="circle")
+    network = network[0], model.at_condition(network[1], [0.2, 0.7])
+    masks = np.random.default_rng(1).random((3, 16, 24)) < 0.5
+    program = jax.export.deserialize(export.serialized(*network, shape=(16, 24), coils=coils))
+    if coils:
+        kspace, maps = masks[:, None] * complex_normal(3, coils, 16, 24), complex_normal(3, coils, 16, 24)
+        x_hat = program.call(kspace, maps, LAMS)
+        inputs = [physics_input(operators.sense(m, s), y) for m, s, y in zip(masks, maps, kspace, strict=True)]
+    else:
+        kspace = masks * complex_normal(3, 16, 24)
+        x_hat = program.call(kspace, LAMS)
+        inputs = [physics_input(operators.csmri(m), y[..., None]) for m, y in zip(masks, kspace, strict=True)]
+    close(np.asarray(x_hat), reconstruct_batch(*network, LAMS, inputs))
+
+
+@pytest.mark.parametrize("encoding", ["coefficients", "circle"])
+def test_a_plain_network_is_the_model_at_its_condition(encoding):
+    network, variables = random_model(Net("none"), hyper_width=3, num_conditions=2, encoding=encoding)
+    variables = model.at_condition(variables, [0.2, 0.7])
+    assert export.num_terms(network, variables) == 2
+    alone = export.plain(network, variables, [0.3])
+    close(reconstruct_batch(*alone, LAMS[:1], Y[:1]), reconstruct_batch(network, variables, [[0.3]], Y[:1]))
+    other = model.at_condition(variables, [0.9, 0.1])
+    assert (
+        np.abs(reconstruct_batch(network, other, [[0.3]], Y[:1]) - reconstruct_batch(*alone, LAMS[:1], Y[:1])).max() > 1e-3
+    )
+
+
 def test_a_program_of_a_shape_that_cannot_be():
     with pytest.raises(InputError, match="divisible by 8"):
         export.serialized(*random_model(UNet(2), hyper_width=3), shape=(16, 20))
@@ -123,6 +172,13 @@ def test_a_program_of_a_shape_that_cannot_be():
 def folder(tmp_path_factory):
     """A HyperRecon trained next to nothing, and where files go."""
     return train_explorable(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def unrolled_folder(tmp_path_factory):
+    """An unrolled network of small networks in place of U-Nets."""
+    with small_networks():
+        return train_explorable(tmp_path_factory.mktemp("unrolled"), network="unrolled", iterations=2)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +233,8 @@ def test_pytorch_loads_a_lambda_of_the_run(folder, at_three_tenths, suffix):
 
     lines = []
     command.export_run(folder / "run", folder / f"state{suffix}", lam=[0.3], say=lines.append)
-    network = torch_unet(2, norm="instance")
+    assert "divide the input by the 99th percentile" in lines[1]
+    network = torch_unet(2, norm="instance", normalize=True)
     exec(lines[-1].strip(), {"network": network, "torch": torch, "numpy": np, "safetensors": safetensors})
     y, reference = at_three_tenths
     with torch.no_grad():
@@ -255,18 +312,20 @@ def test_mistakes_on_the_command_line(folder, args, message):
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_what_the_guide_says(tmp_path, folder, monkeypatch, capsys):
+def test_what_the_guide_says(tmp_path, folder, unrolled_folder, monkeypatch, capsys):
     """Its commands and its Python run one after the other, at a size that takes seconds."""
     pytest.importorskip("torch")
     pytest.importorskip("onnxruntime")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "quickstart").symlink_to(folder / "run")
+    (tmp_path / "runs" / "unet").symlink_to(folder / "run")
+    (tmp_path / "runs" / "quickstart").symlink_to(unrolled_folder / "run")
+    monkeypatch.setattr(unrolled, "UNet", lambda *, out_channels, norm, name, **_: Net(norm, out_channels, name=name))
     tensor_files.write("authors.pth.tar", select_prefix(load_fixture("hyperunet_h8_d4_k2"), "state/"))
     commands = re.findall(
         r"^    python -m bin\.export --run (\S+)(?: --lam (\S+))? --out (\S+)(?: --names (\S+))?$", GUIDE, re.M
     )
-    assert len(commands) == GUIDE.count("    python -m") == 4
+    assert len(commands) == GUIDE.count("    python -m bin.export") == 4
     for name, lam, out, names in commands:
         lam = [float(lam)] if lam else None
         command.export_run(Path(name), Path(out), lam=lam, names=names or "torch", say=lambda _: None)

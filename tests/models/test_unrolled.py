@@ -99,6 +99,29 @@ def test_weights_and_step_sizes_are_generated_from_lambda_and_conditions():
     assert np.abs(run(jnp.array([0.2]), jnp.array([1.0, 1.0])) - base).max() > 1e-3
 
 
+def test_remat_and_precision_reach_the_u_nets_and_not_data_consistency():
+    net = Unrolled(width=3, iterations=2, remat=True, precision="bfloat16")
+    program = str(jax.make_jaxpr(lambda params: net.apply({"params": params}, INPUT))(PARAMS))
+    assert ":bf16[16,16,3]" in program
+    assert "remat" in program  # the name of `jax.checkpoint` in a program
+    assert all(":c64[16,16]" in line for line in program.splitlines() if " fft[" in line)
+    plain = str(jax.make_jaxpr(lambda params: NET.apply({"params": params}, INPUT))(PARAMS))
+    assert not any(word in plain for word in ("bf16", "remat"))
+
+
+@pytest.mark.slow
+def test_remat_changes_no_gradient_and_bfloat16_little():
+    def gradient(**options):
+        net = Unrolled(width=3, iterations=2, **options)
+        flat = jax.jit(jax.grad(lambda params: jnp.sum(jnp.square(net.apply({"params": params}, INPUT) - IMAGE))))(PARAMS)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(flat)])
+
+    expected = gradient()
+    size = np.linalg.norm(expected)
+    assert np.linalg.norm(gradient(remat=True) - expected) < 1e-4 * size
+    assert 0 < np.linalg.norm(gradient(precision="bfloat16") - expected) < 0.2 * size
+
+
 def test_another_input_is_refused():
     with pytest.raises(InputError, match=r"`net_input` of an unrolled network must be a PhysicsInput"):
         NET.init(jax.random.key(0), INPUT.image)

@@ -169,6 +169,62 @@ def test_values_that_no_experiment_can_have(key, value, expected):
         set_to(key, value)
 
 
+MASKS = ("poisson_disc", "random_lines")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("task.acceleration", (2, 8), (2.0, 8.0)),
+        ("task.acceleration", [2.0, 8.0], (2.0, 8.0)),
+        ("task.acceleration", (4,), 4.0),  # a command line's `4`, where the file has a range
+        ("task.acceleration", 8, 8.0),
+        ("task.sigma", (0, 0.1), (0.0, 0.1)),
+        ("task.mask", list(MASKS), MASKS),
+        ("task.mask", "poisson_disc,random_lines", MASKS),  # a command line's, where the file has one mask
+        ("task.mask", ("poisson_disc,random_lines",), MASKS),  # where the file has several
+        ("task.mask", ("random_lines",), "random_lines"),
+    ],
+)
+def test_acquisitions_are_values_or_ranges(key, value, expected):
+    settings = set_to(key, value)
+    assert config.flatten(settings)[key] == expected
+    assert config.differences(settings.to_dict(), json.loads(json.dumps(settings.to_dict()))) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("task.acceleration", "abc", "of type float, such as 4.0"),
+        ("task.acceleration", "2,8", r"a number, or \(lowest, highest\) of at least 1"),
+        ("task.acceleration", (8.0, 2.0), r"a number, or \(lowest, highest\) of at least 1"),
+        ("task.acceleration", (0.5, 2.0), r"a number, or \(lowest, highest\) of at least 1"),
+        ("task.acceleration", (2.0, 4.0, 8.0), r"a number, or \(lowest, highest\) of at least 1"),
+        ("task.acceleration", (True, 2.0), r"a number, or \(lowest, highest\) of at least 1"),
+        ("task.acceleration", (), r"a number, or \(lowest, highest\) of at least 1"),
+        ("task.sigma", "abc", "of type float, such as 0.0"),
+        ("task.sigma", None, "of type float, such as 0.0"),
+        ("task.sigma", (0.0, float("nan")), r"a number, or \(lowest, highest\) of at least 0"),
+        ("task.mask", ("poisson_disc", "radial"), "one of poisson_disc, .*, or several of them"),
+        ("task.mask", ("poisson_disc", "poisson_disc"), "one of poisson_disc, .*, or several of them"),
+        ("task.mask", (["poisson_disc"], "random_lines"), "one of poisson_disc, .*, or several of them"),
+        ("task.mask", 3, "of type str"),
+        ("task.name", 3, "of type str"),
+        ("task.factor", 2.5, "of type int"),
+    ],
+)
+def test_wrong_types_of_the_task_are_one_sentence(key, value, expected):
+    with pytest.raises(InputError, match=rf"^config\.{key} must be {expected}.*, got .*\.$"):
+        set_to(key, value)
+
+
+def test_ranges_are_of_kspace_from_images():
+    with pytest.raises(InputError, match=r'config\.task\.name must be "csmri" where config\.task has a range'):
+        set_to("task.sigma", (0.0, 0.1), task__name="denoising")
+    with pytest.raises(InputError, match=r"config\.data\.coils must be 0 where config\.task has a range"):
+        set_to("task.sigma", (0.0, 0.1), data__coils=4, data__source="fastmri", data__root="files")
+
+
 def test_lambdas_are_one_fewer_than_terms():
     three = {"loss__terms": ("data_consistency", "weight_l1", "total_variation"), "loss__scales": (1.0, 1.0, 1.0)}
     assert set_to("lam.value", (0.5, 1), lam__sampling="constant", **three).lam.value == (0.5, 1)
@@ -187,12 +243,13 @@ def test_film_needs_a_norm():
 def test_a_run_of_an_older_version_has_the_papers_hypernetwork(tmp_path):
     papers = config.paper_config("L").to_dict()
     settings = json.loads(json.dumps(papers))
-    for key in ("conditioning", "rank", "encoding"):
+    for key in ("conditioning", "rank", "encoding", "network", "iterations", "normalize"):
         del settings["model"][key]
     run_folder.write_json(tmp_path / run_folder.CONFIG, settings)
     stored = run_folder.read_settings(tmp_path)
     assert config.differences(stored, papers) == []
-    assert config.complete(stored).model.conditioning == "dense"
+    model = config.complete(stored).model
+    assert (model.conditioning, model.network, model.normalize) == ("dense", "unet", False)
     assert run_folder.can_resume(tmp_path, papers, config.differences)
     with pytest.raises(InputError, match=r"another experiment: model\.conditioning \('dense' there, 'low_rank' here\)"):
         run_folder.can_resume(tmp_path, config.complete({"model": {"norm": "batch"}}).to_dict(), config.differences)
@@ -205,6 +262,7 @@ SEGMENTATION = {
     "lam__sampling": "constant",
     "model__hyper_width": 0,
     "model__residual": False,
+    "model__normalize": False,
 }
 
 
