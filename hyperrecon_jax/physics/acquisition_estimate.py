@@ -24,8 +24,8 @@ def estimate_acquisition(kspace: np.ndarray) -> Acquisition:
     squares added. For an image without them it is right to about 10 %.
 
     Args:
-        kspace: `(*b, h, w)` complex, as `np.fft.fft2(image, norm="ortho")`, zero where nothing was sampled. The leading axes
-            are slices and coils that were sampled alike.
+        kspace: `(*b, h, w)` complex, as `np.fft.fft2(image, norm="ortho")`, zero where nothing was sampled; the leading
+            axes are slices and coils that were sampled alike.
 
     Returns:
         The acceleration is the inverse of the sampled share. The noise has the units of the image that belongs to the
