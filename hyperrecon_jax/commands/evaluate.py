@@ -32,6 +32,7 @@ from hyperrecon_jax.models.model import count_parameters, reconstruct
 from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.sample import take
 from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.acquisitions import format_acquisition
 from hyperrecon_jax.runs.load import TrainedRun, load_run, load_segmenter
 from hyperrecon_jax.runs.pictures import middle_slices
 from hyperrecon_jax.runs.report import Say
@@ -130,14 +131,14 @@ def evaluate(
     return ds
 
 
-def load_or_evaluate(run: Path, *, say: Say = print) -> xr.Dataset:
+def load_or_evaluate(run: Path, *, acquisition: Acquisition | None = None, say: Say = print) -> xr.Dataset:
     """The scores of a run on its own test images: from its folder, or computed if they are missing or of another step."""
-    file = run / "evaluation" / SCORES
+    file = run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / SCORES
     if file.exists():
         ds = scores.load(file)
         if ds.attrs.get("steps") == run_folder.steps_reported(run):
             return ds
-    return evaluate(run, file.parent, say=say)
+    return evaluate(run, file.parent, acquisition=acquisition, say=say)
 
 
 def prepare(
