@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.evaluation import scoring
-from hyperrecon_jax.explorer.measurement import FULLY_SAMPLED_SHARE, MeasuredKspace, inspect_kspace, make_sample
+from hyperrecon_jax.explorer.measurement import MeasuredKspace, inspect_kspace, make_sample
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
 from hyperrecon_jax.physics.acquisition_estimate import estimate_acquisition
 from hyperrecon_jax.physics.net_input import NetInput
@@ -109,7 +109,7 @@ class VolumeStore:
             "truth": entry.has_reference,
             "note": entry.note,
             "choices": self._choices(entry),
-            "acquisition": self._describe_estimate(entry.estimate),
+            "acquisition": self._describe_estimate(entry),
         }
 
     def describe_task(self) -> str:
@@ -227,16 +227,16 @@ class VolumeStore:
             return []
         return [name for name in Acquisition._fields if name != "sigma" or entry.estimate is None]
 
-    def _describe_estimate(self, estimate: Acquisition | None) -> str:
+    def _describe_estimate(self, entry: OpenVolume) -> str:
         """What was read off measured k-space, in words, and how it differs from what the network was trained for."""
-        if estimate is None or self.ranges is None:
+        if entry.estimate is None or self.ranges is None:
             return ""
-        is_full = 1 / estimate.acceleration > FULLY_SAMPLED_SHARE
-        facts = [f"noise {estimate.sigma:.2g}"]
-        if not is_full:
-            facts = [f"{estimate.acceleration:.2g}-fold", *facts, estimate.mask.replace("_", " ")]
-        excess = describe_excess(self.ranges, self.ranges.middle._replace(sigma=estimate.sigma) if is_full else estimate)
-        return " ".join([f"{', '.join(facts)}: read off the data.".capitalize(), *excess])
+        acceleration, sigma, mask = entry.estimate
+        if entry.has_reference:
+            facts, acquisition = f"Noise {sigma:.2g}", self.ranges.middle._replace(sigma=sigma)
+        else:
+            facts, acquisition = f"{acceleration:.1f}-fold, noise {sigma:.2g}, {mask.replace('_', ' ')}", entry.estimate
+        return " ".join([f"{facts}: read off the data.", *describe_excess(self.ranges, acquisition)])
 
     def _get_problem(self, shape: tuple[int, int], kind: str) -> Problem:
         if (shape, kind) not in self._problems:

@@ -51,10 +51,11 @@ def _estimate_sigma(kspace: np.ndarray, sampled: np.ndarray) -> float:
     The magnitude of circular complex Gaussian noise has the Rayleigh distribution, whose median is sigma * sqrt(log(2)).
     """
     down, right = (np.fft.fftfreq(side) for side in sampled.shape)
-    radius = np.hypot(*np.meshgrid(down, right, indexing="ij"))[sampled]
-    count = max(MIN_OUTER, round(OUTER_SHARE * radius.size))
-    outer = np.argsort(radius, kind="stable")[-count:]
-    magnitude = np.abs(kspace[..., sampled][..., outer])
+    radius = np.hypot(*np.meshgrid(down, right, indexing="ij"))
+    places = np.flatnonzero(sampled)
+    count = max(MIN_OUTER, round(OUTER_SHARE * places.size))
+    outer = places[np.argsort(radius.ravel()[places], kind="stable")[-count:]]
+    magnitude = np.abs(kspace.reshape(*kspace.shape[:-2], -1)[..., outer])
     return float(np.median(magnitude[magnitude > 0]) / math.sqrt(math.log(2)))  # empty slices and coils do not count
 
 

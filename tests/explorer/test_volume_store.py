@@ -92,7 +92,7 @@ def test_the_acquisition_of_measured_kspace_is_read_off_the_data(engine):
     volume = add_kspace(engine, mask, 0.03)
     described = engine.volumes.describe(volume)
     assert described["choices"] == []
-    assert described["acquisition"].startswith("4-fold, noise 0.0")
+    assert described["acquisition"].startswith("4.0-fold, noise 0.0")
     assert described["acquisition"].endswith(" random lines: read off the data.")
     acquisition = engine.volumes.find_acquisition(volume, CHOSEN)
     np.testing.assert_allclose((acquisition.acceleration, acquisition.mask == "random_lines"), (4, True))

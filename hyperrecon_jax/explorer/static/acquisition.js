@@ -32,6 +32,7 @@ const Acquisition = (() => {
     get("acquisition").hidden = !acquisitions;
     if (!acquisitions) return;
     const { limits } = acquisitions;
+    get("landscape-choice").title += ", measured at the middle of the range of acquisitions";
     get("acquisition-mask").replaceChildren(...limits.mask.map((name) => new Option(name.replaceAll("_", " "), name)));
     for (const name of ["acceleration", "sigma"]) {
       Object.assign(get(`acquisition-${name}`), { min: limits[name][0], max: limits[name][1] });
