@@ -175,10 +175,10 @@ def read_events(folder):
     return events
 
 
-def train_explorable(folder, **model):
+def train_explorable(folder, *, task=None, **model):
     """Train a HyperRecon of two losses without noise for two steps, in `folder / "run"`; return the folder.
 
-    `model` has further settings of the model.
+    `task` and `model` have further settings of the task and of the model.
     """
     from hyperrecon_jax.commands import train
     from hyperrecon_jax.runs.config import complete
@@ -190,7 +190,7 @@ def train_explorable(folder, **model):
         "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
         "loss": {"terms": ("mae", "ssim"), "scales": (1.0, 1.0)},
         "model": {"width": 2, "hyper_width": 3, **model},
-        "task": {"acceleration": 2.0},
+        "task": {"acceleration": 2.0, **(task or {})},
         "train": {"steps": 2, "batch": 4},
     }
     train.train(complete(settings), folder / "run", say=lambda _: None)

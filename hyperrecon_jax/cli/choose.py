@@ -10,6 +10,10 @@ Without reference images, by the error of k-space that is withheld from the netw
     hyperrecon choose --run runs/quickstart --metric held_out
     hyperrecon choose --run runs/quickstart --metric held_out --per_image
 
+At another acquisition than that of the run:
+
+    hyperrecon choose --run runs/quickstart --acquisition acceleration=8,sigma=0.01
+
 The choice is printed and written to RUN/choice-METRIC.json, or to RUN/choice-METRIC-per_image.json.
 """
 
@@ -25,6 +29,10 @@ METRIC = flags.DEFINE_string(
 PER_IMAGE = flags.DEFINE_bool("per_image", False, "Choose for each test image, not one lambda from the validation images.")
 FRACTION = flags.DEFINE_float("fraction", 0.1, "With held_out: the part of the samples outside the centre to withhold.")
 
+ACQUISITION = flags.DEFINE_string(
+    "acquisition", None, "An acquisition, such as acceleration=8,sigma=0.01,mask=random_lines (default: that of the run)."
+)
+
 
 def choose() -> int:
     """Choose lambda by the flags; returns the exit status."""
@@ -35,8 +43,13 @@ def choose() -> int:
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    run = slim_run.find_run(RUN.value, is_written=True)
-    choose_command.choose(run, metric=METRIC.value, per_image=PER_IMAGE.value, fraction=FRACTION.value)
+    choose_command.choose(
+        slim_run.find_run(RUN.value, is_written=True),
+        metric=METRIC.value,
+        per_image=PER_IMAGE.value,
+        fraction=FRACTION.value,
+        acquisition=ACQUISITION.value,
+    )
     return 0
 
 

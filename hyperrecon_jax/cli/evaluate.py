@@ -4,10 +4,12 @@
     hyperrecon evaluate --run runs/quickstart --data mine.npy --metrics psnr,ssim,mae --lams 20 --out mine
     hyperrecon evaluate --run runs/quickstart --config quickstart --config.data.seed=7 --out other
     hyperrecon evaluate --run runs/quickstart --segmenter runs/segment_quickstart
+    hyperrecon evaluate --run runs/quickstart --acquisition acceleration=2:4:8,sigma=0.01,mask=random_lines
     hyperrecon evaluate --compare runs/quickstart runs/baselines
 
-Results are in RUN/evaluation, those of a comparison in runs/comparison, unless --out names another folder. The same command
-again resumes an evaluation that was interrupted.
+Results are in RUN/evaluation, those of a comparison in runs/comparison, unless --out names another folder. With
+--acquisition, each acquisition has a folder of its own in it. The same command again resumes an evaluation that was
+interrupted.
 """
 
 import pathlib
@@ -30,6 +32,9 @@ METRICS = flags.DEFINE_list(
 LAMS = flags.DEFINE_integer("lams", None, "Points of the grid along each lambda (default: 100 for one, 21 for two).")
 IMAGES = flags.DEFINE_integer("images", None, "Number of test images, evenly spaced (default: all).")
 SEGMENTER = flags.DEFINE_string("segmenter", None, "Folder of a run that segments: adds Dice of the reconstructions.")
+ACQUISITION = flags.DEFINE_string(
+    "acquisition", None, "Acquisitions, such as acceleration=2:4:8,sigma=0.01,mask=random_lines (default: that of the run)."
+)
 OUT = flags.DEFINE_string("out", None, "Folder for the results.")
 COMPARE = flags.DEFINE_bool("compare", False, "Compare the runs whose folders follow: one table, one picture.")
 flags.adopt_module_key_flags(process_flags)
@@ -43,21 +48,25 @@ def evaluate(folders: list[str]) -> int:
         raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
     data = _data_settings()
     from hyperrecon_jax.commands import evaluate as evaluate_command
+    from hyperrecon_jax.commands.evaluate_acquisitions import evaluate_acquisitions
     from hyperrecon_jax.runs import slim_run
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
     run = slim_run.find_run(RUN.value, is_written=True)
+    out = pathlib.Path(OUT.value) if OUT.value else run / "evaluation"
+    options: dict[str, Any] = {
+        "data": data,
+        "metrics": METRICS.value or None,
+        "points": LAMS.value,
+        "count": IMAGES.value,
+        "segmenter": pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,
+    }
     with process_flags.connect_processes():
-        evaluate_command.evaluate(
-            run,
-            pathlib.Path(OUT.value) if OUT.value else run / "evaluation",
-            data=data,
-            metrics=METRICS.value or None,
-            points=LAMS.value,
-            count=IMAGES.value,
-            segmenter=pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,
-        )
+        if ACQUISITION.value is None:
+            evaluate_command.evaluate(run, out, **options)
+        else:
+            evaluate_acquisitions(run, out, ACQUISITION.value, **options)
     return 0
 
 

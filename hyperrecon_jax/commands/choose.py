@@ -7,6 +7,8 @@ none: k-space is withheld from the network (`choose.withhold`), and its reconstr
     RUN/choice-METRIC.json              one lambda for all images
     RUN/choice-METRIC-per_image.json    a lambda for each image
 
+With another acquisition than that of the run, the names end with it.
+
 Both files hold the choice and its worth: the mean metric of the test images at the choice, at the middle of the range (0.5,
 without any choice), at the best lambda of a grid, and at the best lambda of the grid for each image. For each of these they
 hold the regret: how far it is behind the best lambda of the grid, with an interval over subjects. The grid is that of
@@ -32,10 +34,12 @@ from hyperrecon_jax.evaluation.choose import Score, best_lambda, for_each, mean_
 from hyperrecon_jax.losses.metric_table import FULL_REFERENCE, METRICS, average, bound, function_to_maximize
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import reconstruct
+from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
 from hyperrecon_jax.physics.net_input import NetInput
 from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.acquisitions import format_acquisition, parse_acquisition, trained_range
 from hyperrecon_jax.runs.labels import lam_label
-from hyperrecon_jax.runs.load import TrainedRun, load_run
+from hyperrecon_jax.runs.load import TrainedRun, load_run, read_config
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import make_mask
 from hyperrecon_jax.runtime.command_lines import adapt
@@ -59,7 +63,13 @@ class PerImage(NamedTuple):
 
 
 def choose(
-    run: Path, *, metric: str = "psnr", per_image: bool = False, fraction: float = 0.1, say: Say = print
+    run: Path,
+    *,
+    metric: str = "psnr",
+    per_image: bool = False,
+    fraction: float = 0.1,
+    acquisition: str | None = None,
+    say: Say = print,
 ) -> dict[str, Any]:
     """Choose lambda, and write the file of the module's docstring.
 
@@ -68,6 +78,7 @@ def choose(
         metric: one of `CRITERIA`.
         per_image: choose a lambda for each test image, instead of one on the validation images.
         fraction: the part to withhold for "held_out", as in `evaluation.choose.partition`.
+        acquisition: how images are measured, as in `parse_acquisition`; None: as in `evaluate`.
         say: gets the lines to show.
 
     Returns:
@@ -78,10 +89,16 @@ def choose(
     """
     if metric not in CRITERIA:
         raise InputError(f"`metric` must be one of {', '.join(CRITERIA)}, got {metric!r}.")
-    trained = load_run(run, splits=("val", "test"))
+    chosen = None
+    if acquisition is not None:
+        config = read_config(run)
+        chosen = parse_acquisition(acquisition, config)
+        for sentence in describe_excess(trained_range(config), chosen):
+            say(sentence)
+    trained = load_run(run, splits=("val", "test"), acquisition=chosen)
     _check_run(run, trained, metric, fraction)
     report_metrics = REPORT_METRICS if metric == HELD_OUT else (metric,)
-    grid_scores = _grid_scores(run, report_metrics, say=say)
+    grid_scores = _grid_scores(run, report_metrics, chosen, say=say)
     start = time.monotonic()
     samples = subset(trained.dataset.test.samples, grid_scores["image"].values)
     if per_image:
@@ -100,13 +117,15 @@ def choose(
         "metric": metric,
         "per_image": per_image,
         **({"fraction": fraction} if metric == HELD_OUT else {}),
+        **({"acquisition": format_acquisition(chosen)} if chosen else {}),
         "lambda": _round_lams(lams),
         "value": value,
         "test_images": samples.size,
         "test": worth,
         "seconds": time.monotonic() - start,
     }
-    path = run / f"choice-{metric}{'-per_image' if per_image else ''}.json"
+    parts = [metric, *(["per_image"] if per_image else []), *([format_acquisition(chosen)] if chosen else [])]
+    path = run / f"choice-{'-'.join(parts)}.json"
     with run_folder.explain_write_errors(run):
         run_folder.write_json(path, result)
     say(format_table(result))
@@ -153,13 +172,14 @@ def _check_run(run: Path, trained: TrainedRun, metric: str, fraction: float) -> 
             raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
 
 
-def _grid_scores(run: Path, metrics: Sequence[str], *, say: Say) -> xr.Dataset:
+def _grid_scores(run: Path, metrics: Sequence[str], acquisition: Acquisition | None, *, say: Say) -> xr.Dataset:
     """The scores of the test images on the grid of the run's evaluation."""
-    ds = load_or_evaluate(run, say=say)
+    ds = load_or_evaluate(run, acquisition=acquisition, say=say)
     for name in metrics:
         if name not in ds:
+            flag = f" --acquisition {format_acquisition(acquisition)}" if acquisition else ""
             raise InputError(
-                adapt(f"The evaluation of {run} must have {name}: hyperrecon evaluate --run {run} --metrics {name}")
+                adapt(f"The evaluation of {run} must have {name}: hyperrecon evaluate --run {run} --metrics {name}{flag}")
             )
     return ds[[*metrics]]
 

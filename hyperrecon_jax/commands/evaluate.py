@@ -29,8 +29,10 @@ from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.evaluation.sweep import score_on_grid
 from hyperrecon_jax.losses.metric_table import DICE, select_metrics
 from hyperrecon_jax.models.model import count_parameters, reconstruct
+from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.sample import take
 from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.acquisitions import format_acquisition
 from hyperrecon_jax.runs.load import TrainedRun, load_run, load_segmenter
 from hyperrecon_jax.runs.pictures import middle_slices
 from hyperrecon_jax.runs.report import Say
@@ -66,6 +68,7 @@ def evaluate(
     points: int | None = None,
     count: int | None = None,
     segmenter: Path | None = None,
+    acquisition: Acquisition | None = None,
     say: Say = print,
 ) -> xr.Dataset:
     """Score a run over a grid of lambdas. The primary process writes the files that the module's docstring lists.
@@ -79,6 +82,7 @@ def evaluate(
             lambdas.
         count: number of test images, evenly spaced over the split; None: all.
         segmenter: the folder of a run of the task "segmentation", for the metric "dice" of reconstructions (Sec. V-E).
+        acquisition: how images are measured; None: as in training, or at the middle of the range of acquisitions.
         say: gets the lines to show.
 
     Returns:
@@ -95,6 +99,7 @@ def evaluate(
             "--lams": points,
             "--images": count,
             "--segmenter": str(segmenter),
+            "--acquisition": acquisition,
             **{f"config.data.{key}": value for key, value in (data or {}).items()},
         }
     )
@@ -102,7 +107,9 @@ def evaluate(
         if name in DICE and segmenter is None:
             raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")
     segment = load_segmenter(segmenter) if segmenter is not None else None
-    evaluation = prepare(run, data=data, points=points, count=count, needs_labels=segment is not None)
+    evaluation = prepare(
+        run, data=data, points=points, count=count, needs_labels=segment is not None, acquisition=acquisition
+    )
     if metrics is None:
         metrics = tuple(dict.fromkeys((*METRICS, *select_metrics(evaluation.run.config.loss.terms))))
     if segment is not None:
@@ -126,14 +133,14 @@ def evaluate(
     return ds
 
 
-def load_or_evaluate(run: Path, *, say: Say = print) -> xr.Dataset:
+def load_or_evaluate(run: Path, *, acquisition: Acquisition | None = None, say: Say = print) -> xr.Dataset:
     """The scores of a run on its own test images: from its folder, or computed if they are missing or of another step."""
-    file = run / "evaluation" / SCORES
+    file = run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / SCORES
     if file.exists():
         ds = scores.load(file)
         if ds.attrs.get("steps") == run_folder.steps_reported(run):
             return ds
-    return evaluate(run, file.parent, say=say)
+    return evaluate(run, file.parent, acquisition=acquisition, say=say)
 
 
 def prepare(
@@ -143,17 +150,18 @@ def prepare(
     points: int | None = None,
     count: int | None = None,
     needs_labels: bool = False,
+    acquisition: Acquisition | None = None,
 ) -> Evaluation:
     """Load a run, and choose its test images and the grid of lambdas.
 
     Args:
-        run, data, points, count: as in `evaluate`.
+        run, data, points, count, acquisition: as in `evaluate`.
         needs_labels: whether the images must have labels.
 
     Raises:
         InputError: if there is no such run, it segments, or the images, `points` or `count` do not fit.
     """
-    trained = load_run(run, data=data)
+    trained = load_run(run, data=data, acquisition=acquisition)
     if trained.config.task.name == "segmentation":
         raise InputError(
             f"{run} must hold a run that reconstructs, got one that segments; its Dice is in its summary.json."

@@ -1,6 +1,6 @@
 """The explorer: move lambda, see the reconstruction. A small local server, a page, and the same page as a file for a talk.
 
-volume_store.py  the volumes that can be shown, and their slices as they are measured
+volume_store.py  the volumes that can be shown, and their slices as they are measured, with any acquisition of a range
 measurement.py   measured k-space as samples
 programs.py      the compiled programs of a run
 engine.py        reconstructions, their scores, diverse ones, the best lambda; exported files

@@ -27,10 +27,12 @@ from hyperrecon_jax.explorer.volume_store import VolumeStore
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.losses.metric_table import average, page_facts
 from hyperrecon_jax.models import hyperparams
-from hyperrecon_jax.models.model import network_at
+from hyperrecon_jax.models.model import at_condition, network_at
+from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.physics.net_input import zero_filled
+from hyperrecon_jax.runs.acquisitions import format_acquisition
 from hyperrecon_jax.runs.labels import term_label
-from hyperrecon_jax.runs.load import load_run
+from hyperrecon_jax.runs.load import load_run, read_config
 from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
@@ -46,7 +48,7 @@ HINTS = {
     "wavelet_l1": "sparser",
     "data_consistency": "closer to the measurement",
 }
-NETWORK_CACHE_SIZE = 256  # lambdas whose generated weights stay in memory
+NETWORK_CACHE_SIZE = 256  # lambdas, at an acquisition each, whose generated weights stay in memory
 PROBLEM_CACHE_SIZE = 8  # problems (size of a slice, and mask) whose compiled programs stay in memory
 MAX_DENSE_LAMBDAS = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
 GOOD_PSNR_GAP = 0.5  # dB: a reconstruction is good if its PSNR is within this of the best
@@ -74,7 +76,7 @@ class Engine:
                 f"{run} must hold a run that reconstructs for more than one lambda; this one has nothing to move."
             )
         self.terms = tuple(config.loss.terms)
-        self.volumes = VolumeStore(trained)
+        self.volumes = VolumeStore(trained, read_config(run))
         self._test_images = scoring.digest(trained.dataset.test.samples.identity)
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORK_CACHE_SIZE)(self._generate_network)
@@ -96,8 +98,19 @@ class Engine:
             "metric_facts": page_facts((*METRICS, "data_consistency")),
             "volumes": self.volumes.describe_all(),
             "evaluation": self._landscape(),
+            "acquisitions": self._describe_acquisitions(),
             "writable": True,
         }
+
+    def _describe_acquisitions(self) -> dict[str, Any] | None:
+        """The range of acquisitions and its middle, where the page starts; None for a run with one acquisition."""
+        ranges = self.volumes.ranges
+        if ranges is None:
+            return None
+        limits = {"acceleration": ranges.accelerations, "sigma": ranges.sigmas, "mask": ranges.masks}
+        acceleration, sigma, mask = ranges.middle
+        start = {"acceleration": round(acceleration, 2), "sigma": round(sigma, 3), "mask": mask}
+        return {"limits": limits, "start": start}
 
     def _lambda_ends(self, k: int) -> dict[str, str]:
         """The loss terms at the two ends of lambda_k, see `hyperparams.coefficients`.
@@ -145,21 +158,29 @@ class Engine:
 
     # Only `reconstruct` takes the lock: longer computations must not delay the reconstructions while a slider moves.
 
-    def input_and_reference(self, volume: str, index: int) -> tuple[np.ndarray, dict[str, Any]]:
+    def input_and_reference(
+        self, volume: str, index: int, *, acquisition: str | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """The magnitude of the network's input and, if it is known, the reference image.
+
+        Args:
+            volume, index: which slice.
+            acquisition: how it is measured, in words (`VolumeStore.find_acquisition`).
 
         Returns:
             `(1 or 2, h, w)`, and for the page whether the reference is known and the scores of the input.
         """
-        _, measured = self.volumes.measure(volume, index)
+        _, measured = self.volumes.measure(volume, index, acquisition)
         image = zero_filled(measured.net_input)
         planes = [image] if measured.x is None else [image, measured.x]
         metrics = {} if measured.x is None else programs.score_image(image, measured.x)
         info = {"truth": measured.x is not None, "metrics": _to_json(metrics)}
         return np.stack([np.asarray(plane)[..., 0] for plane in planes]), info
 
-    def reconstruct(self, volume: str, index: int, lam: Sequence[float]) -> tuple[np.ndarray, dict[str, Any]]:
-        """The reconstruction of a slice at a lambda.
+    def reconstruct(
+        self, volume: str, index: int, lam: Sequence[float], *, acquisition: str | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """The reconstruction of a slice at a lambda; `acquisition` as in `input_and_reference`.
 
         Returns:
             `(h, w)`, and for the page the lambda, the scores (J always, the others if the reference is known) and the time.
@@ -167,14 +188,21 @@ class Engine:
         lam = self._check_lambda(lam)
         start = time.perf_counter()
         with self._lock:
-            opened, measured = self.volumes.measure(volume, index)
-            x_hat, metrics = self._programs(opened.problem).reconstruct(*self._network(lam), measured)
+            opened, measured = self.volumes.measure(volume, index, acquisition)
+            network = self._network(lam, self.volumes.find_acquisition(volume, acquisition))
+            x_hat, metrics = self._programs(opened.problem).reconstruct(*network, measured)
             image = np.asarray(x_hat)[..., 0]
         info = {"lam": lam, "metrics": _to_json(metrics), "milliseconds": 1000 * (time.perf_counter() - start)}
         return image, info
 
     def select_diverse(
-        self, volume: str, index: int, count: int, lams: np.ndarray | None = None
+        self,
+        volume: str,
+        index: int,
+        count: int,
+        lams: np.ndarray | None = None,
+        *,
+        acquisition: str | None = None,
     ) -> tuple[list[list[float]], str]:
         """The lambdas of good reconstructions of a slice that differ most (Sec. V-H), and what "good" means, in words.
 
@@ -186,15 +214,16 @@ class Engine:
             volume, index: which slice.
             count: number of lambdas.
             lams: `(l, K-1)`, the candidates; None: a dense set.
+            acquisition: as in `input_and_reference`.
         """
         if not 2 <= count <= 24:
             raise InputError(f"The number of reconstructions must be in [2, 24], got {count}.")
-        opened, measured = self.volumes.measure(volume, index)
+        opened, measured = self.volumes.measure(volume, index, acquisition)
         if lams is None:
             lams = self._dense_lambdas(zero_filled(measured.net_input).nbytes)
         lams = np.asarray(lams, np.float32)
         program = self._programs(opened.problem).reconstruct_batch
-        x_hat, metrics = programs.reconstruct_all(program, self.variables, lams, measured)
+        x_hat, metrics = programs.reconstruct_all(program, self._variables(volume, acquisition), lams, measured)
         has_reference = measured.x is not None
         if has_reference:
             psnr = metrics["psnr"]
@@ -207,15 +236,17 @@ class Engine:
         criterion = f"{condition} of {len(lams)} lambdas; of these, the {len(chosen)} that differ most."
         return [_round_lambda(lam) for lam in lams[chosen]], criterion
 
-    def find_best(self, volume: str, index: int, metric: str) -> tuple[list[float], float]:
+    def find_best(
+        self, volume: str, index: int, metric: str, *, acquisition: str | None = None
+    ) -> tuple[list[float], float]:
         """The lambda with the best score of a slice, by gradient ascent through the hypernetwork, and the score."""
         if metric not in METRICS:
             raise InputError(f"The metric must be one of {', '.join(METRICS)}, got {metric!r}.")
-        _, measured = self.volumes.measure(volume, index)
+        _, measured = self.volumes.measure(volume, index, acquisition)
         if measured.x is None:
             raise InputError("The best lambda needs the truth, which is not known of this volume.")
-        starts = self._start_lambdas()
-        lam, value = self._best_lambda(self.variables, starts, METRICS.index(metric), measured.net_input, measured.x)
+        variables, starts = self._variables(volume, acquisition), self._start_lambdas()
+        lam, value = self._best_lambda(variables, starts, METRICS.index(metric), measured.net_input, measured.x)
         return _round_lambda(lam), METRIC_TABLE[metric].sign * float(value)
 
     def export(
@@ -227,6 +258,7 @@ class Engine:
         *,
         window: float = 1.0,
         level: float = 0.5,
+        acquisition: str | None = None,
     ) -> tuple[str, bytes]:
         """Reconstructions of a slice as a file: its name and content. For several lambdas it is a zip.
 
@@ -235,13 +267,14 @@ class Engine:
             lams: the lambdas of the reconstructions.
             format: one of `FORMATS`; "npy" is an archive of NumPy with the image and its metadata.
             window, level: the width and the centre of the gray scale of a PNG.
+            acquisition: as in `input_and_reference`.
         """
         if format not in FORMATS:
             raise InputError(f"The format must be one of {', '.join(FORMATS)}, got {format!r}.")
         if not lams:
             raise InputError("There must be a lambda to export, got none.")
         distinct = dict.fromkeys(self._check_lambda(lam) for lam in lams)
-        files = [self._export_file(volume, index, lam, format, window, level) for lam in distinct]
+        files = [self._export_file(volume, index, lam, format, window, level, acquisition) for lam in distinct]
         if len(files) == 1:
             return files[0]
         content = io.BytesIO()
@@ -250,13 +283,15 @@ class Engine:
                 archive.writestr(name, file_content)
         return f"{Path(files[0][0]).name.partition('_lambda')[0]}.zip", content.getvalue()
 
-    def _export_file(self, volume, index, lam, format, window, level):
-        image, info = self.reconstruct(volume, index, lam)
+    def _export_file(self, volume, index, lam, format, window, level, acquisition):
+        image, info = self.reconstruct(volume, index, lam, acquisition=acquisition)
+        used = self.volumes.find_acquisition(volume, acquisition)
         opened = self.volumes.get(volume, index)
         metadata = {
             "software": "hyperrecon_jax",
             "run": self.run.resolve().name,
             "task": self.volumes.describe_task(),
+            **({} if used is None else {"acquisition": format_acquisition(used)}),
             "loss": ", ".join(self.terms),
             "lambda": ", ".join(f"{v:g}" for v in info["lam"]),
             "volume": opened.name,
@@ -290,9 +325,22 @@ class Engine:
         count = len(self.terms) - 1
         return hyperparams.product([np.linspace(0, 1, {1: 11, 2: 5}.get(count, 2))] * count)
 
-    def _generate_network(self, lam: tuple[float, ...]):
-        """The weights and running statistics of the main network at a lambda."""
-        return self._network_at(self.variables, jnp.asarray(lam))
+    def _variables(self, volume: str, acquisition: str | None) -> Any:
+        """The variables of the model for the acquisition of a volume."""
+        return self._variables_at(self.volumes.find_acquisition(volume, acquisition))
+
+    def _variables_at(self, acquisition: Acquisition | None) -> Any:
+        """The variables of the model for an acquisition; of a kind of mask that it does not know, for its first kind."""
+        ranges = self.volumes.ranges
+        if ranges is None or acquisition is None or not self.model.num_conditions:
+            return self.variables
+        if acquisition.mask not in ranges.masks:
+            acquisition = acquisition._replace(mask=ranges.masks[0])
+        return at_condition(self.variables, encode(ranges, acquisition))
+
+    def _generate_network(self, lam: tuple[float, ...], acquisition: Acquisition | None):
+        """The weights and running statistics of the main network at a lambda and an acquisition."""
+        return self._network_at(self._variables_at(acquisition), jnp.asarray(lam))
 
 
 def _round_lambda(lam: Any) -> list[float]:

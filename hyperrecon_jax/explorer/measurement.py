@@ -20,7 +20,7 @@ MIN_CENTRE = 12
 FULLY_SAMPLED_SHARE = 0.99  # k-space counts as fully sampled if more than this share of it was measured
 
 
-class Acquisition(NamedTuple):
+class MeasuredKspace(NamedTuple):
     """The k-space of a volume."""
 
     kspace: np.ndarray  # (n, c, h, w) complex64, as in `physics.sample.Coils`
@@ -29,7 +29,7 @@ class Acquisition(NamedTuple):
     notes: list[str]  # for the user
 
 
-def inspect_kspace(name: str, kspace: np.ndarray) -> Acquisition:
+def inspect_kspace(name: str, kspace: np.ndarray) -> MeasuredKspace:
     """Compress the coils of a volume and find out what was measured.
 
     Args:
@@ -60,16 +60,16 @@ def inspect_kspace(name: str, kspace: np.ndarray) -> Acquisition:
         notes.append("all of k-space is there: it is under-sampled as the run does, and its own image is the truth")
     else:
         notes.append(f"{share:.0%} of k-space was measured")
-    return Acquisition(kspace, bool(share > FULLY_SAMPLED_SHARE), centre, notes)
+    return MeasuredKspace(kspace, bool(share > FULLY_SAMPLED_SHARE), centre, notes)
 
 
-def make_sample(acquisition: Acquisition, index: int) -> Sample:
+def make_sample(measured: MeasuredKspace, index: int) -> Sample:
     """The sample of a slice: its image is the magnitude of the zero-filled, combined coils. Several coils take seconds.
 
     Raises:
         InputError: if the slice is not empty, but ESPIRiT finds no sensitivities in it.
     """
-    kspace, centre = acquisition.kspace[index], acquisition.centre
+    kspace, centre = measured.kspace[index], measured.centre
     image, maps = recipe.make_image_and_maps(kspace, calibration=centre)
     if len(kspace) > 1 and kspace.any() and not maps.any():
         raise InputError(

@@ -56,8 +56,9 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     index = evenly_spaced(available, slices).tolist()
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
         exported_slices = [_export_slice(engine, i, grid, bar) for i in index]
+    fixed = {"writable": False, "folder": "", "command": "", "acquisitions": None}  # reconstructions of one acquisition
     exported = {
-        "run": run | {"writable": False, "folder": "", "command": "", "volumes": [engine.volumes.describe("test")]},
+        "run": run | fixed | {"volumes": [engine.volumes.describe("test")]},
         "grid": grid,
         "slices": exported_slices,
     }

@@ -9,6 +9,9 @@
     GET  /api/export          volume, index, lam (one or more), format, window, level: a file
     POST /api/volumes         name, kind; the body is the file: JSON
 
+Where a request names a slice, it may also have acquisition=acceleration=4,sigma=0.02,mask=random_lines: how the slice is
+measured, for a run with a range of acquisitions.
+
 A wrong request gets a sentence, {"error": ...}, and the server goes on.
 """
 
@@ -125,24 +128,26 @@ async def _send_run(engine: Engine, request: Request) -> Response:
 
 
 async def _send_slice(engine: Engine, request: Request) -> Response:
-    return _planes_response(*await run_in_threadpool(engine.input_and_reference, *_slice_id(request)))
+    planes, info = await run_in_threadpool(engine.input_and_reference, *_slice_id(request), **_options(request))
+    return _planes_response(planes, info)
 
 
 async def _send_reconstruction(engine: Engine, request: Request) -> Response:
     volume, index = _slice_id(request)
     lam = _parse_lambda(_parameter(request, "lam"))
-    return _planes_response(*await run_in_threadpool(engine.reconstruct, volume, index, lam))
+    return _planes_response(*await run_in_threadpool(engine.reconstruct, volume, index, lam, **_options(request)))
 
 
 async def _send_diverse(engine: Engine, request: Request) -> Response:
     volume, index = _slice_id(request)
     count = _whole_number(request, "count", "6")
-    lams, criterion = await run_in_threadpool(engine.select_diverse, volume, index, count)
+    lams, criterion = await run_in_threadpool(engine.select_diverse, volume, index, count, **_options(request))
     return JSONResponse({"lams": lams, "criterion": criterion})
 
 
 async def _send_best(engine: Engine, request: Request) -> Response:
-    lam, value = await run_in_threadpool(engine.find_best, *_slice_id(request), _parameter(request, "metric"))
+    metric = _parameter(request, "metric")
+    lam, value = await run_in_threadpool(engine.find_best, *_slice_id(request), metric, **_options(request))
     return JSONResponse({"lam": lam, "value": value if math.isfinite(value) else None})
 
 
@@ -155,6 +160,7 @@ async def _send_export(engine: Engine, request: Request) -> Response:
         _parameter(request, "format"),
         window=_number(request, "window", "1"),
         level=_number(request, "level", "0.5"),
+        **_options(request),
     )
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
     return Response(content, media_type="application/octet-stream", headers=headers)
@@ -218,6 +224,11 @@ def _planes_response(planes, info):
 def _slice_id(request: Request) -> tuple[str, int]:
     """The volume and the index of its slice."""
     return _parameter(request, "volume"), _whole_number(request, "index")
+
+
+def _options(request: Request) -> dict[str, str]:
+    """The acquisition, if the request has one."""
+    return {name: request.query_params[name] for name in ("acquisition",) if name in request.query_params}
 
 
 def _parameter(request: Request, name: str, default: str | None = None) -> str:

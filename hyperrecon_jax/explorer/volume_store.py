@@ -13,18 +13,30 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.evaluation import scoring
-from hyperrecon_jax.explorer.measurement import Acquisition, inspect_kspace, make_sample
+from hyperrecon_jax.explorer.measurement import MeasuredKspace, inspect_kspace, make_sample
+from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
+from hyperrecon_jax.physics.acquisition_estimate import estimate_acquisition
 from hyperrecon_jax.physics.net_input import NetInput
 from hyperrecon_jax.physics.problem import Measurement, Problem, measured
 from hyperrecon_jax.physics.sample import Sample, take
+from hyperrecon_jax.runs.acquisitions import parse_acquisition
 from hyperrecon_jax.runs.load import TrainedRun
-from hyperrecon_jax.runs.task import make_mask, make_problem, match_network
+from hyperrecon_jax.runs.task import (
+    acquisition_range,
+    fix_acquisition,
+    make_mask,
+    make_problem,
+    make_training_problem,
+    match_network,
+)
 from hyperrecon_jax.runtime.errors import InputError
 
+PROBLEM_CACHE_SIZE = 32  # acquisitions whose masks stay in memory
 MEASUREMENT_CACHE_SIZE = 16  # slices whose measurements stay in memory
 UPLOAD_CACHE_BYTES = 2**30  # bytes of dropped files that stay in memory; the oldest are removed first
 
@@ -35,10 +47,11 @@ class OpenVolume(NamedTuple):
     name: str
     note: str  # for the user
     file: volumes.Volume  # images, which the problem of the run measures; or k-space, which a scanner measured
-    problem: Problem
+    problem: Problem  # of the network inputs and of J; with a range of acquisitions, another one may measure the slices
     has_reference: bool  # the true image is known
     start: int  # the slice to show first: the one with the largest mean
-    acquisition: Acquisition | None = None  # of k-space; its array is that of `file`
+    kspace: MeasuredKspace | None = None  # of a scanner; its array is that of `file`
+    estimate: Acquisition | None = None  # of k-space, read off the data, if the run has a range of acquisitions
 
 
 class MeasuredSlice(NamedTuple):
@@ -54,20 +67,24 @@ class VolumeStore:
 
     Args:
         trained: the run, with its test images.
+        settings: those of the run, with its range of acquisitions; None: those of `trained`.
     """
 
-    def __init__(self, trained: TrainedRun):
-        self.config = trained.config
+    def __init__(self, trained: TrainedRun, settings: ConfigDict | None = None):
+        self.config = trained.config  # with one acquisition
+        self.settings = trained.config if settings is None else settings
+        self.ranges = acquisition_range(self.settings)
         self._noise_key = trained.keys.test
         self._test_samples = trained.dataset.test.samples
         images = data.images(self._test_samples)
         file = volumes.Volume(images, "image", None, (0.0, 1.0), "")
-        problem = trained.problem
+        problem = make_training_problem(self.settings, images.shape[1:3]) or trained.problem
         self._lock = threading.RLock()
         self._volumes: OrderedDict[str, OpenVolume] = OrderedDict(
             test=OpenVolume("test images", "", file, problem, True, _brightest_slice(images))
         )
         self._problems: dict[tuple[Any, ...], Problem] = {}  # by shape and kind: programs are compiled for each problem
+        self._observing_problem = functools.lru_cache(PROBLEM_CACHE_SIZE)(self._make_observing_problem)
         self._measure_cached = functools.lru_cache(MEASUREMENT_CACHE_SIZE)(self._measure_slice)
 
     def describe_all(self) -> list[dict[str, Any]]:
@@ -76,7 +93,10 @@ class VolumeStore:
             return [self.describe(volume) for volume in self._volumes]
 
     def describe(self, volume: str) -> dict[str, Any]:
-        """A volume for the page: id, name, size, first slice, whether its reference is known, what was done to its file."""
+        """A volume for the page: id, name, size, first slice, whether its reference is known, what was done to its file.
+
+        With a range of acquisitions also the fields of it that the user may choose, and what was read off the data.
+        """
         entry = self.get(volume)
         count, (h, w) = len(entry.file.slices), entry.file.slices.shape[-2:]
         return {
@@ -88,11 +108,16 @@ class VolumeStore:
             "start": entry.start,
             "truth": entry.has_reference,
             "note": entry.note,
+            "choices": self._choices(entry),
+            "acquisition": self._describe_estimate(entry),
         }
 
     def describe_task(self) -> str:
         """The task of the run in words."""
         task = self.config.task
+        if self.ranges:
+            (low, high), (weakest, strongest), _ = self.ranges
+            return f"{low:g} to {high:g}-fold under-sampled MRI, noise {weakest:g} to {strongest:g}"
         noise = f", noise {task.sigma:g}" if task.sigma else ""
         return {
             "csmri": f"{task.acceleration:g}-fold under-sampled MRI{noise}",
@@ -125,16 +150,42 @@ class VolumeStore:
             self._remove_oldest(newest=volume)
         return volume
 
-    def measure(self, volume: str, index: int) -> tuple[OpenVolume, MeasuredSlice]:
+    def measure(self, volume: str, index: int, chosen: str | None = None) -> tuple[OpenVolume, MeasuredSlice]:
         """A volume, and one of its slices as the network gets it.
 
         The first call for a slice of k-space with several coils takes seconds, for the sensitivity maps.
 
+        Args:
+            volume, index: which slice.
+            chosen: the acquisition, as in `find_acquisition`.
+
         Raises:
-            InputError: if there is no such volume or slice.
+            InputError: if there is no such volume or slice, or the acquisition is impossible.
         """
         with self._lock:
-            return self.get(volume, index), self._measure_cached(volume, index)
+            return self.get(volume, index), self._measure_cached(volume, index, self.find_acquisition(volume, chosen))
+
+    def find_acquisition(self, volume: str, chosen: str | None = None) -> Acquisition | None:
+        """How the slices of a volume are measured; None, if the run has one acquisition.
+
+        That of under-sampled k-space is read off the data, and so is the noise of fully sampled k-space.
+
+        Args:
+            volume: which volume.
+            chosen: the acquisition that the user has chosen, as in `parse_acquisition`; None: the middle of the range.
+
+        Raises:
+            InputError: if the run has one acquisition and another is chosen, or it is none.
+        """
+        if self.ranges is None:
+            if chosen is not None:
+                raise InputError(f"This run has one acquisition, so none can be chosen, got {chosen[:80]!r}.")
+            return None
+        acquisition = self.ranges.middle if chosen is None else parse_acquisition(chosen, self.settings)
+        entry = self.get(volume)
+        if entry.estimate is None:
+            return acquisition
+        return acquisition._replace(sigma=entry.estimate.sigma) if entry.has_reference else entry.estimate
 
     def get(self, volume: str, index: int = 0) -> OpenVolume:
         """A volume; raises `InputError` if it was removed or has no slice `index`."""
@@ -163,16 +214,34 @@ class VolumeStore:
         start = _brightest_slice(file.slices)
         if file.kind == "image":
             return OpenVolume(name, _sentences(notes), file, self._get_problem((h, w), "image"), True, start)
-        acquisition = inspect_kspace(name, file.slices)
-        file = file._replace(slices=acquisition.kspace)
-        problem = self._get_problem((h, w), "all of k-space" if acquisition.is_full else "part of k-space")
-        note = _sentences([*notes, *acquisition.notes])
-        return OpenVolume(name, note, file, problem, acquisition.is_full, start, acquisition)
+        kspace = inspect_kspace(name, file.slices)
+        file = file._replace(slices=kspace.kspace)
+        problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
+        note = _sentences([*notes, *kspace.notes])
+        estimate = estimate_acquisition(kspace.kspace) if self.ranges else None
+        return OpenVolume(name, note, file, problem, kspace.is_full, start, kspace, estimate)
+
+    def _choices(self, entry: OpenVolume) -> list[str]:
+        """The fields of the acquisition that the user may choose."""
+        if self.ranges is None or (entry.estimate is not None and not entry.has_reference):
+            return []
+        return [name for name in Acquisition._fields if name != "sigma" or entry.estimate is None]
+
+    def _describe_estimate(self, entry: OpenVolume) -> str:
+        """What was read off measured k-space, in words, and how it differs from what the network was trained for."""
+        if entry.estimate is None or self.ranges is None:
+            return ""
+        acceleration, sigma, mask = entry.estimate
+        if entry.has_reference:
+            facts, acquisition = f"Noise {sigma:.2g}", self.ranges.middle._replace(sigma=sigma)
+        else:
+            facts, acquisition = f"{acceleration:.1f}-fold, noise {sigma:.2g}, {mask.replace('_', ' ')}", entry.estimate
+        return " ".join([f"{facts}: read off the data.", *describe_excess(self.ranges, acquisition)])
 
     def _get_problem(self, shape: tuple[int, int], kind: str) -> Problem:
         if (shape, kind) not in self._problems:
             if kind == "image":
-                problem = make_problem(self.config, shape, coils=0)
+                problem = make_training_problem(self.settings, shape) or make_problem(self.config, shape, coils=0)
             elif kind == "all of k-space":  # under-sampled by the run's mask; no noise is added
                 problem = match_network(self.config, measured(make_mask(self.config, shape)))
             else:  # nothing is taken away: J compares where the scanner measured
@@ -180,16 +249,27 @@ class VolumeStore:
             self._problems[shape, kind] = problem
         return self._problems[shape, kind]
 
-    def _measure_slice(self, volume: str, index: int) -> MeasuredSlice:
+    def _make_observing_problem(self, shape: tuple[int, int], is_kspace: bool, acquisition: Acquisition) -> Problem:
+        """The problem that measures slices at an acquisition, for images or for fully sampled k-space.
+
+        Each has a mask of its own, so programs that are compiled for one of them serve no other: only `observe` is used.
+        """
+        config = fix_acquisition(self.settings, acquisition)
+        return measured(make_mask(config, shape)) if is_kspace else make_problem(config, shape, coils=0)
+
+    def _measure_slice(self, volume: str, index: int, acquisition: Acquisition | None) -> MeasuredSlice:
         entry = self.get(volume)
         if volume == "test":
             samples = self._test_samples.take(np.array([index]))
-        elif entry.acquisition is not None:
-            samples = jax.tree.map(lambda leaf: leaf[None], make_sample(entry.acquisition, index))
+        elif entry.kspace is not None:
+            samples = jax.tree.map(lambda leaf: leaf[None], make_sample(entry.kspace, index))
         else:
             samples = Sample(entry.file.slices[index][None, ..., None])
         samples = jax.tree.map(jnp.asarray, samples)
-        y = take(scoring.observe_samples(entry.problem, self._noise_key, samples, jnp.asarray([index])), 0)
+        problem = entry.problem
+        if acquisition is not None and entry.has_reference:
+            problem = self._observing_problem(samples.image.shape[1:3], entry.kspace is not None, acquisition)
+        y = take(scoring.observe_samples(problem, self._noise_key, samples, jnp.asarray([index])), 0)
         return MeasuredSlice(y, entry.problem.to_net_input(y), samples.image[0] if entry.has_reference else None)
 
 

@@ -1,11 +1,12 @@
 """All pictures, drawn from arrays.
 
 Figures for a paper, in print size, as PNG and PDF: `metric_curves` (Figs. 3 and 5), `landscapes` and `lambda_histogram`
-(Fig. 4), `slices` (Fig. 6), `pair` (Fig. 7), and `comparison` with the U-Nets. The others are PNG only: the picture of a
-run, `reconstructions` or `segmentations`, and rows of images, `image_rows`. Figure numbers are those of Wang,
+(Fig. 4), `slices` (Fig. 6), `pair` (Fig. 7), `comparison` with the U-Nets, and `acquisitions`. The others are PNG only: the
+picture of a run, `reconstructions` or `segmentations`, and rows of images, `image_rows`. Figure numbers are those of Wang,
 Dalca and Sabuncu (2022).
 """
 
+from hyperrecon_jax.figures.acquisitions import acquisitions
 from hyperrecon_jax.figures.curves import Curve, comparison, label_and_sign, metric_curves
 from hyperrecon_jax.figures.images import pair, slices
 from hyperrecon_jax.figures.maps import interpolate, lambda_histogram, landscapes
@@ -13,6 +14,7 @@ from hyperrecon_jax.figures.overview import image_rows, reconstructions, segment
 
 __all__ = [
     "Curve",
+    "acquisitions",
     "comparison",
     "image_rows",
     "interpolate",

@@ -76,7 +76,11 @@ def describe_excess(ranges: AcquisitionRange, acquisition: Acquisition) -> list[
     values = (("acceleration", acquisition.acceleration, ranges.accelerations), ("noise", acquisition.sigma, ranges.sigmas))
     for name, value, (low, high) in values:
         if value < low * 0.99 or value > high * 1.01:
-            sentences.append(f"The network was trained for {name} from {low:g} to {high:g}, this is {value:.3g}.")
+            trained = f"{name} from {low:g} to {high:g}" if low < high else f"{name} {low:g}"
+            sentences.append(f"The network was trained for {trained}, this is {value:.3g}.")
+    if acquisition.mask not in ranges.masks:
+        trained = " and ".join(name.replace("_", " ") for name in ranges.masks)
+        sentences.append(f"The network was trained for {trained}, this is {acquisition.mask.replace('_', ' ')}.")
     return sentences
 
 

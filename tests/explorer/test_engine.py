@@ -217,7 +217,10 @@ def test_the_description_of_the_run(engine):
         "width": 16,
         "truth": True,
         "note": "",
+        "choices": [],
+        "acquisition": "",
     }
+    assert run["acquisitions"] is None
     images = np.random.default_rng(0).random((3, 16, 16)) * np.array([0.1, 1, 0.5])[:, None, None]
     assert engine.volumes.describe(engine.volumes.add("three.npy", npy_bytes(images)))["start"] == 1
     assert set(run["metric_facts"]) == {*run["metrics"], "data_consistency"}

@@ -19,6 +19,7 @@ from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.explorer import export
 from hyperrecon_jax.explorer.engine import Engine
+from hyperrecon_jax.explorer.page import widget
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -317,3 +318,52 @@ def test_mistakes_get_a_sentence(tmp_path, args, message):
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@needs_chromium
+def test_acquisitions_are_chosen_and_read_off(browser, tmp_path):
+    """The controls change what is measured, the link has them, and measured k-space has a sentence instead."""
+    task = {"acceleration": (2.0, 8.0), "sigma": (0.0, 0.1), "mask": ("poisson_disc", "random_lines")}
+    with small_networks():
+        shown = widget(train_explorable(tmp_path, task=task) / "run")
+        try:
+            with opened(browser, shown.address) as page:
+                chooses_acquisitions(page)
+                link = page.wait_for_function(
+                    "() => location.href.includes('acceleration=8,') && location.href"
+                ).json_value()
+                measures_kspace(page, tmp_path)
+            with opened(browser, link) as other:
+                assert other.input_value("#acquisition-acceleration") == "8"
+                assert (
+                    other.get_attribute("#view-main", "data-acquisition") == "acceleration=8,sigma=0.025,mask=random_lines"
+                )
+        finally:
+            shown.close()
+
+
+def chooses_acquisitions(page):
+    assert page.get_attribute("#view-main", "data-acquisition") == "acceleration=4,sigma=0.025,mask=poisson_disc"
+    before = drawn(page, "view-input")
+    page.fill("#acquisition-acceleration", "8")
+    page.keyboard.press("Enter")
+    page.select_option("#acquisition-mask", "random_lines")
+    page.wait_for_selector(f"{EXACT}[data-acquisition='acceleration=8,sigma=0.025,mask=random_lines']")
+    page.wait_for_selector("#view-input[data-acquisition='acceleration=8,sigma=0.025,mask=random_lines']")
+    assert drawn(page, "view-input") != before
+    page.fill("#acquisition-acceleration", "20")  # outside of the range: nothing is asked for
+    page.keyboard.press("Enter")
+    page.click("#run-name")
+    page.wait_for_function("() => document.getElementById('acquisition-acceleration').value === '8'")
+
+
+def measures_kspace(page, folder):
+    kspace = np.fft.fftshift(np.fft.fft2(np.random.default_rng(0).random((1, 16, 16))), axes=(1, 2))
+    kspace[..., ::2] = 0
+    kspace[..., 7:10] = 1
+    np.save(folder / "k.npy", kspace)
+    page.check("#kind-kspace")
+    page.set_input_files("#file", folder / "k.npy")
+    page.wait_for_function("() => document.getElementById('acquisition-note').textContent.includes('read off the data')")
+    assert page.is_hidden("#acquisition-acceleration")
+    page.wait_for_selector(f"{EXACT}[data-acquisition='']")

@@ -7,9 +7,11 @@
 //                    data-k the number of losses; data-mode; data-source "live" or "static"
 //   #view-main, #view-b, #view-input, #view-truth
 //                    figures with a canvas; of what is drawn data-shows ("A", "B", "A-B", "error", "input", "truth"),
-//                    data-lam ("0.250", "0.500,1.000"), data-exact ("true", "false"), data-volume, data-index
+//                    data-lam ("0.250", "0.500,1.000"), data-exact ("true", "false"), data-volume, data-index,
+//                    data-acquisition ("acceleration=4,sigma=0.02,mask=random_lines", or empty)
 //   λ                #lambda-slider-1 (and on), #lambda-number-1 (and on), #lambda-pad, #sparkline, #landscape-metric,
 //                    #slot-a, #slot-b, #copy-to-b, #swap
+//   acquisition      #acquisition-acceleration, #acquisition-sigma, #acquisition-mask, #acquisition-note
 //   figures          #readouts td[data-metric=psnr][data-of=A], of=B, of=input; #pixel
 //   display          #mode-single, -side, -flicker, -difference, -error; #tool-pan, -window, -profile; #window, #level,
 //                    #auto-window, #reset, #smooth, #gain, #auto-gain, #scale-bar[data-range], #flicker-timer
@@ -41,6 +43,7 @@
   const state = {
     volume: null,
     index: 0,
+    acquisition: null, // { acceleration, sigma, mask }, if the run has a range of acquisitions
     lam: { A: [], B: [] },
     active: "A",
     mode: "single",
@@ -79,6 +82,7 @@
     report,
     reset: () => change({ zoom: 1, pan: [0.5, 0.5], needsWindow: true }),
     schedule,
+    setAcquisition,
     setLam,
     setMode,
     slice: () => slices.get(Store.sliceKey(place())), // its input and truth, once they are here
@@ -106,7 +110,7 @@
   }
 
   function place() {
-    return { volume: state.volume, index: state.index };
+    return { volume: state.volume, index: state.index, ...Acquisition.part(app) };
   }
 
   function change(changes) {
@@ -149,6 +153,11 @@
     state.needsWindow = true;
     const indices = source.indices(volume(id));
     goTo(id, indices[Math.floor(indices.length / 2)]);
+  }
+
+  function setAcquisition(acquisition) {
+    change({ acquisition });
+    load();
   }
 
   function goTo(id, index) {
@@ -286,7 +295,7 @@
 
   /** Takes over what the address says; without a window of its own it gets the automatic one. */
   function restore() {
-    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, app.run.lams.length, MODES);
+    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, app.run.lams.length, MODES, app.run.acquisitions);
     Object.assign(state, { profile: null }, rest);
     state.needsWindow = !("window" in rest && "level" in rest);
     if (A) state.lam.A = source.snap(A);
@@ -355,6 +364,7 @@
     Readouts.load(run.metric_facts);
     const axes = run.lams.length;
     state.lam = { A: source.snap(Array(axes).fill(0.5)), B: source.snap(Array(axes).fill(1)) };
+    state.acquisition = run.acquisitions ? run.acquisitions.start : null;
     get("run-name").textContent = run.name;
     get("run-task").textContent = run.task;
     document.title = `${run.name} – hyperrecon explorer`;
@@ -362,6 +372,7 @@
     document.body.classList.toggle("read-only", !run.writable || !source.live);
     app.controls = new Lambda.Controls(run, (lam, event) => setLam(lam, event));
     app.finding = new Finding(app);
+    Acquisition.attach(app);
     addViews();
     Toolbar.attach(app);
     Volumes.attach(app);

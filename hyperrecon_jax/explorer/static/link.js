@@ -33,17 +33,19 @@ const Link = (() => {
       zoom: short(state.zoom),
       pan: list(state.pan),
     });
+    if (state.acquisition) fields.set("acquisition", Acquisition.text(state.acquisition));
     if (state.smooth) fields.set("smooth", 1);
     if (state.profile) fields.set("profile", list(state.profile.flat()));
-    return `#${fields.toString().replaceAll("%2C", ",")}`;
+    return `#${fields.toString().replaceAll("%2C", ",").replaceAll("%3D", "=")}`;
   }
 
   /** The parts of a state that the hash gives and that make sense; the rest stays as it was. */
-  function read(hash, axes, modes) {
+  function read(hash, axes, modes, acquisitions) {
     const fields = new URLSearchParams(hash.replace(/^#/, ""));
     const get = (name) => fields.get(name);
     const found = {
       volume: get("volume"),
+      acquisition: acquisitions && Acquisition.parse(get("acquisition"), acquisitions),
       index: number(get("slice"), 0, 1e6),
       A: unit(numbers(get("a"), axes)),
       B: unit(numbers(get("b"), axes)),

@@ -38,7 +38,7 @@ const Screen = (app, pictures) => {
     figure.classList.toggle("loading", !picture && !message);
     const lam = found ? Store.lamKey(found.entry.lam) : "";
     const exact = String(found ? found.exact : Boolean(picture));
-    Object.assign(figure.dataset, { shows, lam, exact, ...(picture ? app.place() : {}) });
+    Object.assign(figure.dataset, { shows, lam, exact, ...(picture ? { acquisition: "", ...app.place() } : {}) });
     const label = figure.querySelector(".label");
     if (label.textContent !== text) label.textContent = text;
     view.canvas.setAttribute("aria-label", text);
@@ -64,6 +64,7 @@ const Screen = (app, pictures) => {
 
   function drawPanels(images) {
     app.controls.show(state);
+    Acquisition.show(app);
     Volumes.show(app);
     app.finding.draw(state.level - state.window / 2, state.level + state.window / 2);
     drawToolbar();

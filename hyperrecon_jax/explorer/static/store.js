@@ -4,7 +4,7 @@
 const Store = (() => {
   const BYTES = 256 * 2 ** 20;
 
-  const sliceKey = ({ volume, index }) => `${volume}|${index}`;
+  const sliceKey = ({ volume, index, acquisition = "" }) => `${volume}|${index}|${acquisition}`;
   const lamKey = (lam) => lam.map((value) => value.toFixed(3)).join(",");
 
   /** Reconstructions by slice and λ; the ones longest not looked at go first. */
