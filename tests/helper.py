@@ -173,6 +173,14 @@ def read_events(folder):
     return events
 
 
+def write_splits(folder, *, shape=(16, 16), **counts):
+    """Write so many random images of each split to `folder / "SPLIT.npy"`; return the settings `config.data` for them."""
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        np.save(folder / f"{split}.npy", rng.random((count, *shape), np.float32))
+    return {"source": "arrays", **{split: str(folder / f"{split}.npy") for split in counts}}
+
+
 def train_explorable(folder, **model):
     """Train a HyperRecon of two losses without noise for two steps, in `folder / "run"`; return the folder.
 
@@ -181,11 +189,8 @@ def train_explorable(folder, **model):
     from hyperrecon_jax.commands import train
     from hyperrecon_jax.runs.config import complete
 
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 4), ("val", 2), ("test", 3)):
-        np.save(folder / f"{name}.npy", rng.random((count, 16, 16), np.float32))
     settings = {
-        "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
+        "data": write_splits(folder, train=4, val=2, test=3),
         "loss": {"terms": ("mae", "ssim"), "scales": (1.0, 1.0)},
         "model": {"width": 2, "hyper_width": 3, **model},
         "task": {"acceleration": 2.0},

@@ -8,7 +8,7 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
-from helper import read_events, run_python
+from helper import read_events, run_python, write_splits
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.models.unet import UNet
@@ -36,26 +36,21 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4), ("test", 4)):
-        np.save(folder / f"{split}.npy", rng.random((count, 16, 16), np.float32))
-    return folder
+    """The settings of a few random images."""
+    return write_splits(tmp_path_factory.mktemp("images"), train=12, val=4, test=4)
 
 
 @pytest.fixture(scope="module")
-def config_file(images):
+def config_file(images, tmp_path_factory):
     """Two checkpoints, each with a validation, in a second or two once compiled."""
-    file = images / "tiny.py"
+    file = tmp_path_factory.mktemp("config") / "tiny.py"
     file.write_text(
         f"""
 from hyperrecon_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.data.source = "arrays"
-    for split in ("train", "val", "test"):
-        config.data[split] = {str(images)!r} + f"/{{split}}.npy"
+    config.data.update({images})
     config.model.width, config.model.norm, config.model.hyper_width = 2, "none", 4
     config.train.steps, config.train.batch = 4, 4
     config.train.log_every, config.train.save_every = 1, 2
@@ -304,9 +299,8 @@ def test_mistakes_in_amortized_optimization(tmp_path, args, sentence):
 # Mistakes in data and settings that only the data tell, through the function behind the command.
 
 
-def settings(images, **changed):
-    nested = {"data": {"source": "arrays", **{split: str(images / f"{split}.npy") for split in ("train", "val", "test")}}}
-    nested |= {"model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
+def settings(data, **changed):
+    nested = {"data": dict(data), "model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
     for name, value in changed.items():
         group, name = name.split("__")
         nested.setdefault(group, {})[name] = value
@@ -357,10 +351,9 @@ def test_settings_that_do_not_fit_the_data(images, tmp_path, changed, message):
 
 
 def test_images_too_small_for_a_loss(images, tmp_path):
-    for split in ("train", "val", "test"):
-        np.save(tmp_path / f"{split}.npy", np.zeros((4, 8, 8)))
+    data = write_splits(tmp_path, shape=(8, 8), train=4, val=4, test=4)
     with pytest.raises(InputError, match="at least 11 pixels for SSIM, got 8 x 8"):
-        train.train(settings(tmp_path), tmp_path / "run")
+        train.train(settings(data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -9,7 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from helper import Net
+from helper import Net, write_splits
 
 from hyperrecon_jax import data
 from hyperrecon_jax.commands import loss_scales, train
@@ -32,13 +32,8 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
     config = default_config()
-    config.data.source = "arrays"
-    for split, count in (("train", 10), ("val", 3), ("test", 4)):
-        np.save(folder / f"{split}.npy", rng.random((count, 16, 16), np.float32))
-        config.data[split] = str(folder / f"{split}.npy")
+    config.data.update(write_splits(tmp_path_factory.mktemp("data"), train=10, val=3, test=4))
     config.task.sigma = 0.05
     config.model.width = 2
     config.model.hyper_width = 3
