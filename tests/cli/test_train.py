@@ -27,7 +27,7 @@ def run_train(*args, cwd=ROOT, limit=None):
     if limit:
         lines = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
         command = ["-c", lines + "; sys.argv[0] = 'bin/train.py'; runpy.run_module('bin.train', None, '__main__', True)"]
-    return run_python(*command, *args, cwd=cwd, timeout=120)
+    return run_python(*command, *args, cwd=cwd)
 
 
 def contents(folder):
