@@ -5,12 +5,14 @@ The fixtures have the authors' tensors in PyTorch's names and layouts.
 
 import contextlib
 import io
+import json
 import os
 import pathlib
 import re
 import struct
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -56,7 +58,7 @@ def small_networks():
         yield
 
 
-def run_python(*args, cwd, timeout=300, small=False):
+def run_python(*args, cwd, timeout=300, small=False, stdin=None):
     """Run `python ARGS` in the folder `cwd` with the modules of this checkout; return the finished process.
 
     With `small`, `args` must be `-m MODULE ...`, and the module runs with `small_networks`.
@@ -73,7 +75,51 @@ def run_python(*args, cwd, timeout=300, small=False):
         capture_output=True,
         text=True,
         timeout=timeout,
+        input=stdin,
     )
+
+
+# Reads the name of a module, modules to import, and cases; runs the module for each case in a fork of this process.
+FORKS = """
+import json, os, runpy, sys
+module, imports, cases = json.load(sys.stdin)
+for name in imports:
+    __import__(name)
+for args, cwd, *logs in cases:
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    for stream, log in enumerate(logs, start=1):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), stream)
+    os.chdir(cwd)
+    sys.argv = [module, *args]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    break
+"""
+
+
+def run_forks(module, cases, *, imports, timeout=300):
+    """Run `python -m MODULE ARGS` for several cases; return the finished processes.
+
+    Each is a fork of one process, which has imported some modules, because that takes seconds.
+
+    Args:
+        module: the name of the module.
+        cases: pairs (args, folder), the arguments and where the command runs.
+        imports: names of the modules to import.
+        timeout: seconds for all cases together.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        logs = [[f"{folder}/{k}.{stream}" for stream in ("out", "err")] for k in range(len(cases))]
+        lines = [(list(map(str, args)), str(cwd), *log) for (args, cwd), log in zip(cases, logs, strict=True)]
+        forks = run_python(
+            "-W", "ignore", "-c", FORKS, cwd=folder, timeout=timeout, stdin=json.dumps([module, imports, lines])
+        )
+        assert forks.returncode == 0, forks.stderr
+        return [
+            subprocess.CompletedProcess(args, int(status), *(pathlib.Path(path).read_text() for path in log))
+            for (args, _), status, log in zip(cases, forks.stdout.split(), logs, strict=True)
+        ]
 
 
 def npy_bytes(array):
@@ -175,6 +221,14 @@ def read_events(folder):
     return events
 
 
+def write_splits(folder, *, shape=(16, 16), **counts):
+    """Write so many random images of each split to `folder / "SPLIT.npy"`; return the settings `config.data` for them."""
+    rng = np.random.default_rng(0)
+    for split, count in counts.items():
+        np.save(folder / f"{split}.npy", rng.random((count, *shape), np.float32))
+    return {"source": "arrays", **{split: str(folder / f"{split}.npy") for split in counts}}
+
+
 def train_explorable(folder, *, task=None, **model):
     """Train a HyperRecon of two losses without noise for two steps, in `folder / "run"`; return the folder.
 
@@ -183,11 +237,8 @@ def train_explorable(folder, *, task=None, **model):
     from hyperrecon_jax.commands import train
     from hyperrecon_jax.runs.config import complete
 
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 4), ("val", 2), ("test", 3)):
-        np.save(folder / f"{name}.npy", rng.random((count, 16, 16), np.float32))
     settings = {
-        "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
+        "data": write_splits(folder, train=4, val=2, test=3),
         "loss": {"terms": ("mae", "ssim"), "scales": (1.0, 1.0)},
         "model": {"width": 2, "hyper_width": 3, **model},
         "task": {"acceleration": 2.0, **(task or {})},

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -56,11 +57,12 @@ def test_gradients_in_the_image_lambda_and_the_parameters_are_finite_differences
         point = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), point)
         rng = np.random.default_rng(2)
         direction = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), point)
-        gradient = jax.grad(value, (0, 1, 2))(*point)
+        gradient = jax.jit(jax.grad(value, (0, 1, 2)))(*point)
+        compiled = jax.jit(value)
         for i, (base, change) in enumerate(zip(point, direction, strict=True)):  # one argument at a time
             step = 1e-3 if i == 1 else 1e-5  # coefficients are float32
             ahead, behind = (
-                value(*point[:i], jax.tree.map(lambda a, b: a + by * b, base, change), *point[i + 1 :])  # noqa: B023
+                compiled(*point[:i], jax.tree.map(lambda a, b: a + by * b, base, change), *point[i + 1 :])  # noqa: B023
                 for by in (step, -step)
             )
             slope = sum(jnp.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(change), strict=True))
@@ -74,6 +76,7 @@ def test_value_and_grad_of_uhs_and_dhs_are_those_of_the_mean_loss_of_the_selecte
     lam = jnp.asarray(np.random.default_rng(3).random((4, 2), np.float32))
     y = jax.vmap(problem.observe)(jax.random.split(jax.random.key(0), 4), samples)
 
+    @jax.jit
     def sample_loss(params, i):
         theta = hr.generate_weights(network, params, lam[i])
         x_hat = hr.apply_main(network, theta, {}, problem.to_net_input(y[i]))
@@ -86,9 +89,8 @@ def test_value_and_grad_of_uhs_and_dhs_are_those_of_the_mean_loss_of_the_selecte
     tv = hr.losses.total_variation
     costs = [float(sample_loss(variables["params"], i)[1]) for i in range(4)]
     for keep in (4, 2):
-        summary, gradient = hr.value_and_grad(
-            network, objective, problem, variables["params"], variables["batch_stats"], lam, samples, y, keep=keep
-        )
+        compiled = jax.jit(partial(hr.value_and_grad, network, objective, problem, keep=keep))
+        summary, gradient = compiled(variables["params"], variables["batch_stats"], lam, samples, y)
         rows = sorted(np.argsort(costs)[:keep].tolist())
         np.testing.assert_array_equal(np.flatnonzero(summary.selected), rows)
         assert summary.counts is summary.selected
@@ -105,6 +107,7 @@ def test_over_lambda(model, problem):
     image = images(1)[0]
     net_input = problem.to_net_input(problem.observe(jax.random.key(1), hr.Sample(image)))
 
+    @jax.jit
     def value(lam):
         return hr.metrics.psnr(hr.reconstruct(network, variables, lam, net_input), image)
 

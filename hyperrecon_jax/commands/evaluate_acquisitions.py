@@ -12,7 +12,7 @@ from typing import Any
 import xarray as xr
 
 from hyperrecon_jax import figures
-from hyperrecon_jax.commands.evaluate import METRICS, evaluate
+from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
 from hyperrecon_jax.runs import run_folder
@@ -34,7 +34,7 @@ def evaluate_acquisitions(
     text: str,
     *,
     data: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] = METRICS,
+    metrics: Sequence[str] | None = None,
     say: Say = print,
     **options: Any,
 ) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def evaluate_acquisitions(
     Raises:
         InputError: as `evaluate` and `parse_acquisitions`, or if images of the run cannot be sampled so; before any work.
     """
-    if not set(COMPARED) <= set(metrics):
+    if metrics is not None and not set(COMPARED) <= set(metrics):
         raise InputError(f"`metrics` must have {' and '.join(COMPARED)} to compare acquisitions, got {', '.join(metrics)}.")
     config = read_config(run, data=data)
     acquisitions = parse_acquisitions(text, config)

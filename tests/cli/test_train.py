@@ -8,7 +8,7 @@ import jax
 import matplotlib.image
 import numpy as np
 import pytest
-from helper import read_events, run_python
+from helper import read_events, run_forks, run_python, write_splits
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.models.unet import UNet
@@ -27,7 +27,7 @@ def run_train(*args, cwd=ROOT, limit=None):
     if limit:
         lines = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
         command = ["-c", lines + "; sys.argv[0] = 'bin/train.py'; runpy.run_module('bin.train', None, '__main__', True)"]
-    return run_python(*command, *args, cwd=cwd, timeout=120)
+    return run_python(*command, *args, cwd=cwd)
 
 
 def contents(folder):
@@ -36,26 +36,21 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 12), ("val", 4), ("test", 4)):
-        np.save(folder / f"{split}.npy", rng.random((count, 16, 16), np.float32))
-    return folder
+    """The settings of a few random images."""
+    return write_splits(tmp_path_factory.mktemp("images"), train=12, val=4, test=4)
 
 
 @pytest.fixture(scope="module")
-def config_file(images):
+def config_file(images, tmp_path_factory):
     """Two checkpoints, each with a validation, in a second or two once compiled."""
-    file = images / "tiny.py"
+    file = tmp_path_factory.mktemp("config") / "tiny.py"
     file.write_text(
         f"""
 from hyperrecon_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.data.source = "arrays"
-    for split in ("train", "val", "test"):
-        config.data[split] = {str(images)!r} + f"/{{split}}.npy"
+    config.data.update({images})
     config.model.width, config.model.norm, config.model.hyper_width = 2, "none", 4
     config.train.steps, config.train.batch = 4, 4
     config.train.log_every, config.train.save_every = 1, 2
@@ -212,101 +207,114 @@ def test_help_shows_how_and_our_flags_alone():
 # Mistakes on the command line and in the config file. Each ends before anything is written.
 
 
-@pytest.mark.parametrize(
-    ("args", "sentence"),
-    [
-        ([], "Say what to train: --config configs/quickstart.py"),
-        (["--config"], "--config must name one file."),
-        (["--config="], "--config must name one file."),
-        (["--config", QUICKSTART, "--config", QUICKSTART], "--config must name one file."),
-        (["--config", "nowhere.py"], "The config file nowhere.py cannot be used: No such file or directory."),
-        (["--config", str(ROOT)], "cannot be used: Is a directory."),
-        (["--config", f"{QUICKSTART}:XL"], "quickstart.py cannot be used: it has no variants"),
-        (["--config", str(ROOT / "configs/paper_denoise.py:XL")], "The variant must be one of S, M, L; got 'XL'."),
-        (["--config.train.steps=3"], "--config.train.steps=3 changes a setting of a config file: name one first"),
-        (["--config.train.steps=3", "--config", QUICKSTART], "Found --config.train.steps=3 in argv before"),
-        (
-            ["--config", QUICKSTART, "--config.trian.steps=3"],
-            "config.trian.steps is not a setting; did you mean config.train",
-        ),
-        (["--config", QUICKSTART, "--config.train.steps=many"], "--config.train.steps=many: invalid literal for int()"),
-        (["--config", QUICKSTART, "--config.train.steps"], "Missing value for flag --config.train.steps"),
-        (["--config", QUICKSTART, "--config.lam.value=1.5"], "config.lam.value must be 1 number in [0, 1] for 2 terms"),
-        (["--config", QUICKSTART, "--fast"], "Unknown command line flag 'fast'; see --help."),
-        (["--config", QUICKSTART, "--dry-run=perhaps"], "flag --dry-run=perhaps: "),
-        (["--config", QUICKSTART, "extra"], "Unknown argument 'extra'; see --help."),
-    ],
-    ids=lambda value: " ".join(value).replace(str(ROOT), "") if isinstance(value, list) else "",
-)
-def test_mistakes_on_the_command_line(tmp_path, args, sentence):
-    result = run_train(*args, cwd=tmp_path)
+COMMAND_LINES = [
+    ([], "Say what to train: --config configs/quickstart.py"),
+    (["--config"], "--config must name one file."),
+    (["--config="], "--config must name one file."),
+    (["--config", QUICKSTART, "--config", QUICKSTART], "--config must name one file."),
+    (["--config", "nowhere.py"], "The config file nowhere.py cannot be used: No such file or directory."),
+    (["--config", str(ROOT)], "cannot be used: Is a directory."),
+    (["--config", f"{QUICKSTART}:XL"], "quickstart.py cannot be used: it has no variants"),
+    (["--config", str(ROOT / "configs/paper_denoise.py:XL")], "The variant must be one of S, M, L; got 'XL'."),
+    (["--config.train.steps=3"], "--config.train.steps=3 changes a setting of a config file: name one first"),
+    (["--config.train.steps=3", "--config", QUICKSTART], "Found --config.train.steps=3 in argv before"),
+    (
+        ["--config", QUICKSTART, "--config.trian.steps=3"],
+        "config.trian.steps is not a setting; did you mean config.train",
+    ),
+    (["--config", QUICKSTART, "--config.train.steps=many"], "--config.train.steps=many: invalid literal for int()"),
+    (["--config", QUICKSTART, "--config.train.steps"], "Missing value for flag --config.train.steps"),
+    (["--config", QUICKSTART, "--config.lam.value=1.5"], "config.lam.value must be 1 number in [0, 1] for 2 terms"),
+    (["--config", QUICKSTART, "--fast"], "Unknown command line flag 'fast'; see --help."),
+    (["--config", QUICKSTART, "--dry-run=perhaps"], "flag --dry-run=perhaps: "),
+    (["--config", QUICKSTART, "extra"], "Unknown argument 'extra'; see --help."),
+]
+CONFIG_FILES = [
+    ("def get_config(:\n", "cannot be used: SyntaxError: invalid syntax (mine.py, line 1)."),
+    ("x = 1\n", "cannot be used: it has no function get_config."),
+    ("import nosuchmodule\n", "cannot be used: ModuleNotFoundError: No module named 'nosuchmodule' (line 1)."),
+    ("def get_config():\n    return 1 / 0\n", "cannot be used: ZeroDivisionError: division by zero (line 2)."),
+    ("def get_config():\n    return 3\n", "must return a ConfigDict"),
+    ("def get_config():\n    pass\n", "must return a ConfigDict"),
+    ("def get_config():\n    return open('gone')\n", "cannot be used: No such file or directory (line 2)."),
+    (
+        "from hyperrecon_jax.config import default_config\n"
+        "def get_config():\n    config = default_config()\n    config.train.stepz = 3\n    return config\n",
+        "cannot be used: stepz is not a setting, unlike steps (line 4).",
+    ),
+    (
+        "from hyperrecon_jax.config import default_config\n"
+        "def get_config():\n    config = default_config()\n    config.trian.steps = 3\n    return config\n",
+        "cannot be used: trian is not a setting, unlike train (line 4).",
+    ),
+    (
+        "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'train': {'stepz': 3}})\n",
+        "config.train.stepz is not a setting; did you mean config.train.steps?",
+    ),
+]
+AMORTIZED = ["--config", str(ROOT / "configs" / "ao_quickstart.py")]
+AMORTIZED_MISTAKES = [
+    (["--config.dhs.keep=9"], "config.dhs.keep must be at least 1 and at most config.train.batch, 8, got 9."),
+    (["--config.dhs.keep=0"], "config.dhs.keep must be at least 1 and at most config.train.batch, 8, got 0."),
+    (["--config.dhs.keep=few"], "flag --config.dhs.keep=few: invalid literal for int()"),
+    (
+        ["--config.loss.terms=weight_l1,total_variation", "--config.loss.scales=1,1"],
+        "config.dhs.keep must be config.train.batch, 8, without data_consistency in config.loss.terms",
+    ),
+    (
+        ["--config.loss.terms=data_consistency,mae", "--config.loss.scales=1,1"],
+        "config.loss.terms must be free of mae, which compare with the truth, where config.loss.ground_truth is False",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def mistakes(tmp_path_factory):
+    """By arguments or by the content of a config file `mine.py`: the finished command, and the folder where it ran."""
+    cases = {tuple(args): args for args, _ in COMMAND_LINES}
+    cases |= {tuple(args): [*AMORTIZED, *args] for args, _ in AMORTIZED_MISTAKES}
+    cases |= {content: ["--config", "mine.py"] for content, _ in CONFIG_FILES}
+    folders = [tmp_path_factory.mktemp("mistake") for _ in cases]
+    for case, folder in zip(cases, folders, strict=True):
+        if isinstance(case, str):
+            (folder / "mine.py").write_text(case)
+    imports = ["hyperrecon_jax.cli.train", "hyperrecon_jax.config"]
+    results = run_forks("bin.train", list(zip(cases.values(), folders, strict=True)), imports=imports)
+    return dict(zip(cases, zip(results, folders, strict=True), strict=True))
+
+
+def join_args(value):
+    """The name of a case: its arguments, without the sentence."""
+    return " ".join(value).replace(str(ROOT), "") if isinstance(value, list) else ""
+
+
+@pytest.mark.parametrize(("args", "sentence"), COMMAND_LINES, ids=join_args)
+def test_mistakes_on_the_command_line(mistakes, args, sentence):
+    result, folder = mistakes[tuple(args)]
     assert refused(result, sentence) + "\n" == result.stderr
     assert result.stdout == ""
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ("def get_config(:\n", "cannot be used: SyntaxError: invalid syntax (mine.py, line 1)."),
-        ("x = 1\n", "cannot be used: it has no function get_config."),
-        ("import nosuchmodule\n", "cannot be used: ModuleNotFoundError: No module named 'nosuchmodule' (line 1)."),
-        ("def get_config():\n    return 1 / 0\n", "cannot be used: ZeroDivisionError: division by zero (line 2)."),
-        ("def get_config():\n    return 3\n", "must return a ConfigDict"),
-        ("def get_config():\n    pass\n", "must return a ConfigDict"),
-        ("def get_config():\n    return open('gone')\n", "cannot be used: No such file or directory (line 2)."),
-        (
-            "from hyperrecon_jax.config import default_config\n"
-            "def get_config():\n    config = default_config()\n    config.train.stepz = 3\n    return config\n",
-            "cannot be used: stepz is not a setting, unlike steps (line 4).",
-        ),
-        (
-            "from hyperrecon_jax.config import default_config\n"
-            "def get_config():\n    config = default_config()\n    config.trian.steps = 3\n    return config\n",
-            "cannot be used: trian is not a setting, unlike train (line 4).",
-        ),
-        (
-            "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'train': {'stepz': 3}})\n",
-            "config.train.stepz is not a setting; did you mean config.train.steps?",
-        ),
-    ],
-)
-def test_mistakes_in_the_config_file(tmp_path, content, sentence):
-    (tmp_path / "mine.py").write_text(content)
-    result = run_train("--config", "mine.py", cwd=tmp_path)
+@pytest.mark.parametrize(("content", "sentence"), CONFIG_FILES)
+def test_mistakes_in_the_config_file(mistakes, content, sentence):
+    result, folder = mistakes[content]
     assert refused(result, sentence) + "\n" == result.stderr
-    assert [path.name for path in tmp_path.iterdir() if path.name != "__pycache__"] == ["mine.py"]
+    assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == ["mine.py"]
 
 
-@pytest.mark.parametrize(
-    ("args", "sentence"),
-    [
-        (["--config.dhs.keep=9"], "config.dhs.keep must be at least 1 and at most config.train.batch, 8, got 9."),
-        (["--config.dhs.keep=0"], "config.dhs.keep must be at least 1 and at most config.train.batch, 8, got 0."),
-        (["--config.dhs.keep=few"], "flag --config.dhs.keep=few: invalid literal for int()"),
-        (
-            ["--config.loss.terms=weight_l1,total_variation", "--config.loss.scales=1,1"],
-            "config.dhs.keep must be config.train.batch, 8, without data_consistency in config.loss.terms",
-        ),
-        (
-            ["--config.loss.terms=data_consistency,mae", "--config.loss.scales=1,1"],
-            "config.loss.terms must be free of mae, which compare with the truth, where config.loss.ground_truth is False",
-        ),
-    ],
-    ids=" ".join,
-)
-def test_mistakes_in_amortized_optimization(tmp_path, args, sentence):
-    result = run_train("--config", str(ROOT / "configs" / "ao_quickstart.py"), *args, cwd=tmp_path)
+@pytest.mark.parametrize(("args", "sentence"), AMORTIZED_MISTAKES, ids=join_args)
+def test_mistakes_in_amortized_optimization(mistakes, args, sentence):
+    result, folder = mistakes[tuple(args)]
     assert refused(result, sentence) + "\n" == result.stderr
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []
 
 
 # Mistakes in data and settings that only the data tell, through the function behind the command.
 
 
-def settings(images, **changed):
-    nested = {"data": {"source": "arrays", **{split: str(images / f"{split}.npy") for split in ("train", "val", "test")}}}
-    nested |= {"model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
+def settings(data, **changed):
+    nested = {"data": dict(data), "model": {"width": 2, "hyper_width": 4}, "train": {"batch": 4}}
     for name, value in changed.items():
         group, name = name.split("__")
         nested.setdefault(group, {})[name] = value
@@ -357,10 +365,9 @@ def test_settings_that_do_not_fit_the_data(images, tmp_path, changed, message):
 
 
 def test_images_too_small_for_a_loss(images, tmp_path):
-    for split in ("train", "val", "test"):
-        np.save(tmp_path / f"{split}.npy", np.zeros((4, 8, 8)))
+    data = write_splits(tmp_path, shape=(8, 8), train=4, val=4, test=4)
     with pytest.raises(InputError, match="at least 11 pixels for SSIM, got 8 x 8"):
-        train.train(settings(tmp_path), tmp_path / "run")
+        train.train(settings(data), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from helper import run_python
+from helper import run_python, write_splits
 
 from hyperrecon_jax.commands import compare, evaluate, train
 from hyperrecon_jax.runs.config import complete
@@ -22,13 +22,9 @@ ROOT = Path(__file__).parents[2]
 def folder(tmp_path_factory, small_network):
     """A HyperRecon and an ensemble of two U-Nets, trained next to nothing, and images that neither has seen."""
     folder = tmp_path_factory.mktemp("runs")
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 4), ("val", 2), ("test", 5)):
-        np.save(folder / f"{name}.npy", rng.random((count, 16, 16), np.float32))
-    np.save(folder / "wider.npy", rng.random((2, 16, 24), np.float32))
-    data = {split: str(folder / f"{split}.npy") for split in ("train", "val", "test")}
+    write_splits(folder, shape=(16, 24), wider=2)
     settings = {
-        "data": {"source": "arrays", **data},
+        "data": write_splits(folder, train=4, val=2, test=5),
         "loss": {"terms": ("mae", "ssim"), "scales": (1.0, 1.0)},
         "model": {"width": 2, "hyper_width": 3},
         "task": {"acceleration": 2.0, "sigma": 0.05},

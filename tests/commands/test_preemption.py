@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import psutil
 import pytest
-from helper import ROOT
+from helper import ROOT, write_splits
 
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.load import load_state
@@ -51,9 +51,7 @@ from hyperrecon_jax.config import default_config
 
 def get_config():
     config = default_config()
-    config.data.source = "arrays"
-    for split in ("train", "val", "test"):
-        config.data[split] = {folder!r} + f"/{{split}}.npy"
+    config.data.update({data})
     config.loss.terms = "data_consistency", "weight_l1", "total_variation"
     config.loss.ground_truth, config.loss.scales, config.loss.pilot_steps = False, ("auto",), 3
     config.model.width, config.model.hyper_width = 2, 3
@@ -66,10 +64,7 @@ def get_config():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("preempted")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 10), ("val", 3), ("test", 4)):
-        np.save(folder / f"{split}.npy", rng.random((count, 16, 16), np.float32))
-    (folder / "tiny.py").write_text(CONFIG.format(folder=str(folder)))
+    (folder / "tiny.py").write_text(CONFIG.format(data=write_splits(folder, train=10, val=3, test=4)))
     return folder
 
 

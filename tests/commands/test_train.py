@@ -9,7 +9,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from helper import Net
+from helper import Net, write_splits
 
 from hyperrecon_jax import data
 from hyperrecon_jax.commands import loss_scales, train
@@ -32,13 +32,8 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
     config = default_config()
-    config.data.source = "arrays"
-    for split, count in (("train", 10), ("val", 3), ("test", 4)):
-        np.save(folder / f"{split}.npy", rng.random((count, 16, 16), np.float32))
-        config.data[split] = str(folder / f"{split}.npy")
+    config.data.update(write_splits(tmp_path_factory.mktemp("data"), train=10, val=3, test=4))
     config.task.sigma = 0.05
     config.model.width = 2
     config.model.hyper_width = 3
@@ -50,10 +45,9 @@ def settings(tmp_path_factory):
     return config
 
 
-def final_state(config, workdir):
-    like = build(config).state
+def final_state(workdir, initial_state):
     with checkpoint.manager(workdir, keep=2) as checkpoints:
-        return jax.device_get(checkpoint.restore(checkpoints, like))
+        return jax.device_get(checkpoint.restore(checkpoints, initial_state))
 
 
 def changed(config, **values):
@@ -66,15 +60,19 @@ def changed(config, **values):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(settings, tmp_path_factory):
+def initial_state(settings):
+    return build(settings).state
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(settings, initial_state, tmp_path_factory):
+    """The folder of a run and its final state."""
     workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
-    lines = []
-    assert train.train(settings, workdir, say=lines.append)
-    return workdir, "\n".join(lines)
+    assert train.train(settings, workdir, say=lambda line: None)
+    return workdir, final_state(workdir, initial_state)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, tmp_path, monkeypatch, number):
+def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, initial_state, tmp_path, monkeypatch):
     """Stopped at step 4, between two checkpoints, and by another device placement when it goes on."""
     original = train.fit
 
@@ -82,7 +80,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
         def log(step, means, selected_lams):
             on_log(step, means, selected_lams)
             if step == 4:
-                signal.raise_signal(number)
+                signal.raise_signal(signal.SIGINT)
 
         return original(*args, on_log=log, **options)
 
@@ -92,13 +90,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
         assert not train.train(settings, tmp_path / "run", say=lines.append)
     assert "Interrupted at step 4" in lines[-1]
     assert not (tmp_path / "run" / run_folder.SUMMARY).exists()
-    assert signal.getsignal(number) is not None
+    assert signal.getsignal(signal.SIGINT) is not None
 
-    placement = "host" if number == signal.SIGINT else "device"
-    assert train.train(changed(settings, data__placement=placement), tmp_path / "run", say=lines.append)
+    assert train.train(changed(settings, data__placement="host"), tmp_path / "run", say=lines.append)
     assert "Resuming from step 4." in lines
-    resumed, reference = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
-    jax.tree.map(np.testing.assert_array_equal, resumed, reference)
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "run", initial_state), uninterrupted[1])
     a, b = (json.loads((f / run_folder.SUMMARY).read_text()) for f in (tmp_path / "run", uninterrupted[0]))
     assert a["test"] == b["test"]
     rows = [json.loads(line) for line in (tmp_path / "run" / run_folder.METRICS).read_text().splitlines()]
@@ -106,7 +102,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, t
 
 
 def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
-    settings, uninterrupted, tmp_path, monkeypatch
+    settings, uninterrupted, initial_state, tmp_path, monkeypatch
 ):
     """The state is saved before; the last step is no exception."""
     original, lines = train.validate, []
@@ -130,8 +126,7 @@ def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
     )
     assert [row["step"] for row in validations] == [3, 6]
     assert validations == expected
-    states = (final_state(settings, folder) for folder in (tmp_path / "run", uninterrupted[0]))
-    jax.tree.map(np.testing.assert_array_equal, *states)
+    jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "run", initial_state), uninterrupted[1])
 
 
 def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(settings, tmp_path, monkeypatch, request):
@@ -209,7 +204,8 @@ def test_amortized_run_goes_on_with_the_scales_and_the_lambdas_that_it_has(amort
         patched.setattr(train, "fit", original)
         assert train.train(amortized, tmp_path / "run", say=lines.append)
     assert "Resuming from step 3." in lines
-    a, b = (final_state(amortized, tmp_path / name) for name in ("run", "uninterrupted"))
+    initial_state = build(amortized).state
+    a, b = (final_state(tmp_path / name, initial_state) for name in ("run", "uninterrupted"))
     jax.tree.map(np.testing.assert_array_equal, a, b)
     for name in (run_folder.SCALES, run_folder.LAMBDAS):
         assert (tmp_path / "run" / name).read_text() == (tmp_path / "uninterrupted" / name).read_text()
@@ -325,30 +321,29 @@ def test_what_is_no_run_is_not_loaded(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [run_folder.CONFIG]
 
 
-def test_checkpoints_hold_everything(settings, uninterrupted):
-    state = final_state(settings, uninterrupted[0])
+def test_checkpoints_hold_everything(uninterrupted, initial_state):
+    state = uninterrupted[1]
     assert int(state.step) == 6
-    begin = build(settings).state
-    assert jax.tree.structure(state) == jax.tree.structure(begin)
-    moved = [not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(begin), strict=True)]
+    assert jax.tree.structure(state) == jax.tree.structure(initial_state)
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(initial_state), strict=True)
+    moved = [not np.array_equal(a, b) for a, b in pairs]
     assert np.mean(moved) > 0.9  # parameters, moments, counters, running statistics
 
 
-def test_the_best_checkpoint_stays(settings, tmp_path):
-    state = build(settings).state
+def test_the_best_checkpoint_stays(initial_state, tmp_path):
     losses = {1: 0.5, 2: 0.1, 3: 0.4, 4: 0.3, 5: 0.2}
     with checkpoint.manager(tmp_path, keep=2, losses=losses) as checkpoints:
         for step in losses:
-            checkpoint.save(checkpoints, state._replace(step=np.int32(step)), {})
+            checkpoint.save(checkpoints, initial_state._replace(step=np.int32(step)), {})
         checkpoints.wait_until_finished()
         assert sorted(checkpoints.all_steps()) == [2, 4, 5]
 
 
-def test_nan_stops_with_the_step_and_the_last_good_checkpoint(settings, tmp_path):
+def test_nan_stops_with_the_step_and_the_last_good_checkpoint(settings, initial_state, tmp_path):
     hot = changed(settings, train__learning_rate=1e30, train__save_every=1, train__steps=40)
     with pytest.raises(Diverged, match=r"not finite at step \d+ .*step \d+ is the last good one.*learning_rate"):
         train.train(hot, tmp_path / "run", say=lambda line: None)
-    state = final_state(hot, tmp_path / "run")
+    state = final_state(tmp_path / "run", initial_state)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
 
 

@@ -1,32 +1,16 @@
 """Sweeps over lambda: in blocks, resumed after an interruption, and on a grid."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import Net
 
-from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.evaluation.sweep import score_at_lambdas, score_on_grid
 from hyperrecon_jax.losses.objective import Objective, make_terms
 from hyperrecon_jax.models.model import init
-from hyperrecon_jax.physics.operators import awgn, denoising
-from hyperrecon_jax.physics.problem import simulated
-from hyperrecon_jax.physics.sample import Sample
-
-PROBLEM = simulated(denoising(), partial(awgn, sigma=0.1))
-SAMPLES = in_memory(Sample(np.random.default_rng(0).random((5, 16, 16, 1), np.float32)))
-LAMS = np.array([[0.0], [0.6]], np.float32)
-KEY = jax.random.key(5)
-OBJECTIVE = Objective(make_terms(("mae", "mse"), PROBLEM), (2.0, 3.0))
-MODEL, VARIABLES = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
-
-
-def make_scorer(**options):
-    return Scorer(MODEL, OBJECTIVE, PROBLEM, **options)
+from tests.evaluation.test_scoring import KEY, LAMS, PROBLEM, SAMPLES, VARIABLES, make_scorer
 
 
 def test_an_interrupted_sweep_resumes_at_its_block(tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    client = Client(train_explorable(tmp_path_factory.mktemp("runs")) / "run")
+    client = Client(train_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense") / "run")
     yield client
     client.widget.close()
 

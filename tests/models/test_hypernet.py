@@ -83,7 +83,7 @@ def test_on_the_circle_the_norm_does_not_depend_on_lambda():
 @pytest.mark.parametrize(("kind", "generated"), [*((kind, all_but_norms) for kind in KINDS), ("dense", only_norms)])
 def test_the_initial_network_is_near_the_targets_own(kind, generated):
     """The biases of the heads are the target's own leaves. The part that depends on lambda is not 0, and not larger."""
-    target = UNet(width=8)
+    target = Net("instance", width=16)
     model, variables = make_model(kind, "circle", target, hyper_width=32, num_terms=2, generated=generated)
     main, _ = jax.random.split(jax.random.key(0))
     target_leaves = flatten_dict(jax.jit(target.init)(main, EXAMPLE)["params"])

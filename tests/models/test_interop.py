@@ -48,8 +48,10 @@ def test_without_the_residual():
     np.testing.assert_allclose(x_hat, to_nhwc(reference["eval_output"]), atol=1e-4)
 
 
-@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-@pytest.mark.parametrize(("hyper_width", "num_terms", "channels"), [(None, 1, (2, 1)), (5, 3, (4, 2))])
+@pytest.mark.parametrize(
+    ("norm", "hyper_width", "num_terms", "channels"),
+    [("batch", None, 1, (2, 1)), ("batch", 5, 3, (4, 2)), ("instance", 5, 3, (4, 2)), ("none", None, 1, (2, 1))],
+)
 def test_what_goes_out_comes_in_again(norm, hyper_width, num_terms, channels):
     """Every size is found again, and every number where it was."""
     options = {"num_terms": num_terms, "hyper_width": hyper_width, "channels": channels[0]}
@@ -174,7 +176,7 @@ def test_low_rank_heads_become_dense_ones_that_generate_the_same():
     assert back[0].hyper.kind == "dense"
     for coefficients in ([1.0, 0.0], [0.3, 0.7]):
         generated = [
-            model.hyper.apply({"params": variables["params"]["hyper"]}, np.asarray(coefficients, np.float32))
+            jax.jit(model.hyper.apply)({"params": variables["params"]["hyper"]}, np.asarray(coefficients, np.float32))
             for model, variables in (network, back)
         ]
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *generated)

@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from helper import (
+    Net,
     assert_trees_close,
     hyper_params,
     load_fixture,
@@ -16,6 +17,7 @@ from helper import (
     to_nhwc,
     unet_tree,
 )
+from random_models import random_model
 
 from hyperrecon_jax.models.model import (
     apply_main,
@@ -77,7 +79,7 @@ def test_parameter_counts_of_s_m_l(width, expected):
 
 def test_vmap_over_lambda_and_images_equals_a_loop():
     lams = jnp.asarray([[0.0], [0.3], [1.0]])
-    model, variables = init(jax.random.key(1), UNet(width=4), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=4)
+    model, variables = init(jax.random.key(1), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=4)
     images = X[:2, :16, :16]
     reconstruct_one = jax.jit(lambda lam, y: reconstruct(model, variables, lam, y))
     mapped = jax.jit(jax.vmap(lambda lam: jax.vmap(lambda y: reconstruct(model, variables, lam, y))(images)))(lams)
@@ -114,22 +116,21 @@ def test_any_flax_module_can_be_the_target():
 
 
 def test_without_a_hypernetwork_the_model_is_the_unet():
-    model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=None)
+    model, variables = random_model(UNet(width=4))
     x_hat = jax.jit(lambda y: reconstruct(model, variables, jnp.array([0.3]), y))(X[0])
     expected = jax.jit(UNet(width=4).apply)({"params": variables["params"]["main"]}, X[0])
     np.testing.assert_allclose(x_hat, expected, atol=1e-5)
 
 
 def test_differentiable_in_image_and_lambda():
-    model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=4)
-    blank = jnp.asarray(X[0]).at[:8].set(0)  # the magnitude has a kink at 0
+    model, variables = random_model(UNet(width=4), hyper_width=4)
+    blank = jnp.asarray(X[0, :16, :16]).at[:8].set(0)  # the magnitude has a kink at 0
     total = jax.jit(jax.grad(lambda lam, y: jnp.sum(reconstruct(model, variables, lam, y)), argnums=(0, 1)))
     grads = total(LAM[0], blank)
     assert all(np.isfinite(g).all() and np.abs(g).max() > 0 for g in grads)
 
 
 def test_without_norms_leaves_kernels_and_biases():
-    model, variables = init(jax.random.key(0), UNet(width=4), X[0], num_terms=2, hyper_width=None)
-    leaves = flatten_dict(without_norms(generate_weights(model, variables["params"], LAM[0])))
+    leaves = flatten_dict(without_norms(jax.eval_shape(lambda: generate_weights(MODEL, PARAMS, LAM[0]))))
     assert len(leaves) == 2 * 15  # fourteen 3x3 convolutions and the head
     assert all("conv" in path[0] or path[0] == "head" for path in leaves)

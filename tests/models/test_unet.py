@@ -1,5 +1,7 @@
 """The U-Net against the reference network, its parts against plain definitions."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +22,18 @@ SMALL = UNet(width=4)
 VARIABLES = jax.jit(SMALL.init)(jax.random.key(0), X[0])
 
 
-def train_forward(params, x, net=NET):
-    def apply_one(x):
-        return net.apply({"params": params, "batch_stats": STATS}, x, batch_axes=("b",), mutable=["batch_stats"])
+@cache
+def compile_gradient(net):
+    """The loss of the images with batch norm's statistics: its value, (x_hat, new statistics), and its gradient."""
 
-    return jax.vmap(apply_one, axis_name="b", out_axes=(0, None))(x)
+    def loss(params):
+        def apply_one(x):
+            return net.apply({"params": params, "batch_stats": STATS}, x, batch_axes=("b",), mutable=["batch_stats"])
+
+        x_hat, updated = jax.vmap(apply_one, axis_name="b", out_axes=(0, None))(X)
+        return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, updated["batch_stats"])
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
 def test_evaluation_equals_the_reference():
@@ -33,13 +42,9 @@ def test_evaluation_equals_the_reference():
 
 
 def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
-    def loss(params):
-        x_hat, updated = train_forward(params, X)
-        return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, updated["batch_stats"])
-
     # One pre-activation of up2_norm0 is 3e-7 in float64: PyTorch's float32 has it on the other side of the ReLU's kink.
     params = {**PARAMS, "up2_norm0": {**PARAMS["up2_norm0"], "bias": PARAMS["up2_norm0"]["bias"] + np.float32(5e-6)}}
-    (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (value, (x_hat, stats)), grads = compile_gradient(NET)(params)
     np.testing.assert_allclose(x_hat, to_nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(value, REFERENCE["train_l1_loss"], rtol=1e-5)
     expected_grads = unet_tree(select_prefix(REFERENCE, "grad/"))
@@ -96,27 +101,17 @@ def test_bad_input_is_named():
         UNet(norm="layer").init(jax.random.key(0), jnp.zeros((16, 16, 2)))
 
 
-def gradient(network):
-    """Of a loss of two images, with batch norm's statistics."""
-
-    def loss(params):
-        x_hat, updated = train_forward(params, X, network)
-        return jnp.mean(jnp.abs(x_hat - TARGET)), updated["batch_stats"]
-
-    return jax.jit(jax.grad(loss, has_aux=True))
-
-
 def test_rematerialisation_changes_no_gradient_and_keeps_less():
     """What the backward pass is given by the forward pass is less; what a CPU's compiler makes of that is its affair."""
-    plain, recomputing = (UNet(width=8, norm="batch", remat=remat) for remat in (False, True))
-    (grads, stats), (other, other_stats) = gradient(plain)(PARAMS), gradient(recomputing)(PARAMS)
+    nets = NET, NET.clone(remat=True)
+    ((_, (_, stats)), grads), ((_, (_, other_stats)), other) = (compile_gradient(net)(PARAMS) for net in nets)
     assert_trees_close(stats, other_stats)
     scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(grads))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * scale), grads, other)
     large = jax.ShapeDtypeStruct((64, 64, 2), jnp.float32)
     sizes = [
         memory.backward_bytes(lambda p, x, net=net: net.apply({"params": p, "batch_stats": STATS}, x), PARAMS, large)
-        for net in (plain, recomputing)
+        for net in nets
     ]
     assert sizes[1] < 0.5 * sizes[0]
 
@@ -124,7 +119,7 @@ def test_rematerialisation_changes_no_gradient_and_keeps_less():
 def test_bfloat16_computes_near_float32_and_keeps_its_parameters():
     """Eight bits of mantissa: a result within a percent, gradients that point the same way, both of type float32."""
     nets = NET, NET.clone(precision="bfloat16")
-    (grads, _), (other, other_stats) = (gradient(net)(PARAMS) for net in nets)
+    (_, grads), ((_, (_, other_stats)), other) = (compile_gradient(net)(PARAMS) for net in nets)
     x_hat, nearby = (jax.jit(net.apply)({"params": PARAMS, "batch_stats": STATS}, X[0]) for net in nets)
     assert nearby.dtype == jnp.float32
     assert 0 < np.abs(nearby - x_hat).max() < 0.02 * np.abs(x_hat).max()

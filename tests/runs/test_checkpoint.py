@@ -72,14 +72,21 @@ def test_an_unfinished_checkpoint_of_a_killed_run_is_deleted(tmp_path):
 # Damage.
 
 
-@pytest.fixture
-def quiet_threads(monkeypatch):
-    """Orbax reads and writes in threads; when one fails, the messages of the others do not concern the test."""
-    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
-    with warnings.catch_warnings(action="ignore"):
+@pytest.fixture(scope="module")
+def ignored_exceptions():
+    """Until the end of the module: what the tests leave is collected there, once, because that takes long."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "unraisablehook", lambda _: None)
         yield
         time.sleep(0.1)
         gc.collect()
+
+
+@pytest.fixture
+def quiet_threads(ignored_exceptions):
+    """Orbax reads and writes in threads; when one fails, the messages of the others do not concern the test."""
+    with warnings.catch_warnings(action="ignore"):
+        yield
 
 
 @pytest.mark.usefixtures("quiet_threads")

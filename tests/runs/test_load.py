@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helper import write_splits
 
 import hyperrecon_jax as hr
 from hyperrecon_jax.commands import train
@@ -22,12 +23,8 @@ PRIORS = {"terms": ("data_consistency", "weight_l1", "total_variation"), "ground
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    for name, count in (("train", 4), ("val", 2), ("test", 3)):
-        np.save(folder / f"{name}.npy", rng.random((count, 16, 24), np.float32))
     return {
-        "data": {"source": "arrays", **{name: str(folder / f"{name}.npy") for name in ("train", "val", "test")}},
+        "data": write_splits(tmp_path_factory.mktemp("data"), shape=(16, 24), train=4, val=2, test=3),
         "task": {"acceleration": 2.0, "sigma": 0.05},
         "train": {"steps": 3, "batch": 4},
     }

@@ -11,7 +11,6 @@ from helper import Net
 from hyperrecon_jax import losses
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
 from hyperrecon_jax.models.model import generate_weights, init, only_norms, reconstruct, train_main, without_norms
-from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.physics import masks
 from hyperrecon_jax.physics.operators import csmri, denoising
 from hyperrecon_jax.physics.problem import simulated
@@ -30,7 +29,7 @@ OBJECTIVE = Objective(make_terms(("mae", "ssim"), PROBLEM), (20.0, 3.0))
 
 
 def test_value_gradient_and_logs_equal_a_loop():
-    model, variables = init(jax.random.key(0), UNet(width=2), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+    model, variables = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
 
     def loss_by_hand(params):
         total = 0.0
@@ -272,7 +271,7 @@ def test_microbatches_have_batch_norm_statistics_of_their_own():
     assert not np.allclose(stats["norm"]["mean"], 0)
 
 
-@pytest.mark.parametrize(("keep", "microbatch"), [(BATCH, None), (BATCH, 1), (BATCH, 4), (4, None), (4, 1)])
+@pytest.mark.parametrize(("keep", "microbatch"), [(BATCH, None), (BATCH, 4), (4, None), (4, 1)])
 def test_film_has_the_gradient_of_a_loop(keep, microbatch):
     """All samples share the convolutions, and each has its own norms; at once and in microbatches, UHS and DHS."""
     assert is_separable(amortized("instance", "film")[0], {})
