@@ -4,6 +4,7 @@
 .pt .pth .safetensors .npz      a PyTorch state dict (`interop.to_torch`); for one lambda, or of the whole hyper-U-Net
 .npz with the names "ours"      Flax variables of the main network (`export.named`); for one lambda
 .jaxexport                      a program for JAX alone (`export.serialized`); of the whole model, or for one lambda
+.run                            a folder, the slim run (`slim_run.py`): the whole model, for all commands of this package
 
 An unrolled network has the last two kinds only. A run of a range of acquisitions is written for the middle of the range.
 """
@@ -21,6 +22,7 @@ from hyperrecon_jax.models import export, interop, tensor_files
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.models.unrolled import Unrolled
+from hyperrecon_jax.runs import slim_run
 from hyperrecon_jax.runs.experiment import reported_lams
 from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.load import image_shape, load, read_config, steps_done
@@ -30,8 +32,8 @@ from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.files import atomic_write
 
 Tree = Any
-ONNX, PROGRAM = ".onnx", ".jaxexport"
-SUFFIXES = (ONNX, PROGRAM, *tensor_files.SUFFIXES)
+ONNX, PROGRAM, SLIM = ".onnx", ".jaxexport", ".run"
+SUFFIXES = (ONNX, PROGRAM, SLIM, *tensor_files.SUFFIXES)
 PACKAGES = {
     ONNX: "onnx",
     PROGRAM: "flatbuffers",
@@ -55,8 +57,16 @@ def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str
         InputError: if the run, the file's kind, the lambda and the names do not fit, or a package is missing.
     """
     _check_out(out, names)
+    run = slim_run.find_run(run)
     model, variables = load(run)
     config = read_config(run)
+    if out.suffix == SLIM:
+        if lam is not None:
+            raise InputError(f"`lam` must be left out: {out} is to hold the whole model.")
+        slim_run.write(out, config.to_dict(), variables, steps=steps_done(run))
+        size = sum(file.stat().st_size for file in out.iterdir())
+        say(f"{out} holds the whole model, {size / 1e6:.3g} MB. Every command takes it: --run {out}")
+        return
     _check_network(run, config, model, out, names)
     reported = lam_label(reported_lams(config)[0])
     is_plain = _is_plain(model)
@@ -97,7 +107,7 @@ def _check_out(out: Path, names: str) -> None:
         raise InputError(f'`names` "ours" goes with a .npz file, got {out}.')
     if suffix in PACKAGES and importlib.util.find_spec(PACKAGES[suffix]) is None:
         raise InputError(f"`out` of the kind {suffix} needs the package {PACKAGES[suffix]}, which is not installed.")
-    if out.is_dir():
+    if out.is_dir() and suffix != SLIM:
         raise InputError(f"`out` must be a file, got the folder {out}.")
 
 

@@ -23,6 +23,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import uvicorn
@@ -226,7 +227,7 @@ def _slice_id(request: Request) -> tuple[str, int]:
     return _parameter(request, "volume"), _whole_number(request, "index")
 
 
-def _options(request: Request) -> dict[str, str]:
+def _options(request: Request) -> dict[str, Any]:
     """The acquisition, if the request has one."""
     return {name: request.query_params[name] for name in ("acquisition",) if name in request.query_params}
 

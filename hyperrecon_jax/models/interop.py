@@ -149,7 +149,7 @@ def _read_arrays(state: Mapping[str, Any]) -> State:
     return arrays
 
 
-def _infer_model(arrays: State, **options: bool) -> tuple[Model, dict[tuple[str, ...], tuple[int, ...]]]:
+def _infer_model(arrays: State, **options: Any) -> tuple[Model, dict[tuple[str, ...], tuple[int, ...]]]:
     """The model that fits the shapes of the tensors, and the shapes of its variables.
 
     Where a tensor is missing, the size is the paper's. `options` are attributes of the U-Net that have no tensors.
@@ -170,7 +170,7 @@ def _infer_model(arrays: State, **options: bool) -> tuple[Model, dict[tuple[str,
     return Model(main, hyper), stat_shapes | learned | {("params", "hyper", *path): leaf.shape for path, leaf in _flat(phi)}
 
 
-def _infer_unet(arrays: State, is_hyper: bool, options: dict[str, bool]) -> tuple[UNet, int]:
+def _infer_unet(arrays: State, is_hyper: bool, options: dict[str, Any]) -> tuple[UNet, int]:
     """The U-Net that fits the shapes of the tensors, and its number of input channels."""
     prefix = "unet." if is_hyper else ""
     names = {name.removeprefix(prefix) for name in arrays}

@@ -8,6 +8,7 @@ import pytest
 
 import hyperrecon_jax as hr
 from hyperrecon_jax.commands import train
+from hyperrecon_jax.commands.export import export_run
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
@@ -113,3 +114,17 @@ def test_the_name_pretrained_is_the_model_of_the_package(tmp_path, monkeypatch):
     assert slim_run.find_run("runs/other") == slim_run.Path("runs/other")
     (tmp_path / "pretrained").mkdir()
     assert slim_run.find_run("pretrained") == slim_run.Path("pretrained")
+
+
+def test_bin_export_writes_a_slim_run(run, tmp_path):
+    lines = []
+    export_run(run, tmp_path / "small.run", say=lines.append)
+    assert lines[0].startswith(f"{tmp_path / 'small.run'} holds the whole model, ")
+    model, variables = hr.load(tmp_path / "small.run")
+    assert model == hr.load(run)[0]
+    assert steps_done(tmp_path / "small.run") == 2
+    with pytest.raises(hr.InputError, match="`lam` must be left out"):
+        export_run(run, tmp_path / "other.run", lam=LAM)
+    again = tmp_path / "again.run"
+    export_run(tmp_path / "small.run", again, say=lines.append)
+    jax.tree.map(np.testing.assert_array_equal, variables, hr.load(again)[1])
