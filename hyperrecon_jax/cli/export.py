@@ -10,6 +10,10 @@ The whole model, for any lambda in any process that has JAX:
 
     hyperrecon export --run runs/quickstart --out model.jaxexport
 
+The whole model, as a small folder that all commands take as a run:
+
+    hyperrecon export --run runs/quickstart --out small.run
+
 The last line that it prints is the Python that loads the file. docs/interop.md has more.
 """
 
@@ -24,7 +28,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", None, "Folder of a run, or 'pretrained': the model of the package.")
 LAM = flags.DEFINE_list("lam", None, "Lambda of the U-Net, such as 0.3, or 0.9,0.5 for two; without it: the whole model.")
-OUT = flags.DEFINE_string("out", None, "The file: .onnx, .pt, .pth, .safetensors, .npz or .jaxexport.")
+OUT = flags.DEFINE_string("out", None, "The file: .onnx, .pt, .pth, .safetensors, .npz, .jaxexport; or the folder: .run.")
 NAMES = flags.DEFINE_string("names", "torch", "Names of the tensors in a .npz: those of PyTorch (torch), or ours.")
 
 
