@@ -170,7 +170,7 @@ def _infer_model(arrays: State, **options: bool) -> tuple[Model, dict[tuple[str,
     return Model(main, hyper), stat_shapes | learned | {("params", "hyper", *path): leaf.shape for path, leaf in _flat(phi)}
 
 
-def _infer_unet(arrays: State, is_hyper: bool, options: dict[str, bool]) -> tuple[UNet, int]:
+def _infer_unet(arrays: State, is_hyper: bool, options: dict[str, Any]) -> tuple[UNet, int]:
     """The U-Net that fits the shapes of the tensors, and its number of input channels."""
     prefix = "unet." if is_hyper else ""
     names = {name.removeprefix(prefix) for name in arrays}
