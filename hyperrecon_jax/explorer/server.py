@@ -23,7 +23,6 @@ import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import uvicorn
@@ -129,26 +128,32 @@ async def _send_run(engine: Engine, request: Request) -> Response:
 
 
 async def _send_slice(engine: Engine, request: Request) -> Response:
-    planes, info = await run_in_threadpool(engine.input_and_reference, *_slice_id(request), **_options(request))
+    planes, info = await run_in_threadpool(
+        engine.input_and_reference, *_slice_id(request), acquisition=_acquisition(request)
+    )
     return _planes_response(planes, info)
 
 
 async def _send_reconstruction(engine: Engine, request: Request) -> Response:
     volume, index = _slice_id(request)
     lam = _parse_lambda(_parameter(request, "lam"))
-    return _planes_response(*await run_in_threadpool(engine.reconstruct, volume, index, lam, **_options(request)))
+    return _planes_response(
+        *await run_in_threadpool(engine.reconstruct, volume, index, lam, acquisition=_acquisition(request))
+    )
 
 
 async def _send_diverse(engine: Engine, request: Request) -> Response:
     volume, index = _slice_id(request)
     count = _whole_number(request, "count", "6")
-    lams, criterion = await run_in_threadpool(engine.select_diverse, volume, index, count, **_options(request))
+    lams, criterion = await run_in_threadpool(
+        engine.select_diverse, volume, index, count, acquisition=_acquisition(request)
+    )
     return JSONResponse({"lams": lams, "criterion": criterion})
 
 
 async def _send_best(engine: Engine, request: Request) -> Response:
     metric = _parameter(request, "metric")
-    lam, value = await run_in_threadpool(engine.find_best, *_slice_id(request), metric, **_options(request))
+    lam, value = await run_in_threadpool(engine.find_best, *_slice_id(request), metric, acquisition=_acquisition(request))
     return JSONResponse({"lam": lam, "value": value if math.isfinite(value) else None})
 
 
@@ -161,7 +166,7 @@ async def _send_export(engine: Engine, request: Request) -> Response:
         _parameter(request, "format"),
         window=_number(request, "window", "1"),
         level=_number(request, "level", "0.5"),
-        **_options(request),
+        acquisition=_acquisition(request),
     )
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
     return Response(content, media_type="application/octet-stream", headers=headers)
@@ -227,9 +232,9 @@ def _slice_id(request: Request) -> tuple[str, int]:
     return _parameter(request, "volume"), _whole_number(request, "index")
 
 
-def _options(request: Request) -> dict[str, Any]:
-    """The acquisition, if the request has one."""
-    return {name: request.query_params[name] for name in ("acquisition",) if name in request.query_params}
+def _acquisition(request: Request) -> str | None:
+    """The chosen acquisition, if the request has one."""
+    return request.query_params.get("acquisition")
 
 
 def _parameter(request: Request, name: str, default: str | None = None) -> str:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
@@ -70,7 +69,7 @@ class VolumeStore:
         settings: those of the run, with its range of acquisitions; None: those of `trained`.
     """
 
-    def __init__(self, trained: TrainedRun, settings: ConfigDict | None = None):
+    def __init__(self, trained: TrainedRun, settings: Any = None):
         self.config = trained.config  # with one acquisition
         self.settings = trained.config if settings is None else settings
         self.ranges = acquisition_range(self.settings)

@@ -28,7 +28,7 @@ def parse_acquisitions(text: str, config: ConfigDict) -> list[Acquisition]:
     """
     if config.task.name != "csmri":
         raise InputError(f'The acquisition can be chosen for config.task.name "csmri" alone, got {config.task.name!r}.')
-    fields: dict[str, Any] = dict(zip(Acquisition._fields, ([value] for value in default_acquisition(config)), strict=True))
+    fields: dict[str, list[Any]] = {name: [value] for name, value in default_acquisition(config)._asdict().items()}
     named = set()
     for part in text.split(","):
         name, equals, values = part.strip().partition("=")

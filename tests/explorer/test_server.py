@@ -149,7 +149,7 @@ def test_only_the_page_is_served_and_only_to_itself(client):
 
 
 def test_a_bug_is_reported_and_the_server_goes_on(engine, client, monkeypatch, caplog):
-    def broken(*args):
+    def broken(*args, acquisition):
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(engine, "input_and_reference", broken)
