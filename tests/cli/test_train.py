@@ -278,7 +278,7 @@ def mistakes(tmp_path_factory):
     for case, folder in zip(cases, folders, strict=True):
         if isinstance(case, str):
             (folder / "mine.py").write_text(case)
-    imports = ["hyperrecon_jax.cli.train", "hyperrecon_jax.config"]
+    imports = ["hyperrecon_jax.cli.train", "hyperrecon_jax.commands.train"]
     results = run_forks("bin.train", list(zip(cases.values(), folders, strict=True)), imports=imports)
     return dict(zip(cases, zip(results, folders, strict=True), strict=True))
 
