@@ -86,8 +86,8 @@ def serialized(
 ) -> bytes:
     """The model as a program with its variables inside, for any process that has JAX.
 
-    `jax.export.deserialize(result).call(*arguments, lam)` gives x_hat = M[H(lambda)](y) of each sample, `(b, h, w, 1)` for
-    any b. The program of a plain model takes no `lam`. The arguments before `lam`, `(b, K-1)`, are
+    `jax.export.deserialize(result).call(*arguments, lam)` gives `x_hat = M[H(lambda)](y)` of each sample, `(b, h, w, 1)`
+    for any b. The program of a plain model takes no `lam`. The arguments before `lam`, `(b, K-1)`, are
 
     - of a U-Net: the network input, `(b, h, w, 2)`;
     - of an unrolled network: the k-space of one coil, `(b, h, w)` complex64; or, with `coils` = c above 0, that of the

@@ -104,7 +104,7 @@ def test_a_cache_of_somebody_else_has_no_picture(root, first, monkeypatch):
     def refused(*args):
         raise PermissionError(13, "Permission denied", "slices.png")
 
-    monkeypatch.setattr(prepare.figures, "splits", refused)
+    monkeypatch.setattr(prepare.figures, "image_rows", refused)
     lines = prepare_again(root, first[1])
     assert lines[1] == "There is no picture: [Errno 13] Permission denied: 'slices.png'."
 

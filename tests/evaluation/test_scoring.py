@@ -75,6 +75,8 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
                 "mae": losses.mae(x_hat, x),
                 "mse": np.mean(np.square(x_hat - x)),
                 "hfen": metrics.hfen(x_hat, x),
+                "edges": losses.edge_l1(x_hat, x),
+                "texture": losses.texture_loss(x_hat, x),
                 "rpsnr": metrics.psnr(x_hat, x) - input_values["psnr"][j],
                 "data_consistency": np.sum(np.square(x_hat - y)),
                 "total_variation": losses.total_variation(x_hat),

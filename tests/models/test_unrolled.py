@@ -35,16 +35,20 @@ APPLY = jax.jit(lambda net_input: NET.apply({"params": PARAMS}, net_input))
 
 
 def test_the_initial_network_returns_the_zero_filled_image():
-    np.testing.assert_allclose(NET.apply(VARIABLES, INPUT), zero_filled(INPUT), atol=1e-5)
+    np.testing.assert_allclose(jax.jit(NET.apply)(VARIABLES, INPUT), zero_filled(INPUT), atol=1e-5)
 
 
 def test_iterations_are_data_consistency_and_a_u_net():
-    net, scale = Unrolled(width=3, iterations=2, normalize=False), 1.0
-    z = INPUT.image / scale
+    net, unet = Unrolled(width=3, iterations=2, normalize=False), UNet(width=3, out_channels=2, residual=False)
+
+    @jax.jit
+    def iterate(z, layer):
+        u = prox(INPUT, z, weight=jnp.exp(layer["log_weight"]))
+        return u + unet.apply({"params": layer["unet"]}, u)
+
+    z = INPUT.image
     for i in range(2):
-        layer = jax.tree.map(lambda leaf, i=i: leaf[i], PARAMS["iterations"])
-        z = prox(INPUT, z, weight=jnp.exp(layer["log_weight"]))
-        z = z + UNet(width=3, out_channels=2, residual=False).apply({"params": layer["unet"]}, z)
+        z = iterate(z, jax.tree.map(lambda leaf, i=i: leaf[i], PARAMS["iterations"]))
     expected = operators.magnitude(z)
     np.testing.assert_allclose(jax.jit(net.apply)({"params": PARAMS}, INPUT), expected, rtol=1e-4, atol=1e-4)
 
@@ -84,7 +88,7 @@ def test_masks_may_differ_under_vmap():
 )
 def test_other_operators(operator):
     net_input = physics_input(operator, operator.forward(jnp.asarray(IMAGE)))
-    x_hat, gradient = jax.value_and_grad(lambda p: jnp.sum(NET.apply({"params": p}, net_input)))(PARAMS)
+    x_hat, gradient = jax.jit(jax.value_and_grad(lambda p: jnp.sum(NET.apply({"params": p}, net_input))))(PARAMS)
     assert np.isfinite(x_hat)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
