@@ -41,7 +41,8 @@ def intensity_scale(net_input: NetInput) -> jax.Array:
 
     It is proportional to the measurement, and single hot pixels do not change it.
     """
-    scale = jnp.quantile(zero_filled(net_input), SCALE_QUANTILE)
+    # the barrier: where the input is a constant of a program, XLA would sort it while compiling, which takes long
+    scale = jnp.quantile(jax.lax.optimization_barrier(zero_filled(net_input)), SCALE_QUANTILE)
     return jnp.where(scale > 0, scale, 1.0)
 
 
