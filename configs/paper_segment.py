@@ -20,5 +20,4 @@ def get_config() -> ConfigDict:
     config.model.hyper_width = 0
     config.model.norm = "batch"
     config.model.residual = False
-    config.model.normalize = False  # the result is no image
     return config

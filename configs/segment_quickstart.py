@@ -27,7 +27,6 @@ def get_config() -> ConfigDict:
     config.model.width = 16
     config.model.hyper_width = 0
     config.model.residual = False
-    config.model.normalize = False  # the result is no image
 
     config.train.steps = 1500
     config.train.batch = 4

@@ -95,7 +95,8 @@ def _model_defaults() -> ConfigDict:
     model.network = "unet"  # the paper's; or "unrolled": data consistency and a U-Net, several times
     model.iterations = 3  # of an unrolled network
     model.width = 32  # channels of a U-Net
-    # divide the input by its own scale and multiply the result by it, so that the result has the units of the measurement
+    # divide the input by its own scale and multiply the result by it, so that the result has the units of the measurement;
+    # ignored by segmentation
     model.normalize = True
     model.norm = "instance"  # or "batch" (the paper's), "none"
     model.norm_over = "batch"  # batch norm: statistics of the whole batch; or "device": each device has its own

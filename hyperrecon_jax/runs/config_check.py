@@ -144,7 +144,6 @@ def _check_segmentation(config: ConfigDict) -> None:
     require(config.model.hyper_width == 0, "model.hyper_width", f"0 {condition}")
     require(config.model.residual is False, "model.residual", f"False {condition}")
     require(config.model.network == "unet", "model.network", f'"unet" {condition}')
-    require(config.model.normalize is False, "model.normalize", f"False {condition}")
     require(config.lam.sampling == "constant", "lam.sampling", f'"constant" {condition}')
 
 

@@ -126,7 +126,9 @@ def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tu
     """The networks of `config.model` and their initial variables. The shape `(h, w)` of the images changes no parameter."""
     settings = config.model
     channels = len(LABELS) if config.task.name == "segmentation" else 1
-    options = {name: settings[name] for name in ("norm", "precision", "normalize")} | {"remat": config.train.remat}
+    options = {name: settings[name] for name in ("norm", "precision")} | {"remat": config.train.remat}
+    # a segmentation network returns no image that could have the unit of its input
+    options["normalize"] = settings.normalize and config.task.name != "segmentation"
     image = jnp.zeros((*shape, 2))
     network: UNet | Unrolled = UNet(settings.width, channels, residual=settings.residual, **options)
     net_input: NetInput = image

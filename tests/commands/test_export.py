@@ -269,7 +269,7 @@ def test_a_run_of_one_lambda(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"out": "unet.h5"}, r"`out` must end with one of \.onnx, \.jaxexport, \.npz"),
+        ({"out": "unet.h5"}, r"`out` must end with one of \.onnx, \.jaxexport, \.run, \.npz"),
         ({"out": "unet.pt", "names": "ours"}, '`names` "ours" goes with a .npz file'),
         ({"out": "unet.npz", "names": "mine"}, "`names` must be one of torch, ours"),
         ({"out": "unet.onnx"}, "`lam` must name the lambda of the U-Net"),
