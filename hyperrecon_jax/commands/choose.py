@@ -37,11 +37,11 @@ from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
 from hyperrecon_jax.physics.net_input import NetInput
 from hyperrecon_jax.runs import logs, run_folder
-from hyperrecon_jax.runs.acquisitions import format_acquisition, parse_acquisition, trained_range
+from hyperrecon_jax.runs.acquisitions import format_acquisition, parse_acquisition
 from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.load import TrainedRun, load_run, read_config
 from hyperrecon_jax.runs.report import Say
-from hyperrecon_jax.runs.task import make_mask
+from hyperrecon_jax.runs.task import make_mask, trained_range
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 

@@ -16,11 +16,11 @@ from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
 from hyperrecon_jax.runs import run_folder
-from hyperrecon_jax.runs.acquisitions import format_acquisition, parse_acquisitions, trained_range
+from hyperrecon_jax.runs.acquisitions import format_acquisition, parse_acquisitions
 from hyperrecon_jax.runs.datasets import image_shape
 from hyperrecon_jax.runs.load import read_config
 from hyperrecon_jax.runs.report import Say
-from hyperrecon_jax.runs.task import fix_acquisition, make_mask
+from hyperrecon_jax.runs.task import fix_acquisition, make_mask, trained_range
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -63,7 +63,7 @@ def evaluate_acquisitions(
     for acquisition in acquisitions:
         name = format_acquisition(acquisition)
         primary_say(f"\n{name}")
-        for sentence in describe_excess(trained_range(read_config(run)), acquisition):
+        for sentence in describe_excess(trained_range(config), acquisition):
             primary_say(sentence)
         ds = evaluate(run, out / name, data=data, metrics=metrics, acquisition=acquisition, say=say, **options)
         rows.append(_make_row(acquisition, scores.summarize(ds[[*COMPARED, *(f"input_{name}" for name in COMPARED)]])))

@@ -11,7 +11,7 @@ The modules:
     dataset        Dataset, Split, Samples: what all sources return, in memory or on disk
     feed           which samples make the batch of a step, and the feed that reads them ahead
     array_files    your own `.npy` files
-    prepare        mni, mni_folder, broad_folder, files_folder: prepare a data set once
+    prepare        mni, mni_folder, synthetic_folder, files_folder: prepare a data set once
     cache          read, metadata: read a prepared data set
     builder        the prepared data sets as builders of TensorFlow Datasets
     subjects       which subject is in which split; reads every subject once

@@ -12,8 +12,8 @@ from .dataset import load_into_memory as load_into_memory
 from .dataset import on_disk as on_disk
 from .dataset import require_labels as require_labels
 from .dataset import subset as subset
-from .prepare import broad_folder as broad_folder
 from .prepare import files_folder as files_folder
 from .prepare import mni as mni
 from .prepare import mni_folder as mni_folder
+from .prepare import synthetic_folder as synthetic_folder
 from .sources.base import Settings as Settings

@@ -67,10 +67,11 @@ def mni_folder(
     Raises:
         InputError: if an argument is out of range or the cache cannot be written.
     """
-    return _synthetic_folder("mni", size=size, subjects=subjects, slices=slices, seed=seed, cache=cache)
+    return synthetic_folder("mni", size=size, subjects=subjects, slices=slices, seed=seed, cache=cache)
 
 
-def broad_folder(
+def synthetic_folder(
+    source: str,
     *,
     size: int,
     subjects: tuple[int, int, int],
@@ -78,32 +79,20 @@ def broad_folder(
     seed: int = 0,
     cache: str | os.PathLike[str] | None = None,
 ) -> Path:
-    """The folder of images as varied as people's scans (`broad.py`). Prepares them if the cache does not have them.
-
-    They are for training: what they teach is to invert the measurement, not one anatomy. They have no labels.
+    """The folder of synthetic images. Prepares them if the cache does not have them.
 
     Args:
-        size: pixels along both sides, a multiple of 8; the field of view differs from image to image.
+        source: "mni", as `mni_folder`; or "broad", images as varied as people's scans (`broad.py`). These are for training:
+            they teach to invert the measurement, not one anatomy. They have no labels.
+        size: pixels along both sides, a multiple of 8; the field of view of "broad" differs from image to image.
         subjects: numbers of subjects for training, validation and test. No subject, and no seed, is in two splits.
-        slices: images of each subject, each with its own plane, contrast and brightness, or without anatomy.
+        slices: images of each subject; of "broad" each has its own plane, contrast and brightness, or no anatomy.
         seed: seed of all images.
         cache: the folder for prepared data; by default that of `files.cache_folder`.
 
     Raises:
         InputError: if an argument is out of range or the cache cannot be written.
     """
-    return _synthetic_folder("broad", size=size, subjects=subjects, slices=slices, seed=seed, cache=cache)
-
-
-def _synthetic_folder(
-    source: str,
-    *,
-    size: int,
-    subjects: tuple[int, int, int],
-    slices: int,
-    seed: int,
-    cache: str | os.PathLike[str] | None,
-) -> Path:
     check_settings(size=size, subjects=subjects, slices=slices, seed=seed)
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 

@@ -19,7 +19,7 @@ from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, DICE, METRICS, M
 from hyperrecon_jax.losses.objective import Objective, Outcome
 from hyperrecon_jax.models.model import Model, apply_main, network_at
 from hyperrecon_jax.physics.net_input import NetInput, zero_filled
-from hyperrecon_jax.physics.problem import Measurement, Problem
+from hyperrecon_jax.physics.problem import Measurement, Problem, net_input_shapes
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import distributed, memory
 from hyperrecon_jax.runtime.errors import InputError
@@ -231,9 +231,7 @@ def images_that_fit(model: Model, problem: Problem, variables: Tree, sample: Sam
     def forward(net_input):
         return apply_main(model, *network_at(model, variables, lam), net_input)
 
-    net_input = jax.eval_shape(
-        lambda key, sample: problem.to_net_input(problem.observe(key, sample)), jax.random.key(0), sample
-    )
+    net_input = net_input_shapes(problem, sample)
     return max(1, min(MAX_BATCH, memory.free_bytes() // (4 * memory.backward_bytes(forward, net_input))))
 
 

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.interop import to_torch
 from hyperrecon_jax.models.model import Model, network_at, reconstruct
+from hyperrecon_jax.models.tensor_files import flatten_tree
 from hyperrecon_jax.models.unet import LEVELS, UNet
 from hyperrecon_jax.models.unrolled import Unrolled
 from hyperrecon_jax.physics import operators
@@ -72,8 +73,7 @@ def named(variables: Tree) -> dict[str, np.ndarray]:
     `flax.traverse_util.unflatten_dict(result, sep="/")` makes the argument of `UNet.apply` from the result.
     """
     tree = {"params": variables["params"]["main"], "batch_stats": variables["batch_stats"]}
-    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))[0]
-    return {"/".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves}
+    return flatten_tree(jax.device_get(tree))
 
 
 def serialized(
@@ -135,9 +135,14 @@ def _measurement(
         return [jax.ShapeDtypeStruct((batch, *shape, 2), jnp.float32)], lambda net_input: net_input
     if not coils:
         one_coil = jax.ShapeDtypeStruct((batch, *shape), jnp.complex64)
-        return [one_coil], lambda kspace: physics_input(operators.csmri(kspace != 0), kspace[..., None])
+        return [one_coil], lambda kspace: _infer_input(kspace[..., None])
     several = jax.ShapeDtypeStruct((batch, coils, *shape), jnp.complex64)
-    return [several] * 2, lambda kspace, maps: physics_input(operators.sense(jnp.any(kspace != 0, 0), maps), kspace)
+    return [several] * 2, _infer_input
+
+
+def _infer_input(kspace: jax.Array, maps: jax.Array | None = None) -> NetInput:
+    """The network input of k-space that is zero where it was not sampled."""
+    return physics_input(operators.infer_operator(kspace, maps), kspace)
 
 
 def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> bytes:

@@ -114,18 +114,13 @@ def simulated_range(ranges: AcquisitionRange, shape: tuple[int, int], *, seed: i
         kspace = operators.csmri(mask).forward(sample.image)
         return operators.complex_noise(key_noise, kspace, mask, sigma=_sigma_at(ranges, condition[1]))
 
-    def make_operator(y: jax.Array) -> operators.Operator:
-        return operators.csmri(y[..., 0] != 0)
-
     def to_physics_input(y: jax.Array) -> PhysicsInput:
-        return physics_input(make_operator(y), y)
+        return physics_input(operators.infer_operator(y), y)
 
     def data_consistency(x_hat: jax.Array, y: jax.Array) -> jax.Array:
-        return operators.data_consistency(x_hat, y, measure=make_operator(y).forward)
+        return operators.data_consistency(x_hat, y, measure=operators.infer_operator(y).forward)
 
-    return Problem(
-        observe, lambda y: make_operator(y).to_net_input(y), data_consistency, to_physics_input, acquisitions=ranges
-    )
+    return Problem(observe, lambda y: to_physics_input(y).image, data_consistency, to_physics_input, acquisitions=ranges)
 
 
 def _sigma_at(ranges: AcquisitionRange, fraction):

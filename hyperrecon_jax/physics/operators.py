@@ -103,6 +103,13 @@ def sense(mask: jax.Array, maps: jax.Array) -> Operator:
     return Operator(forward, to_net_input, mask, maps)
 
 
+def infer_operator(kspace: jax.Array, maps: jax.Array | None = None) -> Operator:
+    """The operator of k-space that is zero where it was not sampled: `csmri` of `(h, w, 1)`, `sense` of `(c, h, w)`."""
+    if maps is None:
+        return csmri(kspace[..., 0] != 0)
+    return sense(jnp.any(kspace != 0, axis=0), maps)
+
+
 def denoising() -> Operator:
     """Denoising, A = I (Sec. V-F.2).
 

@@ -50,6 +50,12 @@ def simulated(operator: Operator, noise: Noise = lambda key, y: y) -> Problem:
     )
 
 
+def net_input_shapes(problem: Problem, sample: Sample) -> Any:
+    """The shapes of the network input of one sample, or of the shapes of one; nothing is computed."""
+    key = jax.random.key(0)
+    return jax.eval_shape(lambda key, sample: problem.to_net_input(problem.observe(key, sample)), key, sample)
+
+
 def with_physics_input(problem: Problem) -> Problem:
     """The same problem for an unrolled network: `to_net_input` gives a `PhysicsInput`.
 
@@ -77,7 +83,7 @@ def measured(mask: jax.Array, *, sigma: float = 0.0) -> Problem:
     """
 
     def make_operator(y: Coils) -> Operator:
-        return operators.sense(jnp.any(y.kspace != 0, axis=0), y.maps)
+        return operators.infer_operator(y.kspace, y.maps)
 
     def observe(key: jax.Array, sample: Sample) -> Coils:
         if sample.coils is None:

@@ -8,8 +8,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.physics import masks
-from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange
-from hyperrecon_jax.runs.task import acquisition_range
+from hyperrecon_jax.physics.acquisition import Acquisition
+from hyperrecon_jax.runs.task import acquisition_range, trained_range
 from hyperrecon_jax.runtime.errors import InputError
 
 LOWEST = {"acceleration": 1.0, "sigma": 0.0}
@@ -54,15 +54,7 @@ def format_acquisition(acquisition: Acquisition) -> str:
 
 def default_acquisition(config: ConfigDict) -> Acquisition:
     """The acquisition of `config.task`, or the middle of its range."""
-    ranges = acquisition_range(config)
-    return ranges.middle if ranges else Acquisition(config.task.acceleration, config.task.sigma, config.task.mask)
-
-
-def trained_range(config: ConfigDict) -> AcquisitionRange:
-    """The acquisitions that the network was trained for: a range, or the single one of `config.task`."""
-    task = config.task
-    ranges = acquisition_range(config)
-    return ranges or AcquisitionRange((task.acceleration,) * 2, (task.sigma,) * 2, (task.mask,))
+    return trained_range(config).middle
 
 
 def _parse_value(name: str, text: str, config: ConfigDict) -> float | str:

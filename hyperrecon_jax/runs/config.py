@@ -14,7 +14,7 @@ from ml_collections import ConfigDict, config_dict
 from hyperrecon_jax.runs.config_check import AUTO, check
 from hyperrecon_jax.runtime.errors import InputError
 
-RANGES = ("task.mask", "task.acceleration", "task.sigma")  # a value, or a tuple of them
+RANGE_KEYS = ("task.mask", "task.acceleration", "task.sigma")  # a value, or a tuple of them
 HYPER_WIDTHS = {"S": 4, "M": 32, "L": 128}  # HyperRecon-S, -M, -L (Sec. V-B)
 
 
@@ -235,7 +235,7 @@ def _set(config: ConfigDict, key: str, value: Any) -> None:
     section = config[group[0]] if group else config
     expected = section.get_type(name)
     default = section[name]
-    is_range = key in RANGES and isinstance(value, tuple)
+    is_range = key in RANGE_KEYS and isinstance(value, tuple)
     if type(value) is not expected and not is_range and not (value is None and default is None):
         example = "" if default is None else f", such as {default!r}"
         raise InputError(f"config.{key} must be of type {expected.__name__}{example}, got {value!r}.")
@@ -246,7 +246,7 @@ def _convert(key: str, value: Any, default: Any) -> Any:
     """A value as JSON or a command line holds it, converted to the type of the default where that loses nothing."""
     if key == "loss.scales" and value == AUTO[0]:
         return AUTO
-    if key in RANGES:
+    if key in RANGE_KEYS:
         return _convert_range(value)
     if isinstance(default, tuple) and isinstance(value, (list, tuple)):
         if len(value) == 1 and isinstance(value[0], str):  # a command line's `mae,ssim` arrives as one string

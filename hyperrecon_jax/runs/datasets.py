@@ -44,9 +44,13 @@ def prepared_folder(config: ConfigDict) -> Path:
     cache = settings.cache or None
     try:
         if settings.source in SYNTHETIC:
-            prepare = {"mni": data.mni_folder, "broad": data.broad_folder}[settings.source]
-            return prepare(
-                size=settings.size, subjects=settings.subjects, slices=settings.slices, seed=settings.seed, cache=cache
+            return data.synthetic_folder(
+                settings.source,
+                size=settings.size,
+                subjects=settings.subjects,
+                slices=settings.slices,
+                seed=settings.seed,
+                cache=cache,
             )
         return data.files_folder(
             settings.source,

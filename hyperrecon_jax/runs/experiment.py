@@ -22,8 +22,8 @@ from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.models.unrolled import Unrolled
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.physics.net_input import NetInput, PhysicsInput
-from hyperrecon_jax.physics.problem import Problem
-from hyperrecon_jax.physics.sample import LABELS, Sample
+from hyperrecon_jax.physics.problem import Problem, net_input_shapes
+from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.datasets import load_data, sample_shape
 from hyperrecon_jax.runs.task import acquisition_range, make_task, make_training_problem
@@ -90,7 +90,11 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     mesh = training_mesh(setup)
     _check_microbatch(setup, variables, mesh)
     if model.members:
-        net_inputs = _net_input_shapes(problem, samples.example, batch // mesh.devices.size)
+        count = batch // mesh.devices.size
+        net_inputs = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype),
+            net_input_shapes(problem, samples.example),
+        )
         count_members = partial(count_members_at_once, model, net_inputs, variables)
         setup = setup._replace(members_at_once=distributed.broadcast_from_primary(count_members))
     state = initial_state(model, variables, setup.optimizer)
@@ -216,12 +220,6 @@ def reported_lams(config: ConfigDict) -> np.ndarray:
         return members
     distances = np.square(members[None] - usual[:, None]).sum(-1)
     return members[np.unique(distances.argmin(1))]
-
-
-def _net_input_shapes(problem: Problem, sample: Sample, count: int) -> Tree:
-    """The shapes of the network inputs of `count` samples; `sample` is one sample, or its shapes."""
-    example = jax.eval_shape(lambda key, x: problem.to_net_input(problem.observe(key, x)), jax.random.key(0), sample)
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), example)
 
 
 def _check_microbatch(setup: Setup, variables: Tree, mesh: Mesh) -> None:

@@ -204,9 +204,10 @@ def image_shape(run: str | PathLike[str]) -> tuple[int, int]:
 
 def steps_done(run: str | PathLike[str]) -> int:
     """The training step of the variables that `load` reads."""
-    if slim_run.is_slim(find_run(run)):
-        return _load_model(find_run(run))[2]
-    with checkpoint.manager(Path(run), keep=1, read_only=True) as checkpoints:
+    folder = find_run(run)
+    if slim_run.is_slim(folder):
+        return slim_run.read_steps(folder)
+    with checkpoint.manager(folder, keep=1, read_only=True) as checkpoints:
         return checkpoints.latest_step() or 0
 
 

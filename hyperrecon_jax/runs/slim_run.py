@@ -72,6 +72,11 @@ def is_slim(folder: Path) -> bool:
     return (folder / run_folder.VARIABLES).is_file()
 
 
+def read_steps(folder: Path) -> int:
+    """How many steps the model of a slim run was trained; raises `InputError` for a damaged file."""
+    return int(tensor_files.read(folder / run_folder.VARIABLES).get(STEPS, 0))
+
+
 def read(folder: Path, example: Tree) -> tuple[Tree, int]:
     """The variables of a slim run, float32, and how many steps it was trained.
 

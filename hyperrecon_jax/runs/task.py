@@ -60,23 +60,23 @@ def make_training_problem(config: ConfigDict, shape: tuple[int, int]) -> Problem
 
 def acquisition_range(config: ConfigDict) -> AcquisitionRange | None:
     """The range of acquisitions of `config.task`; None, if it has one acquisition."""
-    task = config.task
-    if not any(isinstance(value, tuple) for value in (task.acceleration, task.sigma, task.mask)):
-        return None
-    acceleration, sigma = (
-        value if isinstance(value, tuple) else (value, value) for value in (task.acceleration, task.sigma)
-    )
-    return AcquisitionRange(acceleration, sigma, task.mask if isinstance(task.mask, tuple) else (task.mask,))
+    has_range = any(isinstance(config.task[name], tuple) for name in Acquisition._fields)
+    return trained_range(config) if has_range else None
+
+
+def trained_range(config: ConfigDict) -> AcquisitionRange:
+    """The acquisitions that a network learns with `config.task`: a range, or a single one as a range of width 0."""
+    acceleration, sigma, kinds = (config.task[name] for name in Acquisition._fields)
+    accelerations, sigmas = (value if isinstance(value, tuple) else (value, value) for value in (acceleration, sigma))
+    return AcquisitionRange(accelerations, sigmas, kinds if isinstance(kinds, tuple) else (kinds,))
 
 
 def fix_acquisition(config: ConfigDict, acquisition: Acquisition | None = None) -> ConfigDict:
     """The settings with one acquisition in place of a range: the given one, or the middle of the range."""
-    ranges = acquisition_range(config)
-    if ranges is None and acquisition is None:
+    if acquisition is None and acquisition_range(config) is None:
         return config
-    acquisition = acquisition or ranges.middle  # type: ignore[union-attr]
     fixed = config.copy_and_resolve_references()
-    fixed.task.acceleration, fixed.task.sigma, fixed.task.mask = acquisition
+    fixed.task.acceleration, fixed.task.sigma, fixed.task.mask = acquisition or trained_range(config).middle
     return fixed
 
 

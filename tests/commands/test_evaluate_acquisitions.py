@@ -51,9 +51,9 @@ def test_another_acquisition_than_the_trained_one_is_told(single):
     lines = []
     text = "acceleration=4,sigma=0.1,mask=random_lines"
     (row,) = evaluate_acquisitions(single / "run", single / "out", text, points=2, say=lines.append)
-    told = [line for line in lines if line.startswith("The network was trained for")]
-    assert len(told) == 3
-    assert "acceleration 2, this is 4" in told[0]
+    sentences = [line for line in lines if line.startswith("The network was trained for")]
+    assert len(sentences) == 3
+    assert "acceleration 2, this is 4" in sentences[0]
     assert format_table([row]) in "\n".join(lines)
     assert not (single / "out" / "acquisitions.png").exists()  # over one acceleration there is nothing to draw
 

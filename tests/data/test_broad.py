@@ -106,7 +106,7 @@ def test_a_stripped_head_is_a_brain_alone(seed, monkeypatch):
 
 
 def test_a_prepared_set_holds_the_images(tmp_path):
-    folder = data.broad_folder(size=32, subjects=(2, 1, 1), slices=2, seed=5, cache=tmp_path)
+    folder = data.synthetic_folder("broad", size=32, subjects=(2, 1, 1), slices=2, seed=5, cache=tmp_path)
     assert folder.name == broad.RECIPE
     dataset = data.read(folder)
     assert [split.samples.size for split in dataset] == [4, 2, 2]

@@ -54,8 +54,8 @@ def test_images_are_measured_at_the_chosen_acquisition(folder, engine):
     planes, _ = engine.input_and_reference("test", 1, acquisition=CHOSEN)
     np.testing.assert_allclose(planes[0], np.abs(np.fft.ifft2(np.asarray(y)[..., 0], norm="ortho")), atol=1e-5)
     lam, value = engine.find_best("test", 1, "psnr", acquisition=CHOSEN)
-    found = engine.reconstruct("test", 1, lam, acquisition=CHOSEN)[1]["metrics"]["psnr"]
-    np.testing.assert_allclose(found, value, atol=0.02)
+    psnr = engine.reconstruct("test", 1, lam, acquisition=CHOSEN)[1]["metrics"]["psnr"]
+    np.testing.assert_allclose(psnr, value, atol=0.02)
     lams, _ = engine.select_diverse("test", 1, 2, np.array([[0.0], [1.0]]), acquisition=CHOSEN)
     assert lams
 

@@ -11,8 +11,8 @@ from hyperrecon_jax.runs.acquisitions import (
     format_acquisition,
     parse_acquisition,
     parse_acquisitions,
-    trained_range,
 )
+from hyperrecon_jax.runs.task import trained_range
 from hyperrecon_jax.runtime.errors import InputError
 
 

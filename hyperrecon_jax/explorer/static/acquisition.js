@@ -16,8 +16,8 @@ const Acquisition = (() => {
   /** The acquisition of a text; null if it is none within the limits. */
   function parse(written, { limits }) {
     const fields = Object.fromEntries((written || "").split(",").map((part) => part.split("=")));
-    const found = { acceleration: parseFloat(fields.acceleration), sigma: parseFloat(fields.sigma), mask: fields.mask };
-    return FIELDS.every((name) => isValid(name, found[name], limits)) ? found : null;
+    const values = { acceleration: parseFloat(fields.acceleration), sigma: parseFloat(fields.sigma), mask: fields.mask };
+    return FIELDS.every((name) => isValid(name, values[name], limits)) ? values : null;
   }
 
   /** The part of a place that says how the slice is measured; nothing where there is no choice. */
