@@ -9,7 +9,7 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import npy_bytes, train_explorable
+from helper import npy_bytes, write_explorable
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return train_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense")
+    return write_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense")
 
 
 @pytest.fixture(scope="module")

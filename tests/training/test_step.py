@@ -31,6 +31,7 @@ OPERATOR = denoising()
 PROBLEM = simulated(OPERATOR, partial(awgn, sigma=0.1))
 
 
+NORMS = ["instance", pytest.param("batch", marks=pytest.mark.slow)]
 KINDS = {"low_rank": {"kind": "low_rank", "rank": 2}, "mixture": {"kind": "mixture"}, "film": {"generated": only_norms}}
 
 
@@ -95,7 +96,13 @@ def take_uniform_steps(devices, norm="instance", kind="dense"):
 
 @pytest.mark.parametrize(
     ("norm", "kind"),
-    [("instance", "dense"), ("batch", "dense"), ("batch", "film"), ("instance", "low_rank"), ("instance", "mixture")],
+    [
+        ("instance", "dense"),
+        ("batch", "dense"),
+        pytest.param("batch", "film", marks=pytest.mark.slow),
+        pytest.param("instance", "low_rank", marks=pytest.mark.slow),
+        pytest.param("instance", "mixture", marks=pytest.mark.slow),
+    ],
 )
 def test_two_devices_equal_one(norm, kind):
     """Also with batch norm, whose statistics are those of the whole batch; and however the weights are generated."""
@@ -116,7 +123,7 @@ def test_streaming_from_the_host_equals_the_resident_set():
     jax.tree.map(np.testing.assert_array_equal, resident, streamed)
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_dhs_takes_the_best_of_each_device(norm):
     """The selected lambdas that it reports are those with the lowest J, computed here with the operator."""
     setup, state = make_setup(norm, keep=2)
@@ -204,7 +211,7 @@ def get_variables(state):
     return {"params": state.params, "batch_stats": state.batch_stats}
 
 
-@pytest.mark.parametrize("norm", ["instance", "batch"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_dhs_over_the_batch_equals_one_device(norm):
     """Also where all selected samples are on one device."""
     setup, state = make_setup(norm, keep=2)
@@ -267,7 +274,7 @@ def test_device_mesh_divides_the_batch():
     assert mesh.device_mesh(4, 3).devices.size == 1
 
 
-@pytest.mark.parametrize(("norm", "devices", "members_at_once"), [("instance", 2, 3), ("batch", 1, 1)])
+@pytest.mark.parametrize(("norm", "devices", "members_at_once"), [("instance", 2, 3), pytest.param("batch", 1, 1, marks=pytest.mark.slow)])
 def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, members_at_once):
     lams = np.array([[0.0], [0.3], [1.0]], np.float32)
     setup, state = make_ensemble(lams, norm=norm, members_at_once=members_at_once)
