@@ -88,6 +88,7 @@ def test_the_same_again_prepares_nothing(root, first):
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.array_record*")} == files
 
 
+@pytest.mark.slow
 def test_the_training_command_finds_them(root, first):
     """Its batch of 32 is more than there are: training gets as far as to count them."""
     line = first[0].stdout.splitlines()[-1].removeprefix("Train on it: python ")

@@ -170,16 +170,17 @@ def test_a_wrong_state_says_which_tensors():
     assert "missing" in message({})
 
 
-def test_low_rank_heads_become_dense_ones_that_generate_the_same():
-    network = random_model(UNet(2, norm="batch"), hyper_width=3, kind="low_rank", rank=2)
-    back = from_torch(to_torch(*network))
-    assert back[0].hyper.kind == "dense"
-    for coefficients in ([1.0, 0.0], [0.3, 0.7]):
-        generated = [
-            jax.jit(model.hyper.apply)({"params": variables["params"]["hyper"]}, np.asarray(coefficients, np.float32))
-            for model, variables in (network, back)
-        ]
-        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *generated)
+def test_low_rank_heads_become_the_dense_ones_of_the_product():
+    network, variables = random_model(UNet(2, norm="batch"), hyper_width=3, kind="low_rank", rank=2)
+    dense, dense_variables = from_torch(to_torch(network, variables))
+    assert dense.hyper.kind == "dense"
+    low_rank, actual = (params["params"]["hyper"] for params in (variables, dense_variables))
+    hidden = {name: layer for name, layer in low_rank.items() if name.startswith("hidden")}
+    jax.tree.map(np.testing.assert_array_equal, {name: actual[name] for name in hidden}, hidden)
+    for name in (".".join(path) for path, _ in dense.hyper.leaves):
+        reduced, head = (jax.tree.map(np.asarray, low_rank[f"{part}:{name}"]) for part in ("reduced", "head"))
+        expected = {"kernel": reduced["kernel"] @ head["kernel"], "bias": reduced["bias"] @ head["kernel"] + head["bias"]}
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), actual[f"head:{name}"], expected)
 
 
 def test_what_has_no_names_there_is_refused():

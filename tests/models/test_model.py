@@ -122,6 +122,7 @@ def test_without_a_hypernetwork_the_model_is_the_unet():
     np.testing.assert_allclose(x_hat, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_differentiable_in_image_and_lambda():
     model, variables = random_model(UNet(width=4), hyper_width=4)
     blank = jnp.asarray(X[0, :16, :16]).at[:8].set(0)  # the magnitude has a kink at 0

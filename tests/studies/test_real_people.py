@@ -10,7 +10,7 @@ from PIL import Image
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.runtime.errors import InputError
-from hyperrecon_jax.studies import real_people
+from hyperrecon_jax.studies import classical, real_people
 from hyperrecon_jax.studies import reconstruction_methods as methods
 from hyperrecon_jax.studies.plan import read_plan
 from hyperrecon_jax.studies.study import run_study, show_plan
@@ -35,8 +35,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def network():
-    """There is a run in every folder."""
+    """There is a run in every folder; and wavelets take two iterations."""
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(classical, "WAVELET_ITERATIONS", 2)
         yield replace_run(patched)
 
 

@@ -239,8 +239,15 @@ def assert_agree(a, b):
     assert_close(grad, other)
 
 
-@pytest.mark.parametrize("keep", [BATCH, 4])
-@pytest.mark.parametrize("microbatch", [1, 4])
+@pytest.mark.parametrize(
+    ("keep", "microbatch"),
+    [
+        (BATCH, 4),
+        (4, 1),
+        pytest.param(BATCH, 1, marks=pytest.mark.slow),
+        pytest.param(4, 4, marks=pytest.mark.slow),
+    ],
+)
 def test_microbatches_change_nothing_where_samples_are_separable(keep, microbatch):
     """Also if the last microbatch is smaller than the others."""
     assert_agree(compute_gradient(keep=keep, plan=BatchPlan(microbatch=microbatch)), compute_gradient(keep=keep))
@@ -271,7 +278,15 @@ def test_microbatches_have_batch_norm_statistics_of_their_own():
     assert not np.allclose(stats["norm"]["mean"], 0)
 
 
-@pytest.mark.parametrize(("keep", "microbatch"), [(BATCH, None), (BATCH, 4), (4, None), (4, 1)])
+@pytest.mark.parametrize(
+    ("keep", "microbatch"),
+    [
+        (BATCH, 4),
+        (4, None),
+        pytest.param(BATCH, None, marks=pytest.mark.slow),
+        pytest.param(4, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_film_has_the_gradient_of_a_loop(keep, microbatch):
     """All samples share the convolutions, and each has its own norms; at once and in microbatches, UHS and DHS."""
     assert is_separable(amortized("instance", "film")[0], {})

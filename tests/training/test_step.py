@@ -131,14 +131,14 @@ def test_dhs_takes_the_best_of_each_device(norm):
     key_order, key_step = step.split_key(setup)
     key_lam, key_noise = jax.random.split(jax.random.fold_in(key_step, 0))
     x = IMAGES[batch_indices(key_order, 0, count=10, batch=4)]
-    y = jax.vmap(setup.problem.observe)(jax.random.split(key_noise, 4), Sample(x))
+    y = jax.jit(jax.vmap(setup.problem.observe))(jax.random.split(key_noise, 4), Sample(x))
     lam = setup.sample_lam(key_lam, (4, 1))
 
     def reconstructed(lam, y):
         theta = generate_weights(setup.model, state.params, lam)
         return train_main(setup.model, theta, state.batch_stats, OPERATOR.to_net_input(y), batch_axes=("sample",))[0]
 
-    x_hat = jax.vmap(reconstructed, axis_name="sample")(lam, y)
+    x_hat = jax.jit(jax.vmap(reconstructed, axis_name="sample"))(lam, y)
     cost = np.sum(np.square(x_hat - y), (1, 2, 3))
     expected = [lam[i + cost[i : i + 2].argmin()] for i in (0, 2)]
     np.testing.assert_array_equal(rows[0]["selected_lams"], expected)
@@ -153,7 +153,7 @@ def test_uniform_sampling_uses_all_lambdas_on_any_number_of_devices():
     assert step.uses_dhs(make_setup(keep=3)[0])
 
 
-@pytest.mark.parametrize("keep", [4, 2])
+@pytest.mark.parametrize("keep", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_no_ground_truth_reaches_an_update(keep):
     """With a measurement that does not come from the reference image: garbage in its place changes no bit of a step."""
     setup, state = make_setup(keep=keep)
@@ -194,16 +194,16 @@ def test_the_compiled_step_exchanges_weights_and_gradients_but_no_activations(ke
 
 
 def test_heads_are_sharded_and_so_is_the_optimizers_state_of_them():
-    setup, state = make_setup()
-    setup = setup._replace(optimizer=optax.adam(1e-3))
-    state = step.place_state(make_mesh(2), step.initial_state(setup.model, get_variables(state), setup.optimizer))
+    setup, initial = make_setup()
+    state = step.place_state(make_mesh(2), step.initial_state(setup.model, get_variables(initial), optax.adam(1e-3)))
     kernel = state.params["hyper"]["head:conv.kernel"]["kernel"]
     assert [shard.data.shape for shard in kernel.addressable_shards] == [(3, 27), (3, 27)]
     moments = state.opt_state[0].mu["hyper"]["head:conv.kernel"]["kernel"]
     assert moments.sharding == kernel.sharding
     bias = state.params["hyper"]["head:head.bias"]["bias"]  # a single number cannot be sharded
     assert {shard.data.shape for shard in bias.addressable_shards} == {(1,)}
-    after, _, _ = step.make_step(setup, make_mesh(2), resident=True)(state, mesh.place(make_mesh(2), Sample(IMAGES)))
+    take_step, samples = step.make_step(setup, make_mesh(2), resident=True), mesh.place(make_mesh(2), Sample(IMAGES))
+    after, _, _ = take_step(step.place_state(make_mesh(2), initial), samples)
     assert after.params["hyper"]["head:conv.kernel"]["kernel"].sharding == kernel.sharding
 
 
@@ -274,9 +274,9 @@ def test_device_mesh_divides_the_batch():
     assert mesh.device_mesh(4, 3).devices.size == 1
 
 
-@pytest.mark.parametrize(("norm", "devices", "members_at_once"), [("instance", 2, 3), pytest.param("batch", 1, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("norm", "devices", "members_at_once"), [("instance", 2, 2), pytest.param("batch", 1, 1, marks=pytest.mark.slow)])
 def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, members_at_once):
-    lams = np.array([[0.0], [0.3], [1.0]], np.float32)
+    lams = np.array([[0.0], [0.3]], np.float32)
     setup, state = make_ensemble(lams, norm=norm, members_at_once=members_at_once)
     states, rows = take_steps(setup, jax.tree.map(jnp.copy, state), devices)
     assert int(states.step) == 3

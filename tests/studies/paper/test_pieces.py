@@ -9,6 +9,7 @@ from helper import ROOT, run_python
 from ml_collections import config_flags
 
 from hyperrecon_jax.runs.config import complete, differences
+from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies import plan
 from hyperrecon_jax.studies.paper.pieces import SCALES
 from hyperrecon_jax.studies.paper.report import make_plan
@@ -78,6 +79,12 @@ def test_the_commands_give_the_same_settings(name, scales, configs, tmp_path, mo
         assert len(evaluations) == len(piece.evaluations)
 
 
+def test_an_unknown_scale_is_named():
+    with pytest.raises(InputError, match=r"one of laptop, gpu, paper, as in reproduce\.py:laptop; got 'huge'"):
+        plan.read_plan(f"{CONFIGS / 'plans' / 'reproduce.py'}:huge", {})
+
+
+@pytest.mark.slow
 def test_the_command_shows_the_plan_and_names_mistakes(tmp_path):
     reproduce = CONFIGS / "plans" / "reproduce.py"
     options = ("--dry-run", "--only", "fig7", "--out", "out")
