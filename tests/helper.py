@@ -260,17 +260,27 @@ def train_explorable(folder, **options):
 
 
 def write_explorable(folder, **options):
-    """As `train_explorable`, with the initial network: no training is compiled."""
+    """As `train_explorable`, with random parameters: nothing is compiled."""
     write_run(explorable_config(folder, **options), folder / "run")
     return folder
 
 
 def write_run(config, workdir):
-    """Write a run with a checkpoint of its initial network, as if that were trained for `config.train.steps` steps."""
-    from hyperrecon_jax.runs import checkpoint, run_folder
-    from hyperrecon_jax.runs.experiment import build
+    """Write a run with a checkpoint of random parameters, as if these were trained for `config.train.steps` steps."""
+    import jax
+    from random_models import random_variables
 
-    state = build(config).state._replace(step=np.int32(config.train.steps))
+    from hyperrecon_jax.runs import checkpoint, experiment, run_folder
+    from hyperrecon_jax.training.step import initial_state
+
+    def make_state(key):
+        model, variables = experiment.make_model(key, config, (8, 8))
+        return initial_state(model, variables, experiment.make_optimizer(config))
+
+    shapes = jax.eval_shape(make_state, jax.random.key(0))
+    variables = random_variables({"params": shapes.params, "batch_stats": shapes.batch_stats})
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = zeros._replace(step=np.int32(config.train.steps), **variables)
     run_folder.create_workdir(workdir, config.to_dict(), size=0)
     with checkpoint.manager(workdir, keep=1) as checkpoints:
         checkpoint.save(checkpoints, state, config.to_dict())

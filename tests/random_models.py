@@ -29,6 +29,11 @@ def random_model(network, *, channels=2, example=None, **options):
         return variables
 
     shapes = jax.eval_shape(init, jax.random.key(0))
+    return models[-1], random_variables(shapes)
+
+
+def random_variables(shapes):
+    """Return random numbers for a tree of shapes of variables. To initialize them, a program would be compiled."""
     rng = np.random.default_rng(0)
 
     def random_leaf(path, leaf):
@@ -36,7 +41,7 @@ def random_model(network, *, channels=2, example=None, **options):
             return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
         return jnp.asarray(rng.normal(size=leaf.shape) / 2, jnp.float32)
 
-    return models[-1], jax.tree_util.tree_map_with_path(random_leaf, shapes)
+    return jax.tree_util.tree_map_with_path(random_leaf, shapes)
 
 
 def reconstruct_batch(network, variables, lams, net_inputs):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import Net
+from random_models import random_model
 
 import hyperrecon_jax as hr
 
@@ -19,7 +20,7 @@ SHAPE = (16, 16)
 
 @pytest.fixture(scope="module")
 def model():
-    return hr.init(jax.random.key(0), Net("instance"), jnp.zeros((*SHAPE, 2)), num_terms=3, hyper_width=4)
+    return random_model(Net("instance"), num_terms=3, hyper_width=4)
 
 
 @pytest.fixture(scope="module")

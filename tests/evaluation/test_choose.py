@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helper import Net
+from random_models import random_model
 
 from hyperrecon_jax import losses
 from hyperrecon_jax.evaluation import choose
@@ -34,7 +35,7 @@ def mix():
 
 
 def small(num_terms):
-    return model.init(jax.random.key(3), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=num_terms, hyper_width=4)
+    return random_model(Net("instance"), num_terms=num_terms, hyper_width=4)
 
 
 def negative_mse(x_hat, x):

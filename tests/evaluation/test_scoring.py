@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import Net
+from random_models import random_model
 
 from hyperrecon_jax import losses
 from hyperrecon_jax.data import in_memory
@@ -21,7 +22,7 @@ from hyperrecon_jax.evaluation.scoring import (
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.metric_table import DICE, METRICS, Metric
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
-from hyperrecon_jax.models.model import generate_weights, init, reconstruct, without_norms
+from hyperrecon_jax.models.model import generate_weights, reconstruct, without_norms
 from hyperrecon_jax.physics.operators import awgn, denoising, magnitude
 from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
@@ -34,7 +35,7 @@ SAMPLES = in_memory(Sample(IMAGES))
 LAMS = np.array([[0.0], [0.6]], np.float32)
 KEY = jax.random.key(5)
 OBJECTIVE = Objective(make_terms(("mae", "mse"), PROBLEM), (2.0, 3.0))
-MODEL, VARIABLES = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+MODEL, VARIABLES = random_model(Net("instance"), hyper_width=3)
 
 
 def make_scorer(**options):
@@ -103,7 +104,7 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
 
 def test_dice_of_a_network_that_segments():
     """Of each region, NaN where it is in neither map; of all that are in one; none of the input, which is an image."""
-    model, variables = init(jax.random.key(2), Net("instance", 5), jnp.zeros((16, 16, 2)), num_terms=1, hyper_width=None)
+    model, variables = random_model(Net("instance", 5), num_terms=1)
     objective = Objective(make_terms(("soft_dice",), PROBLEM), (1.0,))
 
     def three(logits):

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import Net
+from random_models import random_model
 
 from hyperrecon_jax import losses
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
-from hyperrecon_jax.models.model import init, reconstruct
+from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.physics.operators import denoising
 from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
@@ -63,7 +64,7 @@ def test_every_term_has_its_function():
 
 def test_soft_dice_sees_the_labels_alone():
     """Of a network that makes logits, which have no PSNR."""
-    model, variables = init(jax.random.key(0), Net("instance", 5), jnp.zeros((16, 16, 2)), num_terms=1, hyper_width=None)
+    model, variables = random_model(Net("instance", 5), num_terms=1)
     labels = np.random.default_rng(3).integers(0, 5, (3, 16, 16))
     samples = Sample(X, jnp.asarray(labels, jnp.uint8))
     objective = Objective(make_terms(("soft_dice",), PROBLEM), (1.0,))

@@ -33,7 +33,7 @@ from hyperrecon_jax.models.unet import UNet
 REFERENCE = load_fixture("hyperunet_h8_d4_k2")
 X, TARGET = to_nhwc(REFERENCE["input"]), to_nhwc(REFERENCE["target"])
 LAM = jnp.asarray(REFERENCE["coefficients"][:, 1:])  # Eq. 9: the coefficients are (1 - lambda, lambda)
-MODEL, INITIAL = init(jax.random.key(0), UNet(width=8, norm="batch"), jnp.zeros((32, 32, 2)), num_terms=2, hyper_width=4)
+MODEL, _ = random_model(UNet(width=8, norm="batch"), hyper_width=4)
 SHAPES = dict(MODEL.hyper.leaves)
 PARAMS = hyper_params(params_only(select_prefix(REFERENCE, "state/")), SHAPES)
 STATS = unet_tree(stats_only(select_prefix(REFERENCE, "state/unet.")))

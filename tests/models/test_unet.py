@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import assert_trees_close, load_fixture, params_only, select_prefix, stats_only, to_nhwc, unet_tree
+from random_models import random_model
 
 from hyperrecon_jax.models.model import count_parameters
 from hyperrecon_jax.models.unet import UNet, max_pool, upsample
@@ -19,7 +20,7 @@ PARAMS = unet_tree(params_only(select_prefix(REFERENCE, "state/")))
 STATS = unet_tree(stats_only(select_prefix(REFERENCE, "state/")))
 NET = UNet(width=8, norm="batch")
 SMALL = UNet(width=4)
-VARIABLES = jax.jit(SMALL.init)(jax.random.key(0), X[0])
+VARIABLES = {"params": random_model(SMALL)[1]["params"]["main"]}
 
 
 @cache

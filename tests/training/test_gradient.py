@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import Net
+from random_models import random_model
 
 from hyperrecon_jax import losses
 from hyperrecon_jax.losses.objective import Objective, Outcome, make_terms, term_values, weighted_loss
-from hyperrecon_jax.models.model import generate_weights, init, only_norms, reconstruct, train_main, without_norms
+from hyperrecon_jax.models.model import generate_weights, only_norms, reconstruct, train_main, without_norms
 from hyperrecon_jax.physics import masks
 from hyperrecon_jax.physics.operators import csmri, denoising
 from hyperrecon_jax.physics.problem import simulated
@@ -29,7 +30,7 @@ OBJECTIVE = Objective(make_terms(("mae", "ssim"), PROBLEM), (20.0, 3.0))
 
 
 def test_value_gradient_and_logs_equal_a_loop():
-    model, variables = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+    model, variables = random_model(Net("instance"), hyper_width=3)
 
     def loss_by_hand(params):
         total = 0.0
@@ -65,7 +66,7 @@ def amortized(norm="instance", hyper_width=3):
     """A model for four terms. With `hyper_width` "film" only the norm is generated, and samples share the convolutions."""
     film = {"generated": only_norms} if hyper_width == "film" else {}
     width = 3 if film else hyper_width
-    return init(jax.random.key(3), Net(norm), jnp.zeros((16, 16, 2)), num_terms=4, hyper_width=width, **film)
+    return random_model(Net(norm), num_terms=4, hyper_width=width, **film)
 
 
 @cache

@@ -12,6 +12,7 @@ import optax
 import pytest
 from helper import ROOT, Net, run_python
 from jax.sharding import AxisType
+from random_models import random_model
 
 from hyperrecon_jax.data import in_memory
 from hyperrecon_jax.data.feed import batch_indices, stream
@@ -37,8 +38,7 @@ KINDS = {"low_rank": {"kind": "low_rank", "rank": 2}, "mixture": {"kind": "mixtu
 
 @cache
 def make_model(norm, kind):
-    options = KINDS.get(kind, {})
-    return init(jax.random.key(0), Net(norm=norm), jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3, **options)
+    return random_model(Net(norm=norm), hyper_width=3, **KINDS.get(kind, {}))
 
 
 def make_setup(norm="instance", keep=4, kind="dense"):
@@ -274,7 +274,9 @@ def test_device_mesh_divides_the_batch():
     assert mesh.device_mesh(4, 3).devices.size == 1
 
 
-@pytest.mark.parametrize(("norm", "devices", "members_at_once"), [("instance", 2, 2), pytest.param("batch", 1, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("norm", "devices", "members_at_once"), [("instance", 2, 2), pytest.param("batch", 1, 1, marks=pytest.mark.slow)]
+)
 def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, members_at_once):
     lams = np.array([[0.0], [0.3]], np.float32)
     setup, state = make_ensemble(lams, norm=norm, members_at_once=members_at_once)
