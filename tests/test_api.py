@@ -55,18 +55,18 @@ def test_gradients_in_the_image_lambda_and_the_parameters_are_finite_differences
 
     point = variables, jnp.array([0.3, 0.6]), net_input
     with jax.enable_x64(True):
-        point = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), point)
+        point = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), point)
         rng = np.random.default_rng(2)
-        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), point)
+        direction = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), point)
         compiled = jax.jit(jax.value_and_grad(value, (0, 1, 2)))
-        _, gradient = compiled(*point)
+        _, gradient = jax.device_get(compiled(*point))
         for i, (base, change) in enumerate(zip(point, direction, strict=True)):  # one argument at a time
             step = 1e-3 if i == 1 else 1e-5  # coefficients are float32
             ahead, behind = (
                 compiled(*point[:i], jax.tree.map(lambda a, b: a + by * b, base, change), *point[i + 1 :])[0]  # noqa: B023
                 for by in (step, -step)
             )
-            slope = sum(jnp.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(change), strict=True))
+            slope = sum(np.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(change), strict=True))
             np.testing.assert_allclose((ahead - behind) / (2 * step), slope, rtol=2e-2)
 
 
@@ -90,7 +90,7 @@ def test_value_and_grad_of_uhs_and_dhs_are_those_of_the_mean_loss_of_the_selecte
         return {name: leaf for name, leaf in theta.items() if "norm" not in name}
 
     tv = hr.losses.total_variation
-    values, gradients = zip(*[sample_loss(variables["params"], i) for i in range(4)], strict=True)
+    values, gradients = zip(*[jax.device_get(sample_loss(variables["params"], i)) for i in range(4)], strict=True)
     values, costs = np.array(values).T
     for keep in (4, 2):
         compiled = jax.jit(partial(hr.value_and_grad, network, objective, problem, keep=keep))

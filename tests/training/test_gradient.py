@@ -80,7 +80,7 @@ def compile_gradient(norm, hyper_width, **options):
 
 
 def compute_gradient(norm="instance", hyper_width=3, x=IMAGES, **options):
-    return compile_gradient(norm, hyper_width, **options)(amortized(norm, hyper_width)[1]["params"], x)
+    return jax.device_get(compile_gradient(norm, hyper_width, **options)(amortized(norm, hyper_width)[1]["params"], x))
 
 
 @cache
@@ -89,7 +89,8 @@ def loop_over_samples(hyper_width=3):
     model, variables = amortized("instance", hyper_width)
     sample_value = jax.jit(jax.value_and_grad(lambda p, lam, y: loss_by_hand(p, model, lam, y), has_aux=True))
     values, gradients = zip(
-        *[sample_value(variables["params"], lam, y) for lam, y in zip(LAMS, KSPACE, strict=True)], strict=True
+        *[jax.device_get(sample_value(variables["params"], lam, y)) for lam, y in zip(LAMS, KSPACE, strict=True)],
+        strict=True,
     )
     return np.array(values), gradients
 
@@ -279,7 +280,7 @@ def test_microbatches_have_batch_norm_statistics_of_their_own():
         for part in (slice(0, BATCH // 2), slice(BATCH // 2, BATCH))
     ]
     mean = partial(jax.tree.map, lambda a, b: (a + b) / 2)
-    (stats, logs, _), grad = (mean(a, b) for a, b in zip(*halves, strict=True))
+    (stats, logs, _), grad = (mean(a, b) for a, b in zip(*jax.device_get(halves), strict=True))
     assert_agree(in_halves, ((stats, logs, np.ones(BATCH)), grad))
     assert not np.allclose(stats["norm"]["mean"], 0)
 
@@ -304,6 +305,7 @@ def test_film_has_the_gradient_of_a_loop(keep, microbatch):
     assert_close(grad, jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in rows]))
 
 
+@pytest.mark.slow
 def test_a_network_without_lambda_in_microbatches():
     assert_agree(compute_gradient(hyper_width=None, plan=BatchPlan(microbatch=2)), compute_gradient(hyper_width=None))
 
