@@ -19,7 +19,6 @@ from hyperrecon_jax.physics import masks, operators
 from hyperrecon_jax.physics.sample import Coils
 from hyperrecon_jax.runtime.errors import InputError
 
-
 withhold = jax.jit(choose.withhold, static_argnames="fraction")
 partition = jax.jit(choose.partition, static_argnames="fraction")
 
