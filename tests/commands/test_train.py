@@ -340,6 +340,7 @@ def test_the_best_checkpoint_stays(initial_state, tmp_path):
         assert sorted(checkpoints.all_steps()) == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(settings, initial_state, tmp_path):
     hot = changed(settings, train__learning_rate=1e30, train__save_every=1, train__steps=9)
     with pytest.raises(Diverged, match=r"not finite at step \d+ .*step \d+ is the last good one.*learning_rate"):

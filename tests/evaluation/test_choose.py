@@ -125,7 +125,8 @@ def test_with_three_losses_the_shares_of_two_channels_are_found():
     np.testing.assert_allclose(lam, [0.3, 0.4 / 0.7], atol=0.02)
 
 
-@pytest.mark.parametrize("num_terms", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_terms", [2, 3])
 def test_of_a_hypernetwork_the_mean_its_gradient_and_the_best_of_a_grid(num_terms):
     """In chunks (five images are no multiple of them) and all at once it is the same; no point of a grid is better."""
     networks, variables = small(num_terms)

@@ -89,7 +89,7 @@ def test_perfect_and_equal_reconstructions(tmp_path):
     assert draw(tmp_path / "a.png", 1, 3, perfect=True).size > 0
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_segmentations(tmp_path, drawn, count):
     rng = np.random.default_rng(0)
     images, truth = rng.random((count, 24, 32)), rng.integers(0, 3, (count, 24, 32))

@@ -77,7 +77,15 @@ def test_on_the_circle_the_norm_does_not_depend_on_lambda():
     np.testing.assert_allclose(encode(jnp.array([0.0, 1.0]), "circle"), [1, 0, 0, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "generated"), [*((kind, all_but_norms) for kind in KINDS), ("dense", only_norms)])
+@pytest.mark.parametrize(
+    ("kind", "generated"),
+    [
+        ("low_rank", all_but_norms),
+        ("dense", only_norms),
+        pytest.param("dense", all_but_norms, marks=pytest.mark.slow),
+        pytest.param("mixture", all_but_norms, marks=pytest.mark.slow),
+    ],
+)
 def test_the_initial_network_is_near_the_targets_own(kind, generated):
     """The biases of the heads are the target's own leaves. The part that depends on lambda is not 0, and not larger."""
     target = Net("instance", width=16)
@@ -119,7 +127,7 @@ def test_parameter_counts(kind, encoding, generated, expected):
 
 
 def test_film_shares_its_convolutions_and_acts():
-    model, variables = make_model("dense", generated=only_norms)
+    model, variables = random_model(Net("instance"), num_terms=TERMS, hyper_width=WIDTH, generated=only_norms)
     lams = jnp.array([[0.0, 0.5], [0.3, 0.8]])
     generate = jax.jit(partial(generate_weights, model))
     weights = jax.jit(partial(generate_batch, model))(variables["params"], lams)

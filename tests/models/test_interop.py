@@ -50,7 +50,12 @@ def test_without_the_residual():
 
 @pytest.mark.parametrize(
     ("norm", "hyper_width", "num_terms", "channels"),
-    [("batch", None, 1, (2, 1)), ("batch", 5, 3, (4, 2)), ("instance", 5, 3, (4, 2)), ("none", None, 1, (2, 1))],
+    [
+        ("batch", 5, 3, (4, 2)),
+        ("none", None, 1, (2, 1)),
+        pytest.param("batch", None, 1, (2, 1), marks=pytest.mark.slow),
+        pytest.param("instance", 5, 3, (4, 2), marks=pytest.mark.slow),
+    ],
 )
 def test_what_goes_out_comes_in_again(norm, hyper_width, num_terms, channels):
     """Every size is found again, and every number where it was."""
@@ -81,7 +86,14 @@ def test_a_hypernetwork_of_another_depth():
     assert_same(to_torch(network, variables), state)
 
 
-@pytest.mark.parametrize(("norm", "residual"), [("batch", True), ("instance", False), ("none", True)])
+@pytest.mark.parametrize(
+    ("norm", "residual"),
+    [
+        ("batch", True),
+        pytest.param("instance", False, marks=pytest.mark.slow),
+        pytest.param("none", True, marks=pytest.mark.slow),
+    ],
+)
 def test_a_network_of_pytorch_takes_our_state_and_agrees(norm, residual):
     torch = pytest.importorskip("torch")
     network, variables = random_model(UNet(3, norm=norm, residual=residual))

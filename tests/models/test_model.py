@@ -46,6 +46,7 @@ def test_evaluation_equals_the_reference():
     np.testing.assert_allclose(x_hat, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
     def loss(params):
         def reconstruct_one(lam, y):

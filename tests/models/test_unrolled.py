@@ -96,7 +96,7 @@ def test_masks_may_differ_under_vmap(network):
     "operator",
     [
         operators.denoising(),
-        operators.super_resolution(factor=2),
+        pytest.param(operators.super_resolution(factor=2), marks=pytest.mark.slow),
         operators.sense(MASK, np.full((2, SIZE, SIZE), np.sqrt(0.5), np.complex64)),
     ],
     ids=["denoising", "super-resolution", "coils"],

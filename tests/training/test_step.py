@@ -153,7 +153,8 @@ def test_uniform_sampling_uses_all_lambdas_on_any_number_of_devices():
     assert step.uses_dhs(make_setup(keep=3)[0])
 
 
-@pytest.mark.parametrize("keep", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("keep", [4, 2])
 def test_no_ground_truth_reaches_an_update(keep):
     """With a measurement that does not come from the reference image: garbage in its place changes no bit of a step."""
     setup, state = make_setup(keep=keep)
@@ -178,7 +179,7 @@ def exchange_sizes(text):
     return sizes
 
 
-@pytest.mark.parametrize("keep", [4, 2])
+@pytest.mark.parametrize("keep", [4, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_compiled_step_exchanges_weights_and_gradients_but_no_activations(keep):
     """Two exchanges: the weights of the samples and their gradients. The DHS scores are not exchanged."""
     setup, state = make_setup(keep=keep)
@@ -232,6 +233,7 @@ def test_devices_divide_what_each_selects():
         take_steps(setup, state, 2)
 
 
+@pytest.mark.slow
 def test_batch_norm_per_device():
     """The running statistics are the mean over two devices, each with the statistics of its own two images."""
     setup, state = make_setup("batch")

@@ -64,7 +64,7 @@ def test_uhs_and_dhs_differ_in_sampling_alone_and_unets_in_what_they_must(scales
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of config_flags
-@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("name", ["laptop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpu", "paper"))])
 def test_the_commands_give_the_same_settings(name, scales, configs, tmp_path, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     for piece in scales[name].pieces:
