@@ -101,6 +101,7 @@ def residual(x, y):
     return sum((np.abs(difference[measured]) ** 2).sum() for difference in differences)
 
 
+@pytest.mark.slow
 def test_k_space_of_coils(engine):
     """Ten coils with info sensitivities, and the slow phase of an image, are explained by the image."""
     maps, phase = smooth_coils(10, 64, 64), slow_phase(64, 64)
@@ -128,7 +129,6 @@ def test_k_space_of_coils(engine):
         assert engine.export(volume, 1, [[0.4]], format)[1]
 
 
-@pytest.mark.slow
 def test_some_columns_of_coils(engine):
     """Every third, and 14 in the middle. No truth is info, and J does not look elsewhere."""
     columns = np.arange(64) % 3 == 1
