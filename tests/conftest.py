@@ -5,6 +5,7 @@ one compilation cache: without it, compiling the same small step again would tak
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -34,6 +35,12 @@ for name, value in {
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)  # for the commands that tests start
+
+
+def pytest_collection_finish():
+    """Search for cyclic garbage seldom: tracing makes many objects that stay, and each search looks at them again."""
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 10)
 
 
 @pytest.fixture(scope="module")
