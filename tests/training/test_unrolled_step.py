@@ -105,9 +105,12 @@ def test_two_devices_equal_one(problem, options):
 
 
 def test_dhs_selects_the_lowest_j_among_the_acquisitions_of_a_batch():
-    """The lambdas that the step reports are those that these lines find, with keys and conditions of their own."""
-    setup, state = make_setup(MANY, keep=2, microbatch=4)
-    _, (logs,) = take_steps(setup, state, 1, count=1)
+    """The lambdas that the step reports are those that these lines find, with keys and conditions of their own.
+
+    Two devices rank the samples of the whole batch.
+    """
+    setup, state = make_setup(MANY, keep=2)
+    _, (logs,) = take_steps(setup, state, 2, count=1)
     key_order, key_step = step.split_key(setup)
     key_lam, key_noise, key_condition = jax.random.split(jax.random.fold_in(key_step, 0), 3)
     x = IMAGES[batch_indices(key_order, 0, count=10, batch=4)]
