@@ -260,6 +260,7 @@ def test_microbatches_change_nothing_where_samples_are_separable(keep, microbatc
     assert_agree(compute_gradient(keep=keep, plan=BatchPlan(microbatch=microbatch)), compute_gradient(keep=keep))
 
 
+@pytest.mark.slow
 def test_microbatches_have_batch_norm_statistics_of_their_own():
     """Two halves, each computed as a batch: the mean of their gradients, running statistics and logs."""
     in_halves = compute_gradient("batch", plan=BatchPlan(microbatch=BATCH // 2))

@@ -70,11 +70,39 @@ def test_without_learning_they_are_the_means_of_the_initial_network(without_lear
         np.testing.assert_allclose(magnitudes[name], value, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_from_the_data_alone(without_learning):
     """J falls, and the weights, which the pilot does not penalise, keep about their size."""
     before, after = without_learning[2], run_pilot(rate=1e-3, steps=24)[2]
     assert after["data_consistency"] < 0.8 * before["data_consistency"]
     assert 0.9 < after["weight_l1"] / before["weight_l1"] < 1.1
+
+
+def report_steps(monkeypatch, data_consistency):
+    """Replace the step by one that reports this value; return the list of the setups that a step is made for."""
+    setups, logs = [], {**dict.fromkeys(TERMS, 1.0), "data_consistency": data_consistency}
+
+    def make_step(setup, mesh, *, resident):
+        setups.append(setup)
+        return lambda state, batch: (state, logs, None)
+
+    monkeypatch.setattr(module, "make_step", make_step)
+    return setups
+
+
+def test_it_trains_data_consistency_alone_on_all_samples(without_learning, monkeypatch):
+    setup, variables, _ = without_learning
+    setups = report_steps(monkeypatch, 2.0)
+    state = initial_state(setup.model, variables, setup.optimizer)
+    magnitudes = module.pilot(setup, state, [Sample(IMAGES)] * 4, device_mesh(4), steps=4, resident=True)
+    assert magnitudes == {"weight_l1": 1.0, "data_consistency": 2.0, "total_variation": 1.0}
+    (trained,) = setups
+    assert dict(zip(trained.objective.terms, trained.objective.scales, strict=True)) == {
+        "weight_l1": 0.0,
+        "data_consistency": 1.0,
+        "total_variation": 0.0,
+    }
+    assert trained.keep == trained.batch
 
 
 @pytest.mark.parametrize(
@@ -85,10 +113,8 @@ def test_it_learns_from_the_data_alone(without_learning):
     ],
 )
 def test_what_has_no_magnitude_is_named(without_learning, monkeypatch, value, error, message):
-    """With a step that only reports this value."""
     setup, variables, _ = without_learning
-    logs = {**dict.fromkeys(TERMS, 1.0), "data_consistency": value}
-    monkeypatch.setattr(module, "make_step", lambda setup, mesh, *, resident: lambda state, batch: (state, logs, None))
+    report_steps(monkeypatch, value)
     state = initial_state(setup.model, variables, setup.optimizer)
     with pytest.raises(error, match=message):
         module.pilot(setup, state, [Sample(IMAGES)], device_mesh(4), steps=1, resident=True)
