@@ -268,17 +268,13 @@ def write_explorable(folder, **options):
 def write_run(config, workdir):
     """Write a run with a checkpoint of random parameters, as if these were trained for `config.train.steps` steps."""
     import jax
-    from random_models import random_variables
+    from random_models import randomize
 
     from hyperrecon_jax.runs import checkpoint, experiment, run_folder
     from hyperrecon_jax.training.step import initial_state
 
-    def make_state(key):
-        model, variables = experiment.make_model(key, config, (8, 8))
-        return initial_state(model, variables, experiment.make_optimizer(config))
-
-    shapes = jax.eval_shape(make_state, jax.random.key(0))
-    variables = random_variables({"params": shapes.params, "batch_stats": shapes.batch_stats})
+    model, variables = randomize(lambda key: experiment.make_model(key, config, (8, 8)))
+    shapes = jax.eval_shape(lambda: initial_state(model, variables, experiment.make_optimizer(config)))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     state = zeros._replace(step=np.int32(config.train.steps), **variables)
     run_folder.create_workdir(workdir, config.to_dict(), size=0)

@@ -20,7 +20,11 @@ PARAMS = unet_tree(params_only(select_prefix(REFERENCE, "state/")))
 STATS = unet_tree(stats_only(select_prefix(REFERENCE, "state/")))
 NET = UNet(width=8, norm="batch")
 SMALL = UNet(width=4)
-VARIABLES = {"params": random_model(SMALL)[1]["params"]["main"]}
+
+
+@cache
+def small_variables():
+    return {"params": random_model(SMALL)[1]["params"]["main"]}
 
 
 @cache
@@ -65,8 +69,9 @@ def test_parameter_counts(norm, expected):
 
 
 def test_instance_norm_does_not_see_the_other_images():
-    together = jax.jit(jax.vmap(lambda x: SMALL.apply(VARIABLES, x, batch_axes=("b",)), axis_name="b"))(X)
-    np.testing.assert_allclose(together[1], jax.jit(SMALL.apply)(VARIABLES, X[1]), rtol=1e-4, atol=1e-5)
+    variables = small_variables()
+    together = jax.jit(jax.vmap(lambda x: SMALL.apply(variables, x, batch_axes=("b",)), axis_name="b"))(X)
+    np.testing.assert_allclose(together[1], jax.jit(SMALL.apply)(variables, X[1]), rtol=1e-4, atol=1e-5)
 
 
 def test_the_gradient_of_the_norm_of_an_empty_slice_is_finite():
@@ -81,12 +86,12 @@ def test_the_gradient_of_the_norm_of_an_empty_slice_is_finite():
 
 @pytest.mark.slow
 def test_the_gradient_at_an_empty_slice_is_finite():
-    grads = jax.jit(jax.grad(lambda v: jnp.sum(SMALL.apply(v, jnp.zeros((16, 16, 2))))))(VARIABLES)
+    grads = jax.jit(jax.grad(lambda v: jnp.sum(SMALL.apply(v, jnp.zeros((16, 16, 2))))))(small_variables())
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
 def test_residual_adds_the_magnitude():
-    with_residual, without = (jax.jit(UNet(width=4, residual=r).apply)(VARIABLES, X[0]) for r in (True, False))
+    with_residual, without = (jax.jit(UNet(width=4, residual=r).apply)(small_variables(), X[0]) for r in (True, False))
     np.testing.assert_allclose(with_residual - without, np.hypot(X[0, ..., :1], X[0, ..., 1:]), atol=1e-5)
 
 
@@ -154,7 +159,7 @@ def test_precisions_ask_the_backend_for_different_products():
 
     def written(precision):
         net = UNet(width=4, precision=precision)
-        return jax.jit(net.apply).lower(VARIABLES, X[0]).as_text()
+        return jax.jit(net.apply).lower(small_variables(), X[0]).as_text()
 
     assert "HIGHEST" in written("float32")
     assert "HIGHEST" not in written("tf32")
