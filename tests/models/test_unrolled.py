@@ -26,11 +26,11 @@ INPUT = physics_input(OPERATOR, OPERATOR.forward(IMAGE))
 NET = Unrolled(width=3, iterations=2)
 
 
-def random_params(net, net_input, *, spread=0.3):
+def random_params(net, net_input):
     """Random parameters, whose head is not zero as the initial one is. Their initialization is not compiled."""
     leaves, tree = jax.tree.flatten(jax.eval_shape(net.init, jax.random.key(0), net_input)["params"])
     rng = np.random.default_rng(1)
-    return jax.tree.unflatten(tree, [rng.normal(scale=spread, size=leaf.shape).astype(np.float32) for leaf in leaves])
+    return jax.tree.unflatten(tree, [rng.normal(scale=0.3, size=leaf.shape).astype(np.float32) for leaf in leaves])
 
 
 @cache
@@ -132,8 +132,10 @@ def test_remat_and_precision_reach_the_u_nets_and_not_data_consistency():
 @pytest.mark.slow
 def test_remat_changes_no_gradient_and_bfloat16_little():
     """With weights that are no wilder than trained ones: bfloat16 rounds on each processor in another way."""
-    initial = jax.jit(NET.init)(jax.random.key(0), INPUT)["params"]
-    params = jax.tree.map(jnp.add, initial, random_params(NET, INPUT, spread=0.1))
+    leaves, tree = jax.tree.flatten(jax.jit(NET.init)(jax.random.key(0), INPUT)["params"])
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    perturbed = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    params = jax.tree.unflatten(tree, perturbed)
 
     def output_and_gradient(**options):
         def loss(params):
