@@ -5,8 +5,11 @@ one compilation cache: without it, compiling the same small step again would tak
 """
 
 import atexit
+import gc
+import importlib
 import os
 import shutil
+import sys
 import tempfile
 
 # These flags make XLA compile faster. They change rounding a little: with jax 0.8 and 0.9 too much for one test.
@@ -18,6 +21,11 @@ os.environ.setdefault(
 
 import jax
 import pytest
+
+# tensorboardX imports PyTorch where it is installed, which takes seconds; here it writes numbers alone
+sys.modules["torch"] = None
+importlib.import_module("tensorboardX")
+del sys.modules["torch"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"]  # from the process that started this one
@@ -34,6 +42,12 @@ for name, value in {
 }.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)  # for the commands that tests start
+
+
+def pytest_collection_finish():
+    """Search for cyclic garbage seldom: tracing makes many objects that stay, and each search looks at them again."""
+    gc.freeze()
+    gc.set_threshold(100_000, 10, 10)
 
 
 @pytest.fixture(scope="module")

@@ -234,12 +234,11 @@ def write_splits(folder, *, shape=(16, 16), **counts):
     return {"source": "arrays", **{split: str(folder / f"{split}.npy") for split in counts}}
 
 
-def train_explorable(folder, *, task=None, **model):
-    """Train a HyperRecon of two losses without noise for two steps, in `folder / "run"`; return the folder.
+def explorable_config(folder, *, task=None, **model):
+    """Return settings of a HyperRecon of two losses without noise, with images in `folder`.
 
     `task` and `model` have further settings of the task and of the model.
     """
-    from hyperrecon_jax.commands import train
     from hyperrecon_jax.runs.config import complete
 
     settings = {
@@ -249,5 +248,35 @@ def train_explorable(folder, *, task=None, **model):
         "task": {"acceleration": 2.0, **(task or {})},
         "train": {"steps": 2, "batch": 4},
     }
-    train.train(complete(settings), folder / "run", say=lambda _: None)
+    return complete(settings)
+
+
+def train_explorable(folder, **options):
+    """Train with `explorable_config` for two steps, in `folder / "run"`; return the folder."""
+    from hyperrecon_jax.commands import train
+
+    train.train(explorable_config(folder, **options), folder / "run", say=lambda _: None)
     return folder
+
+
+def write_explorable(folder, **options):
+    """As `train_explorable`, with random parameters: nothing is compiled."""
+    write_run(explorable_config(folder, **options), folder / "run")
+    return folder
+
+
+def write_run(config, workdir):
+    """Write a run with a checkpoint of random parameters, as if these were trained for `config.train.steps` steps."""
+    import jax
+    from random_models import randomize
+
+    from hyperrecon_jax.runs import checkpoint, experiment, run_folder
+    from hyperrecon_jax.training.step import initial_state
+
+    model, variables = randomize(lambda key: experiment.make_model(key, config, (8, 8)))
+    shapes = jax.eval_shape(lambda: initial_state(model, variables, experiment.make_optimizer(config)))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    state = zeros._replace(step=np.int32(config.train.steps), **variables)
+    run_folder.create_workdir(workdir, config.to_dict(), size=0)
+    with checkpoint.manager(workdir, keep=1) as checkpoints:
+        checkpoint.save(checkpoints, state, config.to_dict())

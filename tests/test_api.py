@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import Net
+from random_models import random_model
 
 import hyperrecon_jax as hr
 
@@ -19,7 +20,7 @@ SHAPE = (16, 16)
 
 @pytest.fixture(scope="module")
 def model():
-    return hr.init(jax.random.key(0), Net("instance"), jnp.zeros((*SHAPE, 2)), num_terms=3, hyper_width=4)
+    return random_model(Net("instance"), num_terms=3, hyper_width=4)
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +55,18 @@ def test_gradients_in_the_image_lambda_and_the_parameters_are_finite_differences
 
     point = variables, jnp.array([0.3, 0.6]), net_input
     with jax.enable_x64(True):
-        point = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), point)
+        point = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), point)
         rng = np.random.default_rng(2)
-        direction = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), point)
-        gradient = jax.jit(jax.grad(value, (0, 1, 2)))(*point)
-        compiled = jax.jit(value)
+        direction = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), point)
+        compiled = jax.jit(jax.value_and_grad(value, (0, 1, 2)))
+        _, gradient = jax.device_get(compiled(*point))
         for i, (base, change) in enumerate(zip(point, direction, strict=True)):  # one argument at a time
             step = 1e-3 if i == 1 else 1e-5  # coefficients are float32
             ahead, behind = (
-                compiled(*point[:i], jax.tree.map(lambda a, b: a + by * b, base, change), *point[i + 1 :])  # noqa: B023
+                compiled(*point[:i], jax.tree.map(lambda a, b: a + by * b, base, change), *point[i + 1 :])[0]  # noqa: B023
                 for by in (step, -step)
             )
-            slope = sum(jnp.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(change), strict=True))
+            slope = sum(np.sum(g * w) for g, w in zip(jax.tree.leaves(gradient[i]), jax.tree.leaves(change), strict=True))
             np.testing.assert_allclose((ahead - behind) / (2 * step), slope, rtol=2e-2)
 
 
@@ -74,10 +75,12 @@ def test_value_and_grad_of_uhs_and_dhs_are_those_of_the_mean_loss_of_the_selecte
     objective = hr.Objective(hr.make_terms(("data_consistency", "weight_l1", "total_variation"), problem), (1.0, 0.1, 0.1))
     samples = hr.Sample(images(4))
     lam = jnp.asarray(np.random.default_rng(3).random((4, 2), np.float32))
-    y = jax.vmap(problem.observe)(jax.random.split(jax.random.key(0), 4), samples)
+    y = jax.jit(jax.vmap(problem.observe))(jax.random.split(jax.random.key(0), 4), samples)
 
     @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
     def sample_loss(params, i):
+        """The loss of a sample and its J, and the gradient."""
         theta = hr.generate_weights(network, params, lam[i])
         x_hat = hr.apply_main(network, theta, {}, problem.to_net_input(y[i]))
         terms = [problem.data_consistency(x_hat, y[i]), hr.losses.weight_l1(without_norm(theta)), tv(x_hat)]
@@ -87,15 +90,16 @@ def test_value_and_grad_of_uhs_and_dhs_are_those_of_the_mean_loss_of_the_selecte
         return {name: leaf for name, leaf in theta.items() if "norm" not in name}
 
     tv = hr.losses.total_variation
-    costs = [float(sample_loss(variables["params"], i)[1]) for i in range(4)]
+    values, gradients = zip(*[jax.device_get(sample_loss(variables["params"], i)) for i in range(4)], strict=True)
+    values, costs = np.array(values).T
     for keep in (4, 2):
         compiled = jax.jit(partial(hr.value_and_grad, network, objective, problem, keep=keep))
         summary, gradient = compiled(variables["params"], variables["batch_stats"], lam, samples, y)
         rows = sorted(np.argsort(costs)[:keep].tolist())
         np.testing.assert_array_equal(np.flatnonzero(summary.selected), rows)
         assert summary.counts is summary.selected
-        value, expected = jax.value_and_grad(lambda p: sum(sample_loss(p, i)[0] for i in rows) / keep)(variables["params"])  # noqa: B023
-        np.testing.assert_allclose(summary.logs["loss"], value, rtol=1e-5)
+        expected = jax.tree.map(lambda *leaves: sum(leaves) / keep, *[gradients[i] for i in rows])  # noqa: B023
+        np.testing.assert_allclose(summary.logs["loss"], values[rows].mean(), rtol=1e-5)
         actual, expected = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (gradient, expected))
         # relative to the largest entry: a bias before a norm has no gradient
         np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
@@ -115,10 +119,11 @@ def test_over_lambda(model, problem):
     values = jax.jit(lambda: hr.landscape(value, [axis, axis], at_once=3))()
     expected = [[value(jnp.array([a, b], jnp.float32)) for b in axis] for a in axis]
     np.testing.assert_allclose(values, expected, rtol=1e-5)
-    lam, best = hr.best_lambda(value, hr.hyperparams.grid(4, 2))
+    lam, best = jax.jit(partial(hr.best_lambda, value))(hr.hyperparams.grid(4, 2))
     assert best >= values.max() - 1e-5
     np.testing.assert_allclose(value(lam), best, rtol=1e-6)
-    reconstructions = hr.landscape(lambda lam: hr.reconstruct(network, variables, lam, net_input), [axis, axis])
+    reconstruct_one = partial(hr.reconstruct, network, variables)
+    reconstructions = jax.jit(lambda y: hr.landscape(lambda lam: reconstruct_one(lam, y), [axis, axis]))(net_input)
     assert reconstructions.shape == (4, 4, *SHAPE, 1)
     i, j, distance = hr.diverse_pair(reconstructions.reshape(16, *SHAPE, 1), values.reshape(-1), percentile=70)
     good = np.flatnonzero(values.reshape(-1) >= np.percentile(values, 70, method="higher"))

@@ -14,9 +14,9 @@ GROUPS = 2
 SMALL = Tiling(columns=16, rows=4)  # several programs in every direction, none of the sizes below a multiple
 # images, (h, w), (c_in, c_out), size of the kernel, type
 CASES = [
-    (1, (9, 20), (2, 32), (3, 3), jnp.float32),
-    (2, (7, 18), (32, 32), (3, 3), jnp.bfloat16),
-    (2, (6, 16), (64, 32), (5, 3), jnp.float32),
+    pytest.param((1, (9, 20), (2, 32), (3, 3), jnp.float32), marks=pytest.mark.slow),
+    pytest.param((2, (7, 18), (32, 32), (3, 3), jnp.bfloat16), marks=pytest.mark.slow),
+    pytest.param((2, (6, 16), (64, 32), (5, 3), jnp.float32), marks=pytest.mark.slow),
     (1, (5, 35), (32, 64), (3, 5), jnp.bfloat16),
     (1, (3, 4), (5, 3), (3, 3), jnp.float32),
 ]
@@ -69,6 +69,7 @@ def test_a_border_that_is_not_zero_counts():
     np.testing.assert_allclose(actual, conv._correlate_by_loop(padded, ct), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_wide_layers_are_cut_into_blocks_of_channels():
     x, kernel, ct = arrays(1, (3, 5), (48, 100), (3, 3), jnp.float32)
     assert_close(conv_pallas.conv(x, kernel, interpret=True), conv._conv_by_loop(x, kernel))

@@ -1,6 +1,7 @@
 """`python -m bin.train` as a user meets it: what it prints, writes and returns, and each mistake in one sentence."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,13 +22,13 @@ QUICKSTART = str(ROOT / "configs" / "quickstart.py")
 NUMBERS = {"psnr", "ssim", "mae", "hfen", "rpsnr"}
 
 
-def run_train(*args, cwd=ROOT, limit=None):
+def run_train(*args, cwd=ROOT, limit=None, small=False):
     """The command; `limit` is the size of the largest file that it can write."""
     command = ["-m", "bin.train"]
     if limit:
         lines = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
         command = ["-c", lines + "; sys.argv[0] = 'bin/train.py'; runpy.run_module('bin.train', None, '__main__', True)"]
-    return run_python(*command, *args, cwd=cwd)
+    return run_python(*command, *args, cwd=cwd, small=small)
 
 
 def contents(folder):
@@ -62,7 +63,15 @@ def get_config():
 
 @pytest.fixture(scope="module")
 def finished(config_file, tmp_path_factory):
+    """The command with small networks, and the folder of its run."""
     workdir = tmp_path_factory.mktemp("finished") / "new" / "run"
+    return run_train("--config", config_file, "--workdir", workdir, small=True), workdir
+
+
+@pytest.fixture(scope="module")
+def with_u_nets(config_file, tmp_path_factory):
+    """As `finished`, with the networks of the settings."""
+    workdir = tmp_path_factory.mktemp("u_nets") / "run"
     return run_train("--config", config_file, "--workdir", workdir), workdir
 
 
@@ -145,8 +154,12 @@ def test_the_event_files_hold_the_metrics(finished):
     assert "train/loss" in [tag for _, tag, _ in events]
 
 
-def test_the_picture_opens(finished):
-    picture = matplotlib.image.imread(finished[1] / "reconstructions.png")
+@pytest.mark.slow
+def test_u_nets_are_trained_and_drawn(with_u_nets):
+    result, workdir = with_u_nets
+    assert result.returncode == 0, result.stderr
+    assert f"Look at {workdir}/reconstructions.png" in result.stdout
+    picture = matplotlib.image.imread(workdir / "reconstructions.png")
     assert picture.shape[0] > 300
     assert picture.shape[1] > 300
     assert picture[..., :3].std() > 0.1
@@ -159,12 +172,11 @@ def test_the_folder_holds_what_it_should(finished, config_file):
     assert json.loads((finished[1] / "config.json").read_text())["train"]["steps"] == 4
 
 
-def test_again_it_is_finished_and_changes_nothing(finished, config_file):
-    before = contents(finished[1])
-    result = run_train("--config", config_file, "--workdir", finished[1])
+def test_again_it_is_finished_and_changes_nothing(finished, forks):
+    result, _ = forks["again"]
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("This run is finished already.\nLook at ")
-    assert contents(finished[1]) == before
+    assert contents(finished[1]) == forks["contents before"]
 
 
 @pytest.mark.slow
@@ -195,8 +207,8 @@ def count_of(network):
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def test_help_shows_how_and_our_flags_alone():
-    result = run_train("--help")
+def test_help_shows_how_and_our_flags_alone(forks):
+    result, _ = forks["help"]
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("Train a reconstruction network for every lambda.\n")
     assert "python -m bin.train --config configs/quickstart.py" in result.stdout
@@ -252,6 +264,8 @@ CONFIG_FILES = [
         "config.train.stepz is not a setting; did you mean config.train.steps?",
     ),
 ]
+# the default work folder by the config
+DEFAULT_FOLDERS = {"quickstart": QUICKSTART, "paper_denoise-S": str(ROOT / "configs" / "paper_denoise.py:S")}
 AMORTIZED = ["--config", str(ROOT / "configs" / "ao_quickstart.py")]
 AMORTIZED_MISTAKES = [
     (["--config.dhs.keep=9"], "config.dhs.keep must be at least 1 and at most config.train.batch, 8, got 9."),
@@ -269,18 +283,27 @@ AMORTIZED_MISTAKES = [
 
 
 @pytest.fixture(scope="module")
-def mistakes(tmp_path_factory):
-    """By arguments or by the content of a config file `mine.py`: the finished command, and the folder where it ran."""
+def forks(finished, config_file, tmp_path_factory):
+    """By arguments, by the content of a config file `mine.py` or by a name: the finished command, and where it ran.
+
+    All are forks of one process. "contents before" are those of the finished run's folder.
+    """
+    again = ["--config", config_file, "--workdir", finished[1]]
     cases = {tuple(args): args for args, _ in COMMAND_LINES}
     cases |= {tuple(args): [*AMORTIZED, *args] for args, _ in AMORTIZED_MISTAKES}
     cases |= {content: ["--config", "mine.py"] for content, _ in CONFIG_FILES}
-    folders = [tmp_path_factory.mktemp("mistake") for _ in cases]
-    for case, folder in zip(cases, folders, strict=True):
-        if isinstance(case, str):
-            (folder / "mine.py").write_text(case)
+    cases |= {name: ["--config", config] for name, config in DEFAULT_FOLDERS.items()}
+    cases |= {"again": again, "another": [*again, "--config.task.acceleration=8"], "help": ["--help"]}
+    folders = {case: tmp_path_factory.mktemp("fork") for case in cases}
+    for content, _ in CONFIG_FILES:
+        (folders[content] / "mine.py").write_text(content)
+    for name in DEFAULT_FOLDERS:
+        (folders[name] / "runs" / name).mkdir(parents=True)
+        (folders[name] / "runs" / name / "mine.txt").touch()
+    before = contents(finished[1])
     imports = ["hyperrecon_jax.cli.train", "hyperrecon_jax.commands.train"]
-    results = run_forks("bin.train", list(zip(cases.values(), folders, strict=True)), imports=imports)
-    return dict(zip(cases, zip(results, folders, strict=True), strict=True))
+    results = run_forks("bin.train", list(zip(cases.values(), folders.values(), strict=True)), imports=imports)
+    return {"contents before": before, **dict(zip(cases, zip(results, folders.values(), strict=True), strict=True))}
 
 
 def join_args(value):
@@ -289,23 +312,23 @@ def join_args(value):
 
 
 @pytest.mark.parametrize(("args", "sentence"), COMMAND_LINES, ids=join_args)
-def test_mistakes_on_the_command_line(mistakes, args, sentence):
-    result, folder = mistakes[tuple(args)]
+def test_mistakes_on_the_command_line(forks, args, sentence):
+    result, folder = forks[tuple(args)]
     assert refused(result, sentence) + "\n" == result.stderr
     assert result.stdout == ""
     assert list(folder.iterdir()) == []
 
 
 @pytest.mark.parametrize(("content", "sentence"), CONFIG_FILES)
-def test_mistakes_in_the_config_file(mistakes, content, sentence):
-    result, folder = mistakes[content]
+def test_mistakes_in_the_config_file(forks, content, sentence):
+    result, folder = forks[content]
     assert refused(result, sentence) + "\n" == result.stderr
     assert [path.name for path in folder.iterdir() if path.name != "__pycache__"] == ["mine.py"]
 
 
 @pytest.mark.parametrize(("args", "sentence"), AMORTIZED_MISTAKES, ids=join_args)
-def test_mistakes_in_amortized_optimization(mistakes, args, sentence):
-    result, folder = mistakes[tuple(args)]
+def test_mistakes_in_amortized_optimization(forks, args, sentence):
+    result, folder = forks[tuple(args)]
     assert refused(result, sentence) + "\n" == result.stderr
     assert list(folder.iterdir()) == []
 
@@ -374,20 +397,22 @@ def test_images_too_small_for_a_loss(images, tmp_path):
 # Mistakes with the work folder.
 
 
-def test_another_experiment_in_the_folder_is_refused(finished, config_file):
-    before = contents(finished[1])
-    result = run_train("--config", config_file, "--workdir", finished[1], "--config.task.acceleration=8")
+def test_another_experiment_in_the_folder_is_refused(finished, forks):
+    result, _ = forks["another"]
     assert refused(result, "holds another experiment: task.acceleration (4.0 there, 8.0 here)") + "\n" == result.stderr
-    assert contents(finished[1]) == before
+    assert contents(finished[1]) == forks["contents before"]
 
 
-def test_a_damaged_checkpoint_is_named_and_nothing_changes(copy, config_file):
+@pytest.mark.usefixtures("small_network")
+def test_a_damaged_checkpoint_is_named_and_nothing_changes(copy):
     for path in (copy / "checkpoints" / "4" / "state").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[:40])
     before = contents(copy)
-    result = run_train("--config", config_file, "--workdir", copy, "--config.train.steps=6")
-    assert refused(result, f"The checkpoint {copy}/checkpoints/4 cannot be read") + "\n" == result.stderr
+    longer = json.loads((copy / "config.json").read_text())
+    longer["train"]["steps"] = 6
+    with pytest.raises(InputError, match=re.escape(f"The checkpoint {copy}/checkpoints/4 cannot be read")):
+        train.train(complete(longer), copy, say=lambda _: None)
     assert contents(copy) == before
 
 
@@ -400,8 +425,9 @@ def test_a_damaged_summary_is_named_and_nothing_changes(copy, images, config_fil
 
 
 @pytest.mark.slow
-def test_a_disk_that_fails_under_way_keeps_what_was_saved(copy, config_file):
+def test_a_disk_that_fails_under_way_keeps_what_was_saved(with_u_nets, config_file, tmp_path):
     """No file may grow beyond 40 kB, which is less than the largest of a checkpoint's."""
+    copy = shutil.copytree(with_u_nets[1], tmp_path / "run")
     before = contents(copy / "checkpoints")
     result = run_train("--config", config_file, "--workdir", copy, "--config.train.steps=8", limit=40_000)
     refused(result, f"The work folder {copy} cannot be written: File too large; what was saved before is kept")
@@ -411,6 +437,7 @@ def test_a_disk_that_fails_under_way_keeps_what_was_saved(copy, config_file):
     assert [row["step"] for row in rows[:6]] == [1, 2, 2, 3, 4, 4]
 
 
+@pytest.mark.usefixtures("small_network")
 def test_a_full_disk_is_told_before_anything_is_written(images, tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**40, 2**40, 0))
     with pytest.raises(InputError, match="has 0 MiB free"):
@@ -418,13 +445,7 @@ def test_a_full_disk_is_told_before_anything_is_written(images, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_default_folder_is_named_after_the_config(tmp_path):
+@pytest.mark.parametrize("name", DEFAULT_FOLDERS)
+def test_the_default_folder_is_named_after_the_config(forks, name):
     """Told without training: the folder is taken already."""
-    for name, config in (("quickstart", QUICKSTART), ("paper_denoise-S", str(ROOT / "configs" / "paper_denoise.py:S"))):
-        folder = tmp_path / "runs" / name
-        folder.mkdir(parents=True)
-        (folder / "mine.txt").touch()
-        refused(
-            run_train("--config", config, cwd=tmp_path),
-            f"The work folder runs/{name} is not empty and holds no config.json",
-        )
+    refused(forks[name][0], f"The work folder runs/{name} is not empty and holds no config.json")

@@ -1,21 +1,16 @@
 """`python -m bin.prepare` as a user meets it."""
 
-import json
 import shlex
 
 import matplotlib.image
 import numpy as np
 import pytest
-from helper import ROOT, npy_bytes, run_python
+from helper import ROOT, npy_bytes, run_forks, run_python
 from PIL import Image
 
 from hyperrecon_jax import data
 from hyperrecon_jax.commands import prepare
 from hyperrecon_jax.runtime.errors import InputError
-
-
-def command(*args, cwd=ROOT):
-    return run_python("-m", "bin.prepare", *args, cwd=cwd, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +29,24 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def first(root):
-    """Both workers, from a relative root."""
-    cache = root.parent / "cache"
-    args = ["--source=folder", "--size=16", "--subjects=3,1,1", f"--cache={cache}", "--root=my scans/", "--workers=2"]
-    return command(*args, cwd=root.parent), cache
+def finished(root, tmp_path_factory):
+    """The finished commands: a preparation from a relative root with two workers, and then the mistakes.
+
+    They are forks of one process, because its imports take seconds.
+    """
+    cwd, cache = tmp_path_factory.mktemp("mistakes"), root.parent / "cache"
+    (cwd / "file").touch()
+    first = ["--source=folder", "--size=16", "--subjects=3,1,1", f"--cache={cache}", "--root=my scans/", "--workers=2"]
+    places = {"ROOT": ["--source=folder", f"--root={root}"], "INSIDE": [f"--cache={root}/cache"]}
+    mistakes = [[value for arg in args for value in places.get(arg, [arg])] for args, _ in MISTAKES]
+    cases = [(first, root.parent), *(([f"--cache={cwd}/cache", *args], cwd) for args in mistakes)]
+    imports = ["hyperrecon_jax.cli.prepare", "hyperrecon_jax.commands.prepare"]
+    return run_forks("bin.prepare", cases, imports=imports, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def first(root, finished):
+    return finished[0], root.parent / "cache"
 
 
 def test_it_describes_the_prepared_data(root, first):
@@ -88,6 +96,7 @@ def test_the_same_again_prepares_nothing(root, first):
     assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.array_record*")} == files
 
 
+@pytest.mark.slow
 def test_the_training_command_finds_them(root, first):
     """Its batch of 32 is more than there are: training gets as far as to count them."""
     line = first[0].stdout.splitlines()[-1].removeprefix("Train on it: python ")
@@ -146,44 +155,13 @@ MISTAKES = [
     (["--subjects=1,1,1", "INSIDE", "ROOT"], "must lie outside of --root "),
     (["--subjects=1,1,1", "--cache=file/cache", "ROOT"], "file/cache must be a folder that can be written to ("),
 ]
-ALL_AT_ONCE = """
-import contextlib, io, json, sys
-from absl import flags
-from hyperrecon_jax.cli import command, prepare
-
-results = []
-for args in json.loads(sys.argv[1]):
-    for flag in flags.FLAGS.get_key_flags_for_module(prepare):
-        flag.unparse()
-    sys.argv = ["bin/prepare.py", *args]
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        try:
-            command.run(prepare.prepare)
-        except SystemExit as end:
-            status = end.code
-    results.append((status, out.getvalue(), err.getvalue()))
-print(json.dumps(results))
-"""
-
-
-@pytest.fixture(scope="module")
-def results(root, tmp_path_factory):
-    """What the command says to each mistake; in one process, because it takes seconds to start."""
-    cwd = tmp_path_factory.mktemp("mistakes")
-    (cwd / "file").touch()
-    places = {"ROOT": ["--source=folder", f"--root={root}"], "INSIDE": [f"--cache={root}/cache"]}
-    cases = [[value for arg in args for value in places.get(arg, [arg])] for args, _ in MISTAKES]
-    cases = [[f"--cache={cwd}/cache", *args] for args in cases]
-    result = run_python("-c", ALL_AT_ONCE, json.dumps(cases), cwd=cwd, timeout=120)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize(("k", "sentence"), [(k, sentence) for k, (_, sentence) in enumerate(MISTAKES)])
-def test_mistakes_are_named_in_one_sentence(root, results, k, sentence):
-    status, out, err = results[k]
-    assert (status, out) == (2, "")
-    *before, last = err.splitlines()
+def test_mistakes_are_named_in_one_sentence(root, finished, k, sentence):
+    result = finished[1 + k]
+    assert (result.returncode, result.stdout) == (2, "")
+    *before, last = result.stderr.splitlines()
     assert last.startswith("error: ")
     assert sentence in last
     assert all("preparing data" in line or "cannot be used: bad: " in line for line in filter(str.strip, before))
@@ -191,6 +169,6 @@ def test_mistakes_are_named_in_one_sentence(root, results, k, sentence):
 
 
 def test_a_mistake_ends_with_status_2(tmp_path):
-    result = command(cwd=tmp_path)
+    result = run_python("-m", "bin.prepare", cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"error: {MISTAKES[0][1]}\n"

@@ -101,6 +101,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, i
     assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]  # also after each start
 
 
+@pytest.mark.slow
 def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
     settings, uninterrupted, initial_state, tmp_path, monkeypatch
 ):
@@ -129,6 +130,7 @@ def test_a_signal_breaks_a_validation_off_and_the_next_start_makes_up_for_it(
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "run", initial_state), uninterrupted[1])
 
 
+@pytest.mark.slow
 def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_ends_at_once(settings, tmp_path, monkeypatch, request):
     original = train.fit
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
@@ -234,15 +236,14 @@ def test_uniform_sampling_keeps_no_histogram(uninterrupted):
     assert not (uninterrupted[0] / run_folder.SCALES).exists()
 
 
-@pytest.mark.parametrize(("value", "error"), [(np.nan, Diverged), (0.0, InputError)])
-def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch, value, error):
+def test_a_pilot_that_fails_leaves_nothing(amortized, tmp_path, monkeypatch):
     """So that the same folder can be used with other settings."""
 
     def pilot(*args, **options):
-        raise error(str(value))
+        raise Diverged("nan")
 
     monkeypatch.setattr(loss_scales, "pilot", pilot)
-    with pytest.raises(error):
+    with pytest.raises(Diverged):
         train.train(amortized, tmp_path / "run", say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
@@ -339,8 +340,9 @@ def test_the_best_checkpoint_stays(initial_state, tmp_path):
         assert sorted(checkpoints.all_steps()) == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(settings, initial_state, tmp_path):
-    hot = changed(settings, train__learning_rate=1e30, train__save_every=1, train__steps=40)
+    hot = changed(settings, train__learning_rate=1e30, train__save_every=1, train__steps=9)
     with pytest.raises(Diverged, match=r"not finite at step \d+ .*step \d+ is the last good one.*learning_rate"):
         train.train(hot, tmp_path / "run", say=lambda line: None)
     state = final_state(tmp_path / "run", initial_state)

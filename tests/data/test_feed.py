@@ -65,6 +65,7 @@ def test_stream_gives_the_same_batches_from_any_step(storage):
     assert batches[0].coils is None
 
 
+@pytest.mark.slow
 def test_reading_processes_give_the_same():
     batches = stream(on_disk(11, record, "samples"), KEY, first=2, last=9, batch=4, put=lambda sample: sample, workers=2)
     np.testing.assert_array_equal(places(batches), EXPECTED[2:])

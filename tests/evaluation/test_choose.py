@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from helper import Net
+from random_models import random_model
 
 from hyperrecon_jax import losses
 from hyperrecon_jax.evaluation import choose
@@ -17,6 +18,9 @@ from hyperrecon_jax.models import hyperparams, model
 from hyperrecon_jax.physics import masks, operators
 from hyperrecon_jax.physics.sample import Coils
 from hyperrecon_jax.runtime.errors import InputError
+
+withhold = jax.jit(choose.withhold, static_argnames="fraction")
+partition = jax.jit(choose.partition, static_argnames="fraction")
 
 
 class Mix(nn.Module):
@@ -34,7 +38,7 @@ def mix():
 
 
 def small(num_terms):
-    return model.init(jax.random.key(3), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=num_terms, hyper_width=4)
+    return random_model(Net("instance"), num_terms=num_terms, hyper_width=4)
 
 
 def negative_mse(x_hat, x):
@@ -59,7 +63,7 @@ def test_of_two_hills_the_higher_one_is_climbed_and_the_value_is_that_of_the_res
     def value(lam):
         return jnp.exp(-60 * (lam[0] - 0.12) ** 2) + 1.5 * jnp.exp(-60 * (lam[0] - 0.83) ** 2)
 
-    lam, best = choose.best_lambda(value, hyperparams.grid(6, 1))
+    lam, best = jax.jit(partial(choose.best_lambda, value))(hyperparams.grid(6, 1))
     grid = jnp.linspace(0, 1, 10001)[:, None]
     values = jax.vmap(value)(grid)
     np.testing.assert_allclose(lam, grid[values.argmax()], atol=2e-3)
@@ -121,23 +125,26 @@ def test_with_three_losses_the_shares_of_two_channels_are_found():
     np.testing.assert_allclose(lam, [0.3, 0.4 / 0.7], atol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_terms", [2, 3])
 def test_of_a_hypernetwork_the_mean_its_gradient_and_the_best_of_a_grid(num_terms):
     """In chunks (five images are no multiple of them) and all at once it is the same; no point of a grid is better."""
     networks, variables = small(num_terms)
     net_input, truth = images(5, 16, 16, 2), images(6, 16, 16, 1)[1:]
-    value = jax.jit(choose.mean_value(networks, variables, metrics.psnr, net_input, truth))
+    value = choose.mean_value(networks, variables, metrics.psnr, net_input, truth)
 
     @jax.jit
+    @jax.value_and_grad
     def plain(lam):
         x_hat = jax.vmap(lambda y: model.reconstruct(networks, variables, lam, y))(net_input)
         return jnp.mean(metrics.psnr(x_hat, truth))
 
     lam = jnp.full(num_terms - 1, 0.4)
-    np.testing.assert_allclose(value(lam), plain(lam), rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(value)(lam), jax.grad(plain)(lam), rtol=1e-3, atol=1e-6)
-    _, best = choose.best_lambda(value, hyperparams.grid(3, num_terms - 1))
-    on_grid = [float(plain(lam)) for lam in hyperparams.grid({2: 41, 3: 9}[num_terms], num_terms - 1)]
+    (actual, slope), (expected, expected_slope) = jax.jit(jax.value_and_grad(value))(lam), plain(lam)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
+    np.testing.assert_allclose(slope, expected_slope, rtol=1e-3, atol=1e-6)
+    _, best = jax.jit(partial(choose.best_lambda, value))(hyperparams.grid(3, num_terms - 1))
+    on_grid = [float(plain(lam)[0]) for lam in hyperparams.grid({2: 41, 3: 9}[num_terms], num_terms - 1)]
     assert best >= max(on_grid) - 1e-4
 
 
@@ -155,7 +162,7 @@ MASKS = [("poisson_disc", (32, 24), 5.0), ("random_lines", (16, 40), 4.0), ("poi
 @pytest.mark.parametrize(("name", "shape", "acceleration"), MASKS)
 def test_a_mask_falls_into_two_parts(name, shape, acceleration):
     mask = masks.make(name, shape, acceleration=acceleration)
-    mask_for_network, held = (np.asarray(part) for part in choose.partition(jax.random.key(0), mask, fraction=0.2))
+    mask_for_network, held = (np.asarray(part) for part in partition(jax.random.key(0), mask, fraction=0.2))
     np.testing.assert_array_equal(mask_for_network + held, mask)
     assert set(np.unique(held)) == {0, 1}
 
@@ -165,7 +172,7 @@ def test_a_mask_falls_into_two_parts(name, shape, acceleration):
     assert not held[~free].any()
     assert held.sum() == round(0.2 * free.sum())
 
-    other = choose.partition(jax.random.key(1), mask, fraction=0.2)[1]
+    other = partition(jax.random.key(1), mask, fraction=0.2)[1]
     assert (other != held).any()
 
 
@@ -211,17 +218,17 @@ def test_what_is_withheld_does_not_reach_the_network(coils):
     """Its input is the adjoint of the kept samples, and has no gradient with respect to the withheld ones."""
     y = measurement(coils)
     kspace = y.kspace if coils else y
-    _, held = choose.withhold(jax.random.key(0), y, fraction=0.25)
+    _, held = withhold(jax.random.key(0), y, fraction=0.25)
     where = np.asarray(held.mask if coils else held.mask[..., None]) * np.ones(kspace.shape)
     assert where.any()
 
     def inputs(kspace):
-        return choose.withhold(jax.random.key(0), y._replace(kspace=kspace) if coils else kspace, fraction=0.25)[0]
+        return withhold(jax.random.key(0), y._replace(kspace=kspace) if coils else kspace, fraction=0.25)[0]
 
     def size(change):  # of the input, where k-space changes by a tenth of itself, so that none becomes zero
         return jnp.sum(inputs(kspace * (1 + 0.1 * change)) ** 2)
 
-    gradient = np.asarray(jax.grad(size)(jnp.zeros(kspace.shape)))
+    gradient = np.asarray(jax.jit(jax.grad(size))(jnp.zeros(kspace.shape)))
     assert not gradient[where > 0].any()
     assert np.count_nonzero(gradient[(where == 0) & (np.asarray(kspace) != 0)])
 
@@ -235,7 +242,7 @@ def test_what_is_withheld_does_not_reach_the_network(coils):
 @pytest.mark.parametrize("coils", [False, True])
 def test_the_prediction_is_about_the_withheld_samples_alone(coils):
     y = measurement(coils)
-    _, held = choose.withhold(jax.random.key(0), y, fraction=0.25)
+    _, held = withhold(jax.random.key(0), y, fraction=0.25)
     x_hat = images(16, 16, 1)[::-1].copy()
     seen = np.asarray(y.maps) * x_hat[..., 0] if coils else x_hat[..., 0][None]
     error = np.asarray(held.mask) * np.fft.fft2(seen, norm="ortho") - (held.y.kspace if coils else held.y[..., 0][None])
@@ -257,8 +264,9 @@ def test_by_withheld_samples_the_lambda_is_that_of_least_squares_over_them():
     mask = masks.make("poisson_disc", (16, 16), acceleration=3.0)
     template = np.fft.fft2(images(16, 16, 1)[..., 0], norm="ortho")
     clean = operators.csmri(mask).measure(0.6 * jnp.asarray(images(16, 16, 1)))
-    y = jax.vmap(lambda key: operators.complex_noise(key, clean, mask, sigma=0.3))(jax.random.split(jax.random.key(2), 3))
-    net_input, held = jax.vmap(partial(choose.withhold, fraction=0.3))(jax.random.split(jax.random.key(4), 3), y)
+    observe = jax.jit(jax.vmap(lambda key: operators.complex_noise(key, clean, mask, sigma=0.3)))
+    y = observe(jax.random.split(jax.random.key(2), 3))
+    net_input, held = jax.jit(jax.vmap(partial(choose.withhold, fraction=0.3)))(jax.random.split(jax.random.key(4), 3), y)
     variables = {"params": {"hyper": {}, "main": {}}, "batch_stats": {}}
     choose_per_image = jax.jit(partial(choose.for_each, networks, variables, choose.prediction, steps=40))
     lams, values = choose_per_image(net_input, held, hyperparams.grid(11, 1))
@@ -276,8 +284,8 @@ def test_by_withheld_samples_the_lambda_is_that_of_least_squares_over_them():
 
 
 def test_of_a_black_image_any_lambda_is_as_good():
-    _, held = choose.withhold(jax.random.key(0), jnp.zeros((8, 8, 1), jnp.complex64), fraction=0.5)
-    value, gradient = jax.value_and_grad(lambda x_hat: choose.prediction(x_hat, held))(jnp.zeros((8, 8, 1)))
+    _, held = withhold(jax.random.key(0), jnp.zeros((8, 8, 1), jnp.complex64), fraction=0.5)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x_hat: choose.prediction(x_hat, held)))(jnp.zeros((8, 8, 1)))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 

@@ -1,15 +1,13 @@
 """Sweeps over lambda: in blocks, resumed after an interruption, and on a grid."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from helper import Net
+from random_models import random_model
 
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.evaluation.sweep import score_at_lambdas, score_on_grid
 from hyperrecon_jax.losses.objective import Objective, make_terms
-from hyperrecon_jax.models.model import init
 from tests.evaluation.test_scoring import KEY, LAMS, PROBLEM, SAMPLES, VARIABLES, make_scorer
 
 
@@ -53,7 +51,7 @@ def test_a_file_of_another_call_is_ignored(tmp_path, left):
 
 
 def test_a_landscape_has_an_axis_for_each_lambda():
-    model, variables = init(jax.random.key(1), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=3, hyper_width=3)
+    model, variables = random_model(Net("instance"), num_terms=3, hyper_width=3)
     objective = Objective(make_terms(("data_consistency", "weight_l1", "total_variation"), PROBLEM), (1.0, 2.0, 3.0))
     scorer = Scorer(model, objective, PROBLEM, names=("loss", "weight_l1"))
     axes = [np.array([0.0, 0.3, 1.0]), np.array([0.2, 0.9])]

@@ -9,7 +9,7 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import npy_bytes, train_explorable
+from helper import npy_bytes, write_explorable
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("small_network")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return train_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense")
+    return write_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense")
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,7 @@ def residual(x, y):
     return sum((np.abs(difference[measured]) ** 2).sum() for difference in differences)
 
 
+@pytest.mark.slow
 def test_k_space_of_coils(engine):
     """Ten coils with info sensitivities, and the slow phase of an image, are explained by the image."""
     maps, phase = smooth_coils(10, 64, 64), slow_phase(64, 64)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helper import npy_bytes, train_explorable
+from helper import npy_bytes, write_explorable
 
 from hyperrecon_jax.explorer import server, widget
 
@@ -50,7 +50,7 @@ class Client:
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    client = Client(train_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense") / "run")
+    client = Client(write_explorable(tmp_path_factory.mktemp("runs"), conditioning="dense") / "run")
     yield client
     client.widget.close()
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helper import npy_bytes, train_explorable
+from helper import npy_bytes, write_explorable
 
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.engine import Engine
@@ -23,7 +23,7 @@ SIZE = 64
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return train_explorable(tmp_path_factory.mktemp("runs"), task=RANGE)
+    return write_explorable(tmp_path_factory.mktemp("runs"), task=RANGE)
 
 
 @pytest.fixture(scope="module")

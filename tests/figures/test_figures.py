@@ -67,9 +67,11 @@ def draw(path, count, lams, shape=(24, 32), perfect=False):
     return matplotlib.image.imread(path)
 
 
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("lams", [1, 5])
-def test_size(tmp_path, count, lams):
+@pytest.mark.parametrize(
+    ("lams", "count"),
+    [(1, 1), (1, 3), pytest.param(5, 1, marks=pytest.mark.slow), pytest.param(5, 3, marks=pytest.mark.slow)],
+)
+def test_size(tmp_path, lams, count):
     """Three rows a slice; truth, input, the reconstructions and their difference in columns. No warning is raised."""
     picture = draw(tmp_path / "a.png", count, lams)
     inches = np.array([1.83 * 3 * count + 0.8, 1.75 * (lams + 3)])
@@ -87,7 +89,7 @@ def test_perfect_and_equal_reconstructions(tmp_path):
     assert draw(tmp_path / "a.png", 1, 3, perfect=True).size > 0
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_segmentations(tmp_path, drawn, count):
     rng = np.random.default_rng(0)
     images, truth = rng.random((count, 24, 32)), rng.integers(0, 3, (count, 24, 32))

@@ -1,5 +1,7 @@
 """Every kind of hypernetwork against its formula in NumPy: weights, initial weights, numbers of parameters."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
 from helper import Net
+from random_models import random_model
 
 from hyperrecon_jax.models.hypernet import KINDS, encode
 from hyperrecon_jax.models.hyperparams import coefficients
@@ -35,13 +38,6 @@ def make_model(kind, encoding="coefficients", target=None, **options):
     return init(jax.random.key(0), target or Net("instance"), EXAMPLE, kind=kind, encoding=encoding, **options)
 
 
-def perturb(variables):
-    """Variables without zeros, which would hide mistakes."""
-    leaves, treedef = jax.tree.flatten(variables)
-    rng = np.random.default_rng(0)
-    return treedef.unflatten([leaf + 0.1 * rng.standard_normal(leaf.shape, np.float32) for leaf in leaves])
-
-
 def apply_layer(phi, name, x, *, active=False):
     out = np.array([sum(x[i] * phi[name]["kernel"][i, j] for i in range(len(x))) for j in range(len(phi[name]["bias"]))])
     out = out + phi[name]["bias"]
@@ -51,10 +47,11 @@ def apply_layer(phi, name, x, *, active=False):
 @pytest.mark.parametrize("encoding", INPUTS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_those_of_the_formula(kind, encoding):
-    model, variables = make_model(kind, encoding)
-    params = perturb(variables["params"])
+    options = {"num_terms": TERMS, "hyper_width": WIDTH, "rank": RANK, "kind": kind, "encoding": encoding}
+    model, variables = random_model(Net("instance"), **options)
+    params = variables["params"]
     phi = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["hyper"])
-    theta = flatten_dict(generate_weights(model, params, LAM))
+    theta = flatten_dict(jax.jit(partial(generate_weights, model))(params, LAM))
     trunk = INPUTS[encoding]
     if kind != "mixture":
         for i in range(4):
@@ -80,7 +77,15 @@ def test_on_the_circle_the_norm_does_not_depend_on_lambda():
     np.testing.assert_allclose(encode(jnp.array([0.0, 1.0]), "circle"), [1, 0, 0, 1], atol=1e-6)
 
 
-@pytest.mark.parametrize(("kind", "generated"), [*((kind, all_but_norms) for kind in KINDS), ("dense", only_norms)])
+@pytest.mark.parametrize(
+    ("kind", "generated"),
+    [
+        ("low_rank", all_but_norms),
+        ("dense", only_norms),
+        pytest.param("dense", all_but_norms, marks=pytest.mark.slow),
+        pytest.param("mixture", all_but_norms, marks=pytest.mark.slow),
+    ],
+)
 def test_the_initial_network_is_near_the_targets_own(kind, generated):
     """The biases of the heads are the target's own leaves. The part that depends on lambda is not 0, and not larger."""
     target = Net("instance", width=16)
@@ -88,7 +93,8 @@ def test_the_initial_network_is_near_the_targets_own(kind, generated):
     main, _ = jax.random.split(jax.random.key(0))
     target_leaves = flatten_dict(jax.jit(target.init)(main, EXAMPLE)["params"])
     phi = variables["params"]["hyper"]
-    ends = [flatten_dict(generate_weights(model, variables["params"], jnp.array([lam]))) for lam in (0.0, 1.0)]
+    generate = jax.jit(partial(generate_weights, model, variables["params"]))
+    ends = [flatten_dict(generate(jnp.array([lam]))) for lam in (0.0, 1.0)]
     for path, shape in model.hyper.leaves:
         np.testing.assert_allclose(
             phi["head:" + ".".join(path)]["bias"].reshape(shape), target_leaves[path], rtol=1e-5, atol=1e-7
@@ -121,18 +127,20 @@ def test_parameter_counts(kind, encoding, generated, expected):
 
 
 def test_film_shares_its_convolutions_and_acts():
-    model, variables = make_model("dense", generated=only_norms)
+    model, variables = random_model(Net("instance"), num_terms=TERMS, hyper_width=WIDTH, generated=only_norms)
     lams = jnp.array([[0.0, 0.5], [0.3, 0.8]])
-    weights = generate_batch(model, variables["params"], lams)
+    generate = jax.jit(partial(generate_weights, model))
+    weights = jax.jit(partial(generate_batch, model))(variables["params"], lams)
     assert set(weights.per_sample) == {("norm", "scale"), ("norm", "bias")}
     assert {path: leaf.shape for path, leaf in weights.shared.items()}[("conv", "kernel")] == (3, 3, 2, 3)  # once
     for i, lam in enumerate(lams):
         theta = merge_weights(weights._replace(per_sample={path: leaf[i] for path, leaf in weights.per_sample.items()}))
-        expected = generate_weights(model, variables["params"], lam)
+        expected = generate(variables["params"], lam)
         assert jax.tree.structure(theta) == jax.tree.structure(expected)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), theta, expected)
     y = jnp.asarray(np.random.default_rng(0).random((16, 16, 2)), jnp.float32)
-    a, b = (reconstruct(model, variables, lam, y) for lam in lams)
+    reconstruct_one = jax.jit(partial(reconstruct, model, variables))
+    a, b = (reconstruct_one(lam, y) for lam in lams)
     assert np.abs(a - b).max() > 1e-3
 
 

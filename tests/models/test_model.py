@@ -1,5 +1,7 @@
 """The hyper-U-Net against the reference network, its counts, and the properties that vmap must keep."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,31 +35,40 @@ from hyperrecon_jax.models.unet import UNet
 REFERENCE = load_fixture("hyperunet_h8_d4_k2")
 X, TARGET = to_nhwc(REFERENCE["input"]), to_nhwc(REFERENCE["target"])
 LAM = jnp.asarray(REFERENCE["coefficients"][:, 1:])  # Eq. 9: the coefficients are (1 - lambda, lambda)
-MODEL, INITIAL = init(jax.random.key(0), UNet(width=8, norm="batch"), jnp.zeros((32, 32, 2)), num_terms=2, hyper_width=4)
-SHAPES = dict(MODEL.hyper.leaves)
-PARAMS = hyper_params(params_only(select_prefix(REFERENCE, "state/")), SHAPES)
 STATS = unet_tree(stats_only(select_prefix(REFERENCE, "state/unet.")))
 
 
+@cache
+def reference_model():
+    """The model of the reference network, the shapes of the generated leaves by path, and the parameters."""
+    model, _ = random_model(UNet(width=8, norm="batch"), hyper_width=4)
+    shapes = dict(model.hyper.leaves)
+    return model, shapes, hyper_params(params_only(select_prefix(REFERENCE, "state/")), shapes)
+
+
 def test_evaluation_equals_the_reference():
-    variables = {"params": PARAMS, "batch_stats": STATS}
-    x_hat = jax.jit(jax.vmap(lambda lam, y: reconstruct(MODEL, variables, lam, y)))(LAM, X)
+    model, _, params = reference_model()
+    variables = {"params": params, "batch_stats": STATS}
+    x_hat = jax.jit(jax.vmap(lambda lam, y: reconstruct(model, variables, lam, y)))(LAM, X)
     expected = to_nhwc(REFERENCE["eval_output"])  # up to 6e5: nothing normalises an untrained network at evaluation
     np.testing.assert_allclose(x_hat, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
+    model, shapes, params = reference_model()
+
     def loss(params):
         def reconstruct_one(lam, y):
-            return train_main(MODEL, generate_weights(MODEL, params, lam), STATS, y, batch_axes=("b",))
+            return train_main(model, generate_weights(model, params, lam), STATS, y, batch_axes=("b",))
 
         x_hat, stats = jax.vmap(reconstruct_one, axis_name="b", out_axes=(0, None))(LAM, X)
         return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, stats)
 
-    (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(PARAMS)
+    (value, (x_hat, stats)), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     np.testing.assert_allclose(x_hat, to_nhwc(REFERENCE["train_output"]), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(value, REFERENCE["train_l1_loss"], rtol=1e-5)
-    expected_grads = hyper_params(select_prefix(REFERENCE, "grad/"), SHAPES)
+    expected_grads = hyper_params(select_prefix(REFERENCE, "grad/"), shapes)
     # a bias before batch norm has almost no effect: its gradient is mostly round-off
     for head, leaves in expected_grads["hyper"].items():
         if head.startswith("head:") and "_conv" in head and head.endswith(".bias"):
@@ -122,6 +133,7 @@ def test_without_a_hypernetwork_the_model_is_the_unet():
     np.testing.assert_allclose(x_hat, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_differentiable_in_image_and_lambda():
     model, variables = random_model(UNet(width=4), hyper_width=4)
     blank = jnp.asarray(X[0, :16, :16]).at[:8].set(0)  # the magnitude has a kink at 0
@@ -131,6 +143,7 @@ def test_differentiable_in_image_and_lambda():
 
 
 def test_without_norms_leaves_kernels_and_biases():
-    leaves = flatten_dict(without_norms(jax.eval_shape(lambda: generate_weights(MODEL, PARAMS, LAM[0]))))
+    model, _, params = reference_model()
+    leaves = flatten_dict(without_norms(jax.eval_shape(lambda: generate_weights(model, params, LAM[0]))))
     assert len(leaves) == 2 * 15  # fourteen 3x3 convolutions and the head
     assert all("conv" in path[0] or path[0] == "head" for path in leaves)

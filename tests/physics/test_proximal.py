@@ -33,6 +33,16 @@ OPERATORS = {
 }
 
 
+@jax.jit
+def solve(net_input, z, weight):
+    return prox(net_input, z, weight=weight)
+
+
+@jax.jit
+def gradient(net_input, z, weight):
+    return jax.grad(lambda z, weight: jnp.sum(jnp.square(prox(net_input, z, weight=weight))), (0, 1))(z, weight)
+
+
 def dense(operator):
     """The operator as a matrix, `(measurements, pixels)`."""
     pixels = np.eye(SIZE**2, dtype=np.float32).reshape(-1, SIZE, SIZE, 1)
@@ -46,7 +56,7 @@ def test_prox_solves_the_normal_equations(name, weight):
     y = operator.forward(jnp.asarray(RNG.random((SIZE, SIZE, 1)), jnp.float32))
     noise = complex_normal(*y.shape) if jnp.iscomplexobj(y) else RNG.standard_normal(y.shape)
     y = jnp.where(y != 0, y + 0.1 * noise, 0).astype(y.dtype)
-    x = prox(physics_input(operator, y), Z, weight=jnp.float32(weight))
+    x = solve(physics_input(operator, y), Z, jnp.float32(weight))
     a, z = dense(operator).astype(np.complex128), (Z[..., 0] + 1j * Z[..., 1]).ravel()
     normal = a.conj().T @ a + weight * np.eye(SIZE**2)
     expected = np.linalg.solve(normal, a.conj().T @ np.asarray(y).ravel() + weight * z)
@@ -59,20 +69,16 @@ def test_an_image_that_explains_the_measurement_stays(name):
     operator = OPERATORS[name]
     x = jnp.asarray(RNG.random((SIZE, SIZE, 1)), jnp.float32)
     z = jnp.concatenate([x, jnp.zeros_like(x)], -1)
-    np.testing.assert_allclose(prox(physics_input(operator, operator.forward(x)), z, weight=jnp.float32(0.5)), z, atol=1e-5)
+    np.testing.assert_allclose(solve(physics_input(operator, operator.forward(x)), z, jnp.float32(0.5)), z, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_gradients_are_finite_and_zero_measurements_are_no_trouble(name):
     operator = OPERATORS[name]
     y = jnp.zeros_like(operator.forward(jnp.zeros((SIZE, SIZE, 1))))
-
-    def energy(z, weight):
-        return jnp.sum(jnp.square(prox(physics_input(operator, y), z, weight=weight)))
-
     for z in (Z, np.zeros_like(Z)):
-        gradients = jax.grad(energy, (0, 1))(z, jnp.float32(0.3))
-        assert all(np.isfinite(gradient).all() for gradient in gradients)
+        slopes = gradient(physics_input(operator, y), z, jnp.float32(0.3))
+        assert all(np.isfinite(slope).all() for slope in slopes)
 
 
 def test_every_sample_of_a_batch_may_have_its_own_mask():
@@ -83,9 +89,9 @@ def test_every_sample_of_a_batch_may_have_its_own_mask():
         operator = operators.csmri(mask)
         return prox(physics_input(operator, operator.forward(x)), Z, weight=jnp.float32(0.5))
 
-    batch = jax.vmap(step)(pair, x)
+    batch = jax.jit(jax.vmap(step))(pair, x)
     for i in range(2):
-        np.testing.assert_allclose(batch[i], step(pair[i], x[i]), atol=1e-6)
+        np.testing.assert_allclose(batch[i], jax.jit(step)(pair[i], x[i]), atol=1e-6)
 
 
 def test_sides_that_do_not_divide_are_refused():

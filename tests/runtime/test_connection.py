@@ -47,25 +47,6 @@ with connection.connect_processes("auto", None, None):
     assert "another task died" in first[2]
 
 
-def test_an_error_of_the_primary_in_a_broadcast_is_raised_in_both():
-    code = """
-import sys
-from hyperrecon_jax.runtime import connection, distributed
-from hyperrecon_jax.runtime.errors import InputError
-def fail():
-    raise InputError("There is no such file.")
-try:
-    with connection.connect_processes(sys.argv[1], 2, int(sys.argv[2])):
-        assert distributed.broadcast_from_primary(lambda: [distributed.is_primary(), "\\u00e4"]) == [True, "\\u00e4"]
-        distributed.run_primary_first(fail)
-except InputError as error:
-    sys.exit(f"error: {error}")
-"""
-    address = f"localhost:{free_port()}"
-    for status, _, errors in wait_for_processes([start_process(code, address, i) for i in range(2)]):
-        assert (status, errors) == (1, "error: There is no such file.\n")
-
-
 def test_a_missing_process_is_not_waited_for_forever():
     address = f"localhost:{free_port()}"
     ((status, _, errors),) = wait_for_processes([start_process(CONNECT, address, 1)], timeout=60)

@@ -1,4 +1,4 @@
-"""Several processes train, score and save what one process does, and resume after a signal."""
+"""Several processes agree on values; they train, score and save what one process does, and resume after a signal."""
 
 import json
 import re
@@ -23,6 +23,62 @@ from tests.runtime.processes import free_port, run_in_two_processes, start_proce
 from tests.training import test_step
 
 STEPS = 16
+
+
+# Prints what a process knows after each kind of agreement, and ends with an error of the primary process.
+AGREEMENTS = """
+import json, sys
+import jax, jax.numpy as jnp, numpy as np
+from hyperrecon_jax.runtime import connection, distributed, mesh
+from hyperrecon_jax.runtime.errors import InputError
+
+def fail():
+    raise InputError("There is no such file.")
+
+try:
+    with connection.connect_processes(sys.argv[1], 2, int(sys.argv[2])):
+        report = {"broadcast": distributed.broadcast_from_primary(lambda: [distributed.is_primary(), "\\u00e4"])}
+        try:
+            distributed.check_same_settings({"config.train.steps": 16 + jax.process_index()})
+        except InputError as error:
+            report["settings"] = str(error)
+        devices, rows = mesh.device_mesh(4), np.arange(8, dtype=np.float32).reshape(4, 2)
+        x, w = mesh.place(devices, rows, mesh.SHARDED), mesh.place(devices, np.array([1, -2], np.float32))
+        report["shard"] = x.addressable_data(0).tolist()
+        report["gathered"] = mesh.gather(x).tolist()
+        gradient = jax.jit(jax.grad(lambda w, x: jnp.mean(jnp.square(x @ w))))(w, x)
+        report["gradient"] = mesh.gather(gradient).tolist()
+        print(json.dumps(report), flush=True)
+        distributed.run_primary_first(fail)
+except InputError as error:
+    sys.exit(f"error: {error}")
+"""
+
+
+@pytest.fixture(scope="module")
+def agreements():
+    """Of two processes: the status, what it knows, and its errors."""
+    address = f"localhost:{free_port()}"
+    results = wait_for_processes([start_process(AGREEMENTS, address, i) for i in range(2)])
+    return [(status, json.loads(output), errors) for status, output, errors in results]
+
+
+def test_an_error_of_the_primary_is_raised_in_both(agreements):
+    assert [(status, errors) for status, _, errors in agreements] == [(1, "error: There is no such file.\n")] * 2
+
+
+def test_values_of_the_primary_and_different_settings_are_the_same_in_both(agreements):
+    for _, report, _ in agreements:
+        assert report["broadcast"] == [True, "\u00e4"]
+        assert "config.train.steps is 16 in process 0 and 17 in process 1" in report["settings"]
+
+
+def test_a_batch_over_two_processes_has_the_gradient_of_the_whole(agreements):
+    rows, w = np.arange(8.0).reshape(4, 2), np.array([1, -2])
+    for i, (_, report, _) in enumerate(agreements):
+        np.testing.assert_array_equal(report["shard"], rows[2 * i : 2 * i + 2])
+        np.testing.assert_array_equal(report["gathered"], rows)
+        np.testing.assert_allclose(report["gradient"], rows.T @ (rows @ w) / 2, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +132,7 @@ def assert_same_run(workdir, other):
     assert (workdir / run_folder.LAMBDAS).read_text() == (other / run_folder.LAMBDAS).read_text()
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_process_does(single_workdir, two_processes):
     workdir, [(status, output, _), (second_status, second_output, second_errors)] = two_processes
     assert (status, second_status) == (0, 0)
@@ -116,6 +173,7 @@ def test_a_killed_and_a_stopped_run_resume_with_the_same_results(settings, singl
     assert_same_run(workdir, single_workdir)
 
 
+@pytest.mark.slow
 def test_different_settings_end_both_processes_at_the_start(settings, tmp_path):
     """Also a number of steps, with which a run could be resumed."""
     command = "bin.train", "--config", settings[0], "--workdir", tmp_path / "run"

@@ -71,6 +71,7 @@ def test_a_second_start_compiles_nothing_and_computes_the_same(first_start):
     assert second_report == {**report, "hits": report["written"], "written": 0}
 
 
+@pytest.mark.slow
 def test_damaged_entries_are_compiled_again(first_start, tmp_path):
     report, cache = first_start
     rng = np.random.default_rng(0)
@@ -83,6 +84,7 @@ def test_damaged_entries_are_compiled_again(first_start, tmp_path):
     assert (second_report["result"], second_report["hits"]) == (report["result"], 0)
 
 
+@pytest.mark.slow
 def test_a_full_disk_fails_neither_this_start_nor_a_later_one(first_start, tmp_path):
     report, _ = first_start
     for limit in ("100", "1000000"):  # the largest file in bytes
@@ -101,8 +103,8 @@ def test_a_folder_that_cannot_be_made_fails_no_start(first_start, tmp_path):
     ("name", "value"),
     [
         ("JAX_COMPILATION_CACHE_DIR", "{}/chosen"),
-        ("JAX_COMPILATION_CACHE_DIR", ""),
-        ("JAX_ENABLE_COMPILATION_CACHE", "0"),
+        pytest.param("JAX_COMPILATION_CACHE_DIR", "", marks=pytest.mark.slow),
+        pytest.param("JAX_ENABLE_COMPILATION_CACHE", "0", marks=pytest.mark.slow),
     ],
 )
 def test_the_settings_of_the_user_stay(tmp_path, name, value):
@@ -135,13 +137,19 @@ def test_the_least_recently_used_files_are_deleted_first(tmp_path):
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_freed_memory_is_retained():
     """A block that is allocated again costs no page faults the second time; without `retain_freed_memory` each time."""
-    code = (
-        "import resource, sys, numpy as np\n"
-        "from hyperrecon_jax.runtime import machine\n"
-        "if sys.argv[1:]: machine.retain_freed_memory()\n"
-        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "np.ones(2**24)\n"
-        "before = faults(); np.ones(2**24); print(faults() - before)\n"
-    )
-    retained, returned = (int(run_python("-c", code, *args, cwd=ROOT).stdout) for args in (["retain"], []))
+    code = """
+import resource, numpy as np
+from hyperrecon_jax.runtime import machine
+
+def count_faults():
+    np.ones(2**24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(2**24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(count_faults())
+machine.retain_freed_memory()
+print(count_faults())
+"""
+    returned, retained = map(int, run_python("-c", code, cwd=ROOT).stdout.split())
     assert retained < 100 < returned

@@ -32,7 +32,7 @@ def solve_by_sigpy(app, weight, **options):
     return np.abs(solver.run())
 
 
-@pytest.mark.parametrize("weight", [0.005, 0.03])
+@pytest.mark.parametrize("weight", [0.03, pytest.param(0.005, marks=pytest.mark.slow)])
 def test_total_variation_is_sigpys(weight):
     step = 10 * weight
     expected = solve_by_sigpy(TotalVariationRecon, weight, sigma=step, tau=1 / (9 * step), max_iter=300)

@@ -19,7 +19,7 @@ from hyperrecon_jax.physics.problem import simulated
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import Diverged, InputError
 from hyperrecon_jax.runtime.mesh import device_mesh, place
-from hyperrecon_jax.training.pilot import pilot
+from hyperrecon_jax.training import pilot as module
 from hyperrecon_jax.training.step import Setup, initial_state, split_key
 
 IMAGES = np.random.default_rng(0).random((6, 16, 16, 1), np.float32)
@@ -27,9 +27,9 @@ OPERATOR = operators.csmri(jnp.asarray(masks.make("poisson_disc", (16, 16), acce
 TERMS = ("weight_l1", "data_consistency", "total_variation")
 
 
-def run_pilot(*, rate, steps, images=IMAGES, terms=TERMS):
-    model, variables = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=len(terms), hyper_width=3)
-    objective = Objective(make_terms(terms, simulated(OPERATOR)), (7.0,) * len(terms))
+def run_pilot(*, rate, steps):
+    model, variables = init(jax.random.key(0), Net("instance"), jnp.zeros((16, 16, 2)), num_terms=len(TERMS), hyper_width=3)
+    objective = Objective(make_terms(TERMS, simulated(OPERATOR)), (7.0,) * len(TERMS))
     setup = Setup(
         model,
         objective,
@@ -41,13 +41,18 @@ def run_pilot(*, rate, steps, images=IMAGES, terms=TERMS):
         keep=2,
     )
     mesh, state = device_mesh(4), initial_state(setup.model, variables, setup.optimizer)
-    supply = itertools.repeat(place(mesh, Sample(images)))
-    return setup, variables, pilot(setup, state, supply, mesh, steps=steps, resident=True)
+    supply = itertools.repeat(place(mesh, Sample(IMAGES)))
+    return setup, variables, module.pilot(setup, state, supply, mesh, steps=steps, resident=True)
 
 
-def test_without_learning_they_are_the_means_of_the_initial_network():
+@pytest.fixture(scope="module")
+def without_learning():
+    return run_pilot(rate=0.0, steps=8)
+
+
+def test_without_learning_they_are_the_means_of_the_initial_network(without_learning):
     """The means over the last quarter of the steps and all samples, without DHS and scales, by a loop."""
-    setup, variables, magnitudes = run_pilot(rate=0.0, steps=8)
+    setup, variables, magnitudes = without_learning
     key_order, key_step = split_key(setup)
     reconstruct_one = jax.jit(lambda lam, y: reconstruct(setup.model, variables, lam, OPERATOR.to_net_input(y)))
     rows = []
@@ -65,15 +70,51 @@ def test_without_learning_they_are_the_means_of_the_initial_network():
         np.testing.assert_allclose(magnitudes[name], value, rtol=1e-4)
 
 
-def test_it_learns_from_the_data_alone():
+@pytest.mark.slow
+def test_it_learns_from_the_data_alone(without_learning):
     """J falls, and the weights, which the pilot does not penalise, keep about their size."""
-    before, after = run_pilot(rate=0.0, steps=4)[2], run_pilot(rate=1e-3, steps=24)[2]
+    before, after = without_learning[2], run_pilot(rate=1e-3, steps=24)[2]
     assert after["data_consistency"] < 0.8 * before["data_consistency"]
     assert 0.9 < after["weight_l1"] / before["weight_l1"] < 1.1
 
 
-def test_what_has_no_magnitude_is_named():
-    with pytest.raises(InputError, match="in the pilot data_consistency was 0"):
-        run_pilot(rate=0.0, steps=1, images=np.zeros_like(IMAGES), terms=("data_consistency", "weight_l1"))
-    with pytest.raises(Diverged, match="data_consistency = nan: try a lower config.train.learning_rate"):
-        run_pilot(rate=0.0, steps=1, images=np.full_like(IMAGES, np.nan), terms=("data_consistency", "weight_l1"))
+def report_steps(monkeypatch, data_consistency):
+    """Replace the step by one that reports this value; return the list of the setups that a step is made for."""
+    setups, logs = [], {**dict.fromkeys(TERMS, 1.0), "data_consistency": data_consistency}
+
+    def make_step(setup, mesh, *, resident):
+        setups.append(setup)
+        return lambda state, batch: (state, logs, None)
+
+    monkeypatch.setattr(module, "make_step", make_step)
+    return setups
+
+
+def test_it_trains_data_consistency_alone_on_all_samples(without_learning, monkeypatch):
+    setup, variables, _ = without_learning
+    setups = report_steps(monkeypatch, 2.0)
+    state = initial_state(setup.model, variables, setup.optimizer)
+    magnitudes = module.pilot(setup, state, [Sample(IMAGES)] * 4, device_mesh(4), steps=4, resident=True)
+    assert magnitudes == {"weight_l1": 1.0, "data_consistency": 2.0, "total_variation": 1.0}
+    (trained,) = setups
+    assert dict(zip(trained.objective.terms, trained.objective.scales, strict=True)) == {
+        "weight_l1": 0.0,
+        "data_consistency": 1.0,
+        "total_variation": 0.0,
+    }
+    assert trained.keep == trained.batch
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (0.0, InputError, "in the pilot data_consistency was 0"),
+        (np.nan, Diverged, "data_consistency = nan: try a lower config.train.learning_rate"),
+    ],
+)
+def test_what_has_no_magnitude_is_named(without_learning, monkeypatch, value, error, message):
+    setup, variables, _ = without_learning
+    report_steps(monkeypatch, value)
+    state = initial_state(setup.model, variables, setup.optimizer)
+    with pytest.raises(error, match=message):
+        module.pilot(setup, state, [Sample(IMAGES)], device_mesh(4), steps=1, resident=True)

@@ -9,6 +9,7 @@ from helper import ROOT, run_python
 from ml_collections import config_flags
 
 from hyperrecon_jax.runs.config import complete, differences
+from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies import plan
 from hyperrecon_jax.studies.paper.pieces import SCALES
 from hyperrecon_jax.studies.paper.report import make_plan
@@ -63,7 +64,7 @@ def test_uhs_and_dhs_differ_in_sampling_alone_and_unets_in_what_they_must(scales
 
 
 @pytest.mark.filterwarnings("ignore:the load_module")  # of config_flags
-@pytest.mark.parametrize("name", SCALES)
+@pytest.mark.parametrize("name", ["laptop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpu", "paper"))])
 def test_the_commands_give_the_same_settings(name, scales, configs, tmp_path, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
     for piece in scales[name].pieces:
@@ -78,6 +79,12 @@ def test_the_commands_give_the_same_settings(name, scales, configs, tmp_path, mo
         assert len(evaluations) == len(piece.evaluations)
 
 
+def test_an_unknown_scale_is_named():
+    with pytest.raises(InputError, match=r"one of laptop, gpu, paper, as in reproduce\.py:laptop; got 'huge'"):
+        plan.read_plan(f"{CONFIGS / 'plans' / 'reproduce.py'}:huge", {})
+
+
+@pytest.mark.slow
 def test_the_command_shows_the_plan_and_names_mistakes(tmp_path):
     reproduce = CONFIGS / "plans" / "reproduce.py"
     options = ("--dry-run", "--only", "fig7", "--out", "out")
