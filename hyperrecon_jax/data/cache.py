@@ -24,6 +24,7 @@ from hyperrecon_jax.physics.sample import Coils, Sample
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 
+
 def read(folder: Path, *, disk: bool | None = None, splits: Sequence[str] = Dataset._fields) -> Dataset:
     """Read a prepared data set.
 
