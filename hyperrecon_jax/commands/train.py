@@ -77,9 +77,14 @@ def train(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         Diverged: if the loss or its gradient become infinite or NaN; the last good checkpoint stays.
     """
     config = complete(config)
-    settings = config.to_dict()
     distributed.check_same_settings({**_shared_settings(config), "--workdir": str(workdir)})
-    say = say if distributed.is_primary() else _say_nothing
+    with run_folder.lock(workdir):
+        return _train(config, workdir, say=say if distributed.is_primary() else _say_nothing)
+
+
+def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
+    """As `train`, in a folder that this command has for itself."""
+    settings = config.to_dict()
     inspect = partial(_inspect_workdir, workdir, settings, config.train.steps)
     is_resumed, is_finished = distributed.broadcast_from_primary(inspect)
     if is_finished:

@@ -7,6 +7,7 @@ The scores are those of `bin.evaluate`.
 import functools
 import io
 import re
+import shlex
 import threading
 import time
 import zipfile
@@ -17,9 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import xarray as xr
 
 from hyperrecon_jax.commands.evaluate import SCORES
-from hyperrecon_jax.data import volumes
+from hyperrecon_jax.data import subset, volumes
 from hyperrecon_jax.evaluation import diverse, scores, scoring
 from hyperrecon_jax.explorer import programs
 from hyperrecon_jax.explorer.programs import METRICS
@@ -77,7 +79,8 @@ class Engine:
             )
         self.terms = tuple(config.loss.terms)
         self.volumes = VolumeStore(trained, read_config(run))
-        self._test_images = scoring.digest(trained.dataset.test.samples.identity)
+        samples = trained.dataset.test.samples
+        self._test_images = scoring.digest(subset(samples, np.arange(samples.size)).identity)  # as `bin.evaluate` has them
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORK_CACHE_SIZE)(self._generate_network)
         self._programs = functools.lru_cache(PROBLEM_CACHE_SIZE)(functools.partial(programs.compile_programs, self.model))
@@ -89,7 +92,7 @@ class Engine:
         return {
             "name": self.run.resolve().name,
             "folder": str(self.run),
-            "command": adapt(f"hyperrecon explore --run {self.run}"),
+            "command": adapt(f"hyperrecon explore --run {shlex.quote(str(self.run))}"),
             "steps": self.steps,
             "task": self.volumes.describe_task(),
             "lams": [self._lambda_ends(k) for k in range(len(self.terms) - 1)],
@@ -128,11 +131,8 @@ class Engine:
 
     def _landscape(self) -> dict[str, Any] | None:
         """The mean scores of the test images on a grid of lambdas, if `bin.evaluate` scored all of them at this state."""
-        try:
-            ds = scores.load(self.run / "evaluation" / SCORES)
-        except InputError:
-            return None
-        if (ds.attrs.get("steps"), ds.attrs.get("test_images")) != (self.steps, self._test_images):
+        ds = self._test_scores()
+        if ds is None:
             return None
         lams = [f"lam_{k}" for k in range(1, len(self.terms))]
         values = {}
@@ -143,6 +143,23 @@ class Engine:
                 if np.isfinite(means).all():
                     values[name] = means
         return {"axes": [ds[lam].values.tolist() for lam in lams], "values": values} if values else None
+
+    def _test_scores(self) -> xr.Dataset | None:
+        """The scores in the folder of the run, if they are of all its test images at this state."""
+        try:
+            ds = scores.load(self.run / "evaluation" / SCORES)
+        except InputError:
+            return None
+        return ds if (ds.attrs.get("steps"), ds.attrs.get("test_images")) == (self.steps, self._test_images) else None
+
+    @property
+    def evaluation_note(self) -> str:
+        """Why the page has no landscape although the folder of the run has scores; "" otherwise."""
+        file = self.run / "evaluation" / SCORES
+        if self._test_scores() is not None or not file.exists():
+            return ""
+        command = adapt(f"hyperrecon evaluate --run {shlex.quote(str(self.run))}")
+        return f"{file} holds no scores of all test images at this step, so the page has no landscape of them: {command}"
 
     def compile_ahead(self) -> None:
         """Compile the programs of the page: that of a reconstruction at once, the others in a thread."""

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperrecon_jax.runtime import files
+from hyperrecon_jax.runtime import distributed, files
 from hyperrecon_jax.runtime.errors import InputError
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
@@ -65,6 +65,35 @@ def can_resume(folder: Path, settings: Mapping[str, Any], differences: Callable[
             f"The work folder {folder} holds another experiment: {', '.join(changes)}; choose another --workdir."
         )
     return True
+
+
+@contextlib.contextmanager
+def lock(folder: Path, name: str = files.LOCK) -> Iterator[None]:
+    """Inside, this command alone writes to a folder, which is made if it is missing; an empty new folder is removed.
+
+    Several processes of a job are one command: the primary process has the lock. A folder that cannot be written to has
+    none.
+
+    Raises:
+        InputError: if another command has the lock.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def acquire() -> None:
+            missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.callback(_remove_empty, missing)
+                holder = stack.enter_context(files.lock_folder(folder, name))
+            except OSError:  # who writes to it will say why that is not possible
+                return
+            if holder:
+                raise InputError(
+                    f"Another command works in {folder}, {holder}: wait until it ends, or name another folder."
+                )
+
+        distributed.broadcast_from_primary(acquire)
+        yield
 
 
 def create_workdir(folder: Path, settings: Mapping[str, Any], *, size: int) -> None:
@@ -165,8 +194,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, or only what a run left that was killed while it wrote its first file."""
-    return all(path.suffix == ".partial" for path in folder.iterdir())
+    """Whether a folder holds nothing but its lock, and what a run left that was killed while it wrote its first file."""
+    return all(path.suffix == ".partial" or path.name == files.LOCK for path in folder.iterdir())
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove the folders that are empty; each is the parent of the one before."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _nearest_existing(folder: Path) -> Path:

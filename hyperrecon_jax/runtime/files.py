@@ -1,9 +1,14 @@
-"""The cache folder, and files that are written completely or not at all."""
+"""The cache folder, files that are written completely or not at all, and the lock of a folder."""
 
 import contextlib
+import errno
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
+
+LOCK = ".lock"  # the file by which a process holds a folder
+_locked: set[Path] = set()  # the lock files that this process holds
 
 
 def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
@@ -18,11 +23,91 @@ def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write to; it replaces `path` at the end, or is deleted if an error is raised."""
+    """Yield a temporary path to write to; it replaces `path` at the end, or is deleted if an error is raised.
+
+    The content is on the disk before it replaces the file: after a power cut the file is the old or the new one.
+    """
     partial = path.with_name(path.name + ".partial")
     try:
         yield partial
+        flush_to_disk(partial)
         os.replace(partial, path)
+        flush_to_disk(path.parent)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def flush_to_disk(path: Path) -> None:
+    """Wait until a file, or the list of files in a folder, is on the disk; not every system can do that for a folder."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        if path.is_dir():
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, name: str = LOCK) -> Iterator[str]:
+    """Inside, this process holds the lock of a folder, a file in it.
+
+    The lock ends with its process, however that ends. Within a process it may be taken several times. It holds between
+    computers too, on disks that have `flock` (NFS; Lustre mounted with "flock"). On others, and on Windows, there is none.
+
+    Args:
+        folder: an existing folder.
+        name: name of the file, which is deleted at the end.
+
+    Yields:
+        "" if this process holds the lock, or who does: "process 12 on HOST".
+
+    Raises:
+        OSError: if the file cannot be made.
+    """
+    path = folder.resolve() / name
+    if path in _locked:
+        yield ""
+        return
+    descriptor = _open_locked(path)
+    if descriptor is None:
+        yield path.read_text() or "process unknown"
+        return
+    _locked.add(path)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+        yield ""
+    finally:
+        _locked.remove(path)
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _open_locked(path: Path) -> int | None:
+    """The descriptor of a lock file that this process holds; None if another process holds it."""
+    try:
+        import fcntl  # here, because Windows does not have it
+    except ImportError:
+        return os.open(path, os.O_RDWR | os.O_CREAT)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:  # its holder has just deleted it
+            pass
+        except OSError:  # a disk without locks
+            return descriptor
+        os.close(descriptor)

@@ -47,6 +47,12 @@ def run_study(plan: Plan, out: Path, *, only: Sequence[str] = (), say: Say = pri
         Diverged: after the last report, if a training diverged.
     """
     pieces = show_plan(plan, out, only=only, say=say)
+    with run_folder.lock(out):
+        return _run_pieces(plan, out, pieces, say=say)
+
+
+def _run_pieces(plan: Plan, out: Path, pieces: Sequence[Piece], *, say: Say) -> bool:
+    """As `run_study`, in a folder that this command has for itself."""
     if plan.prepare is not None:
         plan.prepare(out, say)
     names = [piece.name for piece in pieces]

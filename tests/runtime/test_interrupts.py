@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM as an exception that is not lost; whole commands are in `tests/faults/test_signals.py`."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -38,18 +39,21 @@ def wait(seconds):
 
 
 def test_an_interruption_that_is_dropped_is_raised_again(is_interrupted):
-    signals = Signals()
-    assert not is_interrupted()
-    with pytest.raises(KeyboardInterrupt):
+    def work():
+        signals = Signals()
+        assert not is_interrupted()
         del signals
         assert is_interrupted()
         wait(2)
-        pytest.fail("the interruption was lost")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
 
 
 def test_it_is_not_raised_again_while_it_is_being_handled(is_interrupted):
     steps = []
-    with pytest.raises(KeyboardInterrupt):
+
+    def work():
         try:
             try:
                 os.kill(os.getpid(), signal.SIGINT)
@@ -60,15 +64,16 @@ def test_it_is_not_raised_again_while_it_is_being_handled(is_interrupted):
             wait(3 * interrupts.REPEAT)
             steps.append("except")
             raise
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert steps == ["finally", "except"]
 
 
 def test_it_is_raised_again_where_it_was_caught_and_forgotten(is_interrupted):
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-        except KeyboardInterrupt:
-            pass
         wait(2)
 
 
