@@ -4,6 +4,7 @@ RUN/config.json             the settings; they tell which experiment the folder 
 RUN/checkpoints/STEP/       parameters, optimizer, running statistics, step, and the settings again (`checkpoint.py`)
 RUN/variables.npz           in place of checkpoints, in a slim run: the model's variables alone (`slim_run.py`)
 RUN/metrics.jsonl           one line for each logging interval and for each validation (`logs.py`)
+RUN/unlogged.json           after an interruption: logs of steps whose mean is the next line of metrics.jsonl
 RUN/tensorboard/            the same as event files
 RUN/scales.json             the loss scales and the magnitudes they come from, if the run determined them
 RUN/calibration/            a run of its own: the networks of single losses, for the scales of supervised losses
@@ -27,6 +28,7 @@ from hyperrecon_jax.runtime import distributed, files
 from hyperrecon_jax.runtime.errors import InputError
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
+UNLOGGED = "unlogged.json"
 CALIBRATION, VARIABLES = "calibration", "variables.npz"
 SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
