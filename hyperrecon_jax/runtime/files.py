@@ -56,7 +56,7 @@ def flush_to_disk(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path, name: str = LOCK) -> Iterator[str]:
+def lock_folder(folder: Path, name: str = LOCK) -> Iterator[str | None]:
     """Inside, this process holds the lock of a folder, a file in it.
 
     The lock ends with its process, however that ends. Within a process it may be taken several times. It holds between
@@ -67,7 +67,7 @@ def lock_folder(folder: Path, name: str = LOCK) -> Iterator[str]:
         name: name of the file, which is deleted at the end.
 
     Yields:
-        "" if this process holds the lock, or who does: "process 12 on HOST".
+        "" if this process holds the lock, None if there is none, or who holds it: "process 12 on HOST".
 
     Raises:
         OSError: if the file cannot be made.
@@ -76,38 +76,39 @@ def lock_folder(folder: Path, name: str = LOCK) -> Iterator[str]:
     if path in _locked:
         yield ""
         return
-    descriptor = _open_locked(path)
-    if descriptor is None:
-        yield path.read_text() or "process unknown"
-        return
-    _locked.add(path)
+    descriptor, has_lock = _open_lock(path)
     try:
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
-        yield ""
+        if has_lock is False:
+            yield path.read_text() or "an unknown process"
+            return
+        _locked.add(path)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
+            yield "" if has_lock else None
+        finally:
+            _locked.remove(path)
+            path.unlink(missing_ok=True)
     finally:
-        _locked.remove(path)
-        path.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _open_locked(path: Path) -> int | None:
-    """The descriptor of a lock file that this process holds; None if another process holds it."""
+def _open_lock(path: Path) -> tuple[int, bool | None]:
+    """The descriptor of a lock file, and whether this process has the lock; None where the disk has no locks."""
     try:
         import fcntl  # here, because Windows does not have it
     except ImportError:
-        return os.open(path, os.O_RDWR | os.O_CREAT)
+        return os.open(path, os.O_RDWR | os.O_CREAT), None
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-                return descriptor
+                return descriptor, True
         except BlockingIOError:
-            os.close(descriptor)
-            return None
+            return descriptor, False
         except FileNotFoundError:  # its holder has just deleted it
             pass
-        except OSError:  # a disk without locks
-            return descriptor
+        except OSError:
+            return descriptor, None
         os.close(descriptor)

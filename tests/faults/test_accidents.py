@@ -1,12 +1,19 @@
 """Accidents: folders from somebody else, interruptions, damage, and two commands at once. Nothing is lost or executed."""
 
+import contextlib
 import json
+import os
 import shutil
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 
 from hyperrecon_jax import data
+from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
 
 SETTINGS = {"size": 16, "subjects": (1, 1, 1), "slices": 1}
@@ -52,3 +59,106 @@ def test_a_cache_from_somebody_else_imports_nothing(cache, tmp_path, monkeypatch
         data.mni(**SETTINGS, cache=tmp_path / "cache")
     assert "evil_feature" not in sys.modules
     assert not list(tmp_path.rglob("*.executed"))
+
+
+# Preparations that are killed.
+
+
+def test_the_next_preparation_removes_what_a_killed_one_left(cache, tmp_path):
+    """And what others left that nobody has continued for a month."""
+    (folder,) = cache.rglob("2.0.0")
+    folder = tmp_path / folder.relative_to(cache)
+    unfinished = tmp_path / "unfinished"
+    left = [folder.parent / "incomplete.ABC_2.0.0", unfinished / f"mni-{folder.parent.name}" / "tmp123", unfinished / "old"]
+    recent = unfinished / "folder-recent"
+    for path in (*left, recent):
+        path.mkdir(parents=True)
+    os.utime(unfinished / "old", (1e9, 1e9))
+    assert data.mni(**SETTINGS, cache=tmp_path).test.samples.size == 1
+    assert not any(path.exists() for path in left)
+    assert recent.exists()
+
+
+HOLDER = """
+import sys, pathlib
+from hyperrecon_jax.runtime import files
+with files.lock_folder(pathlib.Path(sys.argv[1]), sys.argv[2]) as holder:
+    print(holder == "", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked_by_another(folder, name):
+    """Inside, another process has the lock of a folder."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(folder), name], **pipes) as holder:
+        assert holder.stdout.readline() == "True\n"
+        yield holder
+        holder.stdin.close()
+
+
+def test_a_second_preparation_of_the_same_data_waits(tmp_path, monkeypatch, capsys):
+    (tmp_path / "unfinished").mkdir()
+    name = ".mni-size16-subjects1x1x1-slices1-seed0.lock"
+    with locked_by_another(tmp_path / "unfinished", name) as holder:
+        monkeypatch.setattr(time, "sleep", lambda seconds: holder.stdin.close() or holder.wait())
+        assert data.mni(**SETTINGS, cache=tmp_path).test.samples.size == 1
+    assert f"Another command prepares the same data, process {holder.pid} on " in capsys.readouterr().err
+
+
+# Two commands in one folder.
+
+
+def test_a_second_command_in_a_folder_is_refused(tmp_path):
+    with (
+        locked_by_another(tmp_path, files.LOCK) as holder,
+        pytest.raises(InputError, match=f"^Another command works in {tmp_path}, process {holder.pid} on .*: wait until it"),
+        run_folder.lock(tmp_path),
+    ):
+        pass
+    with run_folder.lock(tmp_path), run_folder.lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_leaves_no_folder(tmp_path):
+    with run_folder.lock(tmp_path / "a" / "b"):
+        assert (tmp_path / "a" / "b").is_dir()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with run_folder.lock(tmp_path / "file" / "run"):  # who writes there says why that is not possible
+        pass
+    with run_folder.lock(tmp_path / "c"):
+        (tmp_path / "c" / "kept").touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c", "file"]
+
+
+# Workers.
+
+PARENT = """
+import multiprocessing, os, sys, time
+from hyperrecon_jax.runtime.workers import end_with_parent
+
+def work(pipe):
+    end_with_parent()
+    pipe.send(os.getpid())
+    time.sleep(100)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    end, other = context.Pipe()
+    context.Process(target=work, args=(other,)).start()
+    print(end.recv(), flush=True)
+    time.sleep(100)
+"""
+
+
+def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        worker = psutil.Process(int(parent.stdout.readline()))
+        assert worker.is_running()
+        parent.kill()
+        gone, alive = psutil.wait_procs([worker], timeout=20)
+    assert (gone, alive) == ([worker], [])
