@@ -142,6 +142,8 @@ def steps_reported(folder: Path) -> int:
     try:
         return int(read_json(path)["steps"]) if path.exists() else 0
     except (InputError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):  # the system could not open it: nobody has seen damage
+            raise
         raise InputError(f"{path} is damaged: delete it, and the test set is scored again.") from error
 
 
@@ -171,6 +173,8 @@ def read_magnitudes(folder: Path, terms: Sequence[str]) -> dict[str, float] | No
         if not all(math.isfinite(value) and value > 0 for value in magnitudes.values()):
             raise ValueError
     except (InputError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         raise InputError(f"{path} is damaged: delete the whole work folder to start again.") from error
     return magnitudes
 

@@ -1,8 +1,11 @@
 """Accidents: folders from somebody else, interruptions, damage, and two commands at once. Nothing is lost or executed."""
 
+import ast
 import contextlib
+import errno
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -10,8 +13,10 @@ import time
 
 import psutil
 import pytest
+from helper import ROOT
 
 from hyperrecon_jax import data
+from hyperrecon_jax.data import cache as data_cache
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
@@ -162,3 +167,40 @@ def test_a_worker_ends_when_its_parent_is_killed(tmp_path):
         parent.kill()
         gone, alive = psutil.wait_procs([worker], timeout=20)
     assert (gone, alive) == ([worker], [])
+
+
+# Trouble that is not damage.
+
+
+def test_what_cannot_be_opened_is_not_to_be_deleted(cache, tmp_path, monkeypatch):
+    """A full table of open files, a disk that is gone for a while: what is on the disk may be whole."""
+
+    def fail(*args, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    run_folder.write_json(tmp_path / run_folder.SUMMARY, {"steps": 3})
+    run_folder.write_magnitudes(tmp_path, {"mae": 1.0})
+    monkeypatch.setattr(pathlib.Path, "read_text", fail)
+    data_cache.forget_open_folders()
+    (folder,) = cache.rglob("2.0.0")
+    for read in (
+        lambda: run_folder.steps_reported(tmp_path),
+        lambda: run_folder.read_magnitudes(tmp_path, ["mae"]),
+        lambda: data.metadata(folder),
+    ):
+        with pytest.raises(InputError, match="Too many open files") as caught:
+            read()
+        assert "delete" not in str(caught.value)
+
+
+def test_a_cache_with_brackets_and_stars_in_its_name_is_one_like_others(tmp_path):
+    dataset = data.mni(**SETTINGS, cache=tmp_path / "[a] *?b")
+    assert [split.samples.size for split in dataset] == [1, 1, 1]
+
+
+def test_the_package_can_be_imported_where_a_module_of_unix_is_missing():
+    """Windows has neither `fcntl` nor `resource`; no module imports them where it is imported itself."""
+    for path in (ROOT / "hyperrecon_jax").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
+            assert not {"fcntl", "resource", "pwd", "termios"} & {*names}, path
