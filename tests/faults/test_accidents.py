@@ -6,6 +6,8 @@ import errno
 import json
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +18,11 @@ import pytest
 from helper import ROOT
 
 from hyperrecon_jax import data
+from hyperrecon_jax.commands import train
+from hyperrecon_jax.config import default_config
 from hyperrecon_jax.data import cache as data_cache
 from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.runs.report import next_steps
 from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -204,3 +209,21 @@ def test_the_package_can_be_imported_where_a_module_of_unix_is_missing():
         for node in ast.parse(path.read_text()).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
             assert not {"fcntl", "resource", "pwd", "termios"} & {*names}, path
+
+
+def test_a_training_in_a_folder_of_another_is_refused_at_its_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "build", None)
+    with (
+        locked_by_another(tmp_path, files.LOCK),
+        pytest.raises(InputError, match=f"Another command works in {tmp_path}, process"),
+    ):
+        train.train(default_config(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_the_next_commands_can_be_pasted_for_a_folder_with_spaces():
+    folder = pathlib.Path("my runs", "it's [1]")
+    text = next_steps(default_config(), folder)
+    explore, show = re.search("bin.explore (.*) to move", text)[1], re.search("tensorboard (--logdir .*) .pip", text)[1]
+    assert shlex.split(explore) == ["--run", str(folder)]
+    assert shlex.split(show) == ["--logdir", str(folder / "tensorboard")]

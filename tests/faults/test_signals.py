@@ -117,8 +117,8 @@ def run(folder):
 
 
 def make_place(folder, name, place):
-    """The folder for the results of a command, and its arguments."""
-    out = folder / f"{name}-{place}"
+    """The folder for the results of a command, and its arguments. The name of the folder is a pattern for `glob`."""
+    out = folder / f"{name}-{place} [1]*?"
     out.mkdir()
     if name == "choose":
         train_explorable(out)
@@ -142,6 +142,29 @@ def test_no_signal_is_lost(run, folder, name):
     status, _, _, output = run(name, args)
     assert status == 0, output
     assert not [path for pattern in LEFTOVERS for path in out.rglob(pattern)]
+
+
+@pytest.mark.parametrize("name", ["train", "prepare"])
+def test_workers_end_when_their_command_is_killed(folder, name):
+    """The same command then goes on."""
+    out, args = make_place(folder, name, "killed")
+    if name == "train":
+        args += ["--config.data.workers=2", "--config.data.placement=host", "--config.train.steps=100000"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", f"bin.{name}", *args]
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as started:
+        workers = []
+        while len(workers) < 2:
+            time.sleep(0.05)
+            assert started.poll() is None
+            children = psutil.Process(started.pid).children()
+            workers = [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+        started.kill()
+        _, alive = psutil.wait_procs(workers, timeout=60)
+    assert not alive
+    if name == "prepare":
+        assert subprocess.run(command, cwd=folder, env=env, capture_output=True, check=False).returncode == 0
+        assert not [path for pattern in LEFTOVERS for path in out.rglob(pattern)]
 
 
 def test_the_explorer_ends(run, folder):
