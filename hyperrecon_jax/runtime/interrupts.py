@@ -37,7 +37,8 @@ def end_on_signals() -> Callable[[], bool]:
             os._exit(STATUS)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is for the jobs that a script starts with &
+            signal.signal(number, handle)
     return lambda: first is not None
 
 

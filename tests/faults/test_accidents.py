@@ -224,6 +224,9 @@ def test_a_training_in_a_folder_of_another_is_refused_at_its_start(tmp_path, mon
 def test_the_next_commands_can_be_pasted_for_a_folder_with_spaces():
     folder = pathlib.Path("my runs", "it's [1]")
     text = next_steps(default_config(), folder)
-    explore, show = re.search("bin.explore (.*) to move", text)[1], re.search("tensorboard (--logdir .*) .pip", text)[1]
+    explore, show = (
+        re.search(" explore (.*) to move", text.replace("bin.", ""))[1],
+        re.search("tensorboard (--logdir .*) .pip", text)[1],
+    )
     assert shlex.split(explore) == ["--run", str(folder)]
     assert shlex.split(show) == ["--logdir", str(folder / "tensorboard")]

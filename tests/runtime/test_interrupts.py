@@ -19,6 +19,7 @@ def is_interrupted(monkeypatch):
     """What `end_on_signals` returns; afterwards everything is as before."""
     handlers = {number: signal.getsignal(number) for number in NUMBERS}
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     yield interrupts.end_on_signals()
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in handlers.items():
