@@ -119,6 +119,7 @@ def check_saved(folder: Path, state: TrainState) -> None:
     Raises:
         InputError: if it is not this state.
     """
+    distributed.run_on_primary(files.flush_to_disk, folder / CHECKPOINTS)
     with manager(folder, keep=1, read_only=True) as checkpoints:
         step = distributed.broadcast_from_primary(checkpoints.latest_step)
         is_same = step == int(state.step) and _local_bytes(restore(checkpoints, state)) == _local_bytes(state)
@@ -136,16 +137,18 @@ def _local_bytes(state: TrainState) -> list[bytes]:
 
 
 def _write_checksums(folder: Path) -> None:
-    """Write the sizes and checksums of the files of a checkpoint; Orbax calls this before it gives the folder its name."""
+    """Write the sizes and checksums of the files of a checkpoint, and wait until all of it is on the disk.
+
+    Orbax calls this before it gives the checkpoint its name, so that after a power cut it is whole or not there.
+    """
     if not distributed.is_primary():
         return
     for checkpoint in (folder / CHECKPOINTS).iterdir():
         if checkpoint.is_dir() and not checkpoint.name.isdecimal() and not (checkpoint / CHECKSUMS).exists():
-            paths = [path for path in checkpoint.rglob("*") if path.is_file() and path.name != ORBAX_METADATA]
-            write_json(
-                checkpoint / CHECKSUMS, {str(path.relative_to(checkpoint)): _checksum(path) for path in sorted(paths)}
-            )
-    files.flush_to_disk(folder / CHECKPOINTS)
+            paths = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != ORBAX_METADATA]
+            for path in paths:
+                files.flush_to_disk(path)
+            write_json(checkpoint / CHECKSUMS, {str(path.relative_to(checkpoint)): _checksum(path) for path in paths})
 
 
 def _check_undamaged(folder: Path, steps: Sequence[int]) -> None:
