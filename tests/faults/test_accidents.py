@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 from helper import ROOT
@@ -21,7 +22,9 @@ from hyperrecon_jax import data
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.config import default_config
 from hyperrecon_jax.data import cache as data_cache
-from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.data import subjects
+from hyperrecon_jax.evaluation import sweep
+from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.report import next_steps
 from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
@@ -69,6 +72,35 @@ def test_a_cache_from_somebody_else_imports_nothing(cache, tmp_path, monkeypatch
         data.mni(**SETTINGS, cache=tmp_path / "cache")
     assert "evil_feature" not in sys.modules
     assert not list(tmp_path.rglob("*.executed"))
+
+
+class Executed:
+    """A pickle of it makes a folder where it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_no_file_of_a_run_from_somebody_else_is_unpickled(tmp_path):
+    """Weights, images, the scores of an evaluation that was interrupted, a prepared subject."""
+    executed = tmp_path / "executed"
+    content = np.array([Executed(executed)], dtype=object)
+    np.save(tmp_path / "images.npy", content)
+    for name in ("variables", "unfinished"):
+        np.savez(tmp_path / f"{name}.npz", identity="a", score_psnr=content, image=content)
+    with pytest.raises(InputError, match="cannot be read"):
+        data.arrays(**dict.fromkeys(("train", "val", "test"), tmp_path / "images.npy"))
+    with pytest.raises(InputError, match="cannot be read"):
+        slim_run.read_steps(tmp_path)
+    assert sweep._load_progress(tmp_path / "unfinished.npz", "a") == (0, {}, {})
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        subjects.load_slices(subjects.SubjectFile("a", tmp_path / "variables.npz", {"dropped": {}}))
+    assert not executed.exists()
+    np.load(tmp_path / "images.npy", allow_pickle=True)
+    assert executed.exists()
 
 
 # Preparations that are killed.
