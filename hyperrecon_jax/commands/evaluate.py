@@ -123,16 +123,18 @@ def evaluate(
         if distributed.broadcast_from_primary(lambda: _is_finished(out, identity)):
             say("This evaluation is finished already.")
             ds = scores.load(out / SCORES)
-            _show(ds, out, say)
+            _show(scores.summarize(ds), out, say)
             return ds
+        distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)  # raises, unlike the lock, if that fails
         say(f"Scoring {evaluation.samples.size} images at {evaluation.num_lams} lambdas ...")
         ds, seconds = _score(run, evaluation, scorer, out, identity)
         if not distributed.is_primary():
             return ds
-        _write_results(run, evaluation, ds, seconds, out)
+        summary = scores.summarize(ds)
+        _write_results(run, evaluation, ds, summary, seconds, out)
     speed = evaluation.samples.size * evaluation.num_lams / seconds
     say(f"{speed:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
-    _show(ds, out, say)
+    _show(summary, out, say)
     return ds
 
 
@@ -241,9 +243,8 @@ def _is_finished(out: Path, identity: str) -> bool:
         return False
 
 
-def _show(ds: xr.Dataset, out: Path, say: Say) -> None:
+def _show(summary: xr.Dataset, out: Path, say: Say) -> None:
     """Show the best lambda of each metric, and where the files are."""
-    summary = scores.summarize(ds)
     say(format_table(summary, _find_best(summary)))
     say(f"Look at {', '.join(sorted(str(path) for path in out.glob('*.png')))}; the scores are in {out / SCORES}.")
 
@@ -281,11 +282,11 @@ def _write_results(
     run: Path,
     evaluation: Evaluation,
     ds: xr.Dataset,
+    summary: xr.Dataset,
     seconds: float,
     out: Path,
 ) -> None:
     """Write scores, tables and pictures. The JSON comes last, so that it tells that the others are complete."""
-    summary = scores.summarize(ds)
     best = _find_best(summary)
     rows = scores.make_rows(summary)
     scores.save(out / SCORES, ds)
