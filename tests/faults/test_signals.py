@@ -45,7 +45,7 @@ with small_networks():
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         for stream in (1, 2):
-            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
         sys.argv = [f"bin/{name}.py", *args]
         runpy.run_module(f"bin.{name}", run_name="__main__")
 """
