@@ -9,7 +9,7 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -122,18 +122,17 @@ def check_saved(folder: Path, state: TrainState) -> None:
     distributed.run_on_primary(files.flush_to_disk, folder / CHECKPOINTS)
     with manager(folder, keep=1, read_only=True) as checkpoints:
         step = distributed.broadcast_from_primary(checkpoints.latest_step)
-        is_same = step == int(state.step) and _local_bytes(restore(checkpoints, state)) == _local_bytes(state)
+        pairs = zip(_local_bytes(restore(checkpoints, state)), _local_bytes(state), strict=True)
+        is_same = step == int(state.step) and all(read == saved for read, saved in pairs)
     if not is_same:
         raise InputError(f"What was saved in {folder / CHECKPOINTS} at step {int(state.step)} cannot be read back.")
 
 
-def _local_bytes(state: TrainState) -> list[bytes]:
-    """The content of all arrays on the devices of this process, once where several devices have the same."""
-    shards = [
-        {str(shard.index): shard.data for shard in leaf.addressable_shards}
-        for leaf in map(jnp.asarray, jax.tree.leaves(state))
-    ]
-    return [np.asarray(data).tobytes() for leaf_shards in shards for data in leaf_shards.values()]
+def _local_bytes(state: TrainState) -> Iterator[bytes]:
+    """The content of the arrays on the devices of this process, once where several devices have the same."""
+    for leaf in map(jnp.asarray, jax.tree.leaves(state)):
+        for data in {str(shard.index): shard.data for shard in leaf.addressable_shards}.values():
+            yield np.asarray(data).tobytes()
 
 
 def _write_checksums(folder: Path) -> None:
@@ -159,7 +158,7 @@ def _check_undamaged(folder: Path, steps: Sequence[int]) -> None:
     try:
         for name, checksum in json.loads((folder / CHECKSUMS).read_text()).items():
             damaged = name
-            if _checksum(folder / name) != checksum:
+            if ".." in Path(name).parts or Path(name).is_absolute() or _checksum(folder / name) != checksum:
                 break
         else:
             return
