@@ -5,7 +5,6 @@ reliable even where the seconds are not.
 """
 
 import itertools
-import resource
 import statistics
 import sys
 import time
@@ -134,6 +133,8 @@ def peak_memory() -> int:
     """Return the largest memory use so far in bytes: of the fullest accelerator, or on a CPU of this process."""
     device_peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
+    import resource  # here, because Windows does not have it
+
     return max(device_peaks) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 

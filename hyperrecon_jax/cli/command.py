@@ -1,6 +1,5 @@
 """The common part of all commands: it parses the flags, and ends a mistake of the user with one sentence and status 2."""
 
-import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 
 from hyperrecon_jax.cli import config_flag
+from hyperrecon_jax.runtime import interrupts
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import Diverged, InputError
 
@@ -23,25 +23,15 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
         takes_folders: whether `command` gets a list of the arguments that are not flags. Without it they are a mistake.
     """
     _silence_libraries()
-    signal.signal(signal.SIGTERM, _interrupt)
+    is_interrupted = interrupts.end_on_signals()
     try:
-        if {"--help", "-h"} & set(sys.argv[1:]):
-            print(_help(command.__module__))
-            sys.exit()
-        folders = config_flag.parse(sys.argv)
-        if folders and not takes_folders:
-            raise InputError(f"Unknown argument {folders[0]!r}; see --help.")
-        sys.exit(command(folders) if takes_folders else command())
-    except InputError as error:
-        _fail(error, 2)
-    except Diverged as error:
-        _fail(error, 1)
+        status = _call(command, is_interrupted, takes_folders=takes_folders)
+        interrupts.finish(status)
     except KeyboardInterrupt:
-        _fail("interrupted.", 130)
-    except Exception:
-        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
-            raise
-        _fail("interrupted.", 130)  # a library has turned the interruption into an exception of its own
+        status = interrupts.STATUS
+        interrupts.finish(status)
+        print("error: interrupted.", file=sys.stderr)
+    sys.exit(status)
 
 
 def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
@@ -56,10 +46,23 @@ def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
         raise InputError(f"--{flag} must be numbers, got {','.join(values)}.") from None
 
 
-def _interrupt(*_: object) -> None:
-    """Treat SIGTERM like Ctrl-C, so that the command cleans up. A second SIGTERM changes nothing."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+def _call(command: Callable[..., int], is_interrupted: Callable[[], bool], *, takes_folders: bool) -> int:
+    """Parse the flags and call `command`; returns its status, or that of a mistake, which is printed."""
+    try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(_help(command.__module__))
+            return 0
+        folders = config_flag.parse(sys.argv)
+        if folders and not takes_folders:
+            raise InputError(f"Unknown argument {folders[0]!r}; see --help.")
+        return command(folders) if takes_folders else command()
+    except Exception as error:
+        if is_interrupted():  # a library has turned the interruption into an exception of its own
+            raise KeyboardInterrupt from error
+        if not isinstance(error, (InputError, Diverged)):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
 
 
 def _silence_libraries() -> None:
@@ -78,8 +81,3 @@ def _help(module: str) -> str:
     width = max(10, *(len(flag.name) + 2 for flag in key_flags))
     lines = [f"  --{flag.name:<{width}}{flag.help}" for flag in key_flags]
     return "\n".join([adapt((sys.modules[module].__doc__ or "").strip()), "", "Flags:", *lines])
-
-
-def _fail(message: object, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)

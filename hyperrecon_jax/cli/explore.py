@@ -36,6 +36,8 @@ def explore() -> int:
 
     machine.configure_jax()
     engine = Engine(pathlib.Path(RUN.value))
+    if engine.evaluation_note:
+        print(engine.evaluation_note)
     if EXPORT.value:
         file = explorer.export(engine, pathlib.Path(EXPORT.value), slices=SLICES.value, points=POINTS.value, progress=True)
         print(f"Open {file} in a browser; it needs nothing else.")

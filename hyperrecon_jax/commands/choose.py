@@ -15,6 +15,7 @@ hold the regret: how far it is behind the best lambda of the grid, with an inter
 RUN/evaluation, which `load_or_evaluate` makes if it is missing; its best is found on the test images themselves.
 """
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from hyperrecon_jax.commands.evaluate import load_or_evaluate
+from hyperrecon_jax.commands.evaluate import is_of_images, load_or_evaluate
 from hyperrecon_jax.data import Samples, evenly_spaced, subset
 from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.evaluation.choose import Score, best_lambda, for_each, mean_value, partition, prediction, withhold
@@ -97,8 +98,30 @@ def choose(
             say(sentence)
     trained = load_run(run, splits=("val", "test"), acquisition=chosen)
     _check_run(run, trained, metric, fraction)
+    parts = [metric, *(["per_image"] if per_image else []), *([format_acquisition(chosen)] if chosen else [])]
+    path = run / f"choice-{'-'.join(parts)}.json"
+    with run_folder.lock(run, f".{path.name}.lock"):
+        result = _choose(run, trained, metric, per_image, fraction, chosen, say=say)
+        with run_folder.explain_write_errors(run):
+            run_folder.write_json(path, result)
+    say(format_table(result))
+    say(f"All of it is in {path}; it took {logs.duration(result['seconds'])}.")
+    return result
+
+
+def _choose(
+    run: Path,
+    trained: TrainedRun,
+    metric: str,
+    per_image: bool,
+    fraction: float,
+    acquisition: Acquisition | None,
+    *,
+    say: Say,
+) -> dict[str, Any]:
+    """The choice and its worth: the content of the file."""
     report_metrics = REPORT_METRICS if metric == HELD_OUT else (metric,)
-    grid_scores = _grid_scores(run, report_metrics, chosen, say=say)
+    grid_scores = _grid_scores(run, trained, report_metrics, acquisition, say=say)
     start = time.monotonic()
     samples = subset(trained.dataset.test.samples, grid_scores["image"].values)
     if per_image:
@@ -112,25 +135,18 @@ def choose(
         say(f"Choosing lambda on {val.size} validation images by {metric} ...")
         lams, value = _choose_for_all(trained, val, metric, fraction)
         worth = _evaluate_choice(trained, samples, grid_scores, lam=lams)
-    result = {
+    return {
         "run": str(run),
         "metric": metric,
         "per_image": per_image,
         **({"fraction": fraction} if metric == HELD_OUT else {}),
-        **({"acquisition": format_acquisition(chosen)} if chosen else {}),
+        **({"acquisition": format_acquisition(acquisition)} if acquisition else {}),
         "lambda": _round_lams(lams),
         "value": value,
         "test_images": samples.size,
         "test": worth,
         "seconds": time.monotonic() - start,
     }
-    parts = [metric, *(["per_image"] if per_image else []), *([format_acquisition(chosen)] if chosen else [])]
-    path = run / f"choice-{'-'.join(parts)}.json"
-    with run_folder.explain_write_errors(run):
-        run_folder.write_json(path, result)
-    say(format_table(result))
-    say(f"All of it is in {path}; it took {logs.duration(result['seconds'])}.")
-    return result
 
 
 def format_table(result: dict[str, Any]) -> str:
@@ -172,15 +188,18 @@ def _check_run(run: Path, trained: TrainedRun, metric: str, fraction: float) -> 
             raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
 
 
-def _grid_scores(run: Path, metrics: Sequence[str], acquisition: Acquisition | None, *, say: Say) -> xr.Dataset:
+def _grid_scores(
+    run: Path, trained: TrainedRun, metrics: Sequence[str], acquisition: Acquisition | None, *, say: Say
+) -> xr.Dataset:
     """The scores of the test images on the grid of the run's evaluation."""
     ds = load_or_evaluate(run, acquisition=acquisition, say=say)
+    flag = f" --acquisition {format_acquisition(acquisition)}" if acquisition else ""
+    command = f"hyperrecon evaluate --run {shlex.quote(str(run))}{flag}"
+    if not is_of_images(ds, trained.dataset.test.samples):
+        raise InputError(adapt(f"The evaluation of {run} must be that of its test images, got other images: {command}"))
     for name in metrics:
         if name not in ds:
-            flag = f" --acquisition {format_acquisition(acquisition)}" if acquisition else ""
-            raise InputError(
-                adapt(f"The evaluation of {run} must have {name}: hyperrecon evaluate --run {run} --metrics {name}{flag}")
-            )
+            raise InputError(adapt(f"The evaluation of {run} must have {name}: {command} --metrics {name}"))
     return ds[[*metrics]]
 
 

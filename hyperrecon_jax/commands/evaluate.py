@@ -28,12 +28,13 @@ from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.evaluation.sweep import score_on_grid
 from hyperrecon_jax.losses.metric_table import DICE, select_metrics
+from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.models.model import count_parameters, reconstruct
 from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.sample import take
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.acquisitions import format_acquisition
-from hyperrecon_jax.runs.load import TrainedRun, load_run, load_segmenter
+from hyperrecon_jax.runs.load import TrainedRun, load_run, load_segmenter, steps_done
 from hyperrecon_jax.runs.pictures import middle_slices
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
@@ -117,30 +118,42 @@ def evaluate(
     trained = evaluation.run
     scorer = Scorer(trained.model, trained.objective, trained.problem, names=metrics, segment=segment)
     say = say if distributed.is_primary() else lambda _: None
-    say(f"Scoring {evaluation.samples.size} images at {evaluation.num_lams} lambdas ...")
-    with run_folder.explain_write_errors(out):
-        distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)
-        ds, seconds = _score(run, evaluation, scorer, out)
+    identity = _identify(evaluation, scorer, acquisition, segmenter)
+    with run_folder.lock(out), run_folder.explain_write_errors(out):
+        if distributed.broadcast_from_primary(lambda: _is_finished(out, identity)):
+            say("This evaluation is finished already.")
+            ds = scores.load(out / run_folder.SCORES)
+            _show(scores.summarize(ds), out, say)
+            return ds
+        distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)  # raises, unlike the lock, if that fails
+        say(f"Scoring {evaluation.samples.size} images at {evaluation.num_lams} lambdas ...")
+        ds, seconds = _score(run, evaluation, scorer, out, identity)
         if not distributed.is_primary():
             return ds
         summary = scores.summarize(ds)
-        best = {name: scores.find_best(summary, name) for name in metrics}
-        _write_results(run, evaluation, ds, summary, best, seconds, out)
+        _write_results(run, evaluation, ds, summary, seconds, out)
     speed = evaluation.samples.size * evaluation.num_lams / seconds
     say(f"{speed:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
-    say(format_table(summary, best))
-    say(f"Look at {', '.join(sorted(str(path) for path in out.glob('*.png')))}; the scores are in {out / scores.SCORES}.")
+    _show(summary, out, say)
     return ds
 
 
 def load_or_evaluate(run: Path, *, acquisition: Acquisition | None = None, say: Say = print) -> xr.Dataset:
     """The scores of a run on its own test images: from its folder, or computed if they are missing or of another step."""
-    file = run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / scores.SCORES
+    file = run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / run_folder.SCORES
     if file.exists():
         ds = scores.load(file)
         if ds.attrs.get("steps") == run_folder.steps_reported(run):
             return ds
     return evaluate(run, file.parent, acquisition=acquisition, say=say)
+
+
+def is_of_images(ds: xr.Dataset, samples: Samples) -> bool:
+    """Whether scores are of these samples, or of some of them."""
+    index = ds["image"].values
+    if index.max() >= samples.size:
+        return False
+    return ds.attrs.get("test_images") == scoring.digest(subset(samples, index).identity)
 
 
 def prepare(
@@ -208,7 +221,42 @@ def _lambda_axes(config: ConfigDict, points: int | None) -> list[np.ndarray]:
     return [np.linspace(0, 1, points or POINTS.get(num_axes, 5), dtype=np.float32)] * num_axes
 
 
-def _score(run: Path, evaluation: Evaluation, scorer: Scorer, out: Path) -> tuple[xr.Dataset, float]:
+def _identify(evaluation: Evaluation, scorer: Scorer, acquisition: Acquisition | None, segmenter: Path | None) -> str:
+    """A digest of all that the scores depend on."""
+    trained = evaluation.run
+    return scoring.digest(
+        scorer.names,
+        evaluation.samples.identity,
+        evaluation.axes,
+        jax.random.key_data(trained.keys.test),
+        trained.variables,
+        str(acquisition),
+        [str(segmenter), steps_done(segmenter)] if segmenter else [],
+    )
+
+
+def _is_finished(out: Path, identity: str) -> bool:
+    """Whether a folder holds all results of the evaluation with this identity. `evaluation.json` is written last."""
+    try:
+        stored = scores.load(out / run_folder.SCORES).attrs["identity"]
+        return run_folder.read_json(out / RESULTS)["identity"] == identity == stored
+    except (InputError, LookupError, TypeError):
+        return False
+
+
+def _show(summary: xr.Dataset, out: Path, say: Say) -> None:
+    """Show the best lambda of each metric, and where the files are."""
+    say(format_table(summary, _find_best(summary)))
+    pictures = ", ".join(sorted(str(path) for path in out.glob("*.png")))
+    say(f"Look at {pictures}; the scores are in {out / run_folder.SCORES}.")
+
+
+def _find_best(summary: xr.Dataset) -> dict[str, tuple[tuple[float, ...], float]]:
+    """`scores.find_best` for each metric of the reconstructions."""
+    return {str(name): scores.find_best(summary, str(name)) for name in summary.data_vars if name in METRIC_TABLE}
+
+
+def _score(run: Path, evaluation: Evaluation, scorer: Scorer, out: Path, identity: str) -> tuple[xr.Dataset, float]:
     """The scores of all images at all lambdas, and the seconds it took."""
     start = time.monotonic()
     values, input_values = score_on_grid(
@@ -227,7 +275,7 @@ def _score(run: Path, evaluation: Evaluation, scorer: Scorer, out: Path) -> tupl
         input_values=input_values,
         subjects=evaluation.subjects,
         index=evaluation.indices,
-        attrs=_run_attrs(run, evaluation),
+        attrs={**_run_attrs(run, evaluation), "identity": identity},
     )
     return ds, seconds
 
@@ -237,13 +285,13 @@ def _write_results(
     evaluation: Evaluation,
     ds: xr.Dataset,
     summary: xr.Dataset,
-    best: Mapping[str, tuple[tuple[float, ...], float]],
     seconds: float,
     out: Path,
 ) -> None:
     """Write scores, tables and pictures. The JSON comes last, so that it tells that the others are complete."""
+    best = _find_best(summary)
     rows = scores.make_rows(summary)
-    scores.save(out / scores.SCORES, ds)
+    scores.save(out / run_folder.SCORES, ds)
     scores.write_csv(out / TABLE, rows)
     pairs = []
     if "psnr" in ds:
@@ -256,6 +304,7 @@ def _write_results(
         "seconds": seconds,
         "best": {name: {"lambda": list(lam), "mean": value} for name, (lam, value) in best.items()},
         "diverse_pairs": pairs,
+        "identity": ds.attrs["identity"],
         "table": rows,
     }
     run_folder.write_json(out / RESULTS, results)

@@ -10,6 +10,7 @@ An unrolled network has the last two kinds only. A run of a range of acquisition
 """
 
 import importlib.util
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str
             raise InputError(f"`lam` must be left out: {out} is to hold the whole model.")
         slim_run.write(out, config.to_dict(), variables, steps=steps_done(run))
         size = sum(file.stat().st_size for file in out.iterdir())
-        say(f"{out} holds the whole model, {size / 1e6:.3g} MB. Every command takes it: --run {out}")
+        say(f"{out} holds the whole model, {size / 1e6:.3g} MB. Every command takes it: --run {shlex.quote(str(out))}")
         return
     _check_network(run, config, model, out, names)
     reported = lam_label(reported_lams(config)[0])

@@ -58,6 +58,7 @@ class Session(NamedTuple):
     checkpoints: checkpoint.Checkpoints
     write: logs.Write
     losses: dict[int, float]  # of validation, by step; a validation adds its own
+    unlogged: list[dict[str, float]]  # the logs of the steps since the last line of metrics.jsonl
     run_interruptible: Callable[[Callable[[], Any]], Any]  # calls a function; None if a signal interrupts it
 
 
@@ -77,9 +78,14 @@ def train(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
         Diverged: if the loss or its gradient become infinite or NaN; the last good checkpoint stays.
     """
     config = complete(config)
-    settings = config.to_dict()
     distributed.check_same_settings({**_shared_settings(config), "--workdir": str(workdir)})
-    say = say if distributed.is_primary() else _say_nothing
+    with run_folder.lock(workdir):
+        return _train(config, workdir, say=say if distributed.is_primary() else _say_nothing)
+
+
+def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
+    """As `train`, in a folder that this command has for itself."""
+    settings = config.to_dict()
     inspect = partial(_inspect_workdir, workdir, settings, config.train.steps)
     is_resumed, is_finished = distributed.broadcast_from_primary(inspect)
     if is_finished:
@@ -180,25 +186,28 @@ def _train_or_resume(
     step = make_step(setup, placement.mesh, resident=placement.resident)
     state = place_state(placement.mesh, experiment.state)
     losses: dict[int, float] = {}
-    with (
-        defer_signals() as (is_stop_requested, run_interruptible),  # the outermost: until the last checkpoint is written
-        run_folder.explain_write_errors(workdir),
-        checkpoint.manager(workdir, keep=config.train.keep, losses=losses) as checkpoints,
-        connection.exit_on_error(),  # inside, because closing the checkpoints waits for all processes
-        run_folder.explain_write_errors(workdir),
-    ):
-        if distributed.broadcast_from_primary(checkpoints.latest_step) is not None:
-            state = checkpoint.restore(checkpoints, state)
-            say(f"Resuming from step {int(state.step)}.")
-        if folder.is_resumed:
-            _write_settings(folder)
-        first = int(state.step)
-        distributed.run_on_primary(logs.drop_after, first, workdir / run_folder.LAMBDAS, required=("step",))
-        losses.update(distributed.broadcast_from_primary(partial(_read_losses, workdir, first)))
-        with _open_logs(experiment, workdir, first) as write:
-            session = Session(experiment, scorer, folder, checkpoints, write, losses, run_interruptible)
-            samples = training_batches(experiment, placement, first=first, last=config.train.steps)
-            state = _run_loop(session, step, state, samples, agree_on_stop(is_stop_requested))
+    with defer_signals() as (is_stop_requested, run_interruptible):  # until the last checkpoint is written and read back
+        with (
+            run_folder.explain_write_errors(workdir),
+            checkpoint.manager(workdir, keep=config.train.keep, losses=losses) as checkpoints,
+            connection.exit_on_error(),  # inside, because closing the checkpoints waits for all processes
+            run_folder.explain_write_errors(workdir),
+        ):
+            if distributed.broadcast_from_primary(checkpoints.latest_step) is not None:
+                state = checkpoint.restore(checkpoints, state)
+                say(f"Resuming from step {int(state.step)}.")
+            if folder.is_resumed:
+                _write_settings(folder)
+            first = int(state.step)
+            distributed.run_on_primary(logs.drop_after, first, workdir / run_folder.LAMBDAS, required=("step",))
+            losses.update(distributed.broadcast_from_primary(partial(_read_losses, workdir, first)))
+            with _open_logs(experiment, workdir, first) as write:
+                unlogged = distributed.run_on_primary(_read_unlogged, config, workdir, first) or []
+                session = Session(experiment, scorer, folder, checkpoints, write, losses, unlogged, run_interruptible)
+                samples = training_batches(experiment, placement, first=first, last=config.train.steps)
+                state = _run_loop(session, step, state, samples, agree_on_stop(is_stop_requested))
+        if int(state.step) > first:
+            checkpoint.check_saved(workdir, state)
     is_signalled = distributed.process_count() == 1 and is_stop_requested()
     return state, int(state.step) < config.train.steps or is_signalled
 
@@ -243,12 +252,34 @@ def _run_loop(
         ) from error
 
 
-def _log(session: Session, step: int, means: dict[str, float], selected_lams: np.ndarray) -> None:
-    """The hook for logs."""
-    session.write(step, "train", means)
+def _log(session: Session, step: int, rows: list[dict[str, float]], selected_lams: np.ndarray) -> None:
+    """The hook for logs. At steps where a run without interruptions writes nothing, they are put by for the next line."""
+    unlogged = session.unlogged
+    unlogged += rows
+    is_due = _is_logged(session.experiment.config, step)
+    means = {name: float(np.mean([row[name] for row in unlogged])) for name in rows[0]}
+    session.write(step, "train", means, is_kept=is_due)
+    file = session.folder.path / run_folder.UNLOGGED
+    if is_due:
+        unlogged.clear()
+        distributed.run_on_primary(file.unlink, missing_ok=True)
+    else:
+        distributed.run_on_primary(run_folder.write_json, file, {"step": step, "rows": unlogged})
     if uses_dhs(session.experiment.setup):
         file = session.folder.path / run_folder.LAMBDAS
         distributed.run_on_primary(logs.write_lambdas, file, step, selected_lams)
+
+
+def _is_logged(config: ConfigDict, step: int) -> bool:
+    """Whether a run without interruptions writes a line for a step."""
+    options = config.train
+    return step in (1, options.steps) or step % options.log_every == 0 or step % options.save_every == 0
+
+
+def _read_unlogged(config: ConfigDict, workdir: Path, first: int) -> list[dict[str, float]]:
+    """The logs of the steps up to `first` of which no line was written."""
+    count = next(count for count in range(first + 1) if count == first or _is_logged(config, first - count))
+    return logs.read_unlogged(workdir / run_folder.UNLOGGED, first, count)
 
 
 def _save(session: Session, state: TrainState) -> None:
@@ -288,5 +319,5 @@ def _time_steps(experiment: Experiment, placement: Placement) -> list[float]:
     return seconds
 
 
-def _say_nothing(*_: Any) -> None:
+def _say_nothing(*_: Any, **__: Any) -> None:
     """Takes the place of `say` and of `write` in processes other than the primary."""

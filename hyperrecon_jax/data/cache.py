@@ -6,6 +6,7 @@ preparation leaves no folder that looks complete.
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -67,17 +68,26 @@ def metadata(folder: Path) -> dict[str, Any]:
 def name_damaged_folder(folder: Path) -> Iterator[None]:
     """Turn any error into an `InputError` that names the folder.
 
-    Damaged JSON, protocol buffers and records raise many kinds of errors; there is no list of them.
+    Damaged JSON, protocol buffers and records raise many kinds of errors; there is no list of them. Only an error of the
+    system says nothing about the files, unless one is missing.
     """
     try:
         yield
     except (InputError, MemoryError):
         raise
+    except OSError as error:
+        if error.errno in (None, errno.ENOENT):
+            raise _damage(folder, error) from error
+        raise InputError(f"The cached data in {folder} cannot be opened: {error.strerror}.") from error
     except Exception as error:
-        raise InputError(
-            f"The cached data in {folder} cannot be read ({type(error).__name__}: {error}); delete that folder to have"
-            " it prepared again."
-        ) from error
+        raise _damage(folder, error) from error
+
+
+def _damage(folder: Path, error: Exception) -> InputError:
+    return InputError(
+        f"The cached data in {folder} cannot be read ({type(error).__name__}: {error}); delete that folder to have it"
+        " prepared again."
+    )
 
 
 @contextlib.contextmanager
@@ -126,8 +136,33 @@ def _read_sample(folder: str, split: str, index: int) -> Sample:
 def _open_builder(folder: str) -> Any:
     import tensorflow_datasets as tfds
 
+    _check_features(Path(folder))
     with silence_tfds():
         return tfds.builder_from_directory(folder)
+
+
+def _check_features(folder: Path) -> None:
+    """Check that the examples of a prepared data set are arrays that `builder.py` writes.
+
+    TFDS imports each class that these files name, so a cache of somebody else could execute a module of the working folder.
+
+    Raises:
+        ValueError: if they name anything else.
+    """
+    from tensorflow_datasets import features
+
+    def class_name(feature):
+        return f"{feature.__module__}.{feature.__name__}"
+
+    content = json.loads((folder / "features.json").read_text())
+    tensors = content["featuresDict"].pop("features")
+    is_ours = content == {"pythonClassName": class_name(features.FeaturesDict), "featuresDict": {}}
+    is_ours &= {*tensors} <= {"image", "label", *Coils._fields}
+    for tensor in tensors.values():
+        is_ours &= {*tensor} == {"pythonClassName", "tensor"} and tensor["pythonClassName"] == class_name(features.Tensor)
+    information = json.loads((folder / "dataset_info.json").read_text())
+    if not is_ours or "features" in information or information.get("fileFormat") != "array_record":
+        raise ValueError("its description names other classes than ours, and was not used")
 
 
 @functools.lru_cache(maxsize=24)

@@ -5,6 +5,7 @@ memory and on disk. Each epoch has a new random order and uses every sample exac
 a gap: a batch may hold the end of one epoch and the start of the next.
 """
 
+import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from hyperrecon_jax.data.dataset import Samples
 from hyperrecon_jax.physics.sample import Sample
+from hyperrecon_jax.runtime.workers import end_with_parent
 
 THREADS = 4  # threads that read
 PREFETCH_BATCHES = 4  # batches that are read before they are needed
@@ -86,7 +88,7 @@ def stream(
         from absl import flags
 
         flags.FLAGS.mark_as_parsed()  # Grain reads flags of its own, which a program without flags has not parsed
-        feed = feed.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        feed = feed.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_start_worker)
     current = None
     for sample in feed:
         following = put(sample)
@@ -95,6 +97,11 @@ def stream(
         current = following
     if current is not None:
         yield current
+
+
+def _start_worker(index: int, count: int) -> None:
+    """Grain calls this in each of its processes."""
+    end_with_parent(signal.SIG_IGN)
 
 
 def _permutation(key: jax.Array, epoch: jax.Array | int, count: int) -> jax.Array:

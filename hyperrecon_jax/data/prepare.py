@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import os
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,9 @@ from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources.base import Settings
 from hyperrecon_jax.runtime import files, memory
 from hyperrecon_jax.runtime.errors import InputError
+
+UNFINISHED = "unfinished"  # folder in the cache
+KEEP_UNFINISHED = 30 * 86400  # seconds
 
 
 def mni(
@@ -103,7 +108,7 @@ def synthetic_folder(
     folder = root / source_builder.name / config.name / str(source_builder.VERSION)
     if not folder.exists():
         needed_bytes = sum(subjects) * slices * size**2 * 3  # two of the image and one of the label for each pixel
-        with write_into_cache(root, folder, needed_bytes):
+        with write_into_cache(root, folder, needed_bytes, name=f"{source}-{config.name}"):
             tfds_builder = source_builder(config=config, data_dir=root, file_format="array_record")
             tfds_builder.download_and_prepare()
     return folder
@@ -150,6 +155,7 @@ def files_folder(
     if folder.exists():
         _check_unchanged(folder, raw)
         return folder
+    unfinished = f"{source}-{_digest(str(raw), settings, builder.RECIPE)}"
     config = builder.FilesConfig(
         name=name,
         settings=settings,
@@ -158,10 +164,10 @@ def files_folder(
         root=raw,
         # The name does not depend on the splits: after a call that failed, asking for too many subjects, another split
         # need not read them again.
-        unfinished=cache_root / "unfinished" / f"{source}-{_digest(str(raw), settings, builder.RECIPE)}",
+        unfinished=cache_root / UNFINISHED / unfinished,
         workers=workers,
     )
-    with write_into_cache(cache_root, folder, 0):
+    with write_into_cache(cache_root, folder, 0, name=unfinished):
         tfds_builder = builder.FILE_BUILDERS[source](config=config, data_dir=cache_root, file_format="array_record")
         tfds_builder.download_and_prepare(download_dir=config.unfinished)
     return folder
@@ -184,13 +190,16 @@ def check_settings(*, size: int, subjects: tuple[int, int, int], slices: int, se
 
 
 @contextlib.contextmanager
-def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[None]:
+def write_into_cache(cache: Path, folder: Path, needed_bytes: int, *, name: str) -> Iterator[None]:
     """Inside, a builder may write `folder` into the cache. Turns a full or closed disk into an `InputError`.
+
+    If another process prepares the same data, it waits until that ends.
 
     Args:
         cache: the folder for prepared data; created if it does not exist.
         folder: the new data set in it.
         needed_bytes: the space that the data set needs at most; 0 if that is not known.
+        name: of the preparation. Those of the same name share a folder of what is unfinished, so they wait for one another.
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -201,9 +210,12 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[N
                 f" {memory.format_bytes(needed_bytes)}; free some or name another folder as `cache` or in"
                 " $HYPERRECON_JAX_CACHE."
             )
-        data_cache.forget_open_folders()
-        with data_cache.silence_tfds():
-            yield
+        with _wait_for_lock(cache / UNFINISHED, f".{name}.lock") as has_lock:
+            if has_lock:
+                _remove_leftovers(folder, cache / UNFINISHED / name)
+            data_cache.forget_open_folders()
+            with data_cache.silence_tfds():
+                yield
     except (OSError, RuntimeError) as error:
         # array_record reports a full disk as a RuntimeError with these words
         if isinstance(error, RuntimeError) and "; writing " not in str(error):
@@ -214,6 +226,34 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[N
             f"`cache` {cache} must be a folder that can be written to ({error}); name another as `cache` or in"
             " $HYPERRECON_JAX_CACHE."
         ) from error
+
+
+@contextlib.contextmanager
+def _wait_for_lock(folder: Path, name: str) -> Iterator[bool]:
+    """Wait until this process holds a lock; False where the disk has none."""
+    folder.mkdir(exist_ok=True)
+    is_waiting = False
+    while True:
+        with files.lock_folder(folder, name) as holder:
+            if not holder:
+                yield holder is not None
+                return
+        if not is_waiting:
+            print(f"Another command prepares the same data, {holder}: waiting for it.", file=sys.stderr, flush=True)
+        is_waiting = True
+        time.sleep(1)
+
+
+def _remove_leftovers(folder: Path, unfinished: Path) -> None:
+    """Remove what killed preparations left: of this data set what is half written, of others what nobody has continued."""
+    now = time.time()
+    for path in unfinished.parent.iterdir():
+        with contextlib.suppress(OSError):
+            if path != unfinished and path.is_dir() and now - path.stat().st_mtime > KEEP_UNFINISHED:
+                shutil.rmtree(path, ignore_errors=True)
+    half_written = [path for path in unfinished.glob("*") if path.is_dir()]
+    for path in (*folder.parent.glob("incomplete.*"), *half_written):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _check_outside(cache: Path, root: Path) -> None:

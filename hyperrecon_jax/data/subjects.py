@@ -11,9 +11,9 @@ from these files.
 import contextlib
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +31,7 @@ from hyperrecon_jax.data.sources.base import Settings, Slices
 from hyperrecon_jax.physics.sample import Coils
 from hyperrecon_jax.runtime import memory
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.workers import end_with_parent
 
 READERS = {"fastmri": fastmri, "abide": abide, "folder": folder}  # a module for each source, see `sources/base.py`
 SOURCES = tuple(READERS)
@@ -178,8 +179,8 @@ def _read_batch(jobs: list[_Job], workers: int) -> Iterator[SubjectFile]:
         yield from map(_read_subject, jobs)
         return
     context = get_context("spawn")  # a fork of a process with threads may hang
-    # Workers get the default reaction to Ctrl-C, which ends them at once and without a message.
-    with ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
         try:
             yield from pool.map(_read_subject, jobs)
         except BrokenProcessPool as error:
@@ -188,6 +189,8 @@ def _read_batch(jobs: list[_Job], workers: int) -> Iterator[SubjectFile]:
                 " out; the same call goes on where it was."
             ) from error
         except BaseException:
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()  # otherwise it would first finish its subject
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

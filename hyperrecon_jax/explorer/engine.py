@@ -7,6 +7,7 @@ The scores are those of `bin.evaluate`.
 import functools
 import io
 import re
+import shlex
 import threading
 import time
 import zipfile
@@ -18,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax.data import volumes
+from hyperrecon_jax.data import subset, volumes
 from hyperrecon_jax.evaluation import diverse, scoring
 from hyperrecon_jax.explorer import programs
 from hyperrecon_jax.explorer.programs import METRICS
@@ -29,6 +30,7 @@ from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import at_condition, network_at
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.physics.net_input import zero_filled
+from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.acquisitions import format_acquisition
 from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load_run, read_config
@@ -76,7 +78,8 @@ class Engine:
             )
         self.terms = tuple(config.loss.terms)
         self.volumes = VolumeStore(trained, read_config(run))
-        self._test_images = scoring.digest(trained.dataset.test.samples.identity)
+        samples = trained.dataset.test.samples
+        self._test_images = scoring.digest(subset(samples, np.arange(samples.size)).identity)  # as `bin.evaluate` has them
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORK_CACHE_SIZE)(self._generate_network)
         self._programs = functools.lru_cache(PROBLEM_CACHE_SIZE)(functools.partial(programs.compile_programs, self.model))
@@ -88,7 +91,7 @@ class Engine:
         return {
             "name": self.run.resolve().name,
             "folder": str(self.run),
-            "command": adapt(f"hyperrecon explore --run {self.run}"),
+            "command": adapt(f"hyperrecon explore --run {shlex.quote(str(self.run))}"),
             "steps": self.steps,
             "task": self.volumes.describe_task(),
             "lams": [self._lambda_ends(k) for k in range(len(self.terms) - 1)],
@@ -127,16 +130,8 @@ class Engine:
 
     def _landscape(self) -> dict[str, Any] | None:
         """The mean scores of the test images on a grid of lambdas, if `bin.evaluate` scored all of them at this state."""
-        folder = self.run / "evaluation"
-        if not folder.is_dir():
-            return None
-        from hyperrecon_jax.evaluation import scores  # imported here, because xarray takes a second
-
-        try:
-            ds = scores.load(folder / scores.SCORES)
-        except InputError:
-            return None
-        if (ds.attrs.get("steps"), ds.attrs.get("test_images")) != (self.steps, self._test_images):
+        ds = self._test_scores()
+        if ds is None:
             return None
         lams = [f"lam_{k}" for k in range(1, len(self.terms))]
         values = {}
@@ -147,6 +142,31 @@ class Engine:
                 if np.isfinite(means).all():
                     values[name] = means
         return {"axes": [ds[lam].values.tolist() for lam in lams], "values": values} if values else None
+
+    def _test_scores(self) -> Any:
+        """The scores in the folder of the run, an xarray Dataset, if they are of all its test images at this state."""
+        if not self._scores_file.exists():
+            return None
+        from hyperrecon_jax.evaluation import scores  # imported here, because xarray takes a second
+
+        try:
+            ds = scores.load(self._scores_file)
+        except InputError:
+            return None
+        return ds if (ds.attrs.get("steps"), ds.attrs.get("test_images")) == (self.steps, self._test_images) else None
+
+    @property
+    def _scores_file(self) -> Path:
+        return self.run / run_folder.EVALUATION / run_folder.SCORES
+
+    @property
+    def evaluation_note(self) -> str:
+        """Why the page has no landscape although the folder of the run has scores; "" otherwise."""
+        if self._test_scores() is not None or not self._scores_file.exists():
+            return ""
+        command = adapt(f"hyperrecon evaluate --run {shlex.quote(str(self.run))}")
+        problem = f"{self._scores_file} holds no scores of all test images at this step"
+        return f"{problem}, so the page has no landscape of them: {command}"
 
     def compile_ahead(self) -> None:
         """Compile the programs of the page: that of a reconstruction at once, the others in a thread."""

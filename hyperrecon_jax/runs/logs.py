@@ -15,7 +15,7 @@ from hyperrecon_jax.runtime import files
 
 BAR = "{percentage:3.0f}% {bar} {n_fmt}/{total_fmt}{postfix}"
 REQUIRED = ("step", "seconds")  # the numbers that every row of metrics.jsonl holds
-Write = Callable[[int, str, dict[str, float]], None]
+Write = Callable[..., None]
 
 
 @contextlib.contextmanager
@@ -30,7 +30,8 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
         batch: images in a step, for the rate.
 
     Yields:
-        `write(step, "train" or "val", values)`. When it returns, the values are on the disk.
+        `write(step, "train" or "val", values, is_kept=True)`. When it returns, the values are in the files; if they are not
+        to be kept, they are only shown.
 
     Raises:
         OSError: from this function or from `write`, if a file cannot be written.
@@ -43,19 +44,21 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     ):
         start = time.monotonic()
 
-        def write(step: int, group: str, values: dict[str, float]) -> None:
+        def write(step: int, group: str, values: dict[str, float], *, is_kept: bool = True) -> None:
+            show_progress(step, group, values)
+            if not is_kept:
+                return
             seconds = round(seconds_before + time.monotonic() - start, 3)
             tagged = {f"{group}/{name}": value for name, value in values.items()}
             file.write(json.dumps({"step": step, "seconds": seconds, **tagged}) + "\n")
             file.flush()
             write_events(step, tagged)
-            show_progress(step, group, values)
 
         yield write
 
 
 @contextlib.contextmanager
-def _open_progress(*, first: int, steps: int, batch: int) -> Iterator[Write]:
+def _open_progress(*, first: int, steps: int, batch: int) -> Iterator[Callable[[int, str, dict[str, float]], None]]:
     """Progress on stderr: a bar in a terminal, otherwise a line for each call."""
     is_terminal = sys.stderr.isatty()
     start = latest = time.monotonic()
@@ -130,6 +133,19 @@ def write_lambdas(file: Path, step: int, selected_lams: np.ndarray) -> None:
     rows = [{"step": i, "lams": lams.astype(float).round(4).tolist()} for i, lams in enumerate(selected_lams, start=first)]
     with file.open("a") as opened:
         opened.write("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def read_unlogged(file: Path, step: int, count: int) -> list[dict[str, float]]:
+    """The logs of the `count` steps up to `step`, from `{"step": the last one, "rows": its logs and those before}`.
+
+    Logs that the file lacks, or a damaged file, are left out: they are part of one mean.
+    """
+    try:
+        stored = json.loads(file.read_text())
+        end = len(stored["rows"]) - (stored["step"] - step)
+        return [dict(row) for row in stored["rows"][max(end - count, 0) : max(end, 0)]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def drop_after(last: int, file: Path, required: Sequence[str]) -> list[dict[str, Any]]:

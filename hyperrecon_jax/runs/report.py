@@ -1,6 +1,7 @@
 """The report at the end of a run: its test scores, the time and memory it took, and what to do next."""
 
 import math
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -85,10 +86,11 @@ def next_steps(config: ConfigDict, workdir: Path) -> str:
     if config.task.name == "segmentation":
         larger = "paper_segment"
     has_lambda = config.model.hyper_width and config.task.name != "segmentation"
-    explore = f"hyperrecon explore --run {workdir} to move lambda and look; " if has_lambda else ""
+    explore = f"hyperrecon explore --run {shlex.quote(str(workdir))} to move lambda and look; " if has_lambda else ""
+    events = shlex.quote(str(workdir / run_folder.TENSORBOARD))
     return adapt(
         f"Look at {workdir / run_folder.PICTURE}; the figures are in {workdir / run_folder.SUMMARY}.\n"
-        f"Next: {explore}tensorboard --logdir {workdir / run_folder.TENSORBOARD} (pip install tensorboard); or the paper's"
+        f"Next: {explore}tensorboard --logdir {events} (pip install tensorboard); or the paper's"
         f" size with hyperrecon train --config {larger} --dry-run"
     )
 

@@ -4,6 +4,7 @@ RUN/config.json             the settings; they tell which experiment the folder 
 RUN/checkpoints/STEP/       parameters, optimizer, running statistics, step, and the settings again (`checkpoint.py`)
 RUN/variables.npz           in place of checkpoints, in a slim run: the model's variables alone (`slim_run.py`)
 RUN/metrics.jsonl           one line for each logging interval and for each validation (`logs.py`)
+RUN/unlogged.json           after an interruption: logs of steps whose mean is the next line of metrics.jsonl
 RUN/tensorboard/            the same as event files
 RUN/scales.json             the loss scales and the magnitudes they come from, if the run determined them
 RUN/calibration/            a run of its own: the networks of single losses, for the scales of supervised losses
@@ -11,6 +12,7 @@ RUN/dhs.jsonl               the lambdas that DHS selected in each step, if it is
 RUN/dhs_histogram.npz       their histogram for each epoch, written at the end; also as .png and .pdf
 RUN/summary.json            scores of the test set, written at the end
 RUN/reconstructions.png     a picture, written at the end
+RUN/evaluation/scores.nc    scores over lambda, of `bin.evaluate`
 """
 
 import contextlib
@@ -23,13 +25,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperrecon_jax.runtime import files
+from hyperrecon_jax.runtime import distributed, files
 from hyperrecon_jax.runtime.errors import InputError
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
+UNLOGGED = "unlogged.json"
 CALIBRATION, VARIABLES = "calibration", "variables.npz"
 SCALES, LAMBDAS, HISTOGRAM = "scales.json", "dhs.jsonl", "dhs_histogram.npz"
 SUMMARY, PICTURE = "summary.json", "reconstructions.png"
+EVALUATION, SCORES = "evaluation", "scores.nc"
 # the only choices in versions whose settings lack these keys
 OLD_MODEL_DEFAULTS = {"conditioning": "dense", "network": "unet", "normalize": False}
 RESERVE = 16 * 2**20  # bytes, for logs, the picture and the small files that Orbax writes with a checkpoint
@@ -65,6 +69,35 @@ def can_resume(folder: Path, settings: Mapping[str, Any], differences: Callable[
             f"The work folder {folder} holds another experiment: {', '.join(changes)}; choose another --workdir."
         )
     return True
+
+
+@contextlib.contextmanager
+def lock(folder: Path, name: str = files.LOCK) -> Iterator[None]:
+    """Inside, this command alone writes to a folder, which is made if it is missing; an empty new folder is removed.
+
+    Several processes of a job are one command: the primary process has the lock. A folder that cannot be written to has
+    none.
+
+    Raises:
+        InputError: if another command has the lock.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def acquire() -> None:
+            missing = [path for path in (folder, *folder.parents) if not path.exists()]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                stack.callback(_remove_empty, missing)
+                holder = stack.enter_context(files.lock_folder(folder, name))
+            except OSError:  # who writes to it will say why that is not possible
+                return
+            if holder:
+                raise InputError(
+                    f"Another command works in {folder}, {holder}: wait until it ends, or name another folder."
+                )
+
+        distributed.broadcast_from_primary(acquire)
+        yield
 
 
 def create_workdir(folder: Path, settings: Mapping[str, Any], *, size: int) -> None:
@@ -111,6 +144,8 @@ def steps_reported(folder: Path) -> int:
     try:
         return int(read_json(path)["steps"]) if path.exists() else 0
     except (InputError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):  # the system could not open it: nobody has seen damage
+            raise
         raise InputError(f"{path} is damaged: delete it, and the test set is scored again.") from error
 
 
@@ -140,6 +175,8 @@ def read_magnitudes(folder: Path, terms: Sequence[str]) -> dict[str, float] | No
         if not all(math.isfinite(value) and value > 0 for value in magnitudes.values()):
             raise ValueError
     except (InputError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error.__cause__, OSError):
+            raise
         raise InputError(f"{path} is damaged: delete the whole work folder to start again.") from error
     return magnitudes
 
@@ -165,8 +202,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    """Whether a folder holds nothing, or only what a run left that was killed while it wrote its first file."""
-    return all(path.suffix == ".partial" for path in folder.iterdir())
+    """Whether a folder holds nothing but its lock, and what a run left that was killed while it wrote its first file."""
+    return all(path.suffix == ".partial" or path.name == files.LOCK for path in folder.iterdir())
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove the folders that are empty; each is the parent of the one before."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _nearest_existing(folder: Path) -> Path:

@@ -52,13 +52,18 @@ def retain_freed_memory() -> None:
 def enable_compilation_cache(folder: Path) -> None:
     """Keep compiled programs in a folder, unless the user chose a folder or no cache.
 
-    If the folder cannot be made, there is no cache.
+    If the folder cannot be made, there is no cache. Nor is there one in a folder of another user: the programs in it are
+    executed. For the same reason this user alone may write to the folder.
     """
     is_chosen = jax.config.jax_compilation_cache_dir is not None  # type: ignore[attr-defined]
     if is_chosen or not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return
     with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+            return
+        folder.chmod(0o700)
         delete_least_recently_used(folder, MAX_CACHE_BYTES)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         # also the many small programs: to read one takes a tenth of the time to compile it

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,29 +13,33 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hyperrecon_jax.runtime.distributed import process_count
+from hyperrecon_jax.runtime.interrupts import SAME_EVENT, raise_until_handled
 from hyperrecon_jax.runtime.mesh import connect_devices
 
 
 @contextlib.contextmanager
 def defer_signals() -> Iterator[tuple[Callable[[], bool], Callable[[Callable[[], Any]], Any]]]:
-    """Inside, Ctrl-C or SIGTERM only requests a stop; a second Ctrl-C acts as usual.
+    """Inside, Ctrl-C or SIGTERM only requests a stop. A second one acts as usual; of SIGTERM, if it comes a second later.
 
     Yields:
         is_stop_requested: whether this process has received a signal.
         run_interruptible: `run_interruptible(work)` returns `work()`, or None if a signal has come or interrupts it. It is
             for work that can be repeated later. With several processes it always finishes, because they work together.
     """
-    received: list[int] = []
+    received: list[float] = []  # when
     is_interruptible = False
 
     def handle(number, frame):
         if not received:
             # not print: the signal may have come during one
             os.write(2, b"\nStopping after this step; the state will be saved. (Ctrl-C to stop at once.)\n")
-        received.append(number)
+        received.append(time.monotonic())
         signal.signal(signal.SIGINT, previous_handlers[signal.SIGINT])
         if is_interruptible:
-            raise KeyboardInterrupt
+            raise_until_handled(lambda: is_interruptible)
+        if received[-1] - received[0] > SAME_EVENT:  # only SIGTERM comes here again
+            signal.signal(signal.SIGTERM, previous_handlers[signal.SIGTERM])
+            signal.raise_signal(signal.SIGTERM)
 
     def is_stop_requested():
         return bool(received)
@@ -43,13 +48,18 @@ def defer_signals() -> Iterator[tuple[Callable[[], bool], Callable[[Callable[[],
         nonlocal is_interruptible
         if process_count() > 1:
             return work()
-        is_interruptible = True
+        result = None
         try:
-            return None if received else work()
-        except KeyboardInterrupt:
-            return None
-        finally:
-            is_interruptible = False
+            try:
+                is_interruptible = True
+                result = None if received else work()
+            finally:
+                is_interruptible = False
+        except (KeyboardInterrupt, Exception):
+            if not received:
+                raise
+            return None  # interrupted; a library may have turned that into an exception of its own
+        return result
 
     previous_handlers: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     for number in previous_handlers:

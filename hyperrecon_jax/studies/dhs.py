@@ -94,7 +94,7 @@ def _report(out: Path, seeds: Sequence[int], failures: Sequence[str], say: Say, 
 
 def read_landscape(run: Path) -> np.ndarray:
     """The landscape of an evaluated run, `(n, n)`, lambda_1 first."""
-    return landscape(scores.load(run / EvaluationOptions().folder / scores.SCORES))
+    return landscape(scores.load(run / EvaluationOptions().folder / run_folder.SCORES))
 
 
 def landscape(ds: xr.Dataset) -> np.ndarray:

@@ -225,7 +225,7 @@ def num_images(folder: Path, evaluation: EvaluationOptions) -> int | None:
 
 def is_evaluated(folder: Path, evaluation: EvaluationOptions) -> bool:
     """Whether a finished run has the scores of an evaluation, of its last step."""
-    file = folder / evaluation.folder / scores.SCORES
+    file = folder / evaluation.folder / run_folder.SCORES
     if not file.exists():
         return False
     ds = scores.load(file)
@@ -270,19 +270,24 @@ def _total(plan: Plan, states: Sequence[Progress]) -> list[str]:
 
 def commands(piece: Piece, out: Path) -> list[str]:
     """The command lines that make a piece without the plan: one for its run, one for each evaluation."""
+
+    def quote(path: Path) -> str:
+        return shlex.quote(str(path))
+
     flags = [
         f"--config.{key}={shlex.quote(_literal(key, value))}" for key, value in piece.changes.items() if value is not None
     ]
     if piece.scales_from:
         flags.append(f'--config.loss.scales="(those in {out / piece.scales_from / run_folder.SCALES})"')
     train = adapt(f"hyperrecon train --config {piece.file.replace('.py', '')}")
-    lines = [" ".join([train, *flags, f"--workdir {out / piece.name}"])]
+    lines = [" ".join([train, *flags, f"--workdir {quote(out / piece.name)}"])]
     for evaluation in piece.evaluations:
-        parts = [adapt(f"hyperrecon evaluate --run {out / piece.name}"), f"--out {out / piece.name / evaluation.folder}"]
+        run = out / piece.name
+        parts = [adapt(f"hyperrecon evaluate --run {quote(run)}"), f"--out {quote(run / evaluation.folder)}"]
         parts += [f"--metrics {','.join(evaluation.metrics)}"] if evaluation.metrics != METRICS else []
         parts += [f"--lams {evaluation.points}"] if evaluation.points else []
         parts += [f"--images {evaluation.images}"] if evaluation.images else []
-        parts += [f"--segmenter {out / evaluation.segmenter}"] if evaluation.segmenter else []
+        parts += [f"--segmenter {quote(out / evaluation.segmenter)}"] if evaluation.segmenter else []
         lines.append(" ".join(parts))
     return lines
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from hyperrecon_jax.commands import compare, train
 from hyperrecon_jax.commands.evaluate import evaluate
-from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import Diverged, InputError
@@ -48,6 +47,12 @@ def run_study(plan: Plan, out: Path, *, only: Sequence[str] = (), say: Say = pri
         Diverged: after the last report, if a training diverged.
     """
     pieces = show_plan(plan, out, only=only, say=say)
+    with run_folder.lock(out):
+        return _run_pieces(plan, out, pieces, say=say)
+
+
+def _run_pieces(plan: Plan, out: Path, pieces: Sequence[Piece], *, say: Say) -> bool:
+    """As `run_study`, in a folder that this command has for itself."""
     if plan.prepare is not None:
         plan.prepare(out, say)
     names = [piece.name for piece in pieces]
@@ -76,7 +81,7 @@ def compare_runs(runs: Sequence[Path], out: Path, *, say: Say) -> list[dict[str,
     file = out / COMPARISON
     if file.exists():
         comparison = run_folder.read_json(file)
-        evaluated = max((run / "evaluation" / scores.SCORES).stat().st_mtime for run in runs)
+        evaluated = max((run / "evaluation" / run_folder.SCORES).stat().st_mtime for run in runs)
         if comparison["runs"] == [str(run) for run in runs] and file.stat().st_mtime > evaluated:
             gaps: list[dict[str, Any]] = comparison["gaps"]
             return gaps

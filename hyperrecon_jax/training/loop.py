@@ -11,7 +11,7 @@ from hyperrecon_jax.runtime.errors import Diverged
 from hyperrecon_jax.runtime.mesh import gather
 from hyperrecon_jax.training.step import Step, TrainState
 
-OnLog = Callable[[int, dict[str, float], np.ndarray], None]  # step, means of the logs, selected lambdas
+OnLog = Callable[[int, list[dict[str, float]], np.ndarray], None]  # step, the logs of steps, selected lambdas
 
 
 def fit(
@@ -35,9 +35,9 @@ def fit(
         steps: the total number of steps, including those that `state` has behind it.
         log_every: the number of steps between two calls of `on_log`. There is another call after the first step.
         save_every: the number of steps between two calls of `on_save`.
-        on_log: called as `on_log(step, means, selected_lams)`, with the means of the logs over the m steps since the last
-            call, and the lambdas of the samples selected in these steps, `(m, keep, K-1)`. It comes before `on_save`, so
-            that a diverged state is never saved.
+        on_log: called as `on_log(step, rows, selected_lams)`, with the logs of each of the m steps since the last call, and
+            the lambdas of the samples selected in these steps, `(m, keep, K-1)`. It comes before `on_save`, so that a
+            diverged state is never saved.
         on_save: called as `on_save(state)`, also when `stop` ends the training and at the end.
         stop: called before every step.
 
@@ -76,6 +76,5 @@ def _flush(pending: list[tuple[dict[str, jax.Array], jax.Array]], done: int, on_
     for i, row in enumerate(rows, start=done - len(rows) + 1):
         if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
             raise Diverged(f"the loss or its gradient is not finite at step {i} (loss {row['loss']:.4g})")
-    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    on_log(done, means, np.stack(selected_lams))
+    on_log(done, [{name: float(value) for name, value in row.items()} for row in rows], np.stack(selected_lams))
     pending.clear()

@@ -105,6 +105,18 @@ def test_without_the_truth_one_lambda_for_all(folder):
     assert choice["value"] != other["value"]
 
 
+def test_scores_of_other_images_are_noticed(folder, tmp_path):
+    """They were written with --out RUN/evaluation."""
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    images = np.load(folder / "test.npy")
+    np.save(tmp_path / "other.npy", images[:, ::-1])
+    other = {"source": "arrays", **dict.fromkeys(("train", "val", "test"), str(tmp_path / "other.npy"))}
+    evaluate.evaluate(run, run / "evaluation", data=other, say=lambda _: None)
+    with pytest.raises(InputError, match=f"The evaluation of {run} must be that of its test images, got other images: "):
+        choose.choose(run, say=lambda _: None)
+    assert not list(run.glob("choice-*"))
+
+
 def test_a_metric_that_the_evaluation_lacks(folder):
     choose.choose(folder / "three", metric="psnr", say=lambda _: None)
     with pytest.raises(InputError, match="must have mse: python -m bin.evaluate --run .*three --metrics mse"):

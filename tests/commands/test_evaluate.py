@@ -80,6 +80,26 @@ def test_evaluate_then_compare(folder):
     assert "hyper against unets at 2 lambdas" in compared.stdout
 
 
+def test_a_finished_evaluation_scores_nothing_again(folder, tmp_path, monkeypatch):
+    out, lines = tmp_path / "out", []
+    options = {"points": 3, "metrics": ("psnr", "mae"), "say": lines.append}
+    first = evaluate.evaluate(folder / "hyper", out, **options)
+    table = lines[2:]
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "score_on_grid", None)
+        again = evaluate.evaluate(folder / "hyper", out, **options)
+    assert lines[len(table) + 2 :] == ["This evaluation is finished already.", *table]
+    xr.testing.assert_identical(first, again)
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert evaluate.evaluate(folder / "hyper", out, **{**options, "points": 4})["psnr"].sizes["lam_1"] == 4
+    (out / "evaluation.json").unlink()  # killed before it was written
+    assert "Scoring 5 images at 4 lambdas ..." in lines
+    lines.clear()
+    evaluate.evaluate(folder / "hyper", out, **{**options, "points": 4})
+    assert lines[0] == "Scoring 5 images at 4 lambdas ..."
+
+
 def test_gaps_to_networks_at_different_lambdas_are_drawn_each_at_its_own(tmp_path, monkeypatch):
     drawn = {}
     monkeypatch.setattr(compare.figures, "comparison", lambda path, **options: drawn.update(options))

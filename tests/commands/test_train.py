@@ -40,7 +40,7 @@ def settings(tmp_path_factory):
     config.model.norm = "batch"  # has running statistics to save, too
     config.train.steps = 6
     config.train.batch = 4
-    config.train.log_every = 2
+    config.train.log_every = 5
     config.train.save_every = 3
     return config
 
@@ -73,16 +73,16 @@ def uninterrupted(settings, initial_state, tmp_path_factory):
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, initial_state, tmp_path, monkeypatch):
-    """Stopped at step 4, between two checkpoints, and by another device placement when it goes on."""
+    """Stopped at step 4, between two checkpoints and two lines of the log, and by another placement when it goes on."""
     original = train.fit
 
-    def fit_with_signal(*args, on_log, **options):
-        def log(step, means, selected_lams):
-            on_log(step, means, selected_lams)
-            if step == 4:
+    def fit_with_signal(step, *args, **options):
+        def step_with_signal(state, batch):
+            if int(state.step) == 3:
                 signal.raise_signal(signal.SIGINT)
+            return step(state, batch)
 
-        return original(*args, on_log=log, **options)
+        return original(step_with_signal, *args, **options)
 
     lines = []
     with monkeypatch.context() as patched:
@@ -97,8 +97,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, i
     jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path / "run", initial_state), uninterrupted[1])
     a, b = (json.loads((f / run_folder.SUMMARY).read_text()) for f in (tmp_path / "run", uninterrupted[0]))
     assert a["test"] == b["test"]
-    rows = [json.loads(line) for line in (tmp_path / "run" / run_folder.METRICS).read_text().splitlines()]
-    assert [row["step"] for row in rows if "train/loss" in row] == [1, 2, 3, 4, 5, 6]  # also after each start
+    rows, expected = (
+        [{**row, "seconds": 0} for row in logs.read_rows(workdir / run_folder.METRICS)]
+        for workdir in (tmp_path / "run", uninterrupted[0])
+    )
+    assert rows == expected
+    assert not (tmp_path / "run" / run_folder.UNLOGGED).exists()
 
 
 @pytest.mark.slow

@@ -323,7 +323,7 @@ def test_a_disk_that_fills_up_is_reported(tmp_path):
     )
     with (
         pytest.raises(InputError, match=r"`cache` .* must be a folder that can be written to .*No space left"),
-        prepare.write_into_cache(tmp_path, tmp_path / "new", 0),
+        prepare.write_into_cache(tmp_path, tmp_path / "new", 0, name="new"),
     ):
         raise full
 

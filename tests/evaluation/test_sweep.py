@@ -39,11 +39,11 @@ def test_an_interrupted_sweep_resumes_at_its_block(tmp_path, monkeypatch):
     np.testing.assert_allclose(input_scores["psnr"], expected_input["psnr"], rtol=1e-5)
 
 
-@pytest.mark.parametrize("left", ["of another call", "damaged"])
+@pytest.mark.parametrize("left", ["of another call", "damaged", "empty"])
 def test_a_file_of_another_call_is_ignored(tmp_path, left):
     scorer, file = make_scorer(names=("psnr",), chunk=5), tmp_path / "unfinished.npz"
-    if left == "damaged":
-        file.write_bytes(b"PK")
+    if left != "of another call":
+        file.write_bytes(b"PK" if left == "damaged" else b"")
     else:
         np.savez(file, identity="other", score_psnr=np.zeros((1, 5)), input_psnr=np.zeros(5))
     scores, _ = score_at_lambdas(scorer, VARIABLES, SAMPLES, LAMS, KEY, resume_file=file)

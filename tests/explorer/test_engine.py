@@ -240,8 +240,10 @@ def test_the_landscape_is_shown_if_it_is_of_this_run_and_its_images(folder, engi
     values = engine.describe()["evaluation"]["values"]
     np.testing.assert_allclose(values["psnr"], ds["psnr"].isel(image=[0, 2]).mean("image"))
     assert set(values) == {"psnr", "ssim", "mae", "hfen"}
+    assert engine.evaluation_note == ""
     evaluate(folder / "run", folder / "run" / "evaluation", points=3, count=2, say=lambda _: None)
     assert engine.describe()["evaluation"] is None
+    assert "scores.nc holds no scores of all test images" in engine.evaluation_note
 
 
 def test_exports_hold_the_image_and_its_metadata(engine):

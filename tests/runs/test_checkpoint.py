@@ -1,7 +1,7 @@
 """Checkpoints: which of them stay, and the messages for damaged ones and for full disks."""
 
-import contextlib
 import gc
+import json
 import shutil
 import sys
 import time
@@ -93,7 +93,6 @@ def quiet_threads(ignored_exceptions):
 @pytest.mark.parametrize("damage", ["emptied", "overwritten", "removed"])
 @pytest.mark.parametrize("part", ["state", "state/manifest.ocdbt", "state/_METADATA", "state/d", "state/ocdbt.process_0"])
 def test_a_damaged_checkpoint_is_named_and_left(tmp_path, part, damage):
-    """One of the files is not needed to restore: without it the numbers are right."""
     save(tmp_path, {1: 0.5})
     damaged = tmp_path / run_folder.CHECKPOINTS / "1" / part
     files = [damaged] if damaged.is_file() else [path for path in damaged.rglob("*") if path.is_file()]
@@ -104,15 +103,11 @@ def test_a_damaged_checkpoint_is_named_and_left(tmp_path, part, damage):
         else:
             path.write_bytes(b"" if damage == "emptied" else np.random.default_rng(0).bytes(path.stat().st_size))
     before = contents(tmp_path)
-    message = f"^The checkpoint {tmp_path}/checkpoints/1 cannot be read .*delete that folder"
-    refused = (
-        contextlib.nullcontext()
-        if (part, damage) == ("state/_METADATA", "removed")
-        else pytest.raises(InputError, match=message)
+    message = (
+        f"^The checkpoint {tmp_path}/checkpoints/1 is damaged: its file state/.* is not the one that was written; delete"
     )
-    with checkpoint.manager(tmp_path, keep=2) as checkpoints, refused:
-        state = checkpoint.restore(checkpoints, STATE)
-        jax.tree.map(np.testing.assert_array_equal, state, STATE._replace(step=np.int32(1)))
+    with checkpoint.manager(tmp_path, keep=2) as checkpoints, pytest.raises(InputError, match=message):
+        checkpoint.restore(checkpoints, STATE)
     assert contents(tmp_path) == before
 
 
@@ -124,6 +119,76 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
         pytest.raises(InputError, match="checkpoints/1 cannot be read"),
     ):
         checkpoint.restore(checkpoints, STATE._replace(params={"kernel": jnp.zeros((20, 20))}))
+
+
+# Trouble that is not damage, and damage that nobody sees.
+
+
+def flip_bit(path, rng):
+    content = bytearray(path.read_bytes())
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+    path.write_bytes(content)
+
+
+def test_every_flipped_bit_is_seen_and_the_checkpoint_before_is_offered(tmp_path):
+    """Without checksums some of them load other weights in silence."""
+    save(tmp_path, {1: 0.5, 2: 0.4})
+    folder = tmp_path / run_folder.CHECKPOINTS / "2"
+    paths = [folder / name for name in json.loads((folder / checkpoint.CHECKSUMS).read_text())]
+    assert {*folder.glob("state/**/d/*")} < {*paths}
+    rng = np.random.default_rng(0)
+    with checkpoint.manager(tmp_path, keep=2) as checkpoints:
+        for k in range(60):
+            path = paths[k % len(paths)]
+            content = path.read_bytes()
+            flip_bit(path, rng)
+            with pytest.raises(InputError, match="2 is damaged: its file .* delete that folder to go on from step 1"):
+                checkpoint.restore(checkpoints, STATE)
+            path.write_bytes(content)
+        assert int(checkpoint.restore(checkpoints, STATE).step) == 2
+
+
+@pytest.mark.usefixtures("quiet_threads")
+def test_trouble_with_a_checkpoint_that_is_not_damaged_advises_no_deletion(tmp_path, monkeypatch):
+    save(tmp_path, {1: 0.5})
+
+    def fail(*args, **options):
+        raise ValueError("Too many open files")
+
+    with checkpoint.manager(tmp_path, keep=2) as checkpoints:
+        monkeypatch.setattr(checkpoints, "restore", fail)
+        with pytest.raises(
+            InputError, match=r"1 cannot be read \(ValueError: Too many open files\); its files are as"
+        ) as caught:
+            checkpoint.restore(checkpoints, STATE)
+    assert "delete" not in str(caught.value)
+    monkeypatch.setattr(checkpoint.ocp, "CheckpointManager", fail)
+    with pytest.raises(InputError, match="cannot be opened") as caught:
+        checkpoint.manager(tmp_path, keep=2)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_checkpoint_of_an_earlier_version_has_no_checksums_and_is_read(tmp_path):
+    save(tmp_path, {1: 0.5})
+    (tmp_path / run_folder.CHECKPOINTS / "1" / checkpoint.CHECKSUMS).unlink()
+    with checkpoint.manager(tmp_path, keep=2) as checkpoints:
+        assert int(checkpoint.restore(checkpoints, STATE).step) == 1
+
+
+def test_a_folder_with_brackets_and_stars_in_its_name_is_one_like_others(tmp_path):
+    folder = tmp_path / "lr=[2e-3] *?"
+    folder.mkdir()
+    save(folder, {1: 0.5, 2: 0.4})
+    checkpoint.check_saved(folder, STATE._replace(step=jnp.int32(2)))
+
+
+def test_what_was_saved_is_compared_with_what_is_read_back(tmp_path):
+    save(tmp_path, {1: 0.5})
+    saved = STATE._replace(step=jnp.int32(1))
+    checkpoint.check_saved(tmp_path, saved)
+    for other in (saved._replace(step=jnp.int32(2)), saved._replace(opt_state={"mu": jnp.full(3, 2.0)})):
+        with pytest.raises(InputError, match="cannot be read back"):
+            checkpoint.check_saved(tmp_path, other)
 
 
 # A full disk.

@@ -23,8 +23,8 @@ def fake_step(state, image):
 def run_loop(losses, *, first=0, stop=lambda: False, log_every=2, save_every=5):
     logged, saved = [], []
 
-    def log(step, means, selected_lams):
-        logged.append((step, means["loss"]))
+    def log(step, rows, selected_lams):
+        logged.append((step, np.mean([row["loss"] for row in rows])))
         assert selected_lams[..., 0].tolist() == [
             [loss] * 2 for loss in losses[step - first - len(selected_lams) : step - first]
         ]
@@ -68,7 +68,7 @@ def test_divergence_stops_before_the_state_is_saved_and_names_the_step(bad):
             steps=6,
             log_every=100,
             save_every=5,
-            on_log=lambda step, means, selected_lams: None,
+            on_log=lambda step, rows, selected_lams: None,
             on_save=lambda state: saved.append(int(state.step)),
         )
     assert saved == []

@@ -6,6 +6,7 @@ Pictures are drawn into OUT/figures (`pictures.py`), or are those of the evaluat
 import datetime
 import importlib.metadata
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def make_content(scale: Scale, out: Path, numbers: Numbers, failures: Sequence[s
     with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         figure_pictures = pictures.draw_all(scale, out)
-    command = adapt(f"hyperrecon study --plan reproduce:{scale.name} --out {out}")
+    command = adapt(f"hyperrecon study --plan reproduce:{scale.name} --out {shlex.quote(str(out))}")
     return {
         "title": f"{texts.TITLE}: reproduced at the scale “{scale.name}”",
         "introduction": texts.INTRODUCTION,

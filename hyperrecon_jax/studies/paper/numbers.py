@@ -43,7 +43,7 @@ def read_scores(scale: Scale, out: Path, name: str, folder: str = "evaluation") 
         for evaluation in piece.evaluations:
             run = out / name
             if (piece.name, evaluation.folder) == (name, folder) and run_folder.steps_reported(run):
-                return scores.load(run / folder / scores.SCORES) if is_evaluated(run, evaluation) else None
+                return scores.load(run / folder / run_folder.SCORES) if is_evaluated(run, evaluation) else None
     return None
 
 

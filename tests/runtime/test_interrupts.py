@@ -1,0 +1,96 @@
+"""Ctrl-C and SIGTERM as an exception that is not lost; whole commands are in `tests/faults/test_signals.py`."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hyperrecon_jax.runtime import interrupts
+
+NUMBERS = signal.SIGINT, signal.SIGTERM, signal.SIGALRM
+
+
+@pytest.fixture
+def is_interrupted(monkeypatch):
+    """What `end_on_signals` returns; afterwards everything is as before."""
+    handlers = {number: signal.getsignal(number) for number in NUMBERS}
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    yield interrupts.end_on_signals()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+class Signals:
+    """Sends SIGTERM in a callback: Python drops an exception that is raised there."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def wait(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def test_an_interruption_that_is_dropped_is_raised_again(is_interrupted):
+    def work():
+        signals = Signals()
+        assert not is_interrupted()
+        del signals
+        assert is_interrupted()
+        wait(2)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+
+
+def test_it_is_not_raised_again_while_it_is_being_handled(is_interrupted):
+    steps = []
+
+    def work():
+        try:
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            finally:
+                wait(3 * interrupts.REPEAT)
+                steps.append("finally")
+        except KeyboardInterrupt:
+            wait(3 * interrupts.REPEAT)
+            steps.append("except")
+            raise
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["finally", "except"]
+
+
+def test_it_is_raised_again_where_it_was_caught_and_forgotten(is_interrupted):
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        wait(2)
+
+
+def test_two_signals_at_once_are_one_and_a_later_one_ends_the_process():
+    code = """if True:
+        import os, signal, time
+        from hyperrecon_jax.runtime import interrupts
+        interrupts.end_on_signals()
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except KeyboardInterrupt:
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("goes on", flush=True)
+            time.sleep(1.2)
+            os.kill(os.getpid(), signal.SIGTERM)
+            print("never")
+    """
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "goes on\n", "error: interrupted.\n")
