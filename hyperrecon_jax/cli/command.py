@@ -4,12 +4,17 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from absl import flags, logging
 
 from hyperrecon_jax.cli import config_flag
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import Diverged, InputError
+
+LONGEST_MESSAGE = 700  # characters
 
 
 def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
@@ -33,27 +38,48 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
             raise InputError(f"Unknown argument {folders[0]!r}; see --help.")
         sys.exit(command(folders) if takes_folders else command())
     except InputError as error:
-        _fail(error, 2)
+        fail(error, 2)
     except Diverged as error:
-        _fail(error, 1)
+        fail(error, 1)
     except KeyboardInterrupt:
-        _fail("interrupted.", 130)
+        fail("interrupted.", 130)
     except Exception:
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
             raise
-        _fail("interrupted.", 130)  # a library has turned the interruption into an exception of its own
+        fail("interrupted.", 130)  # a library has turned the interruption into an exception of its own
+
+
+def parse_path(flag: flags.FlagHolder[Any]) -> Path | None:
+    """Return the path that a flag names, None if the flag is not given; raises `InputError` as `paths.expand` does."""
+    return None if flag.value is None else paths.expand(flag.value, argument=f"--{flag.name}")
 
 
 def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
     """Return the numbers of a flag that takes a list.
 
     Raises:
-        InputError: if a value is not a number.
+        InputError: if a value is not a number, in the digits 0 to 9.
     """
     try:
+        if not all(value.isascii() and "_" not in value for value in values):
+            raise ValueError
         return [float(value) for value in values]
     except ValueError:
         raise InputError(f"--{flag} must be numbers, got {','.join(values)}.") from None
+
+
+def fail(message: object, status: int) -> NoReturn:
+    """Print an error in one line and end the program.
+
+    The line may have text of the user, of a file or of a library: control characters are shown, not sent to the terminal,
+    and the middle of a very long text is left out.
+    """
+    text = " ".join(str(message).split())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(status)
 
 
 def _interrupt(*_: object) -> None:
@@ -78,8 +104,3 @@ def _help(module: str) -> str:
     width = max(10, *(len(flag.name) + 2 for flag in key_flags))
     lines = [f"  --{flag.name:<{width}}{flag.help}" for flag in key_flags]
     return "\n".join([adapt((sys.modules[module].__doc__ or "").strip()), "", "Flags:", *lines])
-
-
-def _fail(message: object, status: int) -> None:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(status)

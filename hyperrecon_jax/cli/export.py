@@ -17,7 +17,6 @@ The whole model, as a small folder that all commands take as a run:
 The last line that it prints is the Python that loads the file. docs/interop.md has more.
 """
 
-import pathlib
 import re
 
 import numpy as np
@@ -34,7 +33,8 @@ NAMES = flags.DEFINE_string("names", "torch", "Names of the tensors in a .npz: t
 
 def export() -> int:
     """Export by the flags; returns the exit status."""
-    if not RUN.value or not OUT.value:
+    run, out = command.parse_path(RUN), command.parse_path(OUT)
+    if run is None or out is None:
         raise InputError("Say what to export and to where: --run RUN --out FILE (see --help).")
     lam = None if LAM.value is None else np.array(command.parse_numbers("lam", LAM.value))
     from hyperrecon_jax.commands import export as export_command
@@ -42,7 +42,7 @@ def export() -> int:
 
     machine.configure_jax()
     try:
-        export_command.export_run(pathlib.Path(RUN.value), pathlib.Path(OUT.value), lam=lam, names=NAMES.value)
+        export_command.export_run(run, out, lam=lam, names=NAMES.value)
     except InputError as error:  # rename arguments in the message to the user's flags
         raise InputError(re.sub(r"`(lam|out|names)`", r"--\1", str(error))) from error
     return 0

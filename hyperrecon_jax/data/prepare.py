@@ -17,7 +17,7 @@ from hyperrecon_jax.data import cache as data_cache
 from hyperrecon_jax.data import subjects as file_subjects
 from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources.base import Settings
-from hyperrecon_jax.runtime import files, memory
+from hyperrecon_jax.runtime import files, memory, paths
 from hyperrecon_jax.runtime.errors import InputError
 
 
@@ -142,7 +142,7 @@ def files_folder(
     check_settings(size=settings.size, subjects=subjects, slices=settings.slices, seed=seed)
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 
-    cache_root, raw = files.cache_folder(cache), Path(os.path.abspath(Path(root).expanduser()))
+    cache_root, raw = files.cache_folder(cache), Path(os.path.abspath(paths.expand(root, argument="`root`")))
     _check_outside(cache_root, raw)
     train, val, test = subjects
     name = f"size{settings.size}-subjects{'x'.join(map(str, subjects))}-{_digest(str(raw), settings, seed)}"
@@ -192,15 +192,20 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[N
         folder: the new data set in it.
         needed_bytes: the space that the data set needs at most; 0 if that is not known.
     """
+    if reason := paths.explain_unwritable(cache):
+        raise InputError(
+            f"`cache` {cache} must be a folder that can be written to, but {reason}; name another as `cache` or in"
+            " $HYPERRECON_JAX_CACHE."
+        )
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free
+        free = shutil.disk_usage(paths.nearest_existing(cache)).free
         if free < needed_bytes:
             raise InputError(
                 f"`cache` {cache} must have room, but {memory.format_bytes(free)} are left and the data need up to"
                 f" {memory.format_bytes(needed_bytes)}; free some or name another folder as `cache` or in"
                 " $HYPERRECON_JAX_CACHE."
             )
+        cache.mkdir(parents=True, exist_ok=True)
         data_cache.forget_open_folders()
         with data_cache.silence_tfds():
             yield

@@ -7,6 +7,7 @@ from hyperrecon_jax.runs.config import flatten
 from hyperrecon_jax.runs.experiment import Experiment
 from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runs.task import acquisition_range
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import initial_state
 
@@ -23,7 +24,7 @@ def start_from_run(experiment: Experiment) -> Experiment:
     config = experiment.config
     if not config.train.init_from:
         return experiment
-    folder = find_run(config.train.init_from)
+    folder = find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
     other = load.read_config(folder)
     ours, theirs = (flatten({"model": settings.model.to_dict()}) for settings in (config, other))
     differences = [
