@@ -38,6 +38,8 @@ def parse(argv: Sequence[str]) -> list[str]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
+        if isinstance(error, flags.CantOpenFlagFileError):
+            raise InputError("--flagfile must be a file of flags that can be read.") from error
         if isinstance(error, flags.Error) and not str(error).startswith("flag --config="):
             raise InputError(f"{' '.join(str(error).split()).rstrip('.')}; see --help.") from error
         chain = _causes(error)

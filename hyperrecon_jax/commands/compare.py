@@ -68,7 +68,7 @@ def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[s
 
 
 def _check_runs(runs: Sequence[Path]) -> None:
-    """Raise `InputError` if a run is missing, damaged or there twice, or if two have other losses; before one is evaluated."""
+    """Raise `InputError` if a run is missing, damaged or there twice, or if two have other losses."""
     for i, run in enumerate(runs):
         if any(run.exists() and other.exists() and run.samefile(other) for other in runs[:i]):
             raise InputError(f"The runs must differ from one another, but {run} is there twice.")

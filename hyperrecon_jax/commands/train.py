@@ -26,7 +26,7 @@ from hyperrecon_jax.runs.batches import Placement, choose_placement, training_ba
 from hyperrecon_jax.runs.config import AUTO, complete, differences, flatten
 from hyperrecon_jax.runs.description import describe
 from hyperrecon_jax.runs.experiment import Experiment, build, with_scales
-from hyperrecon_jax.runs.initial import start_from_run
+from hyperrecon_jax.runs.initial import check_initial_run, start_from_run
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import make_task_scorer
 from hyperrecon_jax.runs.validation import validate
@@ -85,6 +85,8 @@ def train(config: ConfigDict, workdir: Path, *, say: Say = print) -> bool:
     if is_finished:
         say(f"This run is finished already.\n{report.next_steps(config, workdir)}")
         return True
+    if not is_resumed:
+        check_initial_run(config)
     experiment = build(config)
     if not is_resumed:
         experiment = start_from_run(experiment)
@@ -115,6 +117,7 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     config = complete(config)
     distributed.check_same_settings({**_shared_settings(config), "--dry-run": True})
     say = say if distributed.is_primary() else _say_nothing
+    check_initial_run(config)
     experiment = start_from_run(build(config))
     placement = choose_placement(experiment)
     say(describe(experiment, placement))

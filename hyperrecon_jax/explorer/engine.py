@@ -24,7 +24,7 @@ from hyperrecon_jax.explorer import programs
 from hyperrecon_jax.explorer.programs import METRICS
 from hyperrecon_jax.explorer.volume_store import VolumeStore
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
-from hyperrecon_jax.losses.metric_table import average, page_facts
+from hyperrecon_jax.losses.metric_table import average, bound, page_facts
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import at_condition, network_at
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
@@ -353,5 +353,6 @@ def _round_lambda(lam: Any) -> list[float]:
 
 
 def _to_json(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Scores as JSON has them: None for infinity."""
-    return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
+    """Scores as JSON has them: the limit of an infinite PSNR, as in all means, and None for NaN."""
+    bounded = {name: float(bound(name, value)) for name, value in metrics.items()}
+    return {name: value if np.isfinite(value) else None for name, value in bounded.items()}

@@ -1,6 +1,7 @@
 """Start a training from the weights of another run (`config.train.init_from`): fine-tuning."""
 
 import jax
+from ml_collections import ConfigDict
 
 from hyperrecon_jax.runs import load
 from hyperrecon_jax.runs.config import flatten
@@ -15,15 +16,10 @@ from hyperrecon_jax.training.step import initial_state
 FREE_SETTINGS = ("model.precision", "model.norm_over")
 
 
-def start_from_run(experiment: Experiment) -> Experiment:
-    """The experiment with the initial weights of the run `config.train.init_from`; unchanged, if that is empty.
-
-    Raises:
-        InputError: if there is no such run, or its network is another one; the message names what differs.
-    """
-    config = experiment.config
+def check_initial_run(config: ConfigDict) -> None:
+    """Raise `InputError` if there is no run `config.train.init_from`, or its settings make another network."""
     if not config.train.init_from:
-        return experiment
+        return
     folder = find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
     other = load.read_config(folder)
     ours, theirs = (flatten({"model": settings.model.to_dict()}) for settings in (config, other))
@@ -40,6 +36,19 @@ def start_from_run(experiment: Experiment) -> Experiment:
             differences.append(f"{name} ({theirs_value!r} there, {ours_value!r} here)")
     if differences:
         raise InputError(f"config.train.init_from {folder} holds another network: {', '.join(differences)}.")
+
+
+def start_from_run(experiment: Experiment) -> Experiment:
+    """The experiment with the initial weights of the run `config.train.init_from`; unchanged, if that is empty.
+
+    Raises:
+        InputError: if there is no such run, or its network is another one; the message names what differs.
+    """
+    config = experiment.config
+    if not config.train.init_from:
+        return experiment
+    check_initial_run(config)
+    folder = find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
     _, variables = load.load(folder)
     setup, shapes = experiment.setup, jax.tree.map(lambda leaf: leaf.shape, experiment.state.params)
     if jax.tree.map(lambda leaf: leaf.shape, variables["params"]) != shapes:

@@ -54,7 +54,7 @@ def can_resume(folder: Path, settings: Mapping[str, Any], differences: Callable[
         return False
     if (folder / VARIABLES).is_file():
         raise InputError(
-            f"The work folder {folder} holds a slim run, which cannot be trained further: choose another --workdir, and start"
+            f"The work folder {folder} holds a slim run, which cannot be resumed: choose another --workdir, and start"
             f" from its weights with --config.train.init_from={folder}."
         )
     if not (folder / CONFIG).is_file():

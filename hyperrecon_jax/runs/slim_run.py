@@ -66,8 +66,7 @@ def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: 
     Raises:
         InputError: if the folder has content, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} must be a new or empty folder for the slim run.")
+    check_new(folder)
     leaves = tensor_files.flatten_tree(jax.device_get({name: variables[name] for name in ("params", "batch_stats")}))
     with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +75,13 @@ def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: 
             {STEPS: np.array(steps), **{name: np.asarray(leaf).astype(dtype) for name, leaf in leaves.items()}},
         )
         run_folder.write_json(folder / run_folder.CONFIG, dict(settings))
+
+
+def check_new(folder: Path) -> None:
+    """Raise `InputError` unless a slim run can be written to a folder: it is new or empty, and can be written."""
+    paths.check_folder(folder, argument="`out`")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} must be a new or empty folder for the slim run.")
 
 
 def is_slim(folder: Path) -> bool:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from hyperrecon_jax.runtime.errors import InputError
 
+LONGEST_NAME = 255  # bytes, on the file systems of all systems of today
+
 
 def expand(path: str | os.PathLike[str], *, argument: str) -> Path:
     """Return a path with a home folder in the place of `~` or `~USER`. It need not exist.
@@ -20,6 +22,8 @@ def expand(path: str | os.PathLike[str], *, argument: str) -> Path:
     """
     text = os.fspath(path)
     reason = explain_characters(text) if text.strip() else "it is empty"
+    if reason is None and any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(text).parts):
+        reason = os.strerror(errno.ENAMETOOLONG)
     if reason is None:
         try:
             expanded = Path(text).expanduser()
@@ -32,7 +36,7 @@ def expand(path: str | os.PathLike[str], *, argument: str) -> Path:
             reason = error.strerror
         else:
             return expanded
-    raise InputError(f"{argument} {text!r} cannot be a path: {reason}.")
+    raise InputError(f"{argument} {text or repr(text)} cannot be a path: {reason}.")
 
 
 def check_folder(folder: Path, *, argument: str, advice: str = "") -> None:

@@ -29,7 +29,7 @@ def seed_groups(
 
 
 def check_seeds(seeds: int) -> None:
-    """Raise `InputError` unless there are 1 to `MAX_SEEDS` seeds; the list of the runs for many more would fill the memory."""
+    """Raise `InputError` unless there are 1 to `MAX_SEEDS` seeds; a plan for many more would fill the memory."""
     if not 1 <= seeds <= MAX_SEEDS:
         raise InputError(f"The study needs at least 1 seed and at most {MAX_SEEDS}, got {seeds}.")
 

@@ -150,9 +150,9 @@ def test_a_program_of_an_unrolled_network_finds_the_masks_in_the_kspace(coils, m
     close(np.asarray(x_hat), reconstruct_batch(*network, LAMS, inputs))
 
 
-@pytest.mark.parametrize("encoding", ["coefficients", "circle"])
-def test_a_plain_network_is_the_model_at_its_condition(encoding):
-    network, variables = random_model(Net("none"), hyper_width=3, num_conditions=2, encoding=encoding)
+@pytest.mark.parametrize("options", [{}, {"encoding": "circle"}, {"kind": "mixture"}])
+def test_a_plain_network_is_the_model_at_its_condition(options):
+    network, variables = random_model(Net("none"), hyper_width=3, num_conditions=2, **options)
     variables = model.at_condition(variables, [0.2, 0.7])
     assert export.num_terms(network, variables) == 2
     alone = export.plain(network, variables, [0.3])

@@ -1,4 +1,4 @@
-"""A folder of small runs, images, configs and plans, good and bad, in which the command lines of `mistakes.py` are tried."""
+"""A folder of small runs, images, configs and plans, good and bad, where the command lines of `mistakes.py` are tried."""
 
 import json
 import os
@@ -208,10 +208,3 @@ def snapshot(folder):
             size = status.st_size if name in files else 0
             paths[os.path.relpath(os.path.join(root, name), folder)] = (status.st_mode, size, status.st_mtime_ns)
     return paths
-
-
-def give_to(folder, user):
-    """Make a user the owner of all of it."""
-    for root, folders, files in os.walk(folder):
-        for path in (root, *(os.path.join(root, name) for name in (*folders, *files))):
-            os.chown(path, user, user, follow_symlinks=False)
