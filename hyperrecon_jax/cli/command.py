@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from absl import flags, logging
 
-from hyperrecon_jax.cli import config_flag
+from hyperrecon_jax.cli import arguments, config_flag
 from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import Diverged, InputError
@@ -60,9 +60,9 @@ def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
     Raises:
         InputError: if a value is not a number, in the digits 0 to 9.
     """
+    for value in values:
+        arguments.check_digits(f"--{flag}", value)
     try:
-        if not all(value.isascii() and "_" not in value for value in values):
-            raise ValueError
         return [float(value) for value in values]
     except ValueError:
         raise InputError(f"--{flag} must be numbers, got {','.join(values)}.") from None

@@ -38,8 +38,6 @@ def parse(argv: Sequence[str]) -> list[str]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:
-        if isinstance(error, flags.CantOpenFlagFileError):
-            raise InputError("--flagfile must be a file of flags that can be read.") from error
         if isinstance(error, flags.Error) and not str(error).startswith("flag --config="):
             raise InputError(f"{' '.join(str(error).split()).rstrip('.')}; see --help.") from error
         chain = _causes(error)
@@ -84,7 +82,9 @@ def _check_settings(argv: Sequence[str], file: str | None) -> None:
                 raise InputError(f"{argument} changes a setting of a config file: name one first with --config FILE.")
             from hyperrecon_jax.runs.config import check_key  # takes a second
 
-            check_key(setting[1])
+            default, value = check_key(setting[1]), argument.partition("=")[2]
+            if isinstance(default, (int, float)):
+                arguments.check_digits(f"config.{setting[1]}", value)
 
 
 def _causes(error: BaseException) -> list[BaseException]:

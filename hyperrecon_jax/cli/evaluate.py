@@ -96,7 +96,13 @@ def _data_settings() -> dict[str, Any] | None:
         raise InputError("Say where the scores of images that are not the run's own go: --out DIR.")
     if DATA.value:
         return {"source": "arrays", **dict.fromkeys(("train", "val", "test"), str(command.parse_path(DATA)))}
-    return CONFIG.value.to_dict()["data"] if CONFIG.value else None
+    if not CONFIG.value:
+        return None
+    from hyperrecon_jax.runs.config import check_key, flatten  # takes a second
+
+    for key in flatten(CONFIG.value):
+        check_key(key)
+    return CONFIG.value.to_dict().get("data", {})
 
 
 def main() -> None:

@@ -42,18 +42,24 @@ class Outcome(NamedTuple):
     left: list[str]  # paths that are new, gone or changed
 
 
-def try_all(lines):
-    """The outcome of each command line, such as "train --config gone.py"."""
+def try_all(lines, *, imports=IMPORTS, has_runs=True):
+    """The outcome of each command line, such as "train --config gone.py".
+
+    Args:
+        lines: the command lines.
+        imports: names of the modules that all of them share.
+        has_runs: whether they need the runs of the folder.
+    """
     from faults import world  # here, because it takes seconds to import
 
-    for name in IMPORTS:
+    for name in imports:
         importlib.import_module(name)
     scratch = Path(tempfile.mkdtemp(prefix="mistakes-"))
     scratch.chmod(0o755)
     folder, home = scratch / "world", scratch / "home"
     try:
         if not (child := os.fork()):  # in a process of its own: no computation of JAX may come before a fork
-            world.build(folder)
+            world.build(folder, has_runs=has_runs)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0, "the folder cannot be made"
         home.mkdir()
@@ -138,7 +144,8 @@ if __name__ == "__main__":
     from faults.mistakes import MISTAKES
 
     if sys.argv[1:2] == ["--json"]:
-        for outcome in try_all(json.load(sys.stdin)):
+        lines, options = json.load(sys.stdin)
+        for outcome in try_all(lines, **options):
             print(json.dumps(outcome), flush=True)
     else:
         chosen = {line: names for line, names in MISTAKES.items() if all(word in line for word in sys.argv[1:])}

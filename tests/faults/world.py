@@ -7,9 +7,6 @@ import shutil
 import numpy as np
 from helper import npy_bytes
 
-from hyperrecon_jax.runs import load, slim_run
-from hyperrecon_jax.runs.config import complete
-
 CONFIG = """
 from hyperrecon_jax.config import default_config
 
@@ -34,6 +31,7 @@ CONFIGS = {
         "    config.data.source, config.data.root, config.data.size = 'folder', 'scans', 32\n"
         "    config.data.subjects, config.data.slices = (1, 1, 1), 4\n"
     ),
+    "ranges.py": CONFIG.format("    config.task.sigma, config.task.acceleration = (0.0, 0.1), (2.0, 4.0)\n"),
     "late_key.py": CONFIG.format("    config.train.stepz = 3\n"),
     "late_group.py": CONFIG.format("    config.trian.steps = 3\n"),
     "wrong_type.py": CONFIG.format("    config.train.steps = 'many'\n"),
@@ -80,6 +78,8 @@ RUNS = {
     "three": {"loss": {"terms": ("mae", "ssim", "mse"), "scales": (1.0, 1.0, 1.0)}},
     "unrolled": {"model": {"network": "unrolled"}},
     "range": {"model": {"network": "unrolled"}, "task": {"acceleration": (2.0, 4.0), "sigma": (0.0, 0.1)}},
+    "mixture": {"model": {"conditioning": "mixture"}},
+    "circle": {"model": {"encoding": "circle"}},
     "denoising": {"task": {"name": "denoising", "sigma": 0.1}},
     "segment": {
         "data": {"source": "mni", "size": 32, "subjects": (1, 1, 1), "slices": 4},
@@ -92,8 +92,8 @@ RUNS = {
 }
 
 
-def build(folder):
-    """Make the folder. Nothing in it was trained: the variables of its runs are zeros."""
+def build(folder, *, has_runs=True):
+    """Make the folder. Nothing in it was trained: the variables of its runs are zeros. To make them takes seconds."""
     folder.mkdir()
     before = os.getcwd()
     os.chdir(folder)  # the settings name their images by relative paths
@@ -102,10 +102,11 @@ def build(folder):
         for name, text in CONFIGS.items():
             (folder / name).write_text(text)
         (folder / "binary.py").write_bytes(b"\xff\xfe\x00get_config")
-        (folder / "latin.py").write_bytes("# é\ndef get_config():\n    return 3\n".encode("latin-1"))
-        for name, changes in RUNS.items():
-            _write_run(folder / name, changes)
-        _write_damaged_runs(folder)
+        (folder / "latin.py").write_bytes("NAME = 'é'\ndef get_config():\n    return 3\n".encode("latin-1"))
+        if has_runs:
+            for name, changes in RUNS.items():
+                _write_run(folder / name, changes)
+            _write_damaged_runs(folder)
         _write_scans(folder / "scans")
         _write_odd_files(folder)
     finally:
@@ -147,6 +148,9 @@ def _write_images(folder):
 
 
 def _write_run(folder, changes):
+    from hyperrecon_jax.runs import load, slim_run  # here, because JAX takes seconds to import
+    from hyperrecon_jax.runs.config import complete
+
     config = complete({group: {**SETTINGS.get(group, {}), **changes.get(group, {})} for group in {*SETTINGS, *changes}})
     _, variables = load._empty_model(config)
     slim_run.write(folder, config.to_dict(), variables, steps=4)
@@ -167,6 +171,14 @@ def _write_damaged_runs(folder):
     (damaged / "no_config" / "config.json").unlink()
     (folder / "begun" / "checkpoints").mkdir(parents=True)
     shutil.copy(folder / "run" / "config.json", folder / "begun" / "config.json")
+    for name, text in {
+        "not_json": "{",
+        "a_list": "[]",
+        "old": json.dumps({**settings, "speed": 3}),
+        "other": (folder / "other" / "config.json").read_text(),
+    }.items():
+        shutil.copytree(folder / "begun", folder / "begun_runs" / name)
+        (folder / "begun_runs" / name / "config.json").write_text(text)
     shutil.copytree(folder / "begun", folder / "summary")
     (folder / "summary" / "summary.json").write_text('{"test": ')
 
@@ -190,9 +202,10 @@ def _write_odd_files(folder):
     (folder / "folder.onnx").mkdir()
     (folder / "folder.py").mkdir()
     os.mkfifo(folder / "fifo.npy")
-    shutil.copytree(folder / "run", folder / "locked_run")
-    for name in ("locked", "secret"):
+    for name in ("locked", "secret", "locked_run"):
         (folder / name).mkdir()
+    if (folder / "run").exists():
+        shutil.copytree(folder / "run", folder / "locked_run", dirs_exist_ok=True)
     shutil.copy(folder / "images.npy", folder / "secret.npy")
     shutil.copy(folder / "good.py", folder / "secret.py")
     for path, mode in (("locked", 0o555), ("locked_run", 0o555), ("secret", 0), ("secret.npy", 0), ("secret.py", 0)):

@@ -12,7 +12,7 @@ from hyperrecon_jax.commands.export import export_run
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
-from hyperrecon_jax.runs.initial import start_from_run
+from hyperrecon_jax.runs.initial import read_initial_run, start_from_run
 from hyperrecon_jax.runs.load import load_run, read_config, steps_done
 
 pytestmark = pytest.mark.usefixtures("small_network")
@@ -80,7 +80,7 @@ def test_variables_of_another_network_are_refused(slim, tmp_path):
 def test_training_starts_from_the_weights_of_a_run(settings, run, slim):
     for folder in (run, slim):
         config = complete({**settings, "train": {**settings["train"], "init_from": str(folder)}})
-        state = start_from_run(build(config)).state
+        state = start_from_run(build(config), read_initial_run(config)).state
         jax.tree.map(np.testing.assert_array_equal, state.params, hr.load(run)[1]["params"])
         assert int(state.step) == 0
 
@@ -99,13 +99,13 @@ def test_training_starts_from_the_weights_of_a_run(settings, run, slim):
 def test_a_run_with_another_network_is_refused_by_what_differs(settings, run, changes, message):
     config = complete({**settings, **changes, "train": {**settings["train"], "init_from": str(run)}})
     with pytest.raises(hr.InputError, match=message):
-        start_from_run(build(config))
+        read_initial_run(config)
 
 
 def test_a_missing_run_is_refused(settings, tmp_path):
     config = complete({**settings, "train": {**settings["train"], "init_from": str(tmp_path / "no")}})
     with pytest.raises(hr.InputError, match="no"):
-        start_from_run(build(config))
+        read_initial_run(config)
 
 
 def test_the_name_pretrained_is_the_model_of_the_package(tmp_path, monkeypatch):
