@@ -73,6 +73,7 @@ def bench() -> int:
             print(f"\n{benchmarks.table(timings)}\n\nMemory at the peak so far: {peak}.\n")
             rows += timings
             if json_file is not None:
+                json_file.parent.mkdir(parents=True, exist_ok=True)
                 write_json(json_file, [row._asdict() for row in rows])
     return 0
 

@@ -201,9 +201,9 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int) -> Iterator[N
         free = shutil.disk_usage(paths.nearest_existing(cache)).free
         if free < needed_bytes:
             raise InputError(
-                f"`cache` {cache} must have room, but {memory.format_bytes(free)} are left and the data need"
-                f" up to {memory.format_bytes(needed_bytes)}; free some, ask for fewer images, or name another folder as `cache` or"
-                " in $HYPERRECON_JAX_CACHE."
+                f"`cache` {cache} must have room, but {memory.format_bytes(free)} are left and the data need up to"
+                f" {memory.format_bytes(needed_bytes)}; free some, ask for fewer images, or name another folder as `cache`"
+                " or in $HYPERRECON_JAX_CACHE."
             )
         cache.mkdir(parents=True, exist_ok=True)
         data_cache.forget_open_folders()
