@@ -67,13 +67,15 @@ class Engine:
 
     def __init__(self, run: Path):
         self.run = run = find_run(run)
-        trained = load_run(run)
-        config = trained.config
-        self.model, self.variables, self.steps = trained.model, trained.variables, trained.steps
-        if config.task.name == "segmentation" or not (self.model.hyper or self.model.members):
+        config = read_config(run)
+        has_lambdas = config.model.hyper_width or config.lam.sampling == "ensemble"
+        if config.task.name == "segmentation" or not has_lambdas:  # before the data are loaded, or even prepared
             raise InputError(
                 f"{run} must hold a run that reconstructs for more than one lambda; this one has nothing to move."
             )
+        trained = load_run(run)
+        config = trained.config
+        self.model, self.variables, self.steps = trained.model, trained.variables, trained.steps
         self.terms = tuple(config.loss.terms)
         self.volumes = VolumeStore(trained, read_config(run))
         self._test_images = scoring.digest(trained.dataset.test.samples.identity)

@@ -36,7 +36,9 @@ def expand(path: str | os.PathLike[str], *, argument: str) -> Path:
             reason = error.strerror
         else:
             return expanded
-    raise InputError(f"{argument} {text or repr(text)} cannot be a path: {reason}.")
+    raise InputError(
+        f"{argument} {text if text.strip() and text.isprintable() else repr(text)} cannot be a path: {reason}."
+    )
 
 
 def check_folder(folder: Path, *, argument: str, advice: str = "") -> None:

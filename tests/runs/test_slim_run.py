@@ -133,6 +133,24 @@ def test_images_beside_the_variables_are_those_of_the_run(run, tmp_path):
     assert (data.test, data.val) == (str(tmp_path / "small.run" / "own.npy"), settings["data"]["val"])
 
 
+def test_a_copy_of_the_package_s_model_stays_only_if_the_work_ends_well(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def make_mistake():
+        with slim_run.writable_run("pretrained") as folder:
+            assert hr.load(folder)[0] == hr.pretrained()[0]
+            raise hr.InputError("A mistake.")
+
+    with pytest.raises(hr.InputError, match=r"A mistake\."):
+        make_mistake()
+    assert list(tmp_path.iterdir()) == []
+    for _ in range(2):
+        with slim_run.writable_run("pretrained") as folder:
+            assert folder == slim_run.Path("runs", "pretrained")
+    files, originals = ({path.name for path in place.iterdir()} for place in (folder, slim_run.PRETRAINED_FOLDER))
+    assert files == originals
+
+
 def test_bin_export_writes_a_slim_run(run, tmp_path):
     lines = []
     export_run(run, tmp_path / "small.run", say=lines.append)
