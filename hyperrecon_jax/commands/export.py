@@ -124,7 +124,9 @@ def _check_out(out: Path, names: str) -> None:
     if names == "ours" and suffix != ".npz":
         raise InputError(f'`names` "ours" goes with a .npz file, got {out}.')
     if suffix in PACKAGES and importlib.util.find_spec(PACKAGES[suffix]) is None:
-        raise InputError(f"`out` of the kind {suffix} needs the package {PACKAGES[suffix]}, which is not installed.")
+        package = PACKAGES[suffix]
+        command = f"pip install {'torch' if package == 'torch' else 'hyperrecon_jax[export]'}"
+        raise InputError(f"`out` of the kind {suffix} needs the package {package}, which is not installed: {command}")
     if out.is_dir() and suffix != SLIM:
         raise InputError(f"`out` must be a file, got the folder {out}.")
     if suffix == SLIM:

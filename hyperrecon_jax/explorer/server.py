@@ -111,7 +111,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
-    except (OSError, OverflowError, ValueError) as error:  # ValueError: a name that is no name of a host
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: no name of a host
         listener.close()
         raise InputError(f"The explorer cannot listen at {host}, port {port}: {error}.") from None
     return listener

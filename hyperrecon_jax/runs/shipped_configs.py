@@ -24,7 +24,7 @@ def find(config: str, *, folder: Path = FOLDER, flag: str = "--config") -> str:
     name, colon, variant = config.partition(":")
     path = paths.expand(name, argument=flag)
     if name.endswith(".py") or any(separator in name for separator in (os.sep, "/")) or path.is_file():
-        return f"{path}{colon}{variant}"
+        return f"{path}{colon}{variant}" if name.startswith("~") else config
     names = sorted(path.stem for path in folder.glob("*.py"))
     if name not in names:
         raise InputError(f"{flag} must be a file or one of {', '.join(names)}; got {name!r}.")

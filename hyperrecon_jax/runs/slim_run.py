@@ -1,8 +1,8 @@
 """Slim runs: a run folder with the model's variables alone, without the state of its training, small enough to send.
 
 The model that comes with the package is one. Images in `.npy` files may lie beside the variables; `config.data` then
-names the files without a folder (`find_images`). Every function and command that reads a run reads a slim run; training cannot
-resume it, but can start from it (`config.train.init_from`).
+names the files without a folder (`find_images`). Every function and command that reads a run reads a slim run; training
+cannot resume it, but can start from it (`config.train.init_from`).
 """
 
 import contextlib

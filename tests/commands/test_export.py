@@ -291,8 +291,14 @@ def test_mistakes(folder, tmp_path, options, match):
 
 def test_a_package_that_is_missing_is_told_before_the_run_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
-    for suffix, package in ((".onnx", "onnx"), (".pt", "torch"), (".safetensors", "safetensors")):
-        with pytest.raises(InputError, match=f"needs the package {package}, which"):
+    for suffix, package, name in (
+        (".onnx", "onnx", "hyperrecon_jax[export]"),
+        (".pt", "torch", "torch"),
+        (".safetensors", "safetensors", "hyperrecon_jax[export]"),
+        (".jaxexport", "flatbuffers", "hyperrecon_jax[export]"),
+    ):
+        message = f"needs the package {package}, which is not installed: pip install {re.escape(name)}$"
+        with pytest.raises(InputError, match=message):
             command.export_run(tmp_path / "no run", tmp_path / f"unet{suffix}", lam=[0.3])
 
 
