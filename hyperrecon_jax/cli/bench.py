@@ -20,11 +20,11 @@ is the memory that the compiled program needs on each device, arguments and resu
 """
 
 import os
-import pathlib
 
 from absl import flags
 
 from hyperrecon_jax.cli import command
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 SUITE = flags.DEFINE_list(
@@ -32,18 +32,21 @@ SUITE = flags.DEFINE_list(
 )
 SIZE = flags.DEFINE_list("size", ["128"], "Pixels along a side; may be several.")
 BATCH = flags.DEFINE_list("batch", ["8"], "Samples in a batch; may be several.")
-WIDTH = flags.DEFINE_integer("width", 32, "Channels of the U-Net.", lower_bound=1)
+WIDTH = flags.DEFINE_integer("width", 32, "Channels of the U-Net.", lower_bound=1, upper_bound=4096)
 HYPER_WIDTH = flags.DEFINE_list(
     "hyper_width", ["4", "32", "128"], "Width d of the hypernetwork; all suites but `train` take the last."
 )
-ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each program.", lower_bound=1)
+ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each program.", lower_bound=1, upper_bound=1_000_000)
 JSON = flags.DEFINE_string("json", None, "File for the rows.")
 
 
 def bench() -> int:
     """Time what the flags say; returns the exit status."""
-    sizes, batches = _integers("size", SIZE.value, least=16, step=8), _integers("batch", BATCH.value, least=4)
-    widths = tuple(_integers("hyper_width", HYPER_WIDTH.value, least=1))
+    sizes, batches = _integers("size", SIZE.value, 16, 4096, step=8), _integers("batch", BATCH.value, 4, 65_536)
+    widths = tuple(_integers("hyper_width", HYPER_WIDTH.value, 1, 65_536))
+    json_file = command.parse_path(JSON)
+    if json_file is not None:
+        paths.check_file(json_file, argument="--json")
     # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from hyperrecon_jax import benchmarks
@@ -69,18 +72,19 @@ def bench() -> int:
             peak = memory.format_bytes(benchmarks.peak_memory())
             print(f"\n{benchmarks.table(timings)}\n\nMemory at the peak so far: {peak}.\n")
             rows += timings
-            if JSON.value:
-                write_json(pathlib.Path(JSON.value), [row._asdict() for row in rows])
+            if json_file is not None:
+                json_file.parent.mkdir(parents=True, exist_ok=True)
+                write_json(json_file, [row._asdict() for row in rows])
     return 0
 
 
-def _integers(flag: str, values: list[str], *, least: int, step: int = 1) -> list[int]:
-    """Return the whole numbers of a flag that takes a list; each is at least `least` and a multiple of `step`."""
+def _integers(flag: str, values: list[str], least: int, most: int, *, step: int = 1) -> list[int]:
+    """Return the whole numbers of a flag that takes a list; each is in [least, most] and a multiple of `step`."""
     numbers = command.parse_numbers(flag, values)
     for number in numbers:
-        if number < least or number % step:
+        if not least <= number <= most or number % step:
             kind = "whole numbers" if step == 1 else f"multiples of {step}"
-            raise InputError(f"--{flag} must be {kind} of at least {least}, got {number:g}.")
+            raise InputError(f"--{flag} must be {kind} of at least {least} and at most {most}, got {number:g}.")
     return [int(number) for number in numbers]
 
 

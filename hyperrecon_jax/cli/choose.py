@@ -17,6 +17,8 @@ At another acquisition than that of the run:
 The choice is printed and written to RUN/choice-METRIC.json, or to RUN/choice-METRIC-per_image.json.
 """
 
+import re
+
 from absl import flags
 
 from hyperrecon_jax.cli import command
@@ -36,20 +38,27 @@ ACQUISITION = flags.DEFINE_string(
 
 def choose() -> int:
     """Choose lambda by the flags; returns the exit status."""
-    if not RUN.value:
+    run = command.parse_path(RUN)
+    if run is None:
         raise InputError("Say for which run to choose: --run RUN (see --help).")
+    if FRACTION.present and METRIC.value != "held_out":
+        raise InputError(f"--fraction goes with --metric held_out, got --metric {METRIC.value}.")
     from hyperrecon_jax.commands import choose as choose_command
     from hyperrecon_jax.runs import slim_run
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    choose_command.choose(
-        slim_run.find_run(RUN.value, is_written=True),
-        metric=METRIC.value,
-        per_image=PER_IMAGE.value,
-        fraction=FRACTION.value,
-        acquisition=ACQUISITION.value,
-    )
+    try:
+        with slim_run.writable_run(run) as folder:
+            choose_command.choose(
+                folder,
+                metric=METRIC.value,
+                per_image=PER_IMAGE.value,
+                fraction=FRACTION.value,
+                acquisition=ACQUISITION.value,
+            )
+    except InputError as error:  # rename arguments in the message to the user's flags
+        raise InputError(re.sub(r"`(metric|fraction|acquisition)`", r"--\1", str(error))) from error
     return 0
 
 

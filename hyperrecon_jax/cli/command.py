@@ -3,13 +3,17 @@
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags, logging
 
-from hyperrecon_jax.cli import config_flag
-from hyperrecon_jax.runtime import interrupts
+from hyperrecon_jax.cli import arguments, config_flag
+from hyperrecon_jax.runtime import interrupts, paths
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import Diverged, InputError
+
+LONGEST_MESSAGE = 700  # characters
 
 
 def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
@@ -34,12 +38,19 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
     sys.exit(status)
 
 
+def parse_path(flag: flags.FlagHolder[Any]) -> Path | None:
+    """Return the path that a flag names, None if the flag is not given; raises `InputError` as `paths.expand` does."""
+    return None if flag.value is None else paths.expand(flag.value, argument=f"--{flag.name}")
+
+
 def parse_numbers(flag: str, values: Sequence[str]) -> list[float]:
     """Return the numbers of a flag that takes a list.
 
     Raises:
-        InputError: if a value is not a number.
+        InputError: if a value is not a number, in the digits 0 to 9.
     """
+    for value in values:
+        arguments.check_digits(f"--{flag}", value)
     try:
         return [float(value) for value in values]
     except ValueError:
@@ -61,8 +72,21 @@ def _call(command: Callable[..., int], is_interrupted: Callable[[], bool], *, ta
             raise KeyboardInterrupt from error
         if not isinstance(error, (InputError, Diverged)):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2 if isinstance(error, InputError) else 1
+
+
+def print_error(message: object) -> None:
+    """Print an error in one line.
+
+    The line may have text of the user, of a file or of a library: control characters are shown, not sent to the terminal,
+    and the middle of a very long text is left out.
+    """
+    text = " ".join(str(message).split())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
+    print(f"error: {text}", file=sys.stderr)
 
 
 def _silence_libraries() -> None:

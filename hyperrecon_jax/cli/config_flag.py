@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from hyperrecon_jax.cli import arguments
 from hyperrecon_jax.runs import shipped_configs
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -23,18 +24,20 @@ def parse(argv: Sequence[str]) -> list[str]:
         InputError: if a flag, the config file or one of its settings is wrong.
     """
     argv = list(argv)
+    arguments.check_characters(argv)
     file = _resolve_config(argv)
     _check_settings(argv, file)
     try:
         if file is not None:
             Path(file).read_bytes()
-        arguments = flags.FLAGS(argv)[1:]
+        positional = flags.FLAGS(argv)[1:]
+        arguments.check_flags()
         if file is not None and not hasattr(flags.FLAGS["config"].value, "to_dict"):
             raise InputError(f"get_config() of {file} must return a ConfigDict such as default_config().")
-        return arguments
+        return positional
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, flags.Error) and not str(error).startswith("flag --config="):
             raise InputError(f"{' '.join(str(error).split()).rstrip('.')}; see --help.") from error
         chain = _causes(error)
@@ -79,7 +82,9 @@ def _check_settings(argv: Sequence[str], file: str | None) -> None:
                 raise InputError(f"{argument} changes a setting of a config file: name one first with --config FILE.")
             from hyperrecon_jax.runs.config import check_key  # takes a second
 
-            check_key(setting[1])
+            default, value = check_key(setting[1]), argument.partition("=")[2]
+            if isinstance(default, (int, float)):
+                arguments.check_digits(f"config.{setting[1]}", value)
 
 
 def _causes(error: BaseException) -> list[BaseException]:
@@ -100,6 +105,8 @@ def _describe(chain: Sequence[BaseException], file: str | None) -> str:
         text = f"{similar[2]} is not a setting, unlike {similar[1]}"
     elif unknown:
         text = f"{unknown[1]} is not a setting"
+    elif isinstance(cause, SystemExit):
+        text = "it ends the program"
     elif isinstance(cause, OSError) and cause.strerror:
         text = cause.strerror
     elif "no attribute 'get_config'" in text:

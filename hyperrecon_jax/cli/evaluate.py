@@ -19,6 +19,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from hyperrecon_jax.cli import command, process_flags
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", None, "Folder of a run, or 'pretrained': the model of the package.")
@@ -44,7 +45,8 @@ def evaluate(folders: list[str]) -> int:
     """Evaluate a run, or compare the runs in `folders`, by the flags; returns the exit status."""
     if COMPARE.value:
         return _compare(folders)
-    if folders or not RUN.value:
+    run, out, segmenter = (command.parse_path(flag) for flag in (RUN, OUT, SEGMENTER))
+    if folders or run is None:
         raise InputError(f"Say what to evaluate: --run RUN{f', not {folders[0]!r}' if folders else ''} (see --help).")
     data = _data_settings()
     from hyperrecon_jax.commands import evaluate as evaluate_command
@@ -53,20 +55,19 @@ def evaluate(folders: list[str]) -> int:
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    run = slim_run.find_run(RUN.value, is_written=True)
-    out = pathlib.Path(OUT.value) if OUT.value else run / "evaluation"
     options: dict[str, Any] = {
         "data": data,
-        "metrics": METRICS.value or None,
+        "metrics": METRICS.value,
         "points": LAMS.value,
         "count": IMAGES.value,
-        "segmenter": pathlib.Path(SEGMENTER.value) if SEGMENTER.value else None,
+        "segmenter": segmenter,
     }
-    with process_flags.connect_processes():
+    with process_flags.connect_processes(), slim_run.writable_run(run) as folder:
+        results = out or folder / "evaluation"
         if ACQUISITION.value is None:
-            evaluate_command.evaluate(run, out, **options)
+            evaluate_command.evaluate(folder, results, **options)
         else:
-            evaluate_acquisitions(run, out, ACQUISITION.value, **options)
+            evaluate_acquisitions(folder, results, ACQUISITION.value, **options)
     return 0
 
 
@@ -74,11 +75,16 @@ def _compare(folders: list[str]) -> int:
     """Compare the runs in `folders`; returns the exit status."""
     if RUN.value or len(folders) < 2:
         raise InputError("--compare takes the folders of two runs or more: --compare RUN RUN ...")
+    for flag in (DATA, CONFIG, METRICS, LAMS, IMAGES, SEGMENTER, ACQUISITION):
+        if flag.value is not None:
+            raise InputError(f"--{flag.name} is of no use with --compare, which takes the evaluations of the runs.")
+    runs = [paths.expand(folder, argument="--compare") for folder in folders]
+    out = command.parse_path(OUT) or pathlib.Path("runs", "comparison")
     from hyperrecon_jax.commands import compare
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    compare.compare([pathlib.Path(folder) for folder in folders], pathlib.Path(OUT.value or "runs/comparison"))
+    compare.compare(runs, out)
     return 0
 
 
@@ -89,8 +95,14 @@ def _data_settings() -> dict[str, Any] | None:
     if (DATA.value or CONFIG.value) and not OUT.value:
         raise InputError("Say where the scores of images that are not the run's own go: --out DIR.")
     if DATA.value:
-        return {"source": "arrays", "train": DATA.value, "val": DATA.value, "test": DATA.value}
-    return CONFIG.value.to_dict()["data"] if CONFIG.value else None
+        return {"source": "arrays", **dict.fromkeys(("train", "val", "test"), str(command.parse_path(DATA)))}
+    if not CONFIG.value:
+        return None
+    from hyperrecon_jax.runs.config import check_key, flatten  # takes a second
+
+    for key in flatten(CONFIG.value):
+        check_key(key)
+    return CONFIG.value.to_dict().get("data", {})
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import webbrowser
 from absl import flags
 
 from hyperrecon_jax.cli import command
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", "pretrained", "Folder of a run, or 'pretrained': the model of the package.")
@@ -28,18 +29,25 @@ POINTS = flags.DEFINE_integer("points", None, "With --export: points along each 
 
 def explore() -> int:
     """Serve or export the page by the flags; returns the exit status."""
-    if not RUN.value:
-        raise InputError("Say what to explore: --run RUN (see --help).")
+    run, page = command.parse_path(RUN), command.parse_path(EXPORT)
+    if page is None:
+        for flag in (SLICES, POINTS):
+            if flag.present:
+                raise InputError(f"--{flag.name} goes with --export FOLDER (see --help).")
     from hyperrecon_jax import explorer
     from hyperrecon_jax.explorer.engine import Engine
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    engine = Engine(pathlib.Path(RUN.value))
+    if page is None:
+        explorer.check_address(HOST.value, PORT.value)
+    else:
+        paths.check_folder(page, argument="--export")
+    engine = Engine(run or pathlib.Path("pretrained"))
     if engine.evaluation_note:
         print(engine.evaluation_note)
-    if EXPORT.value:
-        file = explorer.export(engine, pathlib.Path(EXPORT.value), slices=SLICES.value, points=POINTS.value, progress=True)
+    if page is not None:
+        file = explorer.export(engine, page, slices=SLICES.value, points=POINTS.value, progress=True)
         print(f"Open {file} in a browser; it needs nothing else.")
         return 0
     explorer.serve(engine, host=HOST.value, port=PORT.value, ready=_show)

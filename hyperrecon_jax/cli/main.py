@@ -1,11 +1,13 @@
 """The program `hyperrecon`: it shows its commands, or starts one of them."""
 
 import ast
+import difflib
 import sys
 from pathlib import Path
 
 import hyperrecon_jax
 from hyperrecon_jax import cli
+from hyperrecon_jax.cli import command
 
 
 def main() -> None:
@@ -16,7 +18,7 @@ def main() -> None:
     elif name == "--version":
         print(hyperrecon_jax.__version__)
     elif name not in cli.COMMANDS:
-        print(f"error: Unknown command {name!r}; see hyperrecon --help.", file=sys.stderr)
+        command.print_error(_explain_unknown(name))
         sys.exit(2)
     else:
         sys.argv[1:] = arguments
@@ -39,6 +41,12 @@ def overview() -> str:
             *lines,
         ]
     )
+
+
+def _explain_unknown(name: str) -> str:
+    """Say that there is no command of this name, and which has a similar one."""
+    similar = difflib.get_close_matches(name.strip().lower()[:20], (*cli.COMMANDS, "--version", "--help"), n=1, cutoff=0.7)
+    return f"Unknown command {name!r}; {f'did you mean {similar[0]}? See' if similar else 'see'} hyperrecon --help."
 
 
 def _summary(name: str) -> str:

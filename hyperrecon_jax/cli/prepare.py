@@ -38,8 +38,10 @@ def prepare() -> int:
 
     data_flags = (SOURCE, ROOT, SIZE, SLICES, ACQUISITION, COILS, WHITEN, SEED, CACHE, WORKERS)
     settings: dict[str, Any] = {flag.name: flag.value for flag in data_flags if flag.value is not None}
+    settings |= {flag.name: str(command.parse_path(flag)) for flag in (ROOT, CACHE) if flag.value is not None}
+    _check_flags_of_source()
     if SUBJECTS.value is not None:
-        if not all(value.strip().isdecimal() for value in SUBJECTS.value):
+        if not all(re.fullmatch("[0-9]{1,18}", value.strip()) for value in SUBJECTS.value):
             raise InputError(f"--subjects must be whole numbers, got {','.join(SUBJECTS.value)}.")
         settings["subjects"] = tuple(map(int, SUBJECTS.value))
     try:
@@ -47,6 +49,14 @@ def prepare() -> int:
     except InputError as error:  # rename settings in the message to the user's flags
         raise InputError(re.sub(r"config\.data\.(\w+)", r"--\1", str(error))) from error
     return 0
+
+
+def _check_flags_of_source() -> None:
+    """Raise `InputError` for a flag that the source has no use for."""
+    is_made, is_fastmri = SOURCE.value in ("mni", "broad"), SOURCE.value == "fastmri"
+    for flag, is_used in ((ROOT, not is_made), (WORKERS, not is_made), (ACQUISITION, is_fastmri), (WHITEN, is_fastmri)):
+        if flag.value is not None and not is_used:
+            raise InputError(f"--{flag.name} is of no use with --source {SOURCE.value}.")
 
 
 def main() -> None:

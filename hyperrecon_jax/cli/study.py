@@ -19,6 +19,7 @@ The same command again resumes, and uses what is finished. A plan file says whic
 """
 
 import pathlib
+import re
 from typing import Any
 
 from absl import flags
@@ -26,6 +27,7 @@ from ml_collections import config_flags
 
 from hyperrecon_jax.cli import command
 from hyperrecon_jax.runs import shipped_configs
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -54,12 +56,14 @@ def study() -> int:
         raise InputError(adapt("Say what to study: --plan baselines (see --help)."))
     options = _plan_options()
     file = shipped_configs.find(PLAN.value, folder=shipped_configs.FOLDER / "plans", flag="--plan")
+    out = _folder(file)
+    paths.check_folder(out, argument="--out")
     from hyperrecon_jax.runtime import machine  # after the checks: JAX takes seconds to import
     from hyperrecon_jax.studies.plan import read_plan
     from hyperrecon_jax.studies.study import run_study, show_plan
 
     machine.configure_jax()
-    plan, out = read_plan(file, options), _folder(file)
+    plan = read_plan(file, options)
     if DRY_RUN.value:
         show_plan(plan, out, only=ONLY.value)
         return 0
@@ -68,7 +72,10 @@ def study() -> int:
 
 def _plan_options() -> dict[str, Any]:
     """Return the options of the plan that the command line has."""
-    if WIDTHS.value is not None and not all(width.isdecimal() and int(width) > 0 for width in WIDTHS.value):
+    runs = RUNS.value and [str(paths.expand(run, argument="--runs")) for run in RUNS.value]
+    if runs and len({*runs}) < len(runs):
+        raise InputError(f"--runs must be folders that differ from one another, got {','.join(runs)}.")
+    if WIDTHS.value is not None and not all(re.fullmatch("[1-9][0-9]{0,8}", width) for width in WIDTHS.value):
         raise InputError(f"--widths must be whole numbers above 0, got {','.join(WIDTHS.value)}.")
     values: dict[str, Any] = {
         "config": CONFIG.value,
@@ -79,8 +86,8 @@ def _plan_options() -> dict[str, Any]:
         "variants": VARIANTS.value,
         "rates": RATES.value and command.parse_numbers("rates", RATES.value),
         "points": POINTS.value,
-        "root": ROOT.value,
-        "runs": RUNS.value,
+        "root": ROOT.value and str(command.parse_path(ROOT)),
+        "runs": runs,
         "slices": SLICES.value,
     }
     return {name: value for name, value in values.items() if value is not None}
@@ -88,8 +95,8 @@ def _plan_options() -> dict[str, Any]:
 
 def _folder(file: str) -> pathlib.Path:
     """Return the folder of the study, for a plan FILE or FILE:VARIANT."""
-    if OUT.value:
-        return pathlib.Path(OUT.value)
+    if folder := command.parse_path(OUT):
+        return folder
     path, _, variant = file.partition(":")
     return pathlib.Path("runs", "-".join(filter(None, [pathlib.Path(path).stem, variant])))
 

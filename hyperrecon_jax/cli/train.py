@@ -11,8 +11,6 @@ With several processes, here one on each node of a Slurm job:
 The same command again resumes a run that was interrupted. Results are in the work folder.
 """
 
-import pathlib
-
 from absl import flags
 from ml_collections import config_flags
 
@@ -32,6 +30,7 @@ def train() -> int:
     """Train by the flags; returns the exit status."""
     if CONFIG.value is None:
         raise InputError(adapt("Say what to train: --config quickstart (see --help)."))
+    workdir = command.parse_path(WORKDIR) or config_flag.default_workdir()
     from hyperrecon_jax.commands import train as train_command
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
@@ -40,7 +39,6 @@ def train() -> int:
         if DRY_RUN.value:
             train_command.dry_run(CONFIG.value)
             return 0
-        workdir = pathlib.Path(WORKDIR.value) if WORKDIR.value else config_flag.default_workdir()
         return 0 if train_command.train(CONFIG.value, workdir) else 130
 
 

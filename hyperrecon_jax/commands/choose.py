@@ -43,6 +43,7 @@ from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.load import TrainedRun, load_run, read_config
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import make_mask, trained_range
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -90,14 +91,14 @@ def choose(
     """
     if metric not in CRITERIA:
         raise InputError(f"`metric` must be one of {', '.join(CRITERIA)}, got {metric!r}.")
-    chosen = None
-    if acquisition is not None:
-        config = read_config(run)
-        chosen = parse_acquisition(acquisition, config)
-        for sentence in describe_excess(trained_range(config), chosen):
-            say(sentence)
+    config = read_config(run)
+    chosen = None if acquisition is None else parse_acquisition(acquisition, config)
+    for folder in (run, run / "evaluation"):
+        paths.check_folder(folder, argument="The folder", advice="copy the run to a folder of your own")
     trained = load_run(run, splits=("val", "test"), acquisition=chosen)
     _check_run(run, trained, metric, fraction)
+    for sentence in describe_excess(trained_range(config), chosen) if chosen else []:
+        say(sentence)
     parts = [metric, *(["per_image"] if per_image else []), *([format_acquisition(chosen)] if chosen else [])]
     path = run / f"choice-{'-'.join(parts)}.json"
     with run_folder.lock(run, f".{path.name}.lock"):

@@ -8,14 +8,16 @@ import numpy as np
 import xarray as xr
 
 from hyperrecon_jax import figures
-from hyperrecon_jax.commands.evaluate import load_or_evaluate
+from hyperrecon_jax.commands.evaluate import load_or_evaluate, prepare, stored_scores
 from hyperrecon_jax.commands.evaluation_pictures import lambda_ends, make_curve
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, bound
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.runs import logs, run_folder
+from hyperrecon_jax.runs.load import read_config
 from hyperrecon_jax.runs.report import Say
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 METRICS = (*DEFAULT_METRICS, "dice")  # the table has those that all runs have
@@ -41,6 +43,8 @@ def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[s
     Raises:
         InputError: if the runs cannot be compared.
     """
+    run_folder.check_results_folder(out)
+    _check_runs(runs)
     names = [run.name for run in runs]
     names = names if len({*names}) == len(names) else [str(run) for run in runs]
     datasets = [load_or_evaluate(run, say=say) for run in runs]
@@ -61,6 +65,27 @@ def compare(runs: Sequence[Path], out: Path, *, say: Say = print) -> list[dict[s
         _draw(names, summaries, metrics, gaps, out)
     say(f"{table}\n\nLook at {out / 'comparison.png'}; the table is in {out / 'comparison.md'}.")
     return gaps
+
+
+def _check_runs(runs: Sequence[Path]) -> None:
+    """Raise `InputError` if a run is missing, damaged or there twice, or if two have other losses."""
+    for i, run in enumerate(runs):
+        if any(run.exists() and other.exists() and run.samefile(other) for other in runs[:i]):
+            raise InputError(f"The runs must differ from one another, but {run} is there twice.")
+    all_terms = [_read_terms(run) for run in runs]
+    for run, terms in zip(runs, all_terms, strict=True):
+        if terms != all_terms[0]:
+            raise InputError(f"The runs must have the same terms: {runs[0]} and {run} do not.")
+    for run in runs:
+        if stored_scores(run) is None:
+            prepare(run)  # loads all that its evaluation needs
+            paths.check_folder(run / "evaluation", argument="The evaluation")
+
+
+def _read_terms(run: Path) -> str:
+    """The loss terms of a run, with commas between them."""
+    ds = stored_scores(run)
+    return str(ds.attrs["terms"]) if ds is not None else ",".join(read_config(run).loss.terms)
 
 
 def _check_comparable(names: Sequence[str], datasets: Sequence[xr.Dataset]) -> None:

@@ -42,6 +42,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")
 TABLE, RESULTS, UNFINISHED = "scores.csv", "evaluation.json", "unfinished.npz"
+MAX_LAMS = 1_000_000  # a grid of more would fill the memory
 POINTS = {1: 100, 2: 21}  # number of lambdas -> points of the grid along each
 
 
@@ -107,6 +108,7 @@ def evaluate(
     for name in metrics or ():
         if name in DICE and segmenter is None:
             raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")
+    distributed.run_on_primary(run_folder.check_results_folder, out)
     segment = load_segmenter(segmenter) if segmenter is not None else None
     evaluation = prepare(
         run, data=data, points=points, count=count, needs_labels=segment is not None, acquisition=acquisition
@@ -140,12 +142,18 @@ def evaluate(
 
 def load_or_evaluate(run: Path, *, acquisition: Acquisition | None = None, say: Say = print) -> xr.Dataset:
     """The scores of a run on its own test images: from its folder, or computed if they are missing or of another step."""
-    file = run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / run_folder.SCORES
+    ds = stored_scores(run, acquisition=acquisition)
+    return evaluate(run, _scores_file(run, acquisition).parent, acquisition=acquisition, say=say) if ds is None else ds
+
+
+def stored_scores(run: Path, *, acquisition: Acquisition | None = None) -> xr.Dataset | None:
+    """The scores of a run on its own test images from its folder; None if they are missing or of another step."""
+    file = _scores_file(run, acquisition)
     if file.exists():
         ds = scores.load(file)
         if ds.attrs.get("steps") == run_folder.steps_reported(run):
             return ds
-    return evaluate(run, file.parent, acquisition=acquisition, say=say)
+    return None
 
 
 def is_of_images(ds: xr.Dataset, samples: Samples) -> bool:
@@ -184,6 +192,11 @@ def prepare(
         require_labels(split)
     if points is not None and points < 2:
         raise InputError(f"A grid of lambdas needs at least 2 points, got {points}.")
+    num_axes = len(trained.config.loss.terms) - 1
+    if points is not None and points**num_axes > MAX_LAMS:
+        raise InputError(
+            f"A grid of lambdas (--lams) has at most {MAX_LAMS:,} points in all, got {points} along {num_axes}."
+        )
     size = split.samples.size
     if count is not None and not 1 <= count <= size:
         raise InputError(f"The number of images must be in [1, {size}], got {count}.")
@@ -209,6 +222,10 @@ def format_table(summary: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...]
         lam_text = lambda_title(np.asarray(lam)).removeprefix("λ = ")
         lines.append(f"{name:<18}{input_value}{value:10.4f}  {lam_text:<12}  {low:.4f} to {high:.4f}")
     return "\n".join(lines)
+
+
+def _scores_file(run: Path, acquisition: Acquisition | None) -> Path:
+    return run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / run_folder.SCORES
 
 
 def _lambda_axes(config: ConfigDict, points: int | None) -> list[np.ndarray]:

@@ -6,7 +6,8 @@
 .jaxexport                      a program for JAX alone (`export.serialized`); of the whole model, or for one lambda
 .run                            a folder, the slim run (`slim_run.py`): the whole model, for all commands of this package
 
-An unrolled network has the last two kinds only. A run of a range of acquisitions is written for the middle of the range.
+An unrolled network has the last two kinds only. A run of a range of acquisitions is written for the middle of the range, or
+for another acquisition; a slim run has the whole range.
 """
 
 import importlib.util
@@ -23,12 +24,15 @@ from hyperrecon_jax.models import export, interop, tensor_files
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.models.unrolled import Unrolled
-from hyperrecon_jax.runs import slim_run
+from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
+from hyperrecon_jax.runs import run_folder, slim_run
+from hyperrecon_jax.runs.acquisitions import parse_acquisition
 from hyperrecon_jax.runs.experiment import reported_lams
 from hyperrecon_jax.runs.labels import lam_label
 from hyperrecon_jax.runs.load import image_shape, load, read_config, steps_done
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import acquisition_range
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.files import atomic_write
 
@@ -44,7 +48,15 @@ PACKAGES = {
 NAMES = ("torch", "ours")
 
 
-def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str = "torch", say: Say = print) -> None:
+def export_run(
+    run: Path,
+    out: Path,
+    *,
+    lam: ArrayLike | None = None,
+    names: str = "torch",
+    acquisition: str | None = None,
+    say: Say = print,
+) -> None:
     """Write the model of a run to a file and say how to load it.
 
     Args:
@@ -52,15 +64,19 @@ def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str
         out: the file, with a suffix of `SUFFIXES`.
         lam: the K-1 lambdas of the U-Net to write; None: the whole model.
         names: the naming of the tensors in a file, one of `NAMES`.
+        acquisition: for which a network of a range of acquisitions is written, as in `parse_acquisition`; None: for the
+            middle of the range. One outside of the range is said to be so, and the nearest inside is taken.
         say: takes lines for the user.
 
     Raises:
-        InputError: if the run, the file's kind, the lambda and the names do not fit, or a package is missing.
+        InputError: if the run, the file's kind, the lambda, the acquisition and the names do not fit, or a package is
+            missing; before anything is written.
     """
     _check_out(out, names)
     run = slim_run.find_run(run)
-    model, variables = load(run)
     config = read_config(run)
+    chosen = None if acquisition is None else _choose_acquisition(run, config, acquisition, out)
+    model, variables = load(run, acquisition=chosen)
     if out.suffix == SLIM:
         if lam is not None:
             raise InputError(f"`lam` must be left out: {out} is to hold the whole model.")
@@ -90,7 +106,9 @@ def export_run(run: Path, out: Path, *, lam: ArrayLike | None = None, names: str
         content = f"the {network} of lambda = {reported if lam is None else lam_label(np.asarray(lam))}"
     ranges = acquisition_range(config)
     if ranges and has_condition:
-        content += " for acceleration {:.3g}, noise {:.3g} and the mask {}".format(*ranges.middle)
+        content += " for acceleration {:.3g}, noise {:.3g} and the mask {}".format(*(chosen or ranges.middle))
+        for sentence in describe_excess(ranges, chosen or ranges.middle):
+            say(f"Outside of the training: {sentence} The file is for the nearest that was trained.")
     say(f"{out} holds {content}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
     if names == "torch" and out.suffix in tensor_files.SUFFIXES and model.main.normalize:
         say("    # divide the input by the 99th percentile of its magnitude, multiply the result by it (docs/interop.md)")
@@ -107,9 +125,27 @@ def _check_out(out: Path, names: str) -> None:
     if names == "ours" and suffix != ".npz":
         raise InputError(f'`names` "ours" goes with a .npz file, got {out}.')
     if suffix in PACKAGES and importlib.util.find_spec(PACKAGES[suffix]) is None:
-        raise InputError(f"`out` of the kind {suffix} needs the package {PACKAGES[suffix]}, which is not installed.")
+        package = PACKAGES[suffix]
+        command = f"pip install {'torch' if package == 'torch' else 'hyperrecon_jax[export]'}"
+        raise InputError(f"`out` of the kind {suffix} needs the package {package}, which is not installed: {command}")
     if out.is_dir() and suffix != SLIM:
         raise InputError(f"`out` must be a file, got the folder {out}.")
+    if suffix == SLIM:
+        slim_run.check_new(out)
+        return
+    paths.check_file(out, argument="`out`")
+    if (out.parent / run_folder.CONFIG).is_file():
+        raise InputError(f"`out` must lie outside of the folder of a run, got {out}.")
+
+
+def _choose_acquisition(run: Path, config: ConfigDict, text: str, out: Path) -> Acquisition:
+    """The acquisition that the text names; raises `InputError` if the network in the file cannot be for one."""
+    acquisition = parse_acquisition(text, config)
+    if acquisition_range(config) is None or not config.model.hyper_width:
+        raise InputError(f"`acquisition` must be left out: the network of {run} is the same for every acquisition.")
+    if out.suffix == SLIM:
+        raise InputError(f"`acquisition` must be left out: {out} is to hold the whole range.")
+    return acquisition
 
 
 def _check_network(run: Path, config: ConfigDict, model: Model, out: Path, names: str) -> None:

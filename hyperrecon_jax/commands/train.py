@@ -26,7 +26,7 @@ from hyperrecon_jax.runs.batches import Placement, choose_placement, training_ba
 from hyperrecon_jax.runs.config import AUTO, complete, differences, flatten
 from hyperrecon_jax.runs.description import describe
 from hyperrecon_jax.runs.experiment import Experiment, build, with_scales
-from hyperrecon_jax.runs.initial import start_from_run
+from hyperrecon_jax.runs.initial import read_initial_run, start_from_run
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import make_task_scorer
 from hyperrecon_jax.runs.validation import validate
@@ -91,12 +91,12 @@ def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
     if is_finished:
         say(f"This run is finished already.\n{report.next_steps(config, workdir)}")
         return True
-    experiment = build(config)
-    if not is_resumed:
-        experiment = start_from_run(experiment)
+    initial = None if is_resumed else read_initial_run(config)  # first: its mistakes need no work
+    experiment = start_from_run(build(config), initial)
     placement = choose_placement(experiment)
     say(describe(experiment, placement))
-    size = (config.train.keep + 2) * memory.num_bytes(experiment.state)
+    saved = -(-config.train.steps // config.train.save_every)  # checkpoints in all
+    size = (min(config.train.keep, saved) + 2) * memory.num_bytes(experiment.state)
     folder = WorkFolder(workdir, settings, size, is_resumed)
     distributed.broadcast_from_primary(partial(run_folder.check_room, workdir, size))
     if config.loss.scales == AUTO:
@@ -121,7 +121,8 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     config = complete(config)
     distributed.check_same_settings({**_shared_settings(config), "--dry-run": True})
     say = say if distributed.is_primary() else _say_nothing
-    experiment = start_from_run(build(config))
+    initial = read_initial_run(config)
+    experiment = start_from_run(build(config), initial)
     placement = choose_placement(experiment)
     say(describe(experiment, placement))
     first, *others = _time_steps(experiment, placement)

@@ -1,11 +1,14 @@
 """Your own images, from `.npy` files."""
 
+import math
 import os
+from pathlib import Path
 
 import numpy as np
 
 from hyperrecon_jax.data.dataset import Dataset, Split, in_memory
 from hyperrecon_jax.physics.sample import Sample
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 Source = str | os.PathLike[str]
@@ -46,7 +49,9 @@ def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
 def _read(name: str, path: Source) -> np.ndarray:
     """The images of a file, `(n, h, w, 1)` float32; `name` is the argument that messages name."""
     file_label = f"`{name}` {os.fspath(path)}"
+    path = paths.expand(path, argument=f"`{name}`")
     try:
+        _check_size(path)
         stored = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise InputError(f"{file_label} must be a .npy file, but there is no such file.") from None
@@ -72,6 +77,28 @@ def _read(name: str, path: Source) -> np.ndarray:
             f" got {images.shape[1:]}; crop or pad them."
         )
     return _scale(file_label, images)[..., None]
+
+
+def _check_size(path: Path) -> None:
+    """Raise `ValueError` for what is no file, and for a file whose header promises more than it holds.
+
+    NumPy would wait for a pipe, or ask for the memory that a header promises, however small the file is.
+    """
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ValueError("it is a folder." if path.is_dir() else "it is no regular file.")
+    with path.open("rb") as file:
+        if file.read(6) != b"\x93NUMPY":
+            return  # np.load says what it is
+        file.seek(0)
+        read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        read = read_header.get(np.lib.format.read_magic(file))
+        if read is None:
+            return
+        shape, _, dtype = read(file)
+        needed = file.tell() + math.prod(shape) * dtype.itemsize
+    if size < needed and not dtype.hasobject:
+        raise ValueError(f"its header promises {needed} bytes, but it has {size}.")
 
 
 def _scale(file_label: str, images: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from hyperrecon_jax.data import cache as data_cache
 from hyperrecon_jax.data import subjects as file_subjects
 from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources.base import Settings
-from hyperrecon_jax.runtime import files, memory
+from hyperrecon_jax.runtime import files, memory, paths
 from hyperrecon_jax.runtime.errors import InputError
 
 UNFINISHED = "unfinished"  # folder in the cache
@@ -147,7 +147,7 @@ def files_folder(
     check_settings(size=settings.size, subjects=subjects, slices=settings.slices, seed=seed)
     from hyperrecon_jax.data import builder  # here, because TFDS is slow to import
 
-    cache_root, raw = files.cache_folder(cache), Path(os.path.abspath(Path(root).expanduser()))
+    cache_root, raw = files.cache_folder(cache), Path(os.path.abspath(paths.expand(root, argument="`root`")))
     _check_outside(cache_root, raw)
     train, val, test = subjects
     name = f"size{settings.size}-subjects{'x'.join(map(str, subjects))}-{_digest(str(raw), settings, seed)}"
@@ -201,14 +201,18 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int, *, name: str)
         needed_bytes: the space that the data set needs at most; 0 if that is not known.
         name: of the preparation. Those of the same name share a folder of what is unfinished, so they wait for one another.
     """
+    if reason := paths.explain_unwritable(cache):
+        raise InputError(
+            f"`cache` {cache} must be a folder that can be written to, but {reason}; name another as `cache` or in"
+            " $HYPERRECON_JAX_CACHE."
+        )
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(cache).free
+        free = shutil.disk_usage(paths.nearest_existing(cache)).free
         if free < needed_bytes:
             raise InputError(
                 f"`cache` {cache} must have room, but {memory.format_bytes(free)} are left and the data need up to"
-                f" {memory.format_bytes(needed_bytes)}; free some or name another folder as `cache` or in"
-                " $HYPERRECON_JAX_CACHE."
+                f" {memory.format_bytes(needed_bytes)}; free some, ask for fewer images, or name another folder as `cache`"
+                " or in $HYPERRECON_JAX_CACHE."
             )
         with _wait_for_lock(cache / UNFINISHED, f".{name}.lock") as has_lock:
             if has_lock:
@@ -231,7 +235,7 @@ def write_into_cache(cache: Path, folder: Path, needed_bytes: int, *, name: str)
 @contextlib.contextmanager
 def _wait_for_lock(folder: Path, name: str) -> Iterator[bool]:
     """Wait until this process holds a lock; False where the disk has none."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     is_waiting = False
     while True:
         with files.lock_folder(folder, name) as holder:

@@ -10,6 +10,6 @@ static/          the page: HTML, styles and scripts
 """
 
 from hyperrecon_jax.explorer.page import export, widget
-from hyperrecon_jax.explorer.server import serve
+from hyperrecon_jax.explorer.server import check_address, serve
 
-__all__ = ["export", "serve", "widget"]
+__all__ = ["check_address", "export", "serve", "widget"]

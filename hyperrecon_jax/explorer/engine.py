@@ -25,7 +25,7 @@ from hyperrecon_jax.explorer import programs
 from hyperrecon_jax.explorer.programs import METRICS
 from hyperrecon_jax.explorer.volume_store import VolumeStore
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
-from hyperrecon_jax.losses.metric_table import average, page_facts
+from hyperrecon_jax.losses.metric_table import average, bound, page_facts
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import at_condition, network_at
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
@@ -69,13 +69,15 @@ class Engine:
 
     def __init__(self, run: Path):
         self.run = run = find_run(run)
-        trained = load_run(run)
-        config = trained.config
-        self.model, self.variables, self.steps = trained.model, trained.variables, trained.steps
-        if config.task.name == "segmentation" or not (self.model.hyper or self.model.members):
+        config = read_config(run)
+        has_lambdas = config.model.hyper_width or config.lam.sampling == "ensemble"
+        if config.task.name == "segmentation" or not has_lambdas:  # before the data are loaded, or even prepared
             raise InputError(
                 f"{run} must hold a run that reconstructs for more than one lambda; this one has nothing to move."
             )
+        trained = load_run(run)
+        config = trained.config
+        self.model, self.variables, self.steps = trained.model, trained.variables, trained.steps
         self.terms = tuple(config.loss.terms)
         self.volumes = VolumeStore(trained, read_config(run))
         samples = trained.dataset.test.samples
@@ -373,5 +375,6 @@ def _round_lambda(lam: Any) -> list[float]:
 
 
 def _to_json(metrics: Mapping[str, Any]) -> dict[str, float | None]:
-    """Scores as JSON has them: None for infinity."""
-    return {name: float(value) if np.isfinite(value) else None for name, value in metrics.items()}
+    """Scores as JSON has them: the limit of an infinite PSNR, as in all means, and None for NaN."""
+    bounded = {name: float(bound(name, value)) for name, value in metrics.items()}
+    return {name: value if np.isfinite(value) else None for name, value in bounded.items()}

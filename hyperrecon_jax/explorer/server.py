@@ -97,14 +97,21 @@ def make_server(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> uvicorn
     return uvicorn.Server(uvicorn.Config(app(engine, hosts=hosts), log_level="error", timeout_graceful_shutdown=1))
 
 
+def check_address(host: str, port: int) -> None:
+    """Raise `InputError` if the server cannot listen at an address, before the work of loading a run."""
+    listen(host, port).close()
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens at an address; raises `InputError` if that is not possible."""
+    if not host.strip():  # a socket would listen at all addresses
+        raise InputError("The explorer needs a host to listen at, such as 127.0.0.1, got an empty one.")
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: no name of a host
         listener.close()
         raise InputError(f"The explorer cannot listen at {host}, port {port}: {error}.") from None
     return listener

@@ -62,7 +62,9 @@ def plain(model: Model, variables: Tree, lam: ArrayLike) -> tuple[Model, Tree]:
 def num_terms(model: Model, variables: Tree) -> int:
     """The number K of loss terms of a model with a hypernetwork, or of an ensemble."""
     if model.hyper:
-        size = int(variables["params"]["hyper"]["hidden0"]["kernel"].shape[0])
+        layers = variables["params"]["hyper"]
+        first = next(name for name in layers if name == "hidden0" or name.startswith("mixing:"))  # reads the encoded input
+        size = int(layers[first]["kernel"].shape[0])
         return (size // 2 if model.hyper.encoding == "circle" else size) - model.num_conditions
     return len(model.members[0]) + 1
 

@@ -24,7 +24,7 @@ def parse_acquisitions(text: str, config: ConfigDict) -> list[Acquisition]:
         config: settings of a run. Fields that the text lacks have the run's own value, or that of the middle of its range.
 
     Raises:
-        InputError: for another text, an impossible value, or a kind of mask outside of the run's range.
+        InputError: for another text, an impossible value or one that is there twice, or a mask outside of the run's range.
     """
     if config.task.name != "csmri":
         raise InputError(f'The acquisition can be chosen for config.task.name "csmri" alone, got {config.task.name!r}.')
@@ -36,6 +36,8 @@ def parse_acquisitions(text: str, config: ConfigDict) -> list[Acquisition]:
             raise InputError(f"An acquisition must be acceleration=..., sigma=... and mask=..., once each, got {part!r}.")
         named.add(name)
         fields[name] = [_parse_value(name, value.strip(), config) for value in values.split(":")]
+        if len({*fields[name]}) < len(fields[name]):
+            raise InputError(f"The values of an acquisition must differ from one another, got {part.strip()!r}.")
     return [Acquisition(*values) for values in itertools.product(*fields.values())]
 
 

@@ -58,17 +58,21 @@ SEEDS: list[Range] = [
 ]
 COUNTS: list[Range] = [
     (f"train.{name}", lambda value, _: value >= 1, "at least 1")
-    for name in ("steps", "batch", "log_every", "save_every", "keep", "validation_images")
+    for name in ("batch", "log_every", "save_every", "keep", "validation_images")
 ]
+MAX_STEPS = 2**31  # the step is counted in 32 bits
+MAX_ITERATIONS = 100  # each is traced and compiled
+MAX_SIZE = 4096  # pixels along a side; a mask for more takes minutes and gigabytes
 RANGES: list[Range] = [
     *SEEDS,
     ("task.factor", lambda value, _: value >= 1, "at least 1"),
+    ("train.steps", lambda value, _: 1 <= value < MAX_STEPS, "at least 1 and below 2^31"),
     *COUNTS,
     ("train.warmup", lambda value, config: 0 <= value < config.train.steps, "at least 0 and below config.train.steps"),
     ("train.microbatch", lambda value, _: value >= 0, "at least 0"),
     ("train.clip", lambda value, _: value >= 0, "at least 0"),
     ("train.learning_rate", lambda value, _: value > 0, "above 0"),
-    ("model.iterations", lambda value, _: value >= 1, "at least 1"),
+    ("model.iterations", lambda value, _: 1 <= value <= MAX_ITERATIONS, f"at least 1 and at most {MAX_ITERATIONS}"),
     ("model.width", lambda value, _: value >= 1, "at least 1"),
     ("model.hyper_width", lambda value, _: value >= 0, "at least 0"),
     ("model.rank", lambda value, _: value >= 1, "at least 1"),
@@ -200,11 +204,12 @@ def _check_lambda(config: ConfigDict) -> None:
         "model.hyper_width",
         'above 0 unless config.lam.sampling is "constant" or "ensemble" (without a hypernetwork a network has one lambda)',
     )
-    if sampling == "ensemble":
-        axes = config.lam.axes
-        require(config.model.hyper_width == 0, "model.hyper_width", '0 where config.lam.sampling is "ensemble"')
+    axes = config.lam.axes
+    if sampling == "ensemble" or axes:
         is_grid = len(axes) == num_lams and all(map(_is_axis, axes))
         require(is_grid, "lam.axes", f"{num_lams} tuples of rising numbers in [0, 1]")
+    if sampling == "ensemble":
+        require(config.model.hyper_width == 0, "model.hyper_width", '0 where config.lam.sampling is "ensemble"')
         is_uniform = config.dhs.keep in (None, config.train.batch)
         require(is_uniform, "dhs.keep", 'not set where config.lam.sampling is "ensemble"')
         has_scales = config.loss.ground_truth or config.loss.scales != AUTO
@@ -228,7 +233,8 @@ def _check_data(config: ConfigDict) -> None:
 def _check_preparation(config: ConfigDict) -> None:
     """The data that are prepared before training: their size and number."""
     require, size, subjects = functools.partial(_require, config), config.data.size, config.data.subjects
-    require(size >= 8 and size % 8 == 0, "data.size", "a positive multiple of 8 (the U-Net halves it three times)")
+    expected = f"a positive multiple of 8 (the U-Net halves it three times), at most {MAX_SIZE}"
+    require(8 <= size <= MAX_SIZE and size % 8 == 0, "data.size", expected)
     are_counts = len(subjects) == 3 and all(map(_is_count, subjects))
     require(are_counts, "data.subjects", "three numbers of at least 1")
     require(config.data.slices >= 1, "data.slices", "at least 1")

@@ -27,7 +27,7 @@ from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.datasets import load_data, sample_shape
 from hyperrecon_jax.runs.task import acquisition_range, make_task, make_training_problem
-from hyperrecon_jax.runtime import distributed
+from hyperrecon_jax.runtime import distributed, memory
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import gather
 from hyperrecon_jax.training.gradient import BatchPlan, is_separable
@@ -78,6 +78,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     task = None
     if config.data.source != "arrays":  # the size is known: find what does not fit before the data are prepared
         task = make_task(config, (config.data.size, config.data.size))
+    _check_memory(config)
     dataset = load_data(config)
     samples, batch = dataset.train.samples, config.train.batch
     if samples.size < batch:
@@ -220,6 +221,19 @@ def reported_lams(config: ConfigDict) -> np.ndarray:
         return members
     distances = np.square(members[None] - usual[:, None]).sum(-1)
     return members[np.unique(distances.argmin(1))]
+
+
+def _check_memory(config: ConfigDict) -> None:
+    """Raise `InputError` if the machine cannot hold the state of the training, before anything is computed or compiled."""
+    shapes = jax.eval_shape(lambda key: make_model(key, config, (8, 8))[1], jax.random.key(0))["params"]
+    needed = 4 * memory.num_bytes(shapes)  # the parameters, their gradient, and the two moments of Adam
+    if needed > memory.total_bytes():
+        settings, count = config.model, sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        raise InputError(
+            f"The network of config.model.width {settings.width}, config.model.hyper_width {settings.hyper_width} and"
+            f" config.model.rank {settings.rank} has {count:.3g} parameters, whose training needs"
+            f" {memory.format_bytes(needed)} of memory, but this machine has {memory.format_bytes(memory.total_bytes())}."
+        )
 
 
 def _check_microbatch(setup: Setup, variables: Tree, mesh: Mesh) -> None:

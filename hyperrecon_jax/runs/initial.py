@@ -1,29 +1,33 @@
 """Start a training from the weights of another run (`config.train.init_from`): fine-tuning."""
 
+from typing import Any
+
 import jax
+from ml_collections import ConfigDict
 
 from hyperrecon_jax.runs import load
 from hyperrecon_jax.runs.config import flatten
 from hyperrecon_jax.runs.experiment import Experiment
 from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runs.task import acquisition_range
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import initial_state
 
+Tree = Any
 # settings that change no parameter and may differ between the two runs
 FREE_SETTINGS = ("model.precision", "model.norm_over")
 
 
-def start_from_run(experiment: Experiment) -> Experiment:
-    """The experiment with the initial weights of the run `config.train.init_from`; unchanged, if that is empty.
+def read_initial_run(config: ConfigDict) -> Tree | None:
+    """The variables of the run `config.train.init_from`; None, if that is empty.
 
     Raises:
         InputError: if there is no such run, or its network is another one; the message names what differs.
     """
-    config = experiment.config
     if not config.train.init_from:
-        return experiment
-    folder = find_run(config.train.init_from)
+        return None
+    folder = find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
     other = load.read_config(folder)
     ours, theirs = (flatten({"model": settings.model.to_dict()}) for settings in (config, other))
     differences = [
@@ -39,8 +43,19 @@ def start_from_run(experiment: Experiment) -> Experiment:
             differences.append(f"{name} ({theirs_value!r} there, {ours_value!r} here)")
     if differences:
         raise InputError(f"config.train.init_from {folder} holds another network: {', '.join(differences)}.")
-    _, variables = load.load(folder)
+    return load.load(folder)[1]
+
+
+def start_from_run(experiment: Experiment, variables: Tree | None) -> Experiment:
+    """The experiment with the weights of another run, as `read_initial_run` reads them; unchanged for None.
+
+    Raises:
+        InputError: if the parameters of the run have other shapes.
+    """
+    if variables is None:
+        return experiment
     setup, shapes = experiment.setup, jax.tree.map(lambda leaf: leaf.shape, experiment.state.params)
     if jax.tree.map(lambda leaf: leaf.shape, variables["params"]) != shapes:
-        raise InputError(f"config.train.init_from {folder} holds another network: its parameters have other shapes.")
+        name = experiment.config.train.init_from
+        raise InputError(f"config.train.init_from {name} holds another network: its parameters have other shapes.")
     return experiment._replace(state=initial_state(setup.model, variables, setup.optimizer))

@@ -52,11 +52,12 @@ class TrainedRun(NamedTuple):
     keys: Keys
 
 
-def load(run: str | PathLike[str]) -> tuple[Model, Tree]:
+def load(run: str | PathLike[str], *, acquisition: Acquisition | None = None) -> tuple[Model, Tree]:
     """The model of a run and its variables after the latest step.
 
     Args:
         run: its folder.
+        acquisition: for which a network of a range of acquisitions is; None: for the middle of the range.
 
     Returns:
         The model and `{"params": {"hyper": ..., "main": ...}, "batch_stats": ...}`, for `reconstruct` and all other
@@ -67,7 +68,7 @@ def load(run: str | PathLike[str]) -> tuple[Model, Tree]:
     """
     folder = find_run(run)
     model, variables, _ = _load_model(folder)
-    return model, with_condition(read_config(folder), variables)
+    return model, with_condition(read_config(folder), variables, acquisition)
 
 
 def pretrained() -> tuple[Model, Tree]:

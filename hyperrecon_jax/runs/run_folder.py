@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperrecon_jax.runtime import distributed, files
+from hyperrecon_jax.runtime import distributed, files, paths
 from hyperrecon_jax.runtime.errors import InputError
 
 CONFIG, CHECKPOINTS, METRICS, TENSORBOARD = "config.json", "checkpoints", "metrics.jsonl", "tensorboard"
@@ -52,12 +52,15 @@ def can_resume(folder: Path, settings: Mapping[str, Any], differences: Callable[
     Raises:
         InputError: if the folder holds something else, or cannot be written.
     """
-    existing = _nearest_existing(folder)
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        reason = "is not a folder" if not existing.is_dir() else "may not be written"
-        raise InputError(f"The work folder {folder} cannot be used, because {existing} {reason}: choose another --workdir.")
-    if existing != folder.absolute() or _is_empty(folder):
+    if reason := paths.explain_unwritable(folder):
+        raise InputError(f"The work folder {folder} cannot be used: {reason}; choose another --workdir.")
+    if not folder.exists() or _is_empty(folder):
         return False
+    if (folder / VARIABLES).is_file():
+        raise InputError(
+            f"The work folder {folder} holds a slim run, which cannot be resumed: choose another --workdir, and start"
+            f" from its weights with --config.train.init_from={folder}."
+        )
     if not (folder / CONFIG).is_file():
         raise InputError(f"The work folder {folder} is not empty and holds no {CONFIG}: choose another --workdir.")
     try:
@@ -114,7 +117,7 @@ def create_workdir(folder: Path, settings: Mapping[str, Any], *, size: int) -> N
 
 def check_room(folder: Path, size: int) -> None:
     """Raise `InputError` if the folder's disk has less room than `size` bytes and a reserve. The folder need not exist."""
-    free, needed = shutil.disk_usage(_nearest_existing(folder)).free, size + RESERVE
+    free, needed = shutil.disk_usage(paths.nearest_existing(folder)).free, size + RESERVE
     if free < needed:
         raise InputError(
             f"The disk of the work folder {folder} has {free / 2**20:.0f} MiB free and {needed / 2**20:.0f} MiB are needed;"
@@ -136,6 +139,13 @@ def explain_write_errors(folder: Path) -> Iterator[None]:
             f"The work folder {folder} cannot be written: {reason}; what was saved before is kept,"
             " and the same command resumes from there."
         ) from error
+
+
+def check_results_folder(folder: Path, *, argument: str = "--out") -> None:
+    """Raise `InputError` if results cannot go to a folder: it cannot be written, or it is that of a run. Writes nothing."""
+    paths.check_folder(folder, argument=argument, advice=f"choose another {argument}")
+    if (folder / CONFIG).exists():
+        raise InputError(f"{argument} {folder} is the folder of a run: results go to a folder of their own.")
 
 
 def steps_reported(folder: Path) -> int:
@@ -211,11 +221,3 @@ def _remove_empty(folders: Sequence[Path]) -> None:
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-def _nearest_existing(folder: Path) -> Path:
-    """The folder itself, or the nearest of its parents that exists."""
-    try:
-        return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    except OSError as error:
-        raise InputError(f"The work folder {folder} cannot be used: {error.strerror}; choose another --workdir.") from error

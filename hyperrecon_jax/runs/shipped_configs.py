@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -18,12 +19,12 @@ def find(config: str, *, folder: Path = FOLDER, flag: str = "--config") -> str:
         flag: the flag that has the value, for the message of an error.
 
     Raises:
-        InputError: if it looks like a name, but no shipped config has this name.
+        InputError: if it looks like a name, but no shipped config has this name; or as `paths.expand` does.
     """
     name, colon, variant = config.partition(":")
-    is_path = name.endswith(".py") or any(separator in name for separator in (os.sep, "/")) or Path(name).is_file()
-    if is_path:
-        return config
+    path = paths.expand(name, argument=flag)
+    if name.endswith(".py") or any(separator in name for separator in (os.sep, "/")) or path.is_file():
+        return f"{path}{colon}{variant}" if name.startswith("~") else config
     names = sorted(path.stem for path in folder.glob("*.py"))
     if name not in names:
         raise InputError(f"{flag} must be a file or one of {', '.join(names)}; got {name!r}.")

@@ -5,8 +5,9 @@ names the files without a folder (`find_images`). Every function and command tha
 cannot resume it, but can start from it (`config.train.init_from`).
 """
 
+import contextlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from hyperrecon_jax.models import tensor_files
 from hyperrecon_jax.runs import run_folder
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -24,23 +26,31 @@ PRETRAINED_FOLDER = Path(__file__).parents[1] / "models" / "pretrained"
 STEPS = "steps"
 
 
-def find_run(run: str | PathLike[str], *, is_written: bool = False) -> Path:
-    """The folder of a run that is given by its folder, or by the name "pretrained". A folder comes before the name.
-
-    Args:
-        run: the folder or the name.
-        is_written: whether results are written to the folder. The model of the package is then copied to `runs/pretrained`.
-    """
+def find_run(run: str | PathLike[str]) -> Path:
+    """The folder of a run that is given by its folder, or by the name "pretrained". A folder comes before the name."""
     folder = Path(run)
-    if str(run) != PRETRAINED or folder.is_dir():
-        return folder
-    if not is_written:
-        return PRETRAINED_FOLDER
-    copy = Path("runs", PRETRAINED)
-    if not copy.exists():
-        with run_folder.explain_write_errors(copy):
-            shutil.copytree(PRETRAINED_FOLDER, copy)
-    return copy
+    return folder if str(run) != PRETRAINED or folder.is_dir() else PRETRAINED_FOLDER
+
+
+@contextlib.contextmanager
+def writable_run(run: str | PathLike[str]) -> Iterator[Path]:
+    """Yield the folder of a run to which results are written, as `find_run` finds it.
+
+    The model of the package is copied to `runs/pretrained`. If the work ends with an `InputError`, a new copy is deleted.
+    """
+    folder, copy = find_run(run), Path("runs", PRETRAINED)
+    if folder != PRETRAINED_FOLDER or copy.exists():
+        yield folder if folder != PRETRAINED_FOLDER else copy
+        return
+    paths.check_folder(copy, argument="The copy of the model of the package,", advice="work in a folder of your own")
+    has_parent = copy.parent.exists()
+    with run_folder.explain_write_errors(copy):
+        shutil.copytree(PRETRAINED_FOLDER, copy)
+    try:
+        yield copy
+    except InputError:
+        shutil.rmtree(copy if has_parent else copy.parent)
+        raise
 
 
 def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: int, dtype: str = "float16") -> None:
@@ -56,8 +66,7 @@ def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: 
     Raises:
         InputError: if the folder has content, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} must be a new or empty folder for the slim run.")
+    check_new(folder)
     leaves = tensor_files.flatten_tree(jax.device_get({name: variables[name] for name in ("params", "batch_stats")}))
     with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,6 +75,13 @@ def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: 
             {STEPS: np.array(steps), **{name: np.asarray(leaf).astype(dtype) for name, leaf in leaves.items()}},
         )
         run_folder.write_json(folder / run_folder.CONFIG, dict(settings))
+
+
+def check_new(folder: Path) -> None:
+    """Raise `InputError` unless a slim run can be written to a folder: it is new or empty, and can be written."""
+    paths.check_folder(folder, argument="`out`")
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} must be a new or empty folder for the slim run.")
 
 
 def is_slim(folder: Path) -> bool:

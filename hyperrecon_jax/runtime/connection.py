@@ -91,7 +91,7 @@ def _check_arguments(coordinator: str | None, processes: int | None, process: in
     if coordinator in (None, AUTO):
         if processes is not None or process is not None:
             raise InputError("--processes and --process need the primary process's address: --coordinator ADDRESS:PORT.")
-    elif not (address and port.isdigit() and 0 < int(port) < 2**16):
+    elif not (address and re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 2**16):
         raise InputError(f"--coordinator must be {AUTO} or ADDRESS:PORT of the primary process, got {coordinator}.")
     elif processes is None or process is None:
         raise InputError(

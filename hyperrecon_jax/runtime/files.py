@@ -7,6 +7,8 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from hyperrecon_jax.runtime import paths
+
 LOCK = ".lock"  # the file by which a process holds a folder
 _locked: set[Path] = set()  # the lock files that this process holds
 
@@ -15,10 +17,14 @@ def cache_folder(cache: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder for prepared data and compiled programs, as an absolute path.
 
     It is `cache` if given, else `$HYPERRECON_JAX_CACHE` if set, else `hyperrecon_jax` in the user's cache folder.
+
+    Raises:
+        InputError: as `paths.expand` does.
     """
     chosen = os.environ.get("HYPERRECON_JAX_CACHE") if cache is None else cache
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hyperrecon_jax"
-    return Path(chosen or default).expanduser().absolute()
+    argument = "`cache`" if cache else "The folder in $HYPERRECON_JAX_CACHE or $XDG_CACHE_HOME,"
+    return paths.expand(chosen or default, argument=argument).absolute()
 
 
 @contextlib.contextmanager

@@ -18,6 +18,12 @@ def free_bytes() -> int:
     return psutil.virtual_memory().available // len(devices)
 
 
+def total_bytes() -> int:
+    """Return the memory of a local device in bytes; for a CPU that of the machine."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or psutil.virtual_memory().total
+
+
 def num_bytes(tree: Tree) -> int:
     """Return the size in bytes of a tree of arrays or of `jax.ShapeDtypeStruct`."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

@@ -24,7 +24,7 @@ from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies.plan import EvaluationOptions, Plan
-from hyperrecon_jax.studies.seeds import seed_groups, seed_labels
+from hyperrecon_jax.studies.seeds import check_seeds, seed_groups, seed_labels
 from hyperrecon_jax.studies.study import compare_runs
 
 TABLE, FIGURES, PICTURE = "table.md", "table.json", "gaps.png"
@@ -64,8 +64,7 @@ def check_experiment(config: ConfigDict, *, seeds: int) -> ConfigDict:
             "The study needs a config with a hypernetwork and two loss terms, got model.hyper_width "
             f"{config.model.hyper_width} and the terms {', '.join(config.loss.terms)}."
         )
-    if seeds < 1:
-        raise InputError(f"The study needs at least 1 seed, got {seeds}.")
+    check_seeds(seeds)
     return config
 
 

@@ -24,8 +24,9 @@ from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies.plan import EvaluationOptions, Plan
-from hyperrecon_jax.studies.seeds import sample_sd, seed_groups, seed_labels
+from hyperrecon_jax.studies.seeds import check_seeds, sample_sd, seed_groups, seed_labels
 
+MAX_POINTS = 1000  # along each of two lambdas
 IMAGES = 32  # test images at most, evenly spaced in the split
 SAMPLINGS = ("uhs", "dhs")
 TABLE, FIGURES, PICTURE = "table.md", "table.json", "landscapes.png"
@@ -48,8 +49,11 @@ def make_plan(config: ConfigDict, *, widths: Sequence[int], rates: Sequence[floa
     config = complete(config)
     if len(config.loss.terms) != 3 or not config.dhs.keep or config.dhs.keep == config.train.batch:
         raise InputError("The study needs three loss terms, and config.dhs.keep below config.train.batch for its DHS runs.")
-    if seeds < 1 or points < 2:
-        raise InputError(f"The study needs at least 1 seed and 2 points, got {seeds} and {points}.")
+    check_seeds(seeds)
+    if not 2 <= points <= MAX_POINTS:
+        raise InputError(f"The study needs at least 2 points and at most {MAX_POINTS}, got {points}.")
+    if len({*widths}) < len(widths):
+        raise InputError(f"The study needs widths that differ from one another, got {', '.join(map(str, widths))}.")
     rates = rates or [config.train.learning_rate] * len(widths)
     if len(rates) != len(widths):
         raise InputError(f"The study needs a learning rate for each of its {len(widths)} widths, got {len(rates)}.")

@@ -116,8 +116,9 @@ def read_plan(file: str, options: Mapping[str, Any]) -> Plan:
         plan = get_plan(*filter(None, [variant]), **options)
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = "it has no function get_plan" if error.args == ("get_plan",) else f"{type(error).__name__}: {error}"
+        reason = "it ends the program" if isinstance(error, SystemExit) else reason
         raise InputError(f"The plan file {path} cannot be used: {reason}.") from error
     if not isinstance(plan, Plan):
         raise InputError(f"get_plan() of {path} must return a Plan, got {type(plan).__name__}.")

@@ -41,6 +41,7 @@ from hyperrecon_jax.studies.reconstruction_methods import (
     Task,
     classical_methods,
     observe,
+    read_run_config,
     run_label,
     run_methods,
 )
@@ -69,12 +70,16 @@ def make_plan(*, root: str, runs: Sequence[str] = (), slices: int = 2, size: int
         size: the pixels along both sides to which slices are resampled.
 
     Raises:
-        InputError: if there is no root, or a number is too small.
+        InputError: if there is no root or no such run, or a number is too small.
     """
     if not root:
         raise InputError("The study needs images of people: --root must be a folder with a sub-folder for each person.")
     if slices < 1:
         raise InputError(f"The study needs at least 1 slice of each person, got {slices}.")
+    if not Path(root).is_dir():
+        raise InputError(f"The study needs a folder with a sub-folder of images for each person, got --root {root}.")
+    for run in runs:
+        read_run_config(Path(run))
     names = ", ".join([ZERO_FILLED, TOTAL_VARIATION, WAVELET, *runs])
     return Plan(
         title=f"Reconstructions of the people in {root}, slices of each: {slices}, by {names}",

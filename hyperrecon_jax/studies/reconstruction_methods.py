@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from hyperrecon_jax.evaluation.scoring import digest
 from hyperrecon_jax.models.model import reconstruct
@@ -114,18 +115,24 @@ def _make_best(solve: Callable[..., Any], task: Task, shape: tuple[int, int]) ->
     return reconstruct_best
 
 
-def run_methods(run: Path) -> list[Method]:
-    """A trained run at each of `LAMS`. Its network gets the measurements of this study, with their mask and noise.
-
-    Raises:
-        InputError: if the folder holds no run, or one of another task or number of loss terms.
-    """
+def read_run_config(run: Path) -> ConfigDict:
+    """The settings of a run; raises `InputError` if it has another task or number of loss terms than this study."""
     config = read_config(run)
     if config.task.name != "csmri" or len(config.loss.terms) != 2:
         raise InputError(
             f'{run} must hold a run of config.task.name "csmri" with two loss terms, got {config.task.name!r} and the terms'
             f" {', '.join(config.loss.terms)}."
         )
+    return config
+
+
+def run_methods(run: Path) -> list[Method]:
+    """A trained run at each of `LAMS`. Its network gets the measurements of this study, with their mask and noise.
+
+    Raises:
+        InputError: if the folder holds no run, or as `read_run_config` does.
+    """
+    config = read_run_config(run)
     run = find_run(run)
     model, variables = load(run)
     identity = digest(json.dumps(config.to_dict(), sort_keys=True), variables)

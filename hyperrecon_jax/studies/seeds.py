@@ -6,7 +6,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies.plan import EvaluationOptions, Piece
+
+MAX_SEEDS = 1000
 
 
 def seed_groups(
@@ -23,6 +26,12 @@ def seed_groups(
         )
         for seed in range(seeds)
     )
+
+
+def check_seeds(seeds: int) -> None:
+    """Raise `InputError` unless there are 1 to `MAX_SEEDS` seeds; a plan for many more would fill the memory."""
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise InputError(f"The study needs at least 1 seed and at most {MAX_SEEDS}, got {seeds}.")
 
 
 def seed_labels(seeds: int) -> tuple[str, ...]:

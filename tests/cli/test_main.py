@@ -34,11 +34,12 @@ def test_it_has_a_version(folder):
     assert (result.returncode, result.stdout, result.stderr) == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", ["trian", "--run", "main", "command"])
-def test_an_unknown_command_is_a_mistake(name, folder):
+@pytest.mark.parametrize(("name", "similar"), [("trian", "train"), ("--verison", "--version"), ("--run", ""), ("main", "")])
+def test_an_unknown_command_is_a_mistake(name, similar, folder):
     result = hyperrecon(name, cwd=folder)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == f"error: Unknown command {name!r}; see hyperrecon --help.\n"
+    advice = f"did you mean {similar}? See" if similar else "see"
+    assert result.stderr == f"error: Unknown command {name!r}; {advice} hyperrecon --help.\n"
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

@@ -150,9 +150,9 @@ def test_a_program_of_an_unrolled_network_finds_the_masks_in_the_kspace(coils, m
     close(np.asarray(x_hat), reconstruct_batch(*network, LAMS, inputs))
 
 
-@pytest.mark.parametrize("encoding", ["coefficients", "circle"])
-def test_a_plain_network_is_the_model_at_its_condition(encoding):
-    network, variables = random_model(Net("none"), hyper_width=3, num_conditions=2, encoding=encoding)
+@pytest.mark.parametrize("options", [{}, {"encoding": "circle"}, {"kind": "mixture"}])
+def test_a_plain_network_is_the_model_at_its_condition(options):
+    network, variables = random_model(Net("none"), hyper_width=3, num_conditions=2, **options)
     variables = model.at_condition(variables, [0.2, 0.7])
     assert export.num_terms(network, variables) == 2
     alone = export.plain(network, variables, [0.3])
@@ -291,8 +291,14 @@ def test_mistakes(folder, tmp_path, options, match):
 
 def test_a_package_that_is_missing_is_told_before_the_run_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
-    for suffix, package in ((".onnx", "onnx"), (".pt", "torch"), (".safetensors", "safetensors")):
-        with pytest.raises(InputError, match=f"needs the package {package}, which"):
+    for suffix, package, name in (
+        (".onnx", "onnx", "hyperrecon_jax[export]"),
+        (".pt", "torch", "torch"),
+        (".safetensors", "safetensors", "hyperrecon_jax[export]"),
+        (".jaxexport", "flatbuffers", "hyperrecon_jax[export]"),
+    ):
+        message = f"needs the package {package}, which is not installed: pip install {re.escape(name)}$"
+        with pytest.raises(InputError, match=message):
             command.export_run(tmp_path / "no run", tmp_path / f"unet{suffix}", lam=[0.3])
 
 

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from hyperrecon_jax.commands import choose, compare, evaluate, export, train
+from hyperrecon_jax.models.export import named, plain
 from hyperrecon_jax.models.model import at_condition, reconstruct
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.physics.net_input import physics_input
@@ -134,6 +135,31 @@ def test_the_exported_program_takes_kspace(run, tmp_path):
     for i in range(2):
         expected = apply(lams[i], physics_input(csmri(kspace[i] != 0), kspace[i, ..., None]))
         np.testing.assert_allclose(x_hat[i], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_is_for_the_acquisition_that_is_asked_for(run, tmp_path):
+    lines, out = [], tmp_path / "ours.npz"
+    text = "acceleration=4,sigma=0,mask=random_lines"
+    export.export_run(run, out, lam=[0.5], names="ours", acquisition=text, say=lines.append)
+    assert "for acceleration 4, noise 0 and the mask random_lines, " in lines[0]
+    assert not any("Outside" in line for line in lines)
+    _, expected = plain(*load(run, acquisition=Acquisition(4.0, 0.0, "random_lines")), [0.5])
+    stored = np.load(out)
+    for name, value in named(expected).items():
+        np.testing.assert_array_equal(stored[name], value)
+    middle = named(plain(*load(run), [0.5])[1])
+    assert any(np.abs(stored[name] - value).max() > 1e-6 for name, value in middle.items())
+
+
+def test_an_acquisition_outside_of_the_range_is_told(run, tmp_path):
+    lines = []
+    export.export_run(run, tmp_path / "a.npz", lam=[0], names="ours", acquisition="acceleration=16", say=lines.append)
+    assert any(line.startswith("Outside of the training: The network was trained for acceleration") for line in lines)
+    with pytest.raises(InputError, match=r"`acquisition` must be left out: .* whole range"):
+        export.export_run(run, tmp_path / "a.run", acquisition="acceleration=2", say=quiet)
+    with pytest.raises(InputError, match="There must be one acquisition"):
+        export.export_run(run, tmp_path / "b.npz", lam=[0], names="ours", acquisition="acceleration=2:4", say=quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
 
 
 def test_other_files_name_what_an_unrolled_network_has(run, tmp_path):

@@ -1,5 +1,6 @@
 """Images of the user's own: what is read, and what each mistake is told."""
 
+import os
 import re
 
 import numpy as np
@@ -71,6 +72,25 @@ def test_wrong_contents_are_named(tmp_path, images, message):
 def test_splits_of_different_size_are_named(tmp_path):
     with pytest.raises(InputError, match=r"`val` must hold images of the size of those of `train`, \(16, 16\), got"):
         read(tmp_path, IMAGES[:, :, :16])
+
+
+@pytest.mark.parametrize("shape", ["(2000000000, 1024, 1024)", "(7, 16, 24)"])
+def test_a_header_that_promises_more_than_the_file_holds_asks_for_no_memory(tmp_path, shape):
+    path, header = tmp_path / "train.npy", f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117)
+    path.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + header.encode() + b"\n" + bytes(4 * 6 * 16 * 24))
+    with pytest.raises(InputError, match=r"`train` .* cannot be read: its header promises \d+ bytes, but it has 9344\."):
+        data.arrays(train=path, val=path, test=path)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")  # to read it would wait for ever
+    for path, reason in (
+        (tmp_path / "pipe.npy", "no regular file"),
+        ("/dev/zero", "no regular file"),
+        (tmp_path, "a folder"),
+    ):
+        with pytest.raises(InputError, match=f"`train` .* cannot be read: it is {reason}"):
+            data.arrays(train=path, val=path, test=path)
 
 
 def test_files_that_are_missing_or_no_array_are_named(tmp_path):

@@ -37,6 +37,12 @@ def engine(folder):
     return Engine(folder / "run")
 
 
+def test_a_score_that_is_infinite_is_shown_as_its_limit():
+    """PSNR of a slice that is matched exactly; JSON has no infinity."""
+    shown = module._to_json({"psnr": np.float32(np.inf), "ssim": np.float32(0.5), "hfen": np.float32(np.nan)})
+    assert shown == {"psnr": 100.0, "ssim": 0.5, "hfen": None}
+
+
 def test_a_reconstruction_is_that_of_the_model_and_its_scores_are_right(folder, engine):
     run = load_run(folder / "run")
     x = run.dataset.test.samples.arrays.image[1]

@@ -311,7 +311,7 @@ def test_a_page_of_too_much_is_refused(folder):
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(("--run=",), "Say what to explore: --run RUN"), (("--run", "none"), "none/config.json cannot be read")],
+    [(("--run=",), "--run must have a value"), (("--run", "none"), "none/config.json cannot be read")],
 )
 def test_mistakes_get_a_sentence(tmp_path, args, message):
     result = run_python("-m", "bin.explore", *args, cwd=tmp_path)

@@ -194,3 +194,10 @@ def test_an_address_in_use():
         server.listen("127.0.0.1", listener.getsockname()[1])
     with pytest.raises(server.InputError, match="port 99999"):
         server.listen("127.0.0.1", 99999)
+
+
+@pytest.mark.parametrize("host", ["", " ", "a\0b", 300 * "x", "nowhere.invalid"])
+def test_a_host_that_is_none(host):
+    """A socket with an empty host would listen at all addresses."""
+    with pytest.raises(server.InputError, match=r"The explorer (needs a host|cannot listen at)"):
+        server.check_address(host, 0)

@@ -51,6 +51,7 @@ def test_text_and_acquisition_are_inverse():
         ("", SINGLE, "must be acceleration=..., sigma=... and mask=..., once each, got ''"),
         ("speed=4", SINGLE, "once each, got 'speed=4'"),
         ("sigma=0,sigma=1", SINGLE, "once each, got 'sigma=1'"),
+        ("acceleration=2:4:2", SINGLE, "must differ from one another, got 'acceleration=2:4:2'"),
         ("acceleration=0.5", SINGLE, "acceleration of an acquisition must be a number of at least 1, got '0.5'"),
         ("acceleration=2:inf", SINGLE, "at least 1, got 'inf'"),
         ("sigma=-1", SINGLE, "sigma of an acquisition must be a number of at least 0, got '-1'"),

@@ -8,6 +8,7 @@ from hyperrecon_jax.models.hyperparams import coefficients
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build, reported_lams, with_scales
 from hyperrecon_jax.runs.task import make_task_scorer
+from hyperrecon_jax.runtime.errors import InputError
 
 TERMS = ("data_consistency", "weight_l1", "total_variation", "wavelet_l1")
 
@@ -32,6 +33,16 @@ def test_reported_lambdas_fit_any_number_of_terms(count, rows):
 def test_a_constant_lambda_is_the_one_reported():
     lams = reported_lams(settings(3, lam={"sampling": "constant", "value": (0.25, 0.5)}))
     np.testing.assert_array_equal(lams, [[0.25, 0.5]])
+
+
+@pytest.mark.parametrize("name", ["width", "hyper_width", "rank"])
+def test_a_network_that_no_machine_can_hold_is_refused_before_any_work(name):
+    groups = {"data": {"size": 16, "slices": 2}, "task": {"acceleration": 2.0}}
+    config = settings(2, model={"width": 2, "hyper_width": 3, name: 10**9}, **groups)
+    with pytest.raises(
+        InputError, match=rf"config\.model\.{name} 1000000000.* parameters, whose training needs .* of memory"
+    ):
+        build(config)
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def test_folders_with_other_content_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"is not empty and holds no config\.json: choose another --workdir"):
         run_folder.can_resume(tmp_path, SETTINGS, differences)
     for folder in (tmp_path / "thesis.txt", tmp_path / "thesis.txt" / "run"):
-        with pytest.raises(InputError, match=r"cannot be used, because .*thesis\.txt is not a folder"):
+        with pytest.raises(InputError, match=r"cannot be used: .*thesis\.txt is not a folder"):
             run_folder.can_resume(folder, SETTINGS, differences)
 
 

@@ -40,7 +40,7 @@ def test_rows_are_means_and_worst_over_lambda_of_each_seed_and_of_their_mean():
             "hyper_width 0 and the terms mae",
         ),
         ({"loss": {"terms": ("mae", "mse", "ssim"), "scales": (1.0, 1.0, 1.0)}}, {}, "two loss terms"),
-        ({}, {"seeds": 0}, "at least 1 seed, got 0"),
+        ({}, {"seeds": 0}, "at least 1 seed and at most 1000, got 0"),
         ({}, {"lams": (0.5, 0.2)}, "lam.axes"),
         ({}, {"lams": (0.5, 2.0)}, "lam.axes"),
         ({}, {"unets_rate": 0.0}, "train.learning_rate must be above 0"),

@@ -49,7 +49,7 @@ def test_rows_are_over_seeds_of_each_variant():
         ({"variants": ("paper", "paper")}, "none comes twice, got paper,paper"),
         ({"rates": (1e-3,)}, "a learning rate for each of its 2 variants, got 1"),
         ({"rates": (1e-3, -1.0)}, "train.learning_rate must be above 0"),
-        ({"seeds": 0}, "at least 1 seed, got 0"),
+        ({"seeds": 0}, "at least 1 seed and at most 1000, got 0"),
     ],
 )
 def test_what_cannot_be_studied(tmp_path, options, message):
