@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, dicom, hdf5
+from hyperrecon_jax.data.volumes import arrays, bart, dicom, hdf5, matlab, scan
 from hyperrecon_jax.data.volumes.stack import Stack, brief, check_length, check_size, luminance
 from hyperrecon_jax.runtime.errors import InputError
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
+KSPACE_FORMATS = ("npy", "npz", "h5", "mat", "bart")
 _GZIP = b"\x1f\x8b"
 _NAMES = {
     "npy": ".npy",
@@ -23,6 +24,8 @@ _NAMES = {
     "mgh": "MGH",
     "dicom": "DICOM",
     "h5": "HDF5",
+    "mat": "MATLAB",
+    "bart": "BART",
 }
 EXTENSIONS = {
     "npy": (".npy",),
@@ -32,6 +35,8 @@ EXTENSIONS = {
     "mgh": (".mgh", ".mgz", ".mgh.gz"),
     "dicom": (".dcm", ".dicom", ".ima"),  # written without the preamble by old devices
     "h5": (".h5", ".hdf5"),
+    "mat": (".mat",),
+    "bart": (".cfl",),
 }
 
 
@@ -45,15 +50,20 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
         InputError: if the file is empty, damaged, of another format, too large or too small.
     """
     form = format_of(name, content)
-    if kind == "kspace" and form not in ("npy", "npz", "h5"):
+    if kind == "kspace" and form not in KSPACE_FORMATS:
         raise InputError(
-            f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
+            f"{name} must be a .npy, .npz, .h5, .mat or BART file to hold k-space, but it is a {_NAMES[form]} file."
         )
     with _name_damaged_file(name, _NAMES[form]):
         if form == "h5":
             return hdf5.read(name, content, kind)
         if form in ("npy", "npz"):
-            return arrays.read(name, content, coils=kind == "kspace")
+            return arrays.read(name, content, kind)
+        if form == "mat":
+            stored = matlab.read(name, content)
+            return stored if isinstance(stored, Stack) else scan.to_kspace(name, stored)
+        if form == "bart":
+            return scan.to_kspace(name, bart.read_archive(name, content))
         return _READERS[form](name, content)
 
 
@@ -71,7 +81,10 @@ def format_of(file_name: str, content: bytes) -> str:
         raise InputError(f"{file_name} must be an image file, but it is empty.")
     if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
         return "dicom"
+    if content.startswith((b"PK\x03\x04", b"PK\x05\x06")) and bart.is_archive(content):
+        return "bart"
     for form, *heads in (
+        ("mat", b"MATLAB "),
         ("npy", b"\x93NUMPY"),
         ("npz", b"PK\x03\x04", b"PK\x05\x06"),
         ("picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -94,7 +107,10 @@ def format_of(file_name: str, content: bytes) -> str:
     for form, endings in EXTENSIONS.items():
         if file_name.lower().endswith(endings):
             return form
-    raise InputError(f"{file_name} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file.")
+    raise InputError(
+        f"{file_name} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file, or hold k-space: .mat,"
+        " ISMRMRD .h5, or BART's .cfl and .hdr in one .zip file."
+    )
 
 
 @contextlib.contextmanager

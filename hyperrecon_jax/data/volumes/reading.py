@@ -25,6 +25,7 @@ class Volume(NamedTuple):
     space: int = 0  # NIfTI's code for the space of `affine`; 0: only lengths are known, not position and direction
     size: tuple[int, int] | None = None  # rows and columns of a slice without the padding of images; None: no padding
     corner: tuple[int, int] = (0, 0)  # row and column of the file's first pixel in `slices`
+    no_truth: str = ""  # of k-space: why its image is no truth; "" if all of it was sampled
 
 
 def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
@@ -65,7 +66,11 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     if kind not in ("image", "kspace"):
         raise InputError(f'`kind` must be "image" or "kspace", got {kind!r}.')
     stack = decode(name, content, kind)
-    return _read_kspace(name, stack) if kind == "kspace" else _read_images(name, stack)
+    if stack.kind == "image" and kind == "image":
+        return _read_images(name, stack)
+    if kind == "image":
+        stack = stack._replace(notes=[*stack.notes, "these are no images, so they were opened as measured k-space"])
+    return _read_kspace(name, stack)
 
 
 def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
@@ -157,9 +162,10 @@ def _read_kspace(file_name: str, stack: Stack) -> Volume:
     return Volume(
         slices=slices,
         kind="kspace",
-        affine=None,
+        affine=None if stack.affine is None else stack.affine @ np.diag([h / rows, w / columns, 1, 1]),
         scale=(0.0, peak),
         note=_sentence([_slice_count(n, h, w, f"of {kind}"), *notes]),
+        no_truth=stack.no_truth,
     )
 
 

@@ -23,6 +23,8 @@ class Stack(NamedTuple):
     affine: np.ndarray | None = None
     space: int = 0
     inverted: bool = False
+    kind: str = "image"  # or "kspace": `raw` is centred k-space
+    no_truth: str = ""  # of k-space: why it is no truth, as in `scan.Scan`
 
 
 def to_double(values: np.ndarray) -> np.ndarray:
