@@ -63,7 +63,7 @@ def inspect_kspace(name: str, kspace: np.ndarray, *, no_truth: str = "") -> Meas
         notes.append("all of k-space is there: it is under-sampled as the run does, and its own image is the truth")
     else:
         notes.append(f"{sampled.mean():.0%} of k-space was measured")
-        notes.append(f"there are no scores against a truth, as {no_truth or 'a part of k-space is missing'}")
+        notes.append(f"there are no scores against a truth: {no_truth or 'a part of its k-space is missing'}")
     return MeasuredKspace(kspace, is_full, centre, notes)
 
 

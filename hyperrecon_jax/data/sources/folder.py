@@ -23,7 +23,6 @@ splits. All image files of a sub-folder are read, at any depth:
 - At most `slices` of the subject are used, evenly spaced over all its series.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,7 +31,7 @@ import numpy as np
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
-from hyperrecon_jax.data.sources.image_files import check_folder, natural_order, read_bytes, to_grid
+from hyperrecon_jax.data.sources.image_files import check_folder, files_below, natural_order, read_bytes, to_grid
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import magnitude
 from hyperrecon_jax.runtime.errors import InputError
@@ -123,13 +122,7 @@ def _read_image(file: series.File, index: int, low: float, high: float, size: in
 
 def _image_files(root: Path) -> Iterator[Path]:
     """The image files below a folder, at any depth."""
-    visited = set()  # a link may lead back up
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
-        if real not in visited:
-            yield from (path for path in (Path(folder, name) for name in names) if _is_image(path))
-        visited.add(real)
+    return (path for path in files_below(root) if _is_image(path))
 
 
 def _is_image(path: Path) -> bool:

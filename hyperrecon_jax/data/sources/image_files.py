@@ -1,7 +1,8 @@
 """Read image files from disk and put their pixels on the grid of the training images, for `abide` and `folder`."""
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,20 @@ def check_folder(root: Path) -> None:
     """Raises `InputError` if `root` is no folder."""
     if not root.is_dir():
         raise InputError(f"{root} must be a folder, but {'it is a file' if root.exists() else 'there is none'}.")
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder, at any depth, without those in hidden folders.
+
+    Symbolic links are followed, each folder is visited once: a link may lead back up.
+    """
+    visited = set()
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
+        if real not in visited:
+            yield from (Path(folder, name) for name in names)
+        visited.add(real)
 
 
 def natural_order(path: Path) -> Any:

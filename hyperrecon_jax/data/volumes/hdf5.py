@@ -72,12 +72,22 @@ def read_scan(file_name: str, file: Any) -> Scan:
     def read_slice(k: int) -> np.ndarray:
         return to_complex(np.asarray(values[k])).reshape(shape[1:])
 
-    scan = Scan(read_slice, shape, field, "", _acquisition_notes(file))
+    def read_maps(k: int) -> np.ndarray:
+        maps = dataset(file_name, file, "sensitivity_maps")
+        if maps.dtype.kind != "c" or maps.shape != shape:
+            raise InputError(
+                f"{file_name} must have complex `sensitivity_maps` of shape {shape} (slices, coils, h, w) as its k-space, got"
+                f" {maps.dtype} of shape {maps.shape}."
+            )
+        return np.asarray(maps[k])
+
+    has_maps = "sensitivity_maps" in file
+    scan = Scan(read_slice, shape, field, "", _acquisition_notes(file), read_maps if has_maps else None)
     return scan._replace(no_truth=explain_no_truth(scan, has_mask="mask" in file))
 
 
-def image_affine(file: Any, shape: tuple[int, int]) -> np.ndarray | None:
-    """The affine of the images of an open fastMRI file, `(h, w)`, from its header; None for square pixels."""
+def image_affine(file: Any) -> np.ndarray | None:
+    """The affine of the images of an open fastMRI file, from its header; None without one."""
     field = read_encoding(read_header(file))
     if field is None or field.matrix is None:
         return None
@@ -101,7 +111,7 @@ def _read_reconstruction(file_name: str, file: Any, key: str) -> Stack:
     if stored.ndim != 3:
         raise InputError(f"{file_name} must have `{key}` of shape (slices, h, w), got {stored.shape}.")
     check_size(file_name, *stored.shape)
-    return Stack(stored[()], [*_acquisition_notes(file), f"its `{key}`"], affine=image_affine(file, stored.shape[1:]))
+    return Stack(stored[()], [*_acquisition_notes(file), f"its `{key}`"], affine=image_affine(file))
 
 
 def _acquisition_notes(file: Any) -> list[str]:

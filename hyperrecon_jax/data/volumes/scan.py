@@ -29,6 +29,7 @@ class Scan(NamedTuple):
     field: FieldOfView
     no_truth: str  # why it is no truth, as a part of a sentence; "" if all of it was sampled
     notes: list[str]  # for the user
+    read_maps: Callable[[int], np.ndarray] | None = None  # (c, h, w), the sensitivity maps of a slice, if the file has them
 
 
 def make_scan(
@@ -71,7 +72,9 @@ def explain_no_truth(scan: Scan, *, has_mask: bool) -> str:
     for k in sorted(range(n), key=lambda k: abs(k - n // 2)):
         sampled = (scan.read_slice(k) != 0).any(0)
         if sampled.any():
-            return "" if is_fully_sampled(sampled) else f"{sampled_share(sampled):.0%} of its k-space was measured"
+            if is_fully_sampled(sampled):
+                return ""
+            return f"{sampled_share(sampled):.0%} of its k-space was measured, so it holds no truth"
     return ""
 
 
