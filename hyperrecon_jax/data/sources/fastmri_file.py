@@ -9,7 +9,7 @@ import numpy as np
 
 from hyperrecon_jax.data.sources.scans import peak
 from hyperrecon_jax.data.volumes import hdf5
-from hyperrecon_jax.data.volumes.scan import MASKED, Scan, require_truth, to_images
+from hyperrecon_jax.data.volumes.scan import Scan, require_truth, to_images
 from hyperrecon_jax.data.volumes.stack import brief, check_finite, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -47,7 +47,7 @@ def read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
             stack = to_images(str(path), scan)
             images, affine = stack.raw.astype(np.float32), stack.affine
         else:
-            require_truth(str(path), _explain_no_truth(path, file))
+            require_truth(str(path), hdf5.explain_images_no_truth(str(path), file))
             images = _read_reconstruction(path, file, key)
             affine = hdf5.image_affine(file)
     return images / peak(path, images), affine
@@ -68,13 +68,6 @@ def _read_scan(path: Path, file: Any) -> Scan:
     if not hdf5.has_kspace(file):
         raise InputError(f"{path} must have `kspace`, got a file with {', '.join(sorted(file)[:8]) or 'nothing'}.")
     return hdf5.read_scan(str(path), file)
-
-
-def _explain_no_truth(path: Path, file: Any) -> str:
-    """Why the images of a file are no truth; "" if nothing says that its k-space is under-sampled."""
-    if "mask" in file:
-        return MASKED
-    return _read_scan(path, file).no_truth if hdf5.has_kspace(file) else ""
 
 
 def _read_reconstruction(path: Path, file: Any, key: str) -> np.ndarray:

@@ -12,10 +12,12 @@ import numpy as np
 from hyperrecon_jax.data.volumes import ismrmrd
 from hyperrecon_jax.data.volumes.field_of_view import MAX_HEADER, find_field_of_view, read_encoding
 from hyperrecon_jax.data.volumes.scan import (
+    MASKED,
     Scan,
     complex_fields,
     explain_no_truth,
     pixel_affine,
+    require_truth,
     to_complex,
     to_images,
     to_kspace,
@@ -34,15 +36,27 @@ def read(file_name: str, content: bytes, kind: str) -> Stack:
     import h5py
 
     with h5py.File(io.BytesIO(content), "r") as file:
-        reconstruction = find_reconstruction(file)
-        if kind == "image" and reconstruction and "mask" not in file:
+        reconstruction, no_truth = find_reconstruction(file), explain_images_no_truth(file_name, file)
+        if kind == "image" and reconstruction and not no_truth:
             return _read_reconstruction(file_name, file, reconstruction)
         if not has_kspace(file):
+            if kind == "image" and reconstruction:
+                require_truth(file_name, no_truth)
             expected = "`kspace`" if kind == "kspace" else "`reconstruction_esc`, `reconstruction_rss` or `kspace`"
             names = ", ".join(sorted(file)[:8]) or "nothing"
             raise InputError(f"{file_name} must be a fastMRI file with {expected}, got one with {names}.")
         scan = read_scan(file_name, file)
         return to_kspace(file_name, scan) if kind == "kspace" or scan.no_truth else to_images(file_name, scan)
+
+
+def explain_images_no_truth(file_name: str, file: Any) -> str:
+    """Why the images of an open file are no truth, as in `Scan`; "" if nothing says that its k-space is under-sampled."""
+    if "mask" in file:
+        return MASKED
+    try:
+        return read_scan(file_name, file).no_truth if has_kspace(file) else ""
+    except InputError:  # k-space that cannot be read says nothing about the images
+        return ""
 
 
 def find_reconstruction(file: Any) -> str | None:

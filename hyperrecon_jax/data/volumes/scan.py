@@ -105,7 +105,9 @@ def to_images(file_name: str, scan: Scan) -> Stack:
     for k in range(n):
         coils = to_double(scan.read_slice(k))
         check_finite(file_name, k, coils)
-        image = np.linalg.norm(np.fft.ifft2(np.fft.ifftshift(coils, axes=(1, 2)), norm="ortho"), axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # the next line names what is too large
+            image = np.linalg.norm(np.fft.ifft2(np.fft.ifftshift(coils, axes=(1, 2)), norm="ortho"), axis=0)
+        check_finite(file_name, k, image)
         images[k] = grid.centre(np.fft.fftshift(image)[None], rows, columns)[0]
     combined = f", the root of the sum of squares of {c} coils" if c > 1 else ""
     cropped = f", the middle of {h} x {w} pixels" if (rows, columns) != (h, w) else ""
