@@ -81,11 +81,11 @@ def _sigma_of_high_frequencies(slices: np.ndarray, sampled: np.ndarray) -> float
 def _sigma_of_margins(slices: np.ndarray, sampled: np.ndarray) -> float:
     """The noise by the emptiest rows of the field of view, infinite where it cannot be told.
 
-    Columns of k-space that were sampled whole are transformed along the rows. The image wraps around along columns alone, so
-    rows above and below a head hold noise. Every second column chooses the rows, the others measure there, and the other way
-    round: a choice and a measurement by the same noise would find too little.
+    Columns of k-space that were sampled whole are transformed along the rows. The image wraps around along columns alone,
+    so rows above and below a head hold noise. Every second column chooses the rows, the others measure there, and the other
+    way round: a choice and a measurement by the same noise would find too little.
     """
-    rows, columns = sampled.any(1), np.flatnonzero(sampled.any(0))
+    rows, columns = np.asarray(sampled.any(1)), np.flatnonzero(sampled.any(0))
     if columns.size < MIN_LINES:
         return math.inf
     magnitude = np.abs(np.fft.ifft(slices[:, :, columns], axis=1, norm="ortho"))

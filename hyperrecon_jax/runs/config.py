@@ -66,7 +66,7 @@ def _data_defaults() -> ConfigDict:
     # sources "fastmri", "abide", "folder"
     data.root = ""  # the folder with the files
     data.acquisition = ""  # "fastmri": such as "CORPD_FBK" (PD) or "CORPDFS_FBK" (PDFS); "": all
-    data.coils = 0  # "fastmri": measured k-space of this many (virtual) coils; 0: magnitude images
+    data.coils = 0  # "fastmri", "folder": measured k-space of this many (virtual) coils; 0: magnitude images
     data.whiten = False  # make the noise of these coils white and equally strong
     # source "arrays": paths of .npy files of shape (n, h, w), (n, 1, h, w) or (n, h, w, 1), values in [0, 1]
     data.train = ""

@@ -221,7 +221,11 @@ def _check_data(config: ConfigDict) -> None:
     )
     require(config.data.workers >= 0, "data.workers", "at least 0")
     require(coils >= 0, "data.coils", "at least 0")
-    require(not coils or source == "fastmri", "data.source", '"fastmri" where config.data.coils is above 0')
+    require(
+        not coils or source in ("fastmri", "folder"),
+        "data.source",
+        '"fastmri" or "folder" where config.data.coils is above 0',
+    )
     require(not coils or config.task.name == "csmri", "task.name", '"csmri" where config.data.coils is above 0')
 
 

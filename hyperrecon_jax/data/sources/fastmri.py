@@ -1,8 +1,8 @@
 """fastMRI: knees of one coil or many, and brains, as magnitude images or as measured k-space. Also raw data of ISMRMRD.
 
 Images (`coils=0`): from `reconstruction_esc`, else `reconstruction_rss`, else the root of the sum of squares of the inverse
-transform of `kspace`, cropped to the field of view of the image (`volumes/field_of_view.py`). Nothing else is cut. Both axes
-are flipped for display, and values are divided by the largest of the volume, that is of the file, over all its slices.
+transform of `kspace`, cropped to the field of view of the image (`volumes/field_of_view.py`). Nothing else is cut. Both
+axes are flipped for display, and values are divided by the largest of the volume, that is of the file.
 Pixels that are no squares, by the header, become squares; images are padded with zeros to a square and resampled
 (`image_files.to_grid`). A slice is dropped if all its values are zero.
 

@@ -11,6 +11,9 @@ splits. All image files of a sub-folder are read, at any depth:
 
 - NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. Volumes
   become axial slices, anterior up and the right on the LEFT. All others stay as they are stored.
+- Files of k-space that is fully sampled: `.npy`, `.npz`, HDF5 of fastMRI and ISMRMRD, MATLAB (`.mat`) and BART (`.cfl` and
+  `.hdr`). Without `coils` they become magnitude images, the root of the sum of squares of their coils. With `coils` all
+  files must be such files, and `scans.py` has the steps.
 - The format is recognised by the first bytes or the extension (DICOM without a preamble needs `.dcm`). A file of one of
   these formats must be readable. Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other
   files are ignored.
@@ -23,6 +26,7 @@ splits. All image files of a sub-folder are read, at any depth:
 - At most `slices` of the subject are used, evenly spaced over all its series.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +35,18 @@ import numpy as np
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
-from hyperrecon_jax.data.sources.image_files import check_folder, files_below, natural_order, read_bytes, to_grid
+from hyperrecon_jax.data.sources.fastmri_file import open_scan
+from hyperrecon_jax.data.sources.image_files import (
+    check_folder,
+    files_below,
+    natural_order,
+    read_bytes,
+    read_scan,
+    to_grid,
+)
+from hyperrecon_jax.data.sources.scans import read_measured
 from hyperrecon_jax.data.volumes import formats
+from hyperrecon_jax.data.volumes.scan import Scan
 from hyperrecon_jax.data.volumes.stack import magnitude
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -83,13 +97,11 @@ def read(files: list[Path], settings: Settings) -> Slices:
     """The slices of a subject; the docstring of this module says how they are made.
 
     Raises:
-        InputError: if a file cannot be read or holds NaN or infinity, if no slice has content, or if `settings.coils` asks
-            for k-space.
+        InputError: if a file cannot be read or holds NaN or infinity, if it holds k-space that is under-sampled, if no
+            slice has content, or if `settings.coils` asks for k-space and a file has none.
     """
     if settings.coils:
-        raise InputError(
-            f"A folder of images must be read with 0 coils, got {settings.coils}; only fastMRI has measured k-space."
-        )
+        return read_measured(files, settings, _open_scan, flip=False)
     slices: list[tuple[series.File, int, float, float]] = []  # file, slice, lowest and highest value of its series
     total = 0
     for members in series.read(files):
@@ -120,6 +132,16 @@ def _read_image(file: series.File, index: int, low: float, high: float, size: in
     return to_grid(image[None], file.stack.affine, size)
 
 
+@contextlib.contextmanager
+def _open_scan(path: Path) -> Iterator[Scan]:
+    """The k-space of a file."""
+    if formats.format_of(str(path), read_bytes(path, 2**16)) == "h5":
+        with open_scan(path) as scan:
+            yield scan
+    else:
+        yield read_scan(path)
+
+
 def _image_files(root: Path) -> Iterator[Path]:
     """The image files below a folder, at any depth."""
     return (path for path in files_below(root) if _is_image(path))
@@ -128,7 +150,8 @@ def _image_files(root: Path) -> Iterator[Path]:
 def _is_image(path: Path) -> bool:
     """Whether the name or the first bytes of a file are those of an image."""
     name = path.name.lower()
-    if name.startswith(".") or name == "dicomdir":
+    is_half = name.endswith(".hdr") and path.with_suffix(".cfl").exists()  # of a pair of BART, which is read as one
+    if name.startswith(".") or name == "dicomdir" or is_half:
         return False
     if name.endswith(FOREIGN) or _stem(name) != name:
         return True

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data import grid
-from hyperrecon_jax.data.volumes import formats
+from hyperrecon_jax.data.volumes import formats, scan
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -26,8 +26,22 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
 
 
 def read_stack(path: Path) -> Stack:
-    """The slices of an image file; `volumes.read` describes each format."""
-    return formats.decode(str(path), read_bytes(path), "image")
+    """The slices of an image file; `volumes.read` describes each format.
+
+    Those of k-space are magnitude images.
+
+    Raises:
+        InputError: if the file cannot be read, or holds k-space that is under-sampled.
+    """
+    if path.name.lower().endswith(".cfl"):
+        return scan.to_magnitudes(str(path), scan.to_kspace(str(path), read_scan(path)))
+    return scan.to_magnitudes(str(path), formats.decode(str(path), read_bytes(path), "image"))
+
+
+def read_scan(path: Path) -> scan.Scan:
+    """The k-space of a file that is no HDF5 file; that of BART lies beside its `.hdr` file."""
+    header = read_bytes(path.with_suffix(".hdr")) if path.name.lower().endswith(".cfl") else b""
+    return formats.decode_scan(str(path), read_bytes(path), header)
 
 
 def check_folder(root: Path) -> None:

@@ -1,9 +1,9 @@
 """From measured k-space to the slices of a subject, for `fastmri` and `folder`: the recipe of `data/kspace.py`.
 
     1. a square field of view: as wide as all phase encodes (columns), or as high as the image where that is more
-       (`FieldOfView.square`). Rows beyond it, which oversample the readout, are cut off. Columns are left alone, so measured
-       lines stay measured lines, unless the scan's field of view is lower than it is wide: then zeros are added beside the
-       image, and lines between the measured ones are interpolated;
+       (`FieldOfView.square`). Rows beyond it, which oversample the readout, are cut off. Columns are left alone, so
+       measured lines stay measured lines, unless the image is higher than the phase encodes are wide: then zeros are added
+       beside it, and lines between the measured ones are interpolated;
     2. `whiten`: noise of unit variance and no correlation (`coils.noise_covariance`, `coils.whiten`);
     3. the central `size` frequencies along both sides, zeros around where there are fewer;
     4. zero frequency to the corner and, for fastMRI, both axes flipped, by moving lines and turning their phase: exact;

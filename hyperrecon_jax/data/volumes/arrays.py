@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes.scan import complex_fields, looks_like_kspace, make_scan, to_complex, to_kspace
+from hyperrecon_jax.data.volumes.scan import Scan, complex_fields, looks_like_kspace, make_scan, to_complex, to_kspace
 from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_length, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -27,11 +27,23 @@ def read(file_name: str, content: bytes, kind: str = "image") -> Stack:
     if not np.iscomplexobj(raw):
         return Stack(raw, [])
     if kind == "kspace" or looks_like_kspace(raw):
-        n, *coils, h, w = raw.shape
-        return to_kspace(file_name, make_scan(file_name, raw.reshape(n, *(coils or [1]), h, w), has_mask=has_mask))
+        return to_kspace(file_name, _make_scan(file_name, raw, has_mask))
     if raw.ndim == 4:
         return Stack(np.linalg.norm(raw, axis=1), ["the root of the sum of squares of complex images of coils"])
     return Stack(raw, [])
+
+
+def read_scan(file_name: str, content: bytes) -> Scan:
+    """The k-space of a file or archive, as `read` finds it; raises `InputError` if its numbers are real."""
+    raw, has_mask = _read_raw(file_name, content, "kspace")
+    if not np.iscomplexobj(raw):
+        raise InputError(f"{file_name} must hold complex numbers to be k-space, got {raw.dtype}.")
+    return _make_scan(file_name, raw, has_mask)
+
+
+def _make_scan(file_name: str, raw: np.ndarray, has_mask: bool) -> Scan:
+    n, *coils, h, w = raw.shape
+    return make_scan(file_name, raw.reshape(n, *(coils or [1]), h, w), has_mask=has_mask)
 
 
 def _read_raw(file_name: str, content: bytes, kind: str) -> tuple[np.ndarray, bool]:

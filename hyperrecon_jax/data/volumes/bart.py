@@ -56,11 +56,15 @@ def read(file_name: str, numbers: bytes, header: bytes) -> Scan:
 
 def read_archive(file_name: str, content: bytes) -> Scan:
     """The k-space of a `.zip` file that holds a `.cfl` file and its `.hdr` file."""
+    if not content.startswith(b"PK"):
+        raise InputError(f"{file_name} {PAIR}.")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if name.endswith(".cfl")]
         headers = {name for name in archive.namelist() if name.endswith(".hdr")}
         if len(names) != 1 or names[0].removesuffix(".cfl") + ".hdr" not in headers:
-            raise InputError(f"{file_name} must hold one pair NAME.cfl and NAME.hdr, got {', '.join(archive.namelist()[:8])}.")
+            raise InputError(
+                f"{file_name} must hold one pair NAME.cfl and NAME.hdr, got {', '.join(archive.namelist()[:8])}."
+            )
         with archive.open(names[0].removesuffix(".cfl") + ".hdr") as stream:
             header = stream.read(2**16)
         with archive.open(names[0]) as stream:

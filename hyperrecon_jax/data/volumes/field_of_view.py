@@ -1,7 +1,7 @@
 """The field of view of k-space, and of the image that belongs to it.
 
-Scanners sample the readout more densely than the image needs, so k-space covers a longer field of view than the image. Which
-part of it is the image, and how long a pixel is, comes from the first of these that a file has:
+Scanners sample the readout more densely than the image needs, so k-space covers a longer field of view than the image.
+Which part of it is the image, and how long a pixel is, comes from the first of these that a file has:
 
 1. the ISMRMRD header: the encoded and the reconstructed field of view, in mm;
 2. the images of the file (`reconstruction_rss`), with square pixels: rows and columns cut from those of the k-space;
@@ -56,16 +56,14 @@ def read_encoding(header: str) -> FieldOfView | None:
     """The field of view of an ISMRMRD header; None if it has none that is plausible."""
     root = parse_header(header)
     spaces = [None if root is None else root.find(f"encoding/{name}") for name in ("encodedSpace", "reconSpace")]
-    lengths = [_numbers(space, "fieldOfView_mm") for space in spaces]
-    matrices = [_numbers(space, "matrixSize") for space in spaces]
-    if any(values is None for values in (*lengths, *matrices)):
+    encoded, image = (_numbers(space, "fieldOfView_mm") for space in spaces)
+    matrix = _numbers(spaces[1], "matrixSize")
+    if encoded is None or image is None or matrix is None:
         return None
-    encoded, image = lengths
     low, high = _MILLIMETRES
-    if not all(low <= value <= high for value in (*encoded[:2], *image[:2])) or min(matrices[1][:2]) < 1:
+    if not all(low <= value <= high for value in (*encoded, *image)) or min(matrix) < 1:
         return None
-    rows, columns = matrices[1][:2]
-    return FieldOfView(encoded[:2], image[:2], (int(rows), int(columns)), True)
+    return FieldOfView(encoded, image, (int(matrix[0]), int(matrix[1])), True)
 
 
 def parse_header(header: str) -> Any:
@@ -100,13 +98,13 @@ def check_cartesian(file_name: str, header: str) -> None:
         raise InputError(f"{file_name} must hold Cartesian k-space, but its header says {trajectory[:40]!r}.")
 
 
-def _numbers(space: Any, name: str) -> tuple[float, float, float] | None:
-    """The numbers x, y, z of an element of a header."""
+def _numbers(space: Any, name: str) -> tuple[float, float] | None:
+    """The numbers x and y of an element of a header: along rows and columns of k-space."""
     try:
-        x, y, z = (float(space.find(name).findtext(axis)) for axis in "xyz")
+        x, y = (float(space.find(name).findtext(axis)) for axis in "xy")
     except (AttributeError, TypeError, ValueError):
         return None
-    return x, y, z
+    return x, y
 
 
 def _as_floats(shape: tuple[int, int]) -> tuple[float, float]:

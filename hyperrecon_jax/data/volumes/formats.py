@@ -50,10 +50,8 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
         InputError: if the file is empty, damaged, of another format, too large or too small.
     """
     form = format_of(name, content)
-    if kind == "kspace" and form not in KSPACE_FORMATS:
-        raise InputError(
-            f"{name} must be a .npy, .npz, .h5, .mat or BART file to hold k-space, but it is a {_NAMES[form]} file."
-        )
+    if kind == "kspace":
+        _check_holds_kspace(name, form)
     with _name_damaged_file(name, _NAMES[form]):
         if form == "h5":
             return hdf5.read(name, content, kind)
@@ -65,6 +63,37 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
         if form == "bart":
             return scan.to_kspace(name, bart.read_archive(name, content))
         return _READERS[form](name, content)
+
+
+def decode_scan(name: str, content: bytes, header: bytes = b"") -> scan.Scan:
+    """The k-space of a file that is no HDF5 file, which `hdf5.read_scan` reads.
+
+    Args:
+        name, content: as in `decode`.
+        header: of a `.cfl` file, the content of its `.hdr` file.
+
+    Raises:
+        InputError: as `decode`, or if the file holds no k-space.
+    """
+    form = format_of(name, content)
+    _check_holds_kspace(name, form)
+    with _name_damaged_file(name, _NAMES[form]):
+        if form == "bart":
+            return bart.read(name, content, header) if header else bart.read_archive(name, content)
+        if form != "mat":
+            return arrays.read_scan(name, content)
+        stored = matlab.read(name, content)
+        if isinstance(stored, Stack):
+            raise InputError(f"{name} must hold complex numbers to be k-space, got {stored.raw.dtype}.")
+        return stored
+
+
+def _check_holds_kspace(file_name: str, form: str) -> None:
+    """Raises `InputError` if files of a format hold no k-space."""
+    if form not in KSPACE_FORMATS:
+        raise InputError(
+            f"{file_name} must be a .npy, .npz, .h5, .mat or BART file to hold k-space, but it is a {_NAMES[form]} file."
+        )
 
 
 def format_of(file_name: str, content: bytes) -> str:
@@ -96,6 +125,8 @@ def format_of(file_name: str, content: bytes) -> str:
     if content.startswith(_GZIP):
         with _name_damaged_file(file_name, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             head = stream.read(540)
+    if file_name.lower().endswith(".hdr") and head.startswith(b"# "):
+        raise InputError(f"{file_name} {bart.PAIR}.")
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "nifti"
     if head[344:347] == b"ni1" or head[4:7] == b"ni2":

@@ -90,8 +90,8 @@ def read_scan(file_name: str, file: Any) -> Scan:
         maps = dataset(file_name, file, "sensitivity_maps")
         if maps.dtype.kind != "c" or maps.shape != shape:
             raise InputError(
-                f"{file_name} must have complex `sensitivity_maps` of shape {shape} (slices, coils, h, w) as its k-space, got"
-                f" {maps.dtype} of shape {maps.shape}."
+                f"{file_name} must have complex `sensitivity_maps` of shape {shape} (slices, coils, h, w) as its k-space,"
+                f" got {maps.dtype} of shape {maps.shape}."
             )
         return np.asarray(maps[k])
 

@@ -17,7 +17,18 @@ from hyperrecon_jax.runtime.errors import InputError
 
 MAX_LINES = 2**20
 # numbers of the flags, counted from 1
-_NO_IMAGE = (19, 20, 23, 24, 26, 27, 28, 29, 30, 31)  # noise, calibration, navigator, phase correction, feedback, dummies ...
+_NO_IMAGE = (
+    19,
+    20,
+    23,
+    24,
+    26,
+    27,
+    28,
+    29,
+    30,
+    31,
+)  # noise, calibration, navigator, phase correction, feedback, dummies ...
 _REVERSE = 22
 _COUNTERS = ("contrast", "phase", "repetition", "set")
 
@@ -77,7 +88,7 @@ def _read_lines(file_name: str, group: Any) -> tuple[np.ndarray, list[np.ndarray
     """The headers of all lines, and their samples `(channels, samples)` complex64."""
     import h5py
 
-    stored = group["data"] if isinstance(group.get("data", getlink=True), h5py.HardLink) else None
+    stored: Any = group["data"] if isinstance(group.get("data", getlink=True), h5py.HardLink) else None
     is_plain = isinstance(stored, h5py.Dataset) and not stored.external and not stored.is_virtual
     if not is_plain or not {"head", "data"} <= set(stored.dtype.names or ()):
         raise InputError(f"{file_name} must have its ISMRMRD lines as a dataset `data` in the file itself.")

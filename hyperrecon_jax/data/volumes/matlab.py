@@ -1,7 +1,7 @@
 """K-space, or images, in MATLAB files (`.mat`): version 5 (by SciPy) and 7.3 (HDF5, axes reversed).
 
-An array is `(h, w)`, `(h, w, coils)` or `(h, w, coils, slices)`, as MATLAB shows it, and k-space is centred. Real arrays are
-images: `(h, w)` or `(h, w, slices)`.
+An array is `(h, w)`, `(h, w, coils)` or `(h, w, coils, slices)`, as MATLAB shows it, and k-space is centred. Real arrays
+are images: `(h, w)` or `(h, w, slices)`.
 """
 
 import io
@@ -56,12 +56,19 @@ def _read_hdf5(file_name: str, content: bytes) -> tuple[str, np.ndarray, bool]:
     import h5py
 
     with h5py.File(io.BytesIO(content), "r") as file:
-        shapes = {name: file[name].shape for name in file if isinstance(file.get(name, getlink=True), h5py.HardLink)
-                  and isinstance(file[name], h5py.Dataset) and file[name].ndim >= 2}
+        shapes = {
+            name: file[name].shape
+            for name in file
+            if isinstance(file.get(name, getlink=True), h5py.HardLink)
+            and isinstance(file[name], h5py.Dataset)
+            and file[name].ndim >= 2
+        }
         name = _choose_name(file_name, {name: shape for name, shape in shapes.items() if min(shape) and max(shape) >= 8})
         stored = hdf5.dataset(file_name, file, name)
         if stored.size > _MOST_NUMBERS:
-            raise InputError(f"{file_name} must hold at most {_MOST_NUMBERS} numbers, got `{name}` of shape {stored.shape}.")
+            raise InputError(
+                f"{file_name} must hold at most {_MOST_NUMBERS} numbers, got `{name}` of shape {stored.shape}."
+            )
         return name, to_complex(stored[()]).T, _has_mask(shapes)
 
 

@@ -156,8 +156,8 @@ def planes_to_slices(file_name: str, kspace: np.ndarray, axis: int) -> np.ndarra
     inner = sampled[planes[0] : planes[-1] + 1] if planes.size else sampled
     if (inner != inner[len(inner) // 2]).mean() > 0.01:
         raise InputError(
-            f"{file_name} must have all planes of its third direction sampled in the same way, but they differ; transform it"
-            " along that direction and save single slices."
+            f"{file_name} must have all planes of its third direction sampled in the same way, but they differ; transform"
+            " it along that direction and save single slices."
         )
     planes_first = np.fft.ifftshift(kspace, axes=axis)
     return np.fft.fftshift(np.fft.ifft(planes_first, axis=axis, norm="ortho"), axes=axis)
@@ -184,6 +184,20 @@ def _participation(values: np.ndarray) -> float:
     return float(power.sum() ** 2 / (power**2).sum())
 
 
+def to_magnitudes(file_name: str, stack: Stack) -> Stack:
+    """The images of a stack: its own, or those of its k-space if they are a truth.
+
+    Raises:
+        InputError: if its k-space is under-sampled.
+    """
+    if stack.kind == "image":
+        return stack
+    require_truth(file_name, stack.no_truth)
+    raw = stack.raw[:, None] if stack.raw.ndim == 3 else stack.raw
+    images = to_images(file_name, make_scan(file_name, raw, notes=tuple(stack.notes)))
+    return images._replace(affine=stack.affine)
+
+
 def require_truth(file_name: str, no_truth: str) -> None:
     """Raises `InputError` if a file holds no truth; `no_truth` is that of `Scan` or `Stack`."""
     if no_truth:
@@ -201,4 +215,3 @@ def pixel_affine(sides: tuple[float, float], is_metric: bool) -> np.ndarray | No
             return None
         row, column = row / min(row, column), column / min(row, column)
     return np.diag([row, column, 1.0, 1.0])
-
