@@ -15,10 +15,10 @@ Of each slice (`make_image_and_maps`):
     8. combine              the image is the magnitude of the combined coils (`coils.combine`)
 At last the caller divides image and k-space by one number for the volume.
 
-Preparing fastMRI (`sources/fastmri.py`) takes all steps. The explorer takes 3 and 4 when it reads the file
-(`volumes.read`, to sides that are multiples of 8), 5 when it opens it, and 6 to 8 when it shows a slice
-(`explorer/measurement.py`). It leaves out 1, as files of other scanners may have no oversampled rows; 2, as it writes
-results in the units of the file; and the flip, as it shows images as they are stored. It divides by the largest value of
+Preparing for training (`sources/scans.py`) takes all steps, `fastmri` with the flip. The explorer takes 1, 3 and 4 when it
+reads the file (`volumes.read`, to sides that are multiples of 8), 5 when it opens it, and 6 to 8 when it shows a slice
+(`explorer/measurement.py`). It takes 1 where lines were sampled whole, for the rows alone. It leaves out 2, as it writes
+results in the units of the file, and the flip, as it shows images as they are stored. It divides by the largest value of
 the zero-filled images, as the reference image may be unknown, and it calibrates on what was measured (`measured_centre`),
 as the file may be under-sampled.
 """

@@ -12,6 +12,8 @@ to load.
     arrays       .npy and .npz
     dicom        DICOM
     hdf5         fastMRI
+    ismrmrd, matlab, bart    k-space of these formats
+    scan         the k-space of a file of any format; field_of_view: how much of it is the image
     stack        the type that a reader of a format returns, and the checks that all readers share
     reading      from a stack to a `Volume`
     writing      a result as PNG, .npz or NIfTI

@@ -39,15 +39,16 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
       Rows run from front to back (anterior at the top), columns from the patient's right to left (right on the left).
     - DICOM: one file with one or more frames, as they are stored, whatever their plane; rescaled by slope and
       intercept, and MONOCHROME1 inverted.
-    - fastMRI's HDF5 (`.h5`).
+    - fastMRI's HDF5 (`.h5`), and k-space in ISMRMRD (`.h5`), MATLAB (`.mat`) and BART (`.cfl` and `.hdr` in one `.zip`).
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
     lower, becomes 0 and the largest of the whole volume 1. This is the exact largest value, so a single hot pixel makes all
     others dark. Sides are padded evenly with zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else
     its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, cropped
-    to the middle 320 x 320 pixels if it is larger.
+    to its field of view (`field_of_view.py`). Files of k-space, complex arrays that look like it, and fastMRI files that
+    are under-sampled stay k-space (`Volume.kind`), as they hold no images.
 
-    K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file. In the file its zero frequency is CENTERED at
+    K-space (`kind="kspace"`) is complex. In the file its zero frequency is CENTERED at
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
     result is `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has zeros. It
     is divided by the largest value of the zero-filled images of the whole volume: their magnitude, or with several coils
