@@ -36,14 +36,7 @@ from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
 from hyperrecon_jax.data.sources.fastmri_file import open_scan
-from hyperrecon_jax.data.sources.image_files import (
-    check_folder,
-    files_below,
-    natural_order,
-    read_bytes,
-    read_scan,
-    to_grid,
-)
+from hyperrecon_jax.data.sources.image_files import check_folder, files_below, natural_order, read_bytes, to_grid
 from hyperrecon_jax.data.sources.scans import read_measured
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.scan import Scan
@@ -139,7 +132,7 @@ def _open_scan(path: Path) -> Iterator[Scan]:
         with open_scan(path) as scan:
             yield scan
     else:
-        yield read_scan(path)
+        yield formats.decode_scan(str(path), read_bytes(path))
 
 
 def _image_files(root: Path) -> Iterator[Path]:

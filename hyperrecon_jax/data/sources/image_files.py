@@ -1,7 +1,9 @@
 """Read image files from disk and put their pixels on the grid of the training images, for `abide` and `folder`."""
 
+import io
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data import grid
-from hyperrecon_jax.data.volumes import formats, scan
+from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -17,7 +19,12 @@ UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this 
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
-    """The content of a file, or its first `limit` bytes; raises `InputError` if it cannot be read."""
+    """The content of a file, or its first `limit` bytes; raises `InputError` if it cannot be read.
+
+    The content of a `.cfl` file of BART is an archive of it and its `.hdr` file, as the explorer takes them.
+    """
+    if limit < 0 and path.suffix.lower() == ".cfl":
+        return _read_pair(path)
     try:
         with path.open("rb") as file:
             return file.read(limit)
@@ -26,22 +33,20 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
 
 
 def read_stack(path: Path) -> Stack:
-    """The slices of an image file; `volumes.read` describes each format.
-
-    Those of k-space are magnitude images.
-
-    Raises:
-        InputError: if the file cannot be read, or holds k-space that is under-sampled.
-    """
-    if path.name.lower().endswith(".cfl"):
-        return scan.to_magnitudes(str(path), scan.to_kspace(str(path), read_scan(path)))
-    return scan.to_magnitudes(str(path), formats.decode(str(path), read_bytes(path), "image"))
+    """The slices of an image file; `volumes.read` describes each format."""
+    return formats.decode(str(path), read_bytes(path), "image")
 
 
-def read_scan(path: Path) -> scan.Scan:
-    """The k-space of a file that is no HDF5 file; that of BART lies beside its `.hdr` file."""
-    header = read_bytes(path.with_suffix(".hdr")) if path.name.lower().endswith(".cfl") else b""
-    return formats.decode_scan(str(path), read_bytes(path), header)
+def _read_pair(path: Path) -> bytes:
+    """A `.zip` archive of a `.cfl` file and its `.hdr` file."""
+    stream = io.BytesIO()
+    try:
+        with zipfile.ZipFile(stream, "w") as archive:
+            for half in (path, path.with_suffix(".hdr")):
+                archive.write(half, half.name)
+    except OSError as error:
+        raise InputError(f"{path} must be a file that can be read, beside its .hdr file: {brief(error)}") from error
+    return stream.getvalue()
 
 
 def check_folder(root: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hyperrecon_jax.data.sources.image_files import read_bytes, read_stack
+from hyperrecon_jax.data.sources.image_files import read_bytes
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
@@ -58,7 +58,7 @@ def study_id(path: Path) -> str:
 
 def _read_file(path: Path) -> File:
     name, content = str(path), read_bytes(path)
-    stack, form = read_stack(path), formats.format_of(name, content)
+    stack, form = formats.decode(name, content, "image"), formats.format_of(name, content)
     if form == "dicom":
         _, series, number = _read_header(path, content)
         return File(name, stack, (form, series or path.parent), number)

@@ -17,17 +17,38 @@ COIL, SLICE = 3, 13  # of BART's dimensions
 PAIR = "must come with its other half: put NAME.cfl and NAME.hdr into one .zip file"
 
 
-def read(file_name: str, numbers: bytes, header: bytes) -> Scan:
-    """The k-space of a pair of files.
-
-    Args:
-        file_name: for messages.
-        numbers: the content of the `.cfl` file.
-        header: the content of the `.hdr` file.
+def read(file_name: str, content: bytes) -> Scan:
+    """The k-space of a `.zip` file that holds a `.cfl` file and its `.hdr` file.
 
     Raises:
-        InputError: if they do not fit each other, or hold more than images, coils and slices.
+        InputError: if it holds no such pair, or more than images, coils and slices.
     """
+    if not content.startswith(b"PK"):
+        raise InputError(f"{file_name} {PAIR}.")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.lower().endswith(".cfl")]
+        headers = [name for name in archive.namelist() if name.lower().endswith(".hdr")]
+        pair = [name for name in headers if len(names) == 1 and name[:-4] == names[0][:-4]]
+        if not pair:
+            contents = ", ".join(archive.namelist()[:8])
+            raise InputError(f"{file_name} must hold one pair NAME.cfl and NAME.hdr, got {contents}.")
+        with archive.open(pair[0]) as stream:
+            header = stream.read(2**16)
+        with archive.open(names[0]) as stream:
+            return _read_pair(file_name, stream.read(8 * MAX_PIXELS + 1), header)
+
+
+def is_archive(content: bytes) -> bool:
+    """Whether a file is a `.zip` archive with a `.cfl` file in it."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return any(name.lower().endswith(".cfl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _read_pair(file_name: str, numbers: bytes, header: bytes) -> Scan:
+    """The k-space of the contents of a `.cfl` file and its `.hdr` file."""
     sides = _read_dimensions(file_name, header)
     extra = [k for k, side in enumerate(sides) if side > 1 and k not in (0, 1, 2, COIL, SLICE)]
     if extra:
@@ -52,32 +73,6 @@ def read(file_name: str, numbers: bytes, header: bytes) -> Scan:
     h, w, z, _, _ = array.shape
     kspace = array.transpose(4, 2, 3, 0, 1).reshape(slices * z, coils, h, w)
     return make_scan(file_name, kspace, notes=tuple(notes))
-
-
-def read_archive(file_name: str, content: bytes) -> Scan:
-    """The k-space of a `.zip` file that holds a `.cfl` file and its `.hdr` file."""
-    if not content.startswith(b"PK"):
-        raise InputError(f"{file_name} {PAIR}.")
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".cfl")]
-        headers = {name for name in archive.namelist() if name.endswith(".hdr")}
-        if len(names) != 1 or names[0].removesuffix(".cfl") + ".hdr" not in headers:
-            raise InputError(
-                f"{file_name} must hold one pair NAME.cfl and NAME.hdr, got {', '.join(archive.namelist()[:8])}."
-            )
-        with archive.open(names[0].removesuffix(".cfl") + ".hdr") as stream:
-            header = stream.read(2**16)
-        with archive.open(names[0]) as stream:
-            return read(file_name, stream.read(8 * MAX_PIXELS + 1), header)
-
-
-def is_archive(content: bytes) -> bool:
-    """Whether a file is a `.zip` archive with a `.cfl` file in it."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return any(name.endswith(".cfl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def _read_dimensions(file_name: str, header: bytes) -> list[int]:

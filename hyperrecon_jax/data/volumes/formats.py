@@ -44,11 +44,19 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
     """The slices of a file; `reading.read` describes each format.
 
     Args:
-        name, content, kind: those of `read`.
+        name, content: those of `read`.
+        kind: "image" or "kspace". Images of k-space are magnitudes.
 
     Raises:
-        InputError: if the file is empty, damaged, of another format, too large or too small.
+        InputError: if the file is empty, damaged, of another format, too large or too small; if images are asked for, and
+            it holds k-space that is under-sampled.
     """
+    stack = decode_as_stored(name, content, kind)
+    return scan.to_magnitudes(name, stack) if kind == "image" else stack
+
+
+def decode_as_stored(name: str, content: bytes, kind: str) -> Stack:
+    """As `decode`, but a file that holds no images stays k-space, whatever the kind."""
     form = format_of(name, content)
     if kind == "kspace":
         _check_holds_kspace(name, form)
@@ -61,16 +69,15 @@ def decode(name: str, content: bytes, kind: str) -> Stack:
             stored = matlab.read(name, content)
             return stored if isinstance(stored, Stack) else scan.to_kspace(name, stored)
         if form == "bart":
-            return scan.to_kspace(name, bart.read_archive(name, content))
+            return scan.to_kspace(name, bart.read(name, content))
         return _READERS[form](name, content)
 
 
-def decode_scan(name: str, content: bytes, header: bytes = b"") -> scan.Scan:
+def decode_scan(name: str, content: bytes) -> scan.Scan:
     """The k-space of a file that is no HDF5 file, which `hdf5.read_scan` reads.
 
     Args:
         name, content: as in `decode`.
-        header: of a `.cfl` file, the content of its `.hdr` file.
 
     Raises:
         InputError: as `decode`, or if the file holds no k-space.
@@ -79,7 +86,7 @@ def decode_scan(name: str, content: bytes, header: bytes = b"") -> scan.Scan:
     _check_holds_kspace(name, form)
     with _name_damaged_file(name, _NAMES[form]):
         if form == "bart":
-            return bart.read(name, content, header) if header else bart.read_archive(name, content)
+            return bart.read(name, content)
         if form != "mat":
             return arrays.read_scan(name, content)
         stored = matlab.read(name, content)

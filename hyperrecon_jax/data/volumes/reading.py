@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
-from hyperrecon_jax.data.volumes.formats import decode
+from hyperrecon_jax.data.volumes.formats import decode_as_stored
 from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, magnitude, to_double
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -66,7 +66,7 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
     """
     if kind not in ("image", "kspace"):
         raise InputError(f'`kind` must be "image" or "kspace", got {kind!r}.')
-    stack = decode(name, content, kind)
+    stack = decode_as_stored(name, content, kind)
     if stack.kind == "image" and kind == "image":
         return _read_images(name, stack)
     if kind == "image":
