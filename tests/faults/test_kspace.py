@@ -87,6 +87,16 @@ def test_field_of_view_by_the_images_of_the_file(tmp_path):
     assert volume.slices.shape == (2, 96, 104)
 
 
+@pytest.mark.parametrize(("h", "w"), [(160, 80), (192, 99), (128, 53)])
+def test_images_of_the_file_that_show_all_phase_encodes(tmp_path, h, w):
+    """Not cut from the k-space's image, but on pixels of their own."""
+    images = np.float32(files.phantom(h // 2, h // 2))[None].repeat(2, 0)
+    path = scan_file(tmp_path / "a.h5", h, w, header=False, reconstruction_esc=images)
+    for coils in (0, 1):
+        image = fastmri.read([path], SETTINGS._replace(coils=coils)).image[0]
+        np.testing.assert_allclose(files.extent(image), files.extent(reference()), atol=0.02)
+
+
 def test_a_header_that_cannot_be_read_counts_as_none(tmp_path):
     expected = fastmri.read([scan_file(tmp_path / "a.h5", 160, 80, header=False)], SETTINGS).image
     for text in (

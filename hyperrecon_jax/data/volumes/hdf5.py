@@ -16,6 +16,7 @@ from hyperrecon_jax.data.volumes.scan import (
     Scan,
     complex_fields,
     explain_no_truth,
+    match_images,
     pixel_affine,
     require_truth,
     to_complex,
@@ -79,8 +80,8 @@ def read_scan(file_name: str, file: Any) -> Scan:
         return ismrmrd.read_scan(file_name, file)
     stored, shape = _open_kspace(file_name, file)
     reconstruction = find_reconstruction(file)
-    images = None if reconstruction is None else dataset(file_name, file, reconstruction).shape[-2:]
-    field = find_field_of_view(shape[2:], header=read_header(file), images=images)
+    images = None if reconstruction is None else dataset(file_name, file, reconstruction)
+    field = find_field_of_view(shape[2:], header=read_header(file), images=None if images is None else images.shape[-2:])
     values = stored[()] if stored.chunks and stored.chunks[0] > 1 else stored  # chunks of several slices: decompress once
 
     def read_slice(k: int) -> np.ndarray:
@@ -97,6 +98,8 @@ def read_scan(file_name: str, file: Any) -> Scan:
 
     has_maps = "sensitivity_maps" in file
     scan = Scan(read_slice, shape, field, "", _acquisition_notes(file), read_maps if has_maps else None)
+    if images is not None and images.ndim == 3 and not field.is_metric and images.shape[2] < shape[3]:
+        scan = match_images(scan, images)
     return scan._replace(no_truth=explain_no_truth(scan, has_mask="mask" in file))
 
 

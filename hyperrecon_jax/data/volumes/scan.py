@@ -78,6 +78,41 @@ def explain_no_truth(scan: Scan, *, has_mask: bool) -> str:
     return ""
 
 
+def match_images(scan: Scan, images: Any) -> Scan:
+    """A scan whose columns cover the field of view that the images of its file show.
+
+    Images may be the middle columns of the k-space's image, as in fastMRI, or all of them on another number of pixels. The
+    image in the middle decides.
+
+    Args:
+        scan: with the field of view of the first case.
+        images: `(n, rows, columns)`, an array or dataset, with fewer columns than the k-space.
+    """
+    k, (n, rows, columns) = len(images) // 2, images.shape
+    if n != scan.shape[0]:
+        return scan
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN compares as unlike
+        seen = _combine(to_double(scan.read_slice(k)))
+        seen = grid.centre(seen[None], rows, seen.shape[1])
+        middle, everything = grid.centre(seen, rows, columns)[0], grid.resample(seen, rows, columns)[0]
+        image = to_double(np.asarray(images[k]))
+        is_everything = _similarity(everything, image) > _similarity(middle, image)
+    encoded = (scan.field.encoded[0], float(columns))
+    return scan._replace(field=scan.field._replace(encoded=encoded)) if is_everything else scan
+
+
+def _similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """The cosine of the angle between two images."""
+    lengths = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(np.vdot(one, other) / lengths) if lengths else 0.0
+
+
+def _combine(coils: np.ndarray) -> np.ndarray:
+    """The image `(h, w)` of centred k-space `(c, h, w)`: the root of the sum of squares of the coils."""
+    images = np.fft.ifft2(np.fft.ifftshift(coils, axes=(1, 2)), norm="ortho")
+    return np.fft.fftshift(np.linalg.norm(images, axis=0))
+
+
 def to_complex(values: np.ndarray) -> np.ndarray:
     """Complex numbers, also from a type with the fields r and i, or real and imag; other values as they are."""
     fields = complex_fields(values.dtype)
@@ -106,9 +141,9 @@ def to_images(file_name: str, scan: Scan) -> Stack:
         coils = to_double(scan.read_slice(k))
         check_finite(file_name, k, coils)
         with np.errstate(over="ignore", invalid="ignore"):  # the next line names what is too large
-            image = np.linalg.norm(np.fft.ifft2(np.fft.ifftshift(coils, axes=(1, 2)), norm="ortho"), axis=0)
+            image = _combine(coils)
         check_finite(file_name, k, image)
-        images[k] = grid.centre(np.fft.fftshift(image)[None], rows, columns)[0]
+        images[k] = grid.centre(image[None], rows, columns)[0]
     combined = f", the root of the sum of squares of {c} coils" if c > 1 else ""
     cropped = f", the middle of {h} x {w} pixels" if (rows, columns) != (h, w) else ""
     note = f"the magnitude of the inverse transform of its k-space{combined}{cropped}"
