@@ -442,10 +442,13 @@ def test_dicom_frames():
     assert volume.space == 1
     position = volume.affine @ [6, 2 + 7, 2, 1]  # row 6, column 7 of the last frame
     np.testing.assert_allclose(position, [-(1 + 7), -(10 + 8), 5 - 6 * 2, 1], atol=1e-9)
-    for places in ([[1, 10, 5]] * 3, [[1, 10, 5], [1, 12, 5], [1, 20, 5]]):  # one place at three times; uneven
+    for places, note in (
+        ([[1, 10, 5]] * 3, "its slices lie at one place"),  # at three times
+        ([[1, 10, 5], [1, 12, 5], [1, 20, 5]], "its slices lie at uneven steps"),
+    ):
         uneven = volumes.read("x", enhanced(places))
-        assert uneven.space == 0
-        assert "does not say where its slices lie" in uneven.note
+        assert (uneven.space, len(uneven.slices)) == (0, 3)
+        assert note in uneven.note
 
 
 # fastMRI
@@ -656,17 +659,12 @@ PHOTO = picture([np.zeros((16, 16), np.uint8) + 5], "PNG")
         ("x", nii(BRAIN)[:344] + b"ni1" + nii(BRAIN)[347:], "must be a NIfTI file of one piece"),
         ("x", nii(BRAIN * np.nan), "must hold finite numbers, but slice 0 has NaN or infinity"),
         ("x", nii(COLOURS), "must hold one number a voxel, got the data type .*'R'"),
-        (
-            "x",
-            nii(BRAIN[:, :, :1].transpose(2, 0, 1)),
-            "must hold axial slices of 8 to 2048 pixels a side, got 9 of 12 x 1",
-        ),
+        ("x", nii(BRAIN[:, :1, :1]), "must hold axial slices of 8 to 2048 pixels a side, got 1 of 1 x 12"),
         ("x", nii(BRAIN[0, 0]), "must hold a volume of three dimensions, got shape"),
         ("x", shaped(2000, 2000, 2000), "must hold at most 134217728 pixels"),
         ("x", shaped(512, 512, 0), "must hold a volume of three dimensions, got shape"),
         ("x", shaped(512, 512, -3), "must hold a volume of three dimensions, got shape"),
         ("x", gzip.compress(shaped(500, 500, 500)), "must be a whole file of 500000352 bytes, but it ends after 352"),
-        ("x", nii(BRAIN)[:280] + bytes(48) + nii(BRAIN)[328:], "must have an affine that can be inverted"),
         ("x", nii(BRAIN)[:108] + struct.pack("<f", 1e12) + nii(BRAIN)[112:], "voxels that start within"),
         ("x", nii(BRAIN)[:108] + struct.pack("<f", np.nan) + nii(BRAIN)[112:], "whole NIfTI file, but it cannot be read"),
         ("x", nii(BRAIN)[:70] + b"\xff\x7f" + nii(BRAIN)[72:], "must be a whole NIfTI file, but it cannot be read"),

@@ -31,7 +31,7 @@ from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
 from hyperrecon_jax.data.sources.image_files import check_folder, read_stack, to_grid
-from hyperrecon_jax.data.volumes.stack import Stack, magnitude
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, magnitude
 from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -163,9 +163,11 @@ def _first_file(names: set[str], *stems: str) -> str | None:
 
 
 def _read_volume(path: Path) -> Stack:
-    stack = read_stack(path)
-    if stack.affine is None:
-        raise InputError(f"{path} must be a volume in the MGH or NIfTI format, but it is none.")
+    try:
+        stack = read_stack(path, plane="axial")
+    except NoImageError as error:
+        raise InputError(f"{path} must be a volume in the MGH or NIfTI format, but it is none.") from error
+    assert stack.affine is not None  # it has been cut by its affine
     # readers give slices as radiologists look at them, with the right on the left
     flip = np.diag([1.0, -1.0, 1.0, 1.0])
     flip[1, 3] = stack.raw.shape[2] - 1

@@ -24,9 +24,9 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
         raise InputError(f"{path} must be a file that can be read: {brief(error)}") from error
 
 
-def read_stack(path: Path) -> Stack:
-    """The slices of an image file; `volumes.read` describes each format."""
-    return formats.decode(str(path), read_bytes(path), "image")
+def read_stack(path: Path, *, plane: str) -> Stack:
+    """The slices of an image file in a plane; `volumes.read` describes each format."""
+    return formats.decode(str(path), read_bytes(path), "image", plane=plane)
 
 
 def check_folder(root: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, dicom, hdf5
-from hyperrecon_jax.data.volumes.stack import Stack, brief, check_length, check_size, luminance
+from hyperrecon_jax.data.volumes import arrays, dicom, geometry, hdf5
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size, luminance
 from hyperrecon_jax.runtime.errors import InputError
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
@@ -35,26 +35,32 @@ EXTENSIONS = {
 }
 
 
-def decode(name: str, content: bytes, kind: str) -> Stack:
+def decode(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED) -> Stack:
     """The slices of a file; `reading.read` describes each format.
 
     Args:
-        name, content, kind: those of `read`.
+        name, content, kind, plane: those of `read`.
 
     Raises:
-        InputError: if the file is empty, damaged, of another format, too large or too small.
+        InputError: if the file is empty, damaged, of another format, too large or too small, or has no such plane;
+            `NoImageError` if it holds no image.
     """
+    geometry.check_plane(plane)
     form = format_of(name, content)
     if kind == "kspace" and form not in ("npy", "npz", "h5"):
         raise InputError(
             f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
         )
     with _name_damaged_file(name, _NAMES[form]):
+        if form in ("nifti", "mgh"):
+            return _read_nibabel(name, content, plane)
         if form == "h5":
-            return hdf5.read(name, content, kind)
-        if form in ("npy", "npz"):
-            return arrays.read(name, content, coils=kind == "kspace")
-        return _READERS[form](name, content)
+            stack = hdf5.read(name, content, kind)
+        elif form in ("npy", "npz"):
+            stack = arrays.read(name, content, coils=kind == "kspace")
+        else:
+            stack = _READERS[form](name, content)
+        return geometry.arrange_stack(name, stack, plane)
 
 
 def format_of(file_name: str, content: bytes) -> str:
@@ -68,7 +74,7 @@ def format_of(file_name: str, content: bytes) -> str:
         InputError: if the file is empty or of another format.
     """
     if not content:
-        raise InputError(f"{file_name} must be an image file, but it is empty.")
+        raise NoImageError(f"{file_name} must be an image file, but it is empty.", "an empty file")
     if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
         return "dicom"
     for form, *heads in (
@@ -117,6 +123,8 @@ def _read_picture(file_name: str, content: bytes) -> Stack:
         w, h = file.size
         check_size(file_name, n, h, w)
         pages, is_colour = [], False
+        orientation = 1 if file.format == "TIFF" else file.getexif().get(0x0112, 1)  # Pillow turns TIFFs itself
+        affine = geometry.picture_affine(file.info, orientation)
         for k in range(n):
             if k:
                 file.seek(k)
@@ -130,57 +138,52 @@ def _read_picture(file_name: str, content: bytes) -> Stack:
             elif file.mode not in ("1", "L", "F") and not file.mode.startswith("I"):
                 page, is_colour = file.convert("RGB"), True
             pixels = np.asarray(page)
-            pages.append(pixels if pixels.ndim == 2 else luminance(pixels))
+            pages.append(geometry.turn_upright(pixels if pixels.ndim == 2 else luminance(pixels), orientation))
     if len({page.shape for page in pages}) > 1:  # a page was rotated on decoding (orientation tag)
         raise InputError(f"{file_name} must hold pages of one size, but some are turned.")
-    return Stack(np.stack(pages), ["colours became their luminance"] if is_colour else [])
+    return Stack(np.stack(pages), ["colours became their luminance"] if is_colour else [], affine=affine)
 
 
-def _read_nibabel(file_name: str, content: bytes) -> Stack:
-    """The axial slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
-    import nibabel
-    from nibabel import orientations
-
+def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
+    """The slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
     head = stream.read(540)
     header = _nibabel_header(file_name, head)
-    is_mgh = not isinstance(header, nibabel.Nifti1Header)
     shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"{file_name} must hold a volume of three dimensions, got shape {shape}.")
     volume_shape = (*shape, 1)[:3]
     if dtype.kind not in "iufc":
         raise InputError(f"{file_name} must hold one number a voxel, got the data type {dtype}.")
-    affine = np.asarray(header.get_best_affine(), np.float64)
-    if not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
-        raise InputError(f"{file_name} must have an affine that can be inverted, got {affine[:3].tolist()}.")
-    turn = orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(("P", "L", "S"))
-    )  # (row, column, slice) of the display
-    h, w, n = (int(volume_shape[np.flatnonzero(turn[:, 0] == axis)[0]]) for axis in range(3))
-    check_size(file_name, n, h, w, what="axial slices")
+    affine, space, notes = _nibabel_affine(header)
+    view = geometry.choose_view(affine, volume_shape, plane)
+    h, w, n = (volume_shape[axis] for axis in view.axes)
+    check_size(file_name, n, h, w, what=f"{view.plane} slices")
     voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, int(header.get_data_offset()))
-    raw = orientations.apply_orientation(voxels, turn)
     slope, intercept = header.get_slope_inter()
-
-    notes = ["axial slices along the file's {} axis".format(("first", "second", "third")[list(turn[:, 0]).index(2)])]
-    if is_mgh:
-        space = 1 if header["goodRASFlag"] else 0
-    else:
-        space = int(header["sform_code"]) or int(header["qform_code"])
-        space = space if 0 <= space <= 5 else 2  # invalid code, but the positions are valid
-    if not space:
-        notes.append("the file does not say how it lies, so its axes were taken to run to the left, front and top")
+    notes = [f"{view.plane} slices along the file's {('first', 'second', 'third')[view.axes[2]]} axis", *notes]
     if math.prod(shape) > math.prod(volume_shape):
         notes.append(f"the first of {math.prod(shape) // math.prod(volume_shape)} volumes")
     return Stack(
-        raw.transpose(2, 0, 1),
+        geometry.arrange(voxels, view).transpose(2, 0, 1),
         notes,
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,
-        affine=affine @ orientations.inv_ornt_aff(turn, volume_shape),
+        affine=geometry.arrange_affine(affine, volume_shape, view),
         space=space,
     )
+
+
+def _nibabel_affine(header: Any) -> tuple[np.ndarray, int, list[str]]:
+    """The affine of a NIfTI or MGH file, the code of its space, and notes."""
+    import nibabel
+
+    if isinstance(header, nibabel.Nifti1Header):
+        return geometry.nifti_affine(header)
+    affine = np.asarray(header.get_best_affine(), np.float64)
+    if not (np.isfinite(affine).all() and geometry.is_invertible(affine)):
+        return np.diag([-1.0, 1.0, 1.0, 1.0]), 0, [geometry.UNPLACED]
+    return affine, int(bool(header["goodRASFlag"])), [] if header["goodRASFlag"] else [geometry.UNPLACED]
 
 
 def _nibabel_header(file_name: str, head: bytes) -> Any:
@@ -212,7 +215,5 @@ def _read_voxels(
 
 _READERS: dict[str, Callable[[str, bytes], Stack]] = {
     "picture": _read_picture,
-    "nifti": _read_nibabel,
-    "mgh": _read_nibabel,
     "dicom": dicom.read,
 }

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
+from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.data.volumes.formats import decode
 from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, magnitude, to_double
 from hyperrecon_jax.runtime.errors import InputError
@@ -25,20 +26,29 @@ class Volume(NamedTuple):
     space: int = 0  # NIfTI's code for the space of `affine`; 0: only lengths are known, not position and direction
     size: tuple[int, int] | None = None  # rows and columns of a slice without the padding of images; None: no padding
     corner: tuple[int, int] = (0, 0)  # row and column of the file's first pixel in `slices`
+    pixel_size: tuple[float, float] = (1.0, 1.0)  # height and width of a pixel, in mm where the file says so
 
 
-def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
+def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometry.ACQUIRED) -> Volume:
     """Read a file. Its first bytes show its format, or else its name does.
 
     - `.npy`, `.npz`: one array `(h, w)`, `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; of an archive with several
       arrays, the array `image`.
-    - PNG, JPEG, TIFF: gray, or colours as luminance; the pages of a TIFF are the slices.
-    - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume, as AXIAL slices from foot to head, by
-      the file's orientation: axes are swapped and flipped, nothing is interpolated, so an oblique file stays oblique.
-      Rows run from front to back (anterior at the top), columns from the patient's right to left (right on the left).
-    - DICOM: one file with one or more frames, as they are stored, whatever their plane; rescaled by slope and
-      intercept, and MONOCHROME1 inverted.
+    - PNG, JPEG, TIFF: gray, or colours as luminance, upright by the orientation tag; the pages of a TIFF are the slices.
+    - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume.
+    - DICOM: one file with one or more frames, in the order of their positions; rescaled by slope and intercept, and
+      MONOCHROME1 inverted.
     - fastMRI's HDF5 (`.h5`).
+
+    The slices of NIfTI, MGH and DICOM with positions are those of `plane`, shown as radiologists look at it:
+
+    | plane | slices, from first to last | top of the picture | left of the picture |
+    | --- | --- | --- | --- |
+    | axial | from foot to head | front | the patient's right |
+    | coronal | from front to back | head | the patient's right |
+    | sagittal | from the patient's left to right | head | front |
+
+    Axes are swapped and flipped, nothing is interpolated, so an oblique file stays oblique. `geometry.py` has the rules.
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
     lower, becomes 0 and the largest of the whole volume 1. This is the exact largest value, so a single hot pixel makes all
@@ -57,14 +67,16 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
         name: name of the file, for its extension and for messages.
         content: the bytes of the file; at most 2**27 pixels, of all coils together, in slices of 8 to 2048 pixels a side.
         kind: "image" or "kspace".
+        plane: "axial", "coronal", "sagittal", or "acquired": the plane of the two finest axes of a volume (axial, if they
+            are equal), or of the images of a DICOM file.
 
     Raises:
-        InputError: if the file is empty, damaged, of another format, too large or too small, or if it holds no finite
-            numbers of that kind.
+        InputError: if the file is empty, damaged, of another format, too large or too small, if it holds no finite
+            numbers of that kind, or if it does not say where its slices lie and another plane is asked for.
     """
     if kind not in ("image", "kspace"):
         raise InputError(f'`kind` must be "image" or "kspace", got {kind!r}.')
-    stack = decode(name, content, kind)
+    stack = decode(name, content, kind, plane=plane)
     return _read_kspace(name, stack) if kind == "kspace" else _read_images(name, stack)
 
 
@@ -112,6 +124,9 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
         notes.append("inverted, as in MONOCHROME1 large values are dark")
     if (rows, columns) != (h, w):
         notes.append(f"padded with zeros to {rows} x {columns}")
+    height, width = geometry.pixel_size(stack.affine)
+    if not math.isclose(height, width, rel_tol=0.01):
+        notes.append(f"pixels are {height / width:.3g} times as high as wide")
     return Volume(
         slices=slices,
         kind="image",
@@ -121,6 +136,7 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
         space=stack.space,
         size=(h, w),
         corner=(top, left),
+        pixel_size=geometry.pixel_size(stack.affine),
     )
 
 

@@ -13,12 +13,25 @@ MAX_COILS = 128
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
 
 
+class NoImageError(InputError):
+    """A file that holds no image that can be used here, such as a report. Among the files of a subject it is skipped.
+
+    Args:
+        message: the sentence for the user.
+        reason: the same for files of this kind, in a few words, so that they can be counted.
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
+
+
 class Stack(NamedTuple):
     """The slices of a file: values are `slope * raw + intercept`, the other fields are as in `Volume`."""
 
     raw: np.ndarray  # (n, h, w), real or complex; k-space of several coils (n, c, h, w)
     notes: list[str]
-    slope: float | np.ndarray = 1.0  # a number, or an array with a number for each slice
+    slope: float | np.ndarray = 1.0  # a number, or an array that broadcasts to `raw`
     intercept: float | np.ndarray = 0.0
     affine: np.ndarray | None = None
     space: int = 0
@@ -37,9 +50,9 @@ def magnitude(file_name: str, stack: Stack, index: int) -> np.ndarray:
     Raises:
         InputError: if some are NaN or infinite.
     """
-    slope, intercept = (np.broadcast_to(a, len(stack.raw))[index] for a in (stack.slope, stack.intercept))
+    slope, intercept = (np.broadcast_to(a, stack.raw.shape)[index] for a in (stack.slope, stack.intercept))
     with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
-        values = to_double(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
+        values = to_double(stack.raw[index]) * slope.astype(np.float64) + intercept.astype(np.float64)
         values = np.abs(values) if np.iscomplexobj(values) else values
     check_finite(file_name, index, values)
     return values
