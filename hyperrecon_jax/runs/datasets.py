@@ -55,7 +55,7 @@ def prepared_folder(config: ConfigDict) -> Path:
         return data.files_folder(
             settings.source,
             root=settings.root,
-            settings=data.Settings(settings.size, settings.slices, settings.coils, settings.acquisition, settings.whiten),
+            settings=data.Settings(**{name: settings[name] for name in data.Settings._fields}),
             subjects=settings.subjects,
             seed=settings.seed,
             cache=cache,

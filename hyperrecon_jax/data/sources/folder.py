@@ -9,11 +9,14 @@
 Put all images of a person into one sub-folder: splits are by subject, and otherwise a person could be in two
 splits. All image files of a sub-folder are read, at any depth:
 
-- NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. Volumes
-  become axial slices, anterior up and the right on the LEFT. All others stay as they are stored.
+- NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. NIfTI, MGH
+  and DICOM with positions become slices of the plane `config.data.plane`, with the right on the LEFT; by default the plane
+  in which they were acquired. `volumes/geometry.py` has the rules. All others stay as they are stored.
 - The format is recognised by the first bytes or the extension (DICOM without a preamble needs `.dcm`). A file of one of
-  these formats must be readable. Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other
-  files are ignored.
+  these formats that holds no image, such as a report, is skipped and counted; if it is damaged, the subject cannot be used.
+  Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other files are ignored.
+- `config.data.include` and `exclude` are patterns as of a shell, such as `*_t1.nii.gz` or `anna/*`; `*` also stands for
+  `/`. They are compared with the path below the root and with the name alone. A note says what looks like a label map.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
 - Every series has ONE scale. Of its values in the file's units (slope and intercept applied, complex ones as magnitudes,
   colours as luminance) the largest becomes 1, and the smallest or 0, whichever is lower, becomes 0. Then MONOCHROME1 is
@@ -23,6 +26,7 @@ splits. All image files of a sub-folder are read, at any depth:
 - At most `slices` of the subject are used, evenly spaced over all its series.
 """
 
+import fnmatch
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +36,7 @@ import numpy as np
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
-from hyperrecon_jax.data.sources.image_files import check_folder, natural_order, read_bytes, to_grid
+from hyperrecon_jax.data.sources.image_files import check_folder, is_label_map, natural_order, read_bytes, to_grid
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import magnitude
 from hyperrecon_jax.runtime.errors import InputError
@@ -43,8 +47,8 @@ FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".g
 def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     """The files of each subject. Its name is that of the sub-folder, or of the file without its extension; natural order.
 
-    A sub-folder without images is no subject. Symbolic links are followed. Only the first bytes are read of files whose
-    name does not tell the format, and the header of DICOM files directly in `root`.
+    A sub-folder without images is no subject. Symbolic links are followed, except to a folder that the link is in. Only the
+    first bytes are read of files whose name does not tell the format, and the header of DICOM files directly in `root`.
 
     Raises:
         InputError: if `root` is no folder or holds no images, if two subjects have the same name or are links to the same
@@ -56,9 +60,11 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     studies: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_order(path.relative_to(root))):
         if path.is_dir():
-            name, files = path.name, [] if path.name.startswith(".") else sorted(_image_files(path), key=natural_order)
+            is_skipped = path.name.startswith(".") or _is_loop(path)
+            name, files = path.name, [] if is_skipped else sorted(_image_files(path), key=natural_order)
         else:
             name, files = _stem(path.name), [path] if _is_image(path) else []
+        files = [file for file in files if _is_selected(file.relative_to(root), settings)]
         if not files:
             continue
         if name in subjects:
@@ -76,8 +82,18 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
         if study:
             studies[study] = path
     if not subjects:
-        raise InputError(f"{root} must hold images, or sub-folders of images, but there is none that can be read.")
+        patterns = " and that the patterns of `include` and `exclude` leave" if settings.include or settings.exclude else ""
+        raise InputError(
+            f"{root} must hold images, or sub-folders of images, but there is none that can be read{patterns}."
+        )
     return subjects
+
+
+def count_excluded(root: Path, settings: Settings) -> int:
+    """How many image files below `root` the patterns leave out."""
+    if not (settings.include or settings.exclude):
+        return 0
+    return sum(not _is_selected(path.relative_to(root), settings) for path in _image_files(root))
 
 
 def read(files: list[Path], settings: Settings) -> Slices:
@@ -93,7 +109,8 @@ def read(files: list[Path], settings: Settings) -> Slices:
         )
     slices: list[tuple[series.File, int, float, float]] = []  # file, slice, lowest and highest value of its series
     total = 0
-    for members in series.read(files):
+    groups, skipped = series.read(files, settings.plane)
+    for members in groups:
         extremes = [_extremes(file) for file in members]
         low = min(0.0, min(values.min() for values in extremes))
         high = max(values.max() for values in extremes)
@@ -103,15 +120,23 @@ def read(files: list[Path], settings: Settings) -> Slices:
             total += len(values)
             slices += [(file, int(k), low, high) for k in np.flatnonzero(values[:, 0] < values[:, 1])]
     if not slices:
-        raise InputError(
-            f"{files[0]}{' and what is beside it' if len(files) > 1 else ''} must hold images, but of {total} slices each"
-            " has one value alone."
-        )
+        reasons = [f"of {total} slices each has one value alone"] if total else []
+        reasons += [f"{count} {'was' if count == 1 else 'were'} skipped ({reason})" for reason, count in skipped.items()]
+        beside = " and what is beside it" if len(files) > 1 else ""
+        raise InputError(f"{files[0]}{beside} must hold images, but {', and '.join(reasons)}.")
+    labels = [Path(file.path).name for members in groups for file in members if is_label_map(file.stack)]
     images = []
     for k in evenly_spaced(len(slices), settings.slices):
         file, index, low, high = slices[k]
         images.append(_read_image(file, index, low, high, settings.size))
-    return Slices(image=np.clip(np.concatenate(images), 0, 1), label=None, coils=None, dropped={EMPTY: total - len(slices)})
+    return Slices(
+        image=np.clip(np.concatenate(images), 0, 1),
+        label=None,
+        coils=None,
+        dropped={EMPTY: total - len(slices)},
+        notes=tuple(f"{name} looks like a label map; --exclude leaves such files out" for name in labels),
+        skipped=skipped,
+    )
 
 
 def _read_image(file: series.File, index: int, low: float, high: float, size: int) -> np.ndarray:
@@ -123,13 +148,29 @@ def _read_image(file: series.File, index: int, low: float, high: float, size: in
 
 def _image_files(root: Path) -> Iterator[Path]:
     """The image files below a folder, at any depth."""
-    visited = set()  # a link may lead back up
+    visited = set()  # several links may lead to a folder
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
-        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
-        if real not in visited:
-            yield from (path for path in (Path(folder, name) for name in names) if _is_image(path))
+        if real in visited:
+            subfolders.clear()
+            continue
         visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or _is_loop(Path(folder, name))))
+        yield from (path for path in (Path(folder, name) for name in names) if _is_image(path))
+
+
+def _is_loop(path: Path) -> bool:
+    """Whether a link leads to a folder that it is in."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+
+
+def _is_selected(path: Path, settings: Settings) -> bool:
+    """Whether the patterns select a file; `path` is relative to the root."""
+
+    def matches(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(text, pattern) for text in (path.as_posix(), path.name) for pattern in patterns)
+
+    return (not settings.include or matches(settings.include)) and not matches(settings.exclude)
 
 
 def _is_image(path: Path) -> bool:

@@ -8,10 +8,14 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data import grid
+from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
+LABEL_SLICES = 9  # slices that tell whether a file holds labels
+FEW_VALUES = 16  # images have more values
+FLAT = 0.7  # part of the pixels of labels, without background, that equal the pixel on their left
 UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
 
 
@@ -27,6 +31,20 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
 def read_stack(path: Path, *, plane: str) -> Stack:
     """The slices of an image file in a plane; `volumes.read` describes each format."""
     return formats.decode(str(path), read_bytes(path), "image", plane=plane)
+
+
+def is_label_map(stack: Stack) -> bool:
+    """Whether the slices look like labels: few whole numbers, or up to 256 of which most equal their neighbours."""
+    raw = stack.raw
+    if raw.dtype.kind not in "biuf":
+        return False
+    sample = raw[evenly_spaced(len(raw), LABEL_SLICES)].astype(np.float64)
+    values, counts = np.unique(sample, return_counts=True)
+    if not (1 < values.size <= 256 and (values == np.rint(values)).all()):
+        return False
+    inside = sample[:, :, 1:] != values[counts.argmax()]  # without the background
+    is_flat = (sample[:, :, 1:] == sample[:, :, :-1])[inside].mean() > FLAT if inside.any() else False
+    return bool(values.size <= FEW_VALUES or is_flat)
 
 
 def check_folder(root: Path) -> None:

@@ -24,13 +24,11 @@ def read(file_name: str, content: bytes) -> Stack:
     if b"1.2.840.10008.1.2.1.99" in content[:4096]:  # it would be inflated whole, to any size, before there is a header
         raise InputError(f"{file_name} must be a DICOM file that is not deflated as a whole; save it without compression.")
     data = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
-    _check_kind(file_name, data)
+    is_image = _image_class(file_name, data)
     missing = [key for key in ("Rows", "Columns", "PhotometricInterpretation") if data.get(key) is None]
     if missing or not any(key in data for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise NoImageError(
-            f"{file_name} must be a DICOM file with an image, but it lacks {', '.join(missing) or 'pixels'}.",
-            "a DICOM file without an image",
-        )
+        message = f"{file_name} must be a DICOM file with an image, but it lacks {', '.join(missing) or 'pixels'}."
+        raise InputError(message) if is_image else NoImageError(message, "a DICOM file without an image")
     n, h, w = int(data.get("NumberOfFrames") or 1), int(data.Rows), int(data.Columns)
     check_size(file_name, n, h, w)
     photometric = str(data.PhotometricInterpretation)
@@ -40,7 +38,9 @@ def read(file_name: str, content: bytes) -> Stack:
     is_colour = pixels.shape[-1] == 3 and pixels.ndim == (3 if n == 1 else 4)
     pixels = pixels.reshape(n, h, w, 3) if is_colour else pixels.reshape(n, h, w)
     notes = ["colours became their luminance"] if is_colour else []
-    layout = _lay_out(data, n)
+    layout, *others = _lay_out(data, n)
+    if others:
+        notes.append(f"the first of {1 + len(others)} volumes")
     slopes, intercepts = _frame_values(data, n, "PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept")
     order = layout.order
     pixels = pixels if np.array_equal(order, np.arange(n)) else pixels[order]
@@ -92,8 +92,8 @@ def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any
     return columns
 
 
-def _lay_out(data: Any, n: int) -> geometry.Layout:
-    """The order of the frames and where they lie."""
+def _lay_out(data: Any, n: int) -> list[geometry.Layout]:
+    """The volumes of a file: the order of the frames and where they lie."""
     (directions,) = _frame_values(data, n, "PlaneOrientationSequence", "ImageOrientationPatient")
     (positions,) = _frame_values(data, n, "PlanePositionSequence", "ImagePositionPatient")
     gaps, thicknesses = _frame_values(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
@@ -121,13 +121,19 @@ def _to_float(value: Any) -> float:
     return number if math.isfinite(number) else 0.0
 
 
-def _check_kind(file_name: str, data: Any) -> None:
-    """Raises `NoImageError` if the standard says that files of this class hold no image: reports, segmentations, doses."""
+def _image_class(file_name: str, data: Any) -> bool:
+    """Whether the class of a file is one of the standard's classes of images; False if it is not in the standard.
+
+    Raises:
+        NoImageError: if it is another class of the standard, such as reports, segmentations and doses.
+    """
     from pydicom.uid import UID
 
-    kind = UID(str(data.get("SOPClassUID") or ""))
-    is_standard = kind.is_valid and kind.type == "SOP Class" if kind else False
-    if not is_standard or any(word in kind.name for word in _IMAGES):
-        return
+    value = data.get("SOPClassUID") or getattr(data, "file_meta", {}).get("MediaStorageSOPClassUID")
+    kind = UID(str(value or ""))
+    if not (kind.is_valid and kind.type == "SOP Class"):
+        return False
+    if any(word in kind.name for word in _IMAGES):
+        return True
     name = kind.name.removesuffix(" Storage")
     raise NoImageError(f"{file_name} must be a DICOM file with an image, but it is of the class {name}.", f"{name} (DICOM)")

@@ -124,7 +124,7 @@ def _read_picture(file_name: str, content: bytes) -> Stack:
         check_size(file_name, n, h, w)
         pages, is_colour = [], False
         orientation = 1 if file.format == "TIFF" else file.getexif().get(0x0112, 1)  # Pillow turns TIFFs itself
-        affine = geometry.picture_affine(file.info, orientation)
+        affine = geometry.picture_affine(dict(file.info), orientation)
         for k in range(n):
             if k:
                 file.seek(k)

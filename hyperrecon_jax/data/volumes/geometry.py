@@ -20,14 +20,15 @@ import numpy as np
 from hyperrecon_jax.data.volumes.stack import MIN_SIDE, NoImageError, Stack
 from hyperrecon_jax.runtime.errors import InputError
 
-# To where rows (down the picture), columns (across it) and slices run: Right, Left, Anterior, Posterior, Superior, Inferior.
+# To where rows (down the picture), columns (across it) and slices run; `LETTERS` has the letters.
 # The patient's right is on the left of axial and coronal slices; a sagittal slice looks to the left.
 VIEWS = {"axial": "PLS", "coronal": "ILP", "sagittal": "IPR"}
 ACQUIRED = "acquired"
 PLANES = (*VIEWS, ACQUIRED)
 UNPLACED = "the file does not say how it lies, so its axes were taken to run to the left, front and top"  # a note
-LETTERS = ("LR", "PA", "IS")  # the negative and the positive direction of each axis of the patient
+LETTERS = ("LR", "PA", "IS")  # to the left, right; back (posterior), front; bottom (inferior), top
 
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's mm run to the left and back
 _EQUAL = 1.1  # sides of a voxel that differ by less count as equal
 _SKEW = math.sin(math.radians(5))  # a stack is only cut in another plane if its axes are nearer to right angles than this
 _UNIT_TOLERANCE = 1e-2  # of the lengths and the angle of the directions in a DICOM file, which are rounded
@@ -105,9 +106,9 @@ def arrange_affine(affine: np.ndarray, shape: Sequence[int], view: View) -> np.n
 
 
 def arrange_stack(file_name: str, stack: Stack, plane: str) -> Stack:
-    """A stack whose slices are images as they were acquired, such as those of DICOM, in a plane; `file_name` is for messages.
+    """A stack whose slices are images as they were acquired, such as those of DICOM, in a plane.
 
-    A stack without positions stays as it is stored.
+    A stack without positions stays as it is stored. `file_name` is for messages.
 
     Raises:
         NoImageError: if it must be cut in another plane, but has no positions, or its slices are not at right angles to
@@ -134,10 +135,12 @@ def arrange_stack(file_name: str, stack: Stack, plane: str) -> Stack:
     )
 
 
-def lay_out(directions: Sequence[Any], positions: Sequence[Any], spacing: tuple[float, float] | None, gap: float) -> Layout:
-    """Order and place slices by what a DICOM file says, in mm to the patient's LEFT, back and top.
+def lay_out(
+    directions: Sequence[Any], positions: Sequence[Any], spacing: tuple[float, float] | None, gap: float
+) -> list[Layout]:
+    """Order and place the slices of one or more volumes by what DICOM says, in mm to the patient's LEFT, back and top.
 
-    If all places hold the same number of slices, as with several times or echoes, the first slice of each place is taken.
+    There are several volumes if each place holds several slices, such as times or echoes; see `split_volumes`.
 
     Args:
         directions: for each slice, six numbers: the unit vectors along a row of the picture and along a column of it
@@ -151,29 +154,60 @@ def lay_out(directions: Sequence[Any], positions: Sequence[Any], spacing: tuple[
     across, down = _unit_directions(directions)
     points = _to_array(positions, 3)
     if across is None or down is None or points is None:
-        return Layout(np.arange(n), lengths, 0, ["the file does not say where its slices lie"])
+        return [Layout(np.arange(n), lengths, 0, ["the file does not say where its slices lie"])]
     normal = np.cross(across[0], down[0])
     if np.abs(np.cross(across, down) - normal).max() > _SAME_DIRECTION or (
         np.abs(across - across[0]).max() > 10 * _SAME_DIRECTION
     ):
-        return Layout(np.arange(n), lengths, 0, ["its slices lie in different directions"])
+        return [Layout(np.arange(n), lengths, 0, ["its slices lie in different directions"])]
     volumes = split_volumes(points @ normal)
     if len(volumes) == n > 1:
-        return Layout(np.arange(n), lengths, 0, ["its slices lie at one place"])
-    order = volumes[0]
-    notes = [f"the first of {len(volumes)} volumes"] if len(volumes) > 1 else []
-    points = points[order]
-    step = (points[-1] - points[0]) / (len(points) - 1) if len(points) > 1 else normal * gap
-    offsets = points - points[0] - np.arange(len(points))[:, None] * step
-    if len(points) > 1 and np.abs(offsets).max() > 1e-2 + 0.02 * np.linalg.norm(step):
-        return Layout(order, lengths, 0, [*notes, "its slices lie at uneven steps"])
-    if spacing is None:
-        notes.append("the file does not say how large its pixels are")
-    height, width = spacing or (1.0, 1.0)
-    affine = np.eye(4)
-    affine[:3] = np.stack([down[0] * height, across[0] * width, step, points[0]], axis=1)
-    # DICOM's mm run to the left and back. Without the size of pixels there is no place for all of them.
-    return Layout(order, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, 0 if spacing is None else 1, notes)
+        return [Layout(np.arange(n), lengths, 0, ["its slices lie at one place"])]
+    layouts = []
+    for order in volumes:
+        step = _even_step(points[order], normal * gap)
+        if step is None:
+            layouts.append(Layout(order, lengths, 0, ["its slices lie at uneven steps"]))
+            continue
+        notes = [] if spacing else ["the file does not say how large its pixels are"]
+        height, width = spacing or (1.0, 1.0)
+        affine = np.eye(4)
+        affine[:3] = np.stack([down[0] * height, across[0] * width, step, points[order[0]]], axis=1)
+        # Without the size of pixels only the first has a place.
+        layouts.append(Layout(order, _FLIP @ affine, 1 if spacing else 0, notes))
+    return layouts
+
+
+def lay_out_stacks(stacks: Sequence[Stack]) -> list[Layout]:
+    """`lay_out` for parallel single slices, each of which has an affine."""
+    affines = np.stack([_FLIP @ stack.affine for stack in stacks])  # type: ignore[operator]
+    sides = np.linalg.norm(affines[:, :3, :3], axis=1)
+    down, across = (affines[:, :3, axis] / sides[:, axis, None] for axis in (0, 1))
+    spacing = (float(sides[0, 0]), float(sides[0, 1]))
+    return lay_out(list(np.concatenate([across, down], 1)), list(affines[:, :3, 3]), spacing, float(sides[0, 2]))
+
+
+def are_parallel(first: Stack, second: Stack) -> bool:
+    """Whether two stacks have affines of the same directions and pixels, and slices of the same shape."""
+    if first.affine is None or second.affine is None or first.raw.shape[1:] != second.raw.shape[1:]:
+        return False
+    sides = np.linalg.norm([first.affine[:3, :2], second.affine[:3, :2]], axis=1)
+    steps = first.affine[:3, :2] / sides[0], second.affine[:3, :2] / sides[1]
+    return bool(np.allclose(sides[0], sides[1], rtol=0.01) and np.abs(steps[0] - steps[1]).max() < 10 * _SAME_DIRECTION)
+
+
+def join_stacks(stacks: Sequence[Stack], layout: Layout) -> Stack:
+    """One stack of single slices that `lay_out_stacks` has placed; all other fields must be the same in all stacks."""
+    members = [stacks[k] for k in layout.order]
+    shape = (len(members), 1, 1)
+    return members[0]._replace(
+        raw=np.concatenate([stack.raw for stack in members]),
+        slope=np.array([float(np.squeeze(stack.slope)) for stack in members]).reshape(shape),
+        intercept=np.array([float(np.squeeze(stack.intercept)) for stack in members]).reshape(shape),
+        affine=layout.affine,
+        space=layout.space,
+        notes=[*members[0].notes, *layout.notes],
+    )
 
 
 def split_volumes(depths: np.ndarray) -> list[np.ndarray]:
@@ -197,7 +231,7 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1]
 
 
-def picture_affine(info: Mapping[str, Any], orientation: int) -> np.ndarray | None:
+def picture_affine(info: Mapping[Any, Any], orientation: int) -> np.ndarray | None:
     """The affine of a picture whose pixels are not square; None for square ones, because dots per inch are no millimetres.
 
     Args:
@@ -220,7 +254,7 @@ def nifti_affine(header: Any) -> tuple[np.ndarray, int, list[str]]:
     alone, with code 0: the axes are taken to run to the left, front and top. As in the NIfTI library, a quaternion that is
     too long by rounding becomes a unit quaternion, and a side of 0 becomes 1.
     """
-    notes = []
+    notes: list[str] = []
     sides = np.array([float(side) for side in header["pixdim"][1:4]])
     has_sides = np.isfinite(sides) & (sides != 0)
     sides = np.where(has_sides, np.abs(sides), 1.0)
@@ -294,8 +328,8 @@ def _check_cut(file_name: str, stack: Stack, plane: str, own_plane: str) -> None
         )
     if len(stack.raw) < MIN_SIDE:
         raise NoImageError(
-            f"{file_name} must have at least {MIN_SIDE} slices to be shown in the {plane} plane, got {len(stack.raw)} in the"
-            f" {own_plane} plane.",
+            f"{file_name} must have at least {MIN_SIDE} slices to be shown in the {plane} plane, got {len(stack.raw)}"
+            f" {own_plane} ones.",
             reason,
         )
     assert stack.affine is not None
@@ -306,6 +340,15 @@ def _check_cut(file_name: str, stack: Stack, plane: str, own_plane: str) -> None
             " with a tilted gantry.",
             reason,
         )
+
+
+def _even_step(points: np.ndarray, single: np.ndarray) -> np.ndarray | None:
+    """The step from slice to slice; `single` for one slice; None if the steps differ by more than rounding."""
+    if len(points) == 1:
+        return single
+    step: np.ndarray = (points[-1] - points[0]) / (len(points) - 1)
+    offsets = points - points[0] - np.arange(len(points))[:, None] * step
+    return step if np.abs(offsets).max() <= 1e-2 + 0.02 * np.linalg.norm(step) else None
 
 
 def _lengths(spacing: tuple[float, float], gap: float) -> np.ndarray:
