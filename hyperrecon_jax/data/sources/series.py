@@ -29,7 +29,15 @@ from hyperrecon_jax.runtime.errors import InputError
 
 TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "SliceLocation", "ImageType", "EchoTime")
 
-SLICE_FIELDS = ("raw", "notes", "slope", "intercept", "affine", "space")  # of a `Stack`, which may differ within a series
+SLICE_FIELDS = (
+    "raw",
+    "notes",
+    "slope",
+    "intercept",
+    "affine",
+    "space",
+    "identity",
+)  # of a `Stack`, which may differ within a series
 
 
 class File(NamedTuple):

@@ -13,11 +13,12 @@ to load.
     dicom        DICOM
     hdf5         fastMRI
     stack        the type that a reader of a format returns, and the checks that all readers share
+    geometry     the plane and the directions of slices, their order, the sides of pixels
     reading      from a stack to a `Volume`
-    writing      a result as PNG, .npz or NIfTI
+    writing      a result as PNG, .npz, NIfTI or DICOM
 """
 
 from hyperrecon_jax.data.volumes.reading import Volume, crop, read
-from hyperrecon_jax.data.volumes.writing import nifti, npz, png
+from hyperrecon_jax.data.volumes.writing import dicom, nifti, npz, png
 
-__all__ = ["Volume", "crop", "nifti", "npz", "png", "read"]
+__all__ = ["Volume", "crop", "dicom", "nifti", "npz", "png", "read"]

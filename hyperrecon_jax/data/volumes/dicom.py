@@ -10,6 +10,11 @@ from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_size, luminance
 from hyperrecon_jax.runtime.errors import InputError
 
+IDENTITY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+    *("FrameOfReferenceUID", "Modality"),
+)
 _IMAGES = ("Image", "Enhanced US Volume", "Parametric Map")  # what the names of classes with images contain
 
 
@@ -51,6 +56,7 @@ def read(file_name: str, content: bytes) -> Stack:
         intercept=np.array([0.0 if value is None else float(value) for value in intercepts])[order, None, None],
         affine=layout.affine,
         space=layout.space,
+        identity=tuple((key, str(data[key].value)) for key in IDENTITY if data.get(key)),
         inverted=photometric == "MONOCHROME1",
     )
 

@@ -28,7 +28,7 @@ PLANES = (*VIEWS, ACQUIRED)
 UNPLACED = "the file does not say how it lies, so its axes were taken to run to the left, front and top"  # a note
 LETTERS = ("LR", "PA", "IS")  # to the left, right; back (posterior), front; bottom (inferior), top
 
-_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's mm run to the left and back
+FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's mm run to the left and back
 _EQUAL = 1.1  # sides of a voxel that differ by less count as equal
 _SKEW = math.sin(math.radians(5))  # a stack is only cut in another plane if its axes are nearer to right angles than this
 _UNIT_TOLERANCE = 1e-2  # of the lengths and the angle of the directions in a DICOM file, which are rounded
@@ -174,13 +174,13 @@ def lay_out(
         affine = np.eye(4)
         affine[:3] = np.stack([down[0] * height, across[0] * width, step, points[order[0]]], axis=1)
         # Without the size of pixels only the first has a place.
-        layouts.append(Layout(order, _FLIP @ affine, 1 if spacing else 0, notes))
+        layouts.append(Layout(order, FLIP @ affine, 1 if spacing else 0, notes))
     return layouts
 
 
 def lay_out_stacks(stacks: Sequence[Stack]) -> list[Layout]:
     """`lay_out` for parallel single slices, each of which has an affine."""
-    affines = np.stack([_FLIP @ stack.affine for stack in stacks])  # type: ignore[operator]
+    affines = np.stack([FLIP @ stack.affine for stack in stacks])  # type: ignore[operator]
     sides = np.linalg.norm(affines[:, :3, :3], axis=1)
     down, across = (affines[:, :3, axis] / sides[:, axis, None] for axis in (0, 1))
     spacing = (float(sides[0, 0]), float(sides[0, 1]))

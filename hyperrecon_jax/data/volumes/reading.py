@@ -27,6 +27,7 @@ class Volume(NamedTuple):
     size: tuple[int, int] | None = None  # rows and columns of a slice without the padding of images; None: no padding
     corner: tuple[int, int] = (0, 0)  # row and column of the file's first pixel in `slices`
     pixel_size: tuple[float, float] = (1.0, 1.0)  # height and width of a pixel, in mm where the file says so
+    identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
 
 
 def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometry.ACQUIRED) -> Volume:
@@ -137,6 +138,7 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
         size=(h, w),
         corner=(top, left),
         pixel_size=geometry.pixel_size(stack.affine),
+        identity=stack.identity,
     )
 
 

@@ -35,6 +35,7 @@ class Stack(NamedTuple):
     intercept: float | np.ndarray = 0.0
     affine: np.ndarray | None = None
     space: int = 0
+    identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
     inverted: bool = False
 
 
