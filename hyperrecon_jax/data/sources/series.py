@@ -119,7 +119,7 @@ def _read_header(path: Path, content: bytes) -> dict[str, str]:
 
     try:
         data = pydicom.dcmread(io.BytesIO(content), force=True, stop_before_pixels=True, specific_tags=list(TAGS))
-        return {tag: str("" if tag not in data else data[tag].value or "") for tag in TAGS}
+        return {tag: str("" if data.get(tag) is None else data.get(tag)) for tag in TAGS}
     except Exception as error:  # there is no list of what pydicom raises for damaged files
         raise InputError(f"{path} must be a whole DICOM file, but it cannot be read: {brief(error)}") from error
 

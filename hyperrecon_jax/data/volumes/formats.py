@@ -155,7 +155,7 @@ def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
     volume_shape = (*shape, 1)[:3]
     if dtype.kind not in "iufc":
         raise InputError(f"{file_name} must hold one number a voxel, got the data type {dtype}.")
-    affine, space, notes = _nibabel_affine(header)
+    affine, space, notes = _nibabel_affine(header, head)
     view = geometry.choose_view(affine, volume_shape, plane)
     h, w, n = (volume_shape[axis] for axis in view.axes)
     check_size(file_name, n, h, w, what=f"{view.plane} slices")
@@ -174,16 +174,16 @@ def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
     )
 
 
-def _nibabel_affine(header: Any) -> tuple[np.ndarray, int, list[str]]:
+def _nibabel_affine(header: Any, head: bytes) -> tuple[np.ndarray, int, list[str]]:
     """The affine of a NIfTI or MGH file, the code of its space, and notes."""
     import nibabel
 
     if isinstance(header, nibabel.Nifti1Header):
         return geometry.nifti_affine(header)
-    affine = np.asarray(header.get_best_affine(), np.float64)
+    affine, is_placed = np.asarray(header.get_best_affine(), np.float64), any(head[28:30])  # nibabel changes goodRASFlag
     if not (np.isfinite(affine).all() and geometry.is_invertible(affine)):
         return np.diag([-1.0, 1.0, 1.0, 1.0]), 0, [geometry.UNPLACED]
-    return affine, int(bool(header["goodRASFlag"])), [] if header["goodRASFlag"] else [geometry.UNPLACED]
+    return affine, int(is_placed), [] if is_placed else [geometry.UNPLACED]
 
 
 def _nibabel_header(file_name: str, head: bytes) -> Any:
