@@ -109,6 +109,22 @@ def test_a_cache_of_somebody_else_has_no_picture(root, first, monkeypatch):
     assert lines[1] == "There is no picture: [Errno 13] Permission denied: 'slices.png'."
 
 
+def test_files_that_are_left_out_are_counted(tmp_path):
+    images = np.random.default_rng(0).random((2, 16, 16))
+    for name in ("anna", "bert", "carl"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for file, array in (("x", images), ("x_seg", images), ("mask", np.rint(images))):
+            (tmp_path / "scans" / name / f"{file}.npy").write_bytes(npy_bytes(array))
+        (tmp_path / "scans" / name / "report.dcm").touch()
+    settings = {"source": "folder", "root": str(tmp_path / "scans"), "size": 16, "subjects": (1, 1, 1)}
+    settings |= {"exclude": ("*_seg.npy", "*/none"), "cache": str(tmp_path / "cache")}
+    lines = []
+    prepare.prepare({"data": settings, "train": {"batch": 1}}, say=lines.append)
+    assert "Files skipped: 3 (an empty file), 3 (left out by --include and --exclude)." in lines[0]
+    assert "Note: anna: mask.npy looks like a label map; --exclude leaves such files out." in lines[0]
+    assert "--config.data.exclude=('*_seg.npy', '*/none')" in shlex.split(lines[-1])
+
+
 def test_a_synthetic_population(tmp_path):
     lines = []
     settings = {"size": 16, "subjects": (1, 1, 1), "slices": 2, "cache": str(tmp_path)}

@@ -13,7 +13,6 @@ from PIL import ExifTags, Image, ImageOps
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_modality_lut
 
-from hyperrecon_jax.commands import prepare
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.data.sources import folder
 from hyperrecon_jax.data.sources.base import Settings
@@ -190,7 +189,7 @@ def test_the_plane_of_the_finest_axes(sides, shape, plane):
 
 
 def test_views_of_oblique_files_are_those_of_nibabel():
-    for _ in range(50):
+    for _ in range(20):
         affine = nibabel.affines.from_matvec(
             nibabel.eulerangles.euler2mat(*RNG.uniform(-0.5, 0.5, 3))
             @ np.diag(RNG.uniform(0.5, 5, 3) * RNG.choice([-1, 1], 3)),
@@ -301,13 +300,14 @@ def test_one_head_in_every_file(tmp_path, plane):
     many = frames(expected, places, order)
     save(tmp_path / "frames", {"s/many.dcm": many})
     assert_shows(many, expected)
-    for choice in ("acquired", *PLANES):
+    other = PLANES[PLANES.index(plane) - 1]
+    for choice in ("acquired", plane, other):
         stored = as_radiologists_see(HEAD, plane if choice == "acquired" else choice)
         images = [read(tmp_path / form, plane=choice) for form in ("nifti", "series", "frames")]
         for image in images:
             assert len(image.image) == len(stored)
             np.testing.assert_allclose(image.image, images[0].image, atol=1e-6)
-        if choice in ("acquired", plane):
+        if choice != other:
             np.testing.assert_allclose(images[0].image, padded(stored), atol=1e-6)
         else:
             assert_shows(many, stored, plane=choice)
@@ -470,23 +470,6 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     os.symlink(".", tmp_path / "root/bert/self")
     subjects = folder.find(tmp_path / "root", SETTINGS)
     assert {name: len(files) for name, files in subjects.items()} == {"anna": 1, "bert": 1}
-
-
-def test_the_command_counts_what_it_skips(tmp_path):
-    image = nifti(HEAD, spacing("axial")).to_bytes()
-    labels = nifti((HEAD > 1500).astype(np.uint8), spacing("axial")).to_bytes()
-    report = dicom(HEAD[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
-    for name in ("anna", "bert", "carl"):
-        files = {"x.nii": image, "x_seg.nii": labels, "mask.nii": labels, "report": report}
-        save(tmp_path / "scans" / name, files)
-    settings = {"source": "folder", "root": str(tmp_path / "scans"), "size": 16, "subjects": (1, 1, 1), "plane": "coronal"}
-    lines = []
-    data = {**settings, "exclude": ("*_seg.nii", "*/none"), "cache": str(tmp_path / "cache")}
-    prepare.prepare({"data": data, "train": {"batch": 1}}, say=lines.append)
-    assert "Files skipped: 3 (Basic Text SR (DICOM)), 3 (left out by --include and --exclude)." in lines[0]
-    assert "Note: anna: mask.nii looks like a label map; --exclude leaves such files out." in lines[0]
-    assert "--config.data.plane=coronal" in lines[-1]
-    assert "'--config.data.exclude=('\"'\"'*_seg.nii'\"'\"', '\"'\"'*/none'\"'\"')'" in lines[-1]
 
 
 # Pixels

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hyperrecon_jax.data.sources.image_files import read_bytes
-from hyperrecon_jax.data.volumes import formats, geometry
+from hyperrecon_jax.data.volumes import formats, geometry, placement
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -141,12 +141,12 @@ def _split_volumes(files: list[File]) -> list[list[File]]:
         return [files]
     parallel: list[list[File]] = []
     for file in files:
-        group = next((group for group in parallel if geometry.are_parallel(group[0].stack, file.stack)), None)
+        group = next((group for group in parallel if placement.are_parallel(group[0].stack, file.stack)), None)
         if group is None:
             parallel.append([file])
         else:
             group.append(file)
-    layouts = ((group, layout) for group in parallel for layout in geometry.lay_out_stacks([f.stack for f in group]))
+    layouts = ((group, layout) for group in parallel for layout in placement.lay_out_stacks([f.stack for f in group]))
     return [[group[k] for k in layout.order] for group, layout in layouts]
 
 
@@ -172,7 +172,7 @@ def _cut(files: Sequence[File], plane: str) -> list[File]:
         return list(files)
     stacks = [file.stack for file in files]
     is_placed = len(files) > 1 and all(stack.affine is not None and stack.space for stack in stacks)
-    layouts = geometry.lay_out_stacks(stacks) if is_placed else []
-    stack = geometry.join_stacks(stacks, layouts[0]) if len(layouts) == 1 else first.stack
+    layouts = placement.lay_out_stacks(stacks) if is_placed else []
+    stack = placement.join_stacks(stacks, layouts[0]) if len(layouts) == 1 else first.stack
     path = first.path if len(files) == 1 else f"{first.path} and {len(files) - 1} more"
     return [first._replace(path=path, stack=geometry.arrange_stack(path, stack, plane))]

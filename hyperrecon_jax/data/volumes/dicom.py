@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import geometry
+from hyperrecon_jax.data.volumes import placement
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_size, luminance
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -98,13 +98,13 @@ def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any
     return columns
 
 
-def _lay_out(data: Any, n: int) -> list[geometry.Layout]:
+def _lay_out(data: Any, n: int) -> list[placement.Layout]:
     """The volumes of a file: the order of the frames and where they lie."""
     (directions,) = _frame_values(data, n, "PlaneOrientationSequence", "ImageOrientationPatient")
     (positions,) = _frame_values(data, n, "PlanePositionSequence", "ImagePositionPatient")
     gaps, thicknesses = _frame_values(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
     gap = abs(_to_float(gaps[0]) or _to_float(thicknesses[0])) or 1.0
-    return geometry.lay_out(directions, positions, _pixel_spacing(data, n), gap)
+    return placement.lay_out(directions, positions, _pixel_spacing(data, n), gap)
 
 
 def _pixel_spacing(data: Any, n: int) -> tuple[float, float] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, dicom, geometry, hdf5
+from hyperrecon_jax.data.volumes import arrays, dicom, geometry, hdf5, placement
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size, luminance
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -124,7 +124,7 @@ def _read_picture(file_name: str, content: bytes) -> Stack:
         check_size(file_name, n, h, w)
         pages, is_colour = [], False
         orientation = 1 if file.format == "TIFF" else file.getexif().get(0x0112, 1)  # Pillow turns TIFFs itself
-        affine = geometry.picture_affine(dict(file.info), orientation)
+        affine = placement.picture_affine(dict(file.info), orientation)
         for k in range(n):
             if k:
                 file.seek(k)
@@ -179,11 +179,11 @@ def _nibabel_affine(header: Any, head: bytes) -> tuple[np.ndarray, int, list[str
     import nibabel
 
     if isinstance(header, nibabel.Nifti1Header):
-        return geometry.nifti_affine(header)
+        return placement.nifti_affine(header)
     affine, is_placed = np.asarray(header.get_best_affine(), np.float64), any(head[28:30])  # nibabel changes goodRASFlag
-    if not (np.isfinite(affine).all() and geometry.is_invertible(affine)):
-        return np.diag([-1.0, 1.0, 1.0, 1.0]), 0, [geometry.UNPLACED]
-    return affine, int(is_placed), [] if is_placed else [geometry.UNPLACED]
+    if not (np.isfinite(affine).all() and placement.is_invertible(affine)):
+        return np.diag([-1.0, 1.0, 1.0, 1.0]), 0, [placement.UNPLACED]
+    return affine, int(is_placed), [] if is_placed else [placement.UNPLACED]
 
 
 def _nibabel_header(file_name: str, head: bytes) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data import grid
-from hyperrecon_jax.data.volumes import geometry
+from hyperrecon_jax.data.volumes import placement
 from hyperrecon_jax.data.volumes.reading import Volume, crop, shift
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -177,7 +177,7 @@ def _place(volume: Volume, index: int) -> dict[str, Any]:
     """The fields of DICOM that say where a slice lies and how large its pixels are."""
     if volume.affine is None:
         return {}
-    affine = geometry.FLIP @ volume.affine @ shift(*volume.corner, index)
+    affine = placement.FLIP @ volume.affine @ shift(*volume.corner, index)
     sides = np.linalg.norm(affine[:3, :3], axis=0)
     down, across, step = (affine[:3, :3] / sides).T
     fields: dict[str, Any] = {"PixelSpacing": [_decimal(side) for side in sides[:2]]}
