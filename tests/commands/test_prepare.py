@@ -121,7 +121,7 @@ def test_files_that_are_left_out_are_counted(tmp_path):
     lines = []
     prepare.prepare({"data": settings, "train": {"batch": 1}}, say=lines.append)
     assert "Files skipped: 3 (an empty file), 3 (left out by --include and --exclude)." in lines[0]
-    assert "Note: anna: mask.npy looks like a label map; --exclude leaves such files out." in lines[0]
+    assert "Note: anna: mask.npy may be a label map; --exclude leaves such files out." in lines[0]
     assert "--config.data.exclude=('*_seg.npy', '*/none')" in shlex.split(lines[-1])
 
 

@@ -447,7 +447,7 @@ def test_patterns_and_label_maps(tmp_path):
         found(include=("*_t2*",))
     subjects = folder.find(tmp_path, SETTINGS)
     assert folder.read(subjects["anna"], SETTINGS).notes == (
-        "x_seg.nii looks like a label map; --exclude leaves such files out",
+        "x_seg.nii may be a label map; --exclude leaves such files out",
     )
     assert not folder.read(subjects["bert"], SETTINGS).notes
 
@@ -458,6 +458,11 @@ def test_many_labels_in_regions_are_labels_and_a_dark_picture_is_none(tmp_path):
     assert read(tmp_path / "regions").notes
     save(tmp_path / "dark", {"a.nii": nibabel.Nifti1Image(HEAD % 40, spacing("axial")).to_bytes()})
     assert not read(tmp_path / "dark").notes
+    for k in range(9):  # the first and the last slices of a scan have few values
+        pixels = (HEAD[:, :, k] % [2, 9, 99, 199, 256, 199, 99, 9, 2][k]).astype(np.uint8)
+        Image.fromarray(pixels).save(stream := io.BytesIO(), "PNG")
+        save(tmp_path / "pictures", {f"s/{k}.png": stream.getvalue()})
+    assert not read(tmp_path / "pictures").notes
 
 
 def test_links_are_followed_and_loops_are_not(tmp_path):
@@ -470,6 +475,9 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     os.symlink(".", tmp_path / "root/bert/self")
     subjects = folder.find(tmp_path / "root", SETTINGS)
     assert {name: len(files) for name, files in subjects.items()} == {"anna": 1, "bert": 1}
+    os.symlink(tmp_path / "elsewhere/anna", tmp_path / "root/bert/anna")  # a person in two splits
+    with pytest.raises(InputError, match="must hold each subject once, but anna and bert lead to the same"):
+        folder.find(tmp_path / "root", SETTINGS)
 
 
 # Pixels

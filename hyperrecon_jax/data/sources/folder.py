@@ -16,7 +16,7 @@ splits. All image files of a sub-folder are read, at any depth:
   these formats that holds no image, such as a report, is skipped and counted; if it is damaged, the subject cannot be used.
   Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other files are ignored.
 - `config.data.include` and `exclude` are patterns as of a shell, such as `*_t1.nii.gz` or `anna/*`; `*` also stands for
-  `/`. They are compared with the path below the root and with the name alone. A note says what looks like a label map.
+  `/`. They are compared with the path below the root and with the name alone. A note says what may be a label map.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
 - Every series has ONE scale. Of its values in the file's units (slope and intercept applied, complex ones as magnitudes,
   colours as luminance) the largest becomes 1, and the smallest or 0, whichever is lower, becomes 0. Then MONOCHROME1 is
@@ -36,7 +36,7 @@ import numpy as np
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
-from hyperrecon_jax.data.sources.image_files import check_folder, is_label_map, natural_order, read_bytes, to_grid
+from hyperrecon_jax.data.sources.image_files import are_labels, check_folder, natural_order, read_bytes, to_grid
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import magnitude
 from hyperrecon_jax.runtime.errors import InputError
@@ -70,9 +70,12 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
         if name in subjects:
             raise InputError(f"{root} must hold each subject once, but {name} is in {subjects[name][0]} and in {files[0]}.")
         subjects[name] = files
-        same_place = places.setdefault(path.resolve(), path)
-        if same_place is not path:
-            raise InputError(f"{root} must hold each subject once, but {same_place.name} and {path.name} lead to the same.")
+        for place in {path.resolve(), *(file.parent.resolve() for file in files if path.is_dir())}:
+            same_place = places.setdefault(place, path)
+            if same_place is not path:
+                raise InputError(
+                    f"{root} must hold each subject once, but {same_place.name} and {path.name} lead to the same."
+                )
         study = "" if path.is_dir() else series.study_id(path)
         if study in studies:
             raise InputError(
@@ -124,7 +127,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
         reasons += [f"{count} {'was' if count == 1 else 'were'} skipped ({reason})" for reason, count in skipped.items()]
         beside = " and what is beside it" if len(files) > 1 else ""
         raise InputError(f"{files[0]}{beside} must hold images, but {', and '.join(reasons)}.")
-    labels = [Path(file.path).name for members in groups for file in members if is_label_map(file.stack)]
+    labels = [Path(members[0].path).name for members in groups if are_labels([file.stack for file in members])]
     images = []
     for k in evenly_spaced(len(slices), settings.slices):
         file, index, low, high = slices[k]
@@ -134,7 +137,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
         label=None,
         coils=None,
         dropped={EMPTY: total - len(slices)},
-        notes=tuple(f"{name} looks like a label map; --exclude leaves such files out" for name in labels),
+        notes=_label_notes(labels),
         skipped=skipped,
     )
 
@@ -144,6 +147,14 @@ def _read_image(file: series.File, index: int, low: float, high: float, size: in
     image = (magnitude(file.path, file.stack, index) - low) / (high - low)
     image = (1 - image if file.stack.inverted else image).astype(np.float32)
     return to_grid(image[None], file.stack.affine, size)
+
+
+def _label_notes(names: list[str]) -> tuple[str, ...]:
+    """What the user should know about files that look like label maps."""
+    if not names:
+        return ()
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (f"{names[0]}{others} may be a label map; --exclude leaves such files out",)
 
 
 def _image_files(root: Path) -> Iterator[Path]:

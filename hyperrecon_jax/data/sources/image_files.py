@@ -1,7 +1,7 @@
 """Read image files from disk and put their pixels on the grid of the training images, for `abide` and `folder`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
-LABEL_SLICES = 9  # slices that tell whether a file holds labels
+LABEL_SLICES = 9  # slices that tell whether a series holds labels
 FEW_VALUES = 16  # images have more values
 FLAT = 0.7  # part of the pixels of labels, without background, that equal the pixel on their left
 UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
@@ -33,18 +33,18 @@ def read_stack(path: Path, *, plane: str) -> Stack:
     return formats.decode(str(path), read_bytes(path), "image", plane=plane)
 
 
-def is_label_map(stack: Stack) -> bool:
-    """Whether the slices look like labels: few whole numbers, or up to 256 of which most equal their neighbours."""
-    raw = stack.raw
-    if raw.dtype.kind not in "biuf":
+def are_labels(stacks: Sequence[Stack]) -> bool:
+    """Whether slices look like labels: few whole numbers, or up to 256 of which most equal their neighbours."""
+    slices = [(stack, k) for stack in stacks for k in range(len(stack.raw))]
+    sample = [stack.raw[k] for stack, k in (slices[i] for i in evenly_spaced(len(slices), LABEL_SLICES))]
+    if any(image.dtype.kind not in "biuf" for image in sample):
         return False
-    sample = raw[evenly_spaced(len(raw), LABEL_SLICES)].astype(np.float64)
-    values, counts = np.unique(sample, return_counts=True)
+    values, counts = np.unique(np.concatenate([image.ravel().astype(np.float64) for image in sample]), return_counts=True)
     if not (1 < values.size <= 256 and (values == np.rint(values)).all()):
         return False
-    inside = sample[:, :, 1:] != values[counts.argmax()]  # without the background
-    is_flat = (sample[:, :, 1:] == sample[:, :, :-1])[inside].mean() > FLAT if inside.any() else False
-    return bool(values.size <= FEW_VALUES or is_flat)
+    background = values[counts.argmax()]
+    is_flat = [(image[:, 1:] == image[:, :-1])[image[:, 1:] != background] for image in sample]
+    return values.size <= FEW_VALUES or bool(np.concatenate(is_flat).mean() > FLAT)
 
 
 def check_folder(root: Path) -> None:

@@ -123,8 +123,10 @@ def _read_picture(file_name: str, content: bytes) -> Stack:
         w, h = file.size
         check_size(file_name, n, h, w)
         pages, is_colour = [], False
-        orientation = 1 if file.format == "TIFF" else file.getexif().get(0x0112, 1)  # Pillow turns TIFFs itself
-        affine = placement.picture_affine(dict(file.info), orientation)
+        orientation, affine = 1, None
+        with contextlib.suppress(Exception):  # a picture is read even if such entries are damaged
+            orientation = 1 if file.format == "TIFF" else file.getexif().get(0x0112, 1)  # Pillow turns TIFFs itself
+            affine = placement.picture_affine(dict(file.info), orientation)
         for k in range(n):
             if k:
                 file.seek(k)
