@@ -4,12 +4,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags, logging
 
 from hyperrecon_jax.cli import config_flag
 from hyperrecon_jax.runtime.command_lines import adapt
-from hyperrecon_jax.runtime.errors import Diverged, InputError
+from hyperrecon_jax.runtime.errors import DataWarning, Diverged, InputError
 
 
 def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
@@ -70,6 +71,16 @@ def _silence_libraries() -> None:
     sys.unraisablehook = lambda _: None
     if not sys.warnoptions:  # `python -W` shows warnings
         warnings.simplefilter("ignore")
+        warnings.simplefilter("default", DataWarning)
+    show_warning = warnings.showwarning
+
+    def show_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, DataWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show_warning(message, category, *place, **options)
+
+    warnings.showwarning = show_note
 
 
 def _help(module: str) -> str:

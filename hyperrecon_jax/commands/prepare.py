@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
 NUM_SLICES = 6  # of each split in the picture
+NUM_NOTES = 12  # lines about the values of single series
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -58,6 +59,7 @@ def describe(metadata: Mapping[str, Any], dataset: data.Dataset) -> str:
         lines.append(f"{name:<12}{len(slices):>10,}{sum(slices):>10,}")
     if "dropped" in metadata:
         lines.append(f"Slices dropped: {_count_reasons(metadata['dropped']) or 'none'}.")
+    lines += _describe_values(metadata.get("notes", {}))
     for subject, reason in metadata.get("unusable", {}).items():
         lines.append(f"Not used: {subject}: {reason}")
     example = dataset.train.samples.example
@@ -92,6 +94,15 @@ def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarr
         titles = [f"subject {i}, slice {j}" for i, j in zip(subject_numbers, slice_numbers, strict=True)]
         groups[SPLIT_NAMES[split]] = samples.take(index).image[..., 0], titles
     return groups
+
+
+def _describe_values(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What was done to the values of some subjects that was more than a scaling by the largest value."""
+    entries = [f"  {subject}: {note}." for subject, subject_notes in notes.items() for note in subject_notes]
+    if not entries:
+        return []
+    more = [f"  ... and {len(entries) - NUM_NOTES} more."] if len(entries) > NUM_NOTES else []
+    return ["Values, where they were not scaled by the largest value alone:", *entries[:NUM_NOTES], *more]
 
 
 def _count_reasons(dropped: Mapping[str, Mapping[str, int]]) -> str:

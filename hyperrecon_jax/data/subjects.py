@@ -42,7 +42,7 @@ class SubjectFile(NamedTuple):
 
     subject: str
     file: Path | None  # holds the slices; None if the subject cannot be used
-    summary: dict[str, Any]  # "files": from `file_stamps`; then "slices" and "dropped", or "error"
+    summary: dict[str, Any]  # "files": from `file_stamps`; then "slices", "dropped" and "notes", or "error"
 
 
 class _Job(NamedTuple):
@@ -207,7 +207,7 @@ def _read_subject(job: _Job) -> SubjectFile:
             raise InputError(f"{paths[0]} must have slices with content, but {slices.dropped} were dropped.")
     except (InputError, OSError) as error:
         return SubjectFile(subject, None, summary | {"error": str(error)})
-    summary |= {"slices": len(slices.image), "dropped": slices.dropped}
+    summary |= {"slices": len(slices.image), "dropped": slices.dropped, "notes": list(slices.notes)}
     _write_slices(file, slices, summary)
     return SubjectFile(subject, file, summary)
 

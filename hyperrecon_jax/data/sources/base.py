@@ -7,7 +7,7 @@ A source is a module with two functions; `fastmri`, `abide` and `folder` are sou
 - `read(files, settings) -> Slices`: the slices of a subject; raises InputError that names the file that cannot be used.
 
 Everything that a source does to the values is part of its contract: cropping and resampling (`grid.py`), the scale (one
-number for each volume, its largest value), which slices are dropped and why.
+for each volume, by `volumes/intensity.py` or its largest value), which slices are dropped and why.
 """
 
 from typing import NamedTuple
@@ -39,3 +39,4 @@ class Slices(NamedTuple):
     label: np.ndarray | None  # (n, size, size) uint8, indices into `physics.sample.LABELS`
     coils: Coils | None  # (n, coils, size, size) complex64 each
     dropped: dict[str, int]  # reason -> how many slices
+    notes: tuple[str, ...] = ()  # what was done to the values that is out of the ordinary
