@@ -205,7 +205,7 @@ class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-ar
 
     def _examples(self, subjects: list[file_subjects.SubjectFile], bar: Any) -> Iterator[Any]:
         for subject in subjects:
-            image, label, coils, _ = file_subjects.load_slices(subject)
+            image, label, coils, *_ = file_subjects.load_slices(subject)
             for i, pixels in enumerate(_to_uint16(image[..., None])):
                 example = {"image": pixels}
                 if label is not None:

@@ -127,7 +127,8 @@ def load_slices(result: SubjectFile) -> Slices:
     assert result.file is not None
     with np.load(result.file) as arrays:
         coils = Coils(arrays["kspace"], arrays["maps"]) if "kspace" in arrays else None
-        return Slices(arrays["image"], arrays.get("label"), coils, result.summary["dropped"])
+        notes = tuple(result.summary["notes"])
+        return Slices(arrays["image"], arrays.get("label"), coils, result.summary["dropped"], notes)
 
 
 def file_stamps(paths: list[Path]) -> dict[str, list[int]]:

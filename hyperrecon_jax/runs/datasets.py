@@ -26,10 +26,9 @@ def load_data(config: ConfigDict, *, splits: Sequence[str] = data.Dataset._field
     settings = config.data
     if settings.source == "arrays":
         paths = (settings.train, settings.val, settings.test)
-        # One file in all three places is that of `evaluate --data`.
-        labels = (
-            ("--data",) * 3 if len(set(paths)) == 1 else tuple(f"config.data.{split}" for split in data.Dataset._fields)
-        )
+        labels = ("config.data.train", "config.data.val", "config.data.test")
+        if len(set(paths)) == 1:  # as `evaluate --data` has it
+            labels = ("--data", "--data", "--data")
         return data.arrays(train=settings.train, val=settings.val, test=settings.test, labels=labels)
     folder = distributed.run_primary_first(partial(prepared_folder, config))
     disk = None if settings.placement == "auto" else settings.placement == "disk"

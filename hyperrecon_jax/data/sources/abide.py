@@ -13,8 +13,8 @@ folder is `mri`. FreeSurfer's average subjects (`fsaverage...`) do not count. Th
 
 - They are axial, from foot to head, by the file's orientation. Anterior is up and the subject's LEFT IS ON THE LEFT, as in
   the synthetic brains of `population`.
-- Values below 0 become 0, and all are divided by the largest of the volume; `volumes/intensity.py` has the rules for NaN and
-  outliers.
+- Values below 0 become 0, and all are divided by the largest of the volume. `volumes/intensity.py` has the rules for NaN
+  and outliers.
 - Labels are FreeSurfer's codes in the groups of `GROUPS`; every other code is background.
 - A slice is dropped as "background alone" if, in the file's own pixels, no value is above 0 or no label is a tissue: some
   images reach a little beyond the tissues.

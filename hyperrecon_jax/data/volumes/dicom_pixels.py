@@ -68,7 +68,7 @@ def _find_padding(data: Any) -> tuple[float, float] | None:
         if limit is not None and limit != "":
             ends.append(_to_number(limit))
         if key == "PixelPaddingValue":
-            wrapped = [_wrap(int(end), data) for end in ends]
+            wrapped = [float(_wrap(int(end), data)) for end in ends]
             # A range that the bits do not hold has no meaning, but its first value has.
             ends = wrapped if abs(wrapped[-1] - wrapped[0]) == abs(ends[-1] - ends[0]) else wrapped[:1]
         return float(min(ends)), float(max(ends))
@@ -86,7 +86,7 @@ def _to_number(value: Any) -> float:
     """The number of an attribute, also where pydicom does not know its type."""
     if isinstance(value, bytes):
         return int.from_bytes(value[:2], "little")
-    return float(value if np.isscalar(value) else value[0])
+    return float(np.ravel(value)[0])
 
 
 def _decode_pixels(file_name: str, data: Any) -> np.ndarray:

@@ -16,7 +16,7 @@ because the networks are trained on images whose 99.9th percentile is between 0.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ class _Tails(NamedTuple):
 
     bottom: np.ndarray  # in ascending order
     top: np.ndarray  # in descending order
-    count: int  # values that are ranked: all, or where large values are bright those that are not 0
+    num_ranked: int  # values that are ranked: all, or where large values are bright those that are not 0
     zeros: int  # values that are 0 and not ranked
     missing: int
     padding: int
@@ -255,9 +255,9 @@ def _smallest(values: np.ndarray, length: int) -> np.ndarray:
 
 def _limits(tails: _Tails, inverted: bool) -> tuple[float, float]:
     """The values below and above which there are outliers."""
-    if tails.count < MIN_VALUES:
+    if tails.num_ranked < MIN_VALUES:
         return -math.inf, math.inf
-    k = math.ceil(tails.count * OUTLIER_SHARE)
+    k = math.ceil(tails.num_ranked * OUTLIER_SHARE)
     low, high = float(tails.bottom[k]), float(tails.top[k])
     if not inverted:  # 0 is the background, so it is never an outlier
         low, high = min(low, 0.0), max(high, 0.0)

@@ -78,8 +78,8 @@ def _decode_png(content: bytes, mode: str, raw_mode: str) -> np.ndarray:
 
     with Image.open(io.BytesIO(content), formats=("PNG",)) as file:
         assert file.mode == mode
-        codec, box, offset, *_ = file.tile[0]
-        file.tile = [(codec, box, offset, raw_mode)]
+        tile: Any = (*file.tile[0][:3], raw_mode)
+        file.tile = [tile]
         return np.asarray(file)
 
 
@@ -89,6 +89,7 @@ def _read_tiff(file_name: str, content: bytes) -> Stack:
 
     pages, photometrics = [], []
     try:
+        file: Any
         with Image.open(io.BytesIO(content), formats=("TIFF",)) as file:
             n = getattr(file, "n_frames", 1)
             check_size(file_name, n, *file.size[::-1])
@@ -129,8 +130,8 @@ def _read_tiff_exactly(file_name: str, content: bytes) -> Stack:
 
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         n, pages, photometrics = len(file.pages), [], []
-        for page in file.pages:
-            page = page.aspage()
+        for page_or_frame in file.pages:
+            page: Any = page_or_frame.aspage()
             check_size(file_name, n, page.imagelength, page.imagewidth)
             if page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "biuf":
                 raise InputError(f"{file_name} must hold pages of real numbers, got {page.dtype} of shape {page.shape}.")

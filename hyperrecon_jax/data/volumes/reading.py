@@ -43,9 +43,10 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
     lower, becomes 0 and the largest of the whole volume 1. Where large values are dark they are inverted. `intensity.py`
-    has the rules, with those for NaN, padding and outliers, and `note` says what was done. Sides are padded evenly with zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else
-    its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, cropped
-    to the middle 320 x 320 pixels if it is larger.
+    has the rules, with those for NaN, padding and outliers, and `note` says what was done. Sides are padded evenly with
+    zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else its `reconstruction_rss`, else the root of
+    the sum of squares over coils of the inverse transform of `kspace`, cropped to the middle 320 x 320 pixels if it is
+    larger.
 
     K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file. In the file its zero frequency is CENTERED at
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
