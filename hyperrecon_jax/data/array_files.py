@@ -35,18 +35,22 @@ def arrays(
     Warns:
         DataWarning: if integers were scaled by their own range, if values were clipped, or if NaN became 0.
     """
-    file_labels = [f"{label} {os.fspath(path)}" for label, path in zip(labels, (train, val, test), strict=True)]
-    stored = [_read(label, path) for label, path in zip(file_labels, (train, val, test), strict=True)]
-    for label, split in zip(labels[1:], stored[1:], strict=True):
-        if split.shape[1:] != stored[0].shape[1:]:
+    paths = [os.fspath(path) for path in (train, val, test)]
+    file_labels: dict[str, str] = {}  # of each file, which may be of several splits
+    for label, path in zip(labels, paths, strict=True):
+        file_labels.setdefault(path, f"{label} {path}")
+    stored = {path: _read(label, path) for path, label in file_labels.items()}
+    for label, path in zip(labels[1:], paths[1:], strict=True):
+        if stored[path].shape[1:] != stored[paths[0]].shape[1:]:
             raise InputError(
-                f"{label} must hold images of the size of those of {labels[0]}, {stored[0].shape[1:3]}, got"
-                f" {split.shape[1:3]}."
+                f"{label} must hold images of the size of those of {labels[0]}, {stored[paths[0]].shape[1:3]}, got"
+                f" {stored[path].shape[1:3]}."
             )
-    scaled, notes = scale_arrays(list(zip(file_labels, stored, strict=True)))
-    for note in dict.fromkeys(notes):
+    scaled, notes = scale_arrays([(file_labels[path], images) for path, images in stored.items()])
+    for note in notes:
         warnings.warn(note, DataWarning, stacklevel=2)
-    images = [split[..., None] for split in scaled]
+    intensities = dict(zip(stored, scaled, strict=True))
+    images = [intensities[path][..., None] for path in paths]
     ends = np.cumsum([len(split) for split in images])
     return Dataset(
         *(

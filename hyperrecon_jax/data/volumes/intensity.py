@@ -194,8 +194,7 @@ def _integer_scale(group: list[tuple[str, Stack]]) -> tuple[Scale | None, list[s
     scale = find_scale(group)
     if scale.black == scale.white or (dtype in FULL_SCALE and scale.white > np.iinfo(dtype).max / 2):
         return None, []
-    others = len({label for label, _ in group}) - 1
-    names = f"{name} and {others} more" if others else name
+    names = name if len(group) == 1 else f"{name} and {len(group) - 1} more"
     return scale, [f"{names} of {dtype}: {'; '.join(describe_scale(scale))}; for another scale, save float32 in [0, 1]."]
 
 
@@ -211,15 +210,20 @@ def _clip_rounding(name: str, images: np.ndarray, notes: list[str]) -> np.ndarra
     low, high = np.nanmin(images), np.nanmax(images)
     if low < -ROUNDING or high > 1 + ROUNDING:
         raise InputError(
-            f"{name} must hold values in [0, 1], got {low:.9g} to {high:.9g}; scale all splits alike, for example"
+            f"{name} must hold values in [0, 1], got {_digits(low)} to {_digits(high)}; scale all splits alike, for example"
             " (x - low) / (high - low) with the low and high of the training images, and clip."
         )
     if low < -SILENT_ROUNDING or high > 1 + SILENT_ROUNDING:
-        notes.append(f"{name}: its values, {low:.9g} to {high:.9g}, were clipped to [0, 1].")
+        notes.append(f"{name}: its values, {_digits(low)} to {_digits(high)}, were clipped to [0, 1].")
     if missing:
         notes.append(f"{name}: {missing:,} values that are NaN ({missing / images.size:.2%}) became 0.")
         images = np.where(is_missing, 0, images)
     return np.clip(images.astype(np.float32, copy=False), 0, 1)
+
+
+def _digits(value: np.floating) -> str:
+    """As many digits as tell a number from its neighbours."""
+    return str(value).removesuffix(".0")
 
 
 def _is_padding(stack: Stack, index: int) -> np.ndarray:
