@@ -60,8 +60,8 @@ def test_a_hot_pixel_does_not_make_twelve_bits_sixteen(tmp_path):
     stored = np.rint(IMAGES * 4095).astype(np.uint16)
     expected = stored / stored.max()
     stored[1, 2, 3], expected[1, 2, 3] = 65535, 1
+    np.save(tmp_path / "a.npy", stored)
     with pytest.warns(DataWarning, match="1 outlying value, up to 65535, became 0 or 1"):
-        np.save(tmp_path / "a.npy", stored)
         dataset = data.arrays(**dict.fromkeys(("train", "val", "test"), tmp_path / "a.npy"))
     np.testing.assert_allclose(dataset.train.samples.arrays.image[..., 0], expected, atol=1e-4)
 

@@ -686,7 +686,7 @@ PHOTO = picture([np.zeros((16, 16), np.uint8) + 5], "PNG")
         (
             "x",
             dicom(PIXELS, syntax=pydicom.uid.JPEGLSLossless, encapsulated=[b"\xff\xd8 no"]),
-            "but they are compressed as JPEG-LS Lossless Image Compression; (run: pip install python-gdcm$|save it without)",
+            "they are compressed as JPEG-LS Lossless Image Compression; (run: pip install python-gdcm$|save it without)",
         ),
         (
             "x",

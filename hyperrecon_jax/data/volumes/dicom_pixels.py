@@ -1,6 +1,5 @@
 """The numbers of a DICOM file: its pixels decoded, its look-up tables applied, and which values are padding."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,9 +50,9 @@ def read_pixels(file_name: str, data: Any, n: int, h: int, w: int) -> Pixels:
     if not data.get("ModalityLUTSequence"):
         return Pixels(pixels, [], padding)
     values = apply_modality_lut(pixels, data).astype(np.float32)
-    if padding is not None:  # it is of the stored values
-        values[(pixels >= padding[0]) & (pixels <= padding[1])] = -math.inf
-        padding = -math.inf, -math.inf
+    if padding is not None:  # it is of the stored values; those of a table are never below 0
+        values[(pixels >= padding[0]) & (pixels <= padding[1])] = -1
+        padding = -1.0, -1.0
     return Pixels(values, ["its modality look-up table was applied"], padding)
 
 

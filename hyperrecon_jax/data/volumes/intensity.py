@@ -69,12 +69,13 @@ def read_values(file_name: str, stack: Stack, index: int) -> np.ndarray:
         InputError: if some are infinite.
     """
     slope, intercept = (np.broadcast_to(a, stack.raw.shape)[index] for a in (stack.slope, stack.intercept))
+    stored, padding = to_double(stack.raw[index]), _is_padding(stack, index)
     with np.errstate(over="ignore", invalid="ignore"):
-        values = to_double(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
+        values = stored * np.float64(slope) + np.float64(intercept)
         values = np.abs(values) if np.iscomplexobj(values) else values
-    values[_is_padding(stack, index)] = np.nan
-    if np.isinf(values).any():
+    if ((np.isinf(stored) | np.isinf(values)) & ~padding).any():
         raise InputError(f"{file_name} must hold finite numbers, but slice {index} has infinity.")
+    values[padding] = np.nan
     return values
 
 
