@@ -151,13 +151,6 @@ TOLERANCE = {  # of rounding, for files with these words in their names
     "half": 1e-3,
     "lower contrast": 2e-3,
 }
-    "eight bits": 6e-3,
-    "8 bits": 6e-3,
-    "a palette": 5e-3,
-    "look-up": 6e-3,
-    "half": 1e-3,
-    "lower contrast": 2e-3,
-}  # of rounding
 
 
 def tolerance(name):
