@@ -130,3 +130,25 @@ def png_palette(levels, colours):
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
+
+
+def compress(folder, content, syntax):
+    """A DICOM file compressed by GDCM as the transfer syntax of this name in pydicom."""
+    import gdcm
+
+    names = {"JPEGLossless": "JPEGLosslessProcess14", "JPEGLosslessSV1": "JPEGLosslessProcess14_1"}
+    kind = gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, names.get(syntax, syntax)))
+    (folder / "plain.dcm").write_bytes(content)
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(folder / "plain.dcm"))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(kind)
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(folder / "compressed.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return (folder / "compressed.dcm").read_bytes()

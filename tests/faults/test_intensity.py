@@ -1,5 +1,7 @@
 """What a stored value means, in files of every kind, through every reader of images: the same picture comes out."""
 
+import re
+
 import numpy as np
 import pydicom
 import pytest
@@ -290,3 +292,16 @@ def test_a_tiff_that_inflates_without_end_is_refused():
     content = files.tiff(np.zeros((16, 16)), compression="zlib", metadata=None)
     with pytest.raises(InputError, match="must hold pages of 512 bytes, but there are more"):
         volumes.read("file", content.replace(np.uint16(64).tobytes() + b"\0\0", np.uint16(16).tobytes() + b"\0\0"))
+
+
+@pytest.mark.parametrize("syntax", ["JPEGLossless", "JPEGLosslessSV1", "JPEGLSLossless"])
+def test_lossless_jpeg(syntax, tmp_path, monkeypatch):
+    """The message without the library that decodes it, and the pixels with it."""
+    pytest.importorskip("gdcm")
+    content = files.compress(tmp_path, files.dicom(STORED), syntax)
+    volume = volumes.read("file", content)
+    np.testing.assert_array_equal(np.rint(volume.slices[0] * volume.scale[1]), STORED)
+    uid = getattr(pydicom.uid, syntax)
+    monkeypatch.setattr(pydicom.pixels.get_decoder(uid), "_available", {})
+    with pytest.raises(InputError, match=rf"they are compressed as {re.escape(uid.name)}; run: pip install python-gdcm$"):
+        volumes.read("file", content)
