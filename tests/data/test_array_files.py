@@ -35,7 +35,7 @@ def test_they_have_no_labels(tmp_path):
         data.require_labels(read(tmp_path, IMAGES).train)
 
 
-@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (bool, 1)])
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (">u2", 65535), (bool, 1)])
 def test_integers_that_use_their_type_are_scaled_by_the_largest_of_their_type(tmp_path, dtype, top):
     stored = (IMAGES * top).round().astype(dtype)
     np.testing.assert_allclose(read(tmp_path, stored).train.samples.arrays.image[..., 0], stored / top, atol=1e-7)

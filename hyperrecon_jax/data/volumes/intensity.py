@@ -28,7 +28,6 @@ OUTLIER_SHARE = 0.001  # of the values, at most
 MIN_VALUES = 100  # fewer values have no outliers
 ROUNDING = 1e-3  # floating-point arrays may leave [0, 1] by this much; the precision of float16
 SILENT_ROUNDING = 1e-5  # more than this is said
-FULL_SCALE = (np.uint8, np.uint16)  # types of pictures, whose largest number is white
 _LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
 
 
@@ -183,7 +182,10 @@ def scale_arrays(arrays: Sequence[tuple[str, np.ndarray]]) -> tuple[list[np.ndar
             if scale is None:
                 results.append(np.divide(images, np.iinfo(images.dtype).max, dtype=np.float32))
             else:
-                results.append(to_intensity(images.astype(np.float64), scale).astype(np.float32))
+                scaled = np.empty(images.shape, np.float32)
+                for k, image in enumerate(images):  # one by one, as double precision takes memory
+                    scaled[k] = to_intensity(image.astype(np.float64), scale)
+                results.append(scaled)
         else:
             raise InputError(f"{name} must hold real numbers, got {images.dtype}; convert them first.")
     return results, notes
@@ -193,7 +195,8 @@ def _integer_scale(group: list[tuple[str, Stack]]) -> tuple[Scale | None, list[s
     """The scale of integers of one type, and notes about it; None for that of the type itself."""
     name, dtype = group[0][0], group[0][1].raw.dtype
     scale = find_scale(group)
-    if scale.black == scale.white or (dtype in FULL_SCALE and scale.white > np.iinfo(dtype).max / 2):
+    is_picture = dtype.kind == "u" and dtype.itemsize <= 2  # whose largest number is white
+    if scale.black == scale.white or (is_picture and scale.white > np.iinfo(dtype).max / 2):
         return None, []
     names = name if len(group) == 1 else f"{name} and {len(group) - 1} more"
     return scale, [f"{names} of {dtype}: {'; '.join(describe_scale(scale))}; for another scale, save float32 in [0, 1]."]
@@ -219,7 +222,8 @@ def _clip_rounding(name: str, images: np.ndarray, notes: list[str]) -> np.ndarra
     if missing:
         notes.append(f"{name}: {missing:,} values that are NaN ({missing / images.size:.2%}) became 0.")
         images = np.where(is_missing, 0, images)
-    return np.clip(images.astype(np.float32, copy=False), 0, 1)
+    images = images.astype(np.float32, copy=False)
+    return np.clip(images, 0, 1) if low < 0 or high > 1 else images
 
 
 def _digits(value: np.floating) -> str:
@@ -237,24 +241,31 @@ def _is_padding(stack: Stack, index: int) -> np.ndarray:
 
 def _find_tails(stacks: Sequence[tuple[str, Stack]], inverted: bool) -> _Tails:
     """The values that may be outliers, and one more at each end. Reads slice by slice, as a volume may be large."""
-    length = math.ceil(sum(stack.raw.size for _, stack in stacks) * OUTLIER_SHARE) + 1
+    size = sum(stack.raw.size for _, stack in stacks)
+    length = math.ceil(size * OUTLIER_SHARE) + 1
     bottom = top = np.empty(0)
-    count = zeros = missing = padding = 0
+    pending: list[np.ndarray] = []
+    num_ranked = num_present = num_pending = padding = 0
     for name, stack in stacks:
         for k in range(len(stack.raw)):
             values = read_values(name, stack, k)
             present = values[~np.isnan(values)]
-            ranked = present if inverted else present[present != 0]
-            bottom = _smallest(np.concatenate([bottom, ranked]), length)
-            top = -_smallest(-np.concatenate([top, ranked]), length)
-            num_padding = int(_is_padding(stack, k).sum())
-            count, zeros = count + ranked.size, zeros + present.size - ranked.size
-            padding, missing = padding + num_padding, missing + values.size - present.size - num_padding
-    return _Tails(np.sort(bottom), -np.sort(-top), count, zeros, missing, padding)
+            pending.append(present if inverted else present[present != 0])
+            num_ranked, num_present = num_ranked + pending[-1].size, num_present + present.size
+            num_pending += pending[-1].size
+            padding += int(_is_padding(stack, k).sum())
+            if num_pending > length:  # many slices at once, or each would cost as much as all tails
+                bottom, top = _smallest([bottom, *pending], length), -_smallest([-top, *(-a for a in pending)], length)
+                pending, num_pending = [], 0
+    bottom, top = _smallest([bottom, *pending], length), -_smallest([-top, *(-a for a in pending)], length)
+    return _Tails(
+        np.sort(bottom), -np.sort(-top), num_ranked, num_present - num_ranked, size - num_present - padding, padding
+    )
 
 
-def _smallest(values: np.ndarray, length: int) -> np.ndarray:
+def _smallest(arrays: list[np.ndarray], length: int) -> np.ndarray:
     """The `length` smallest values, in any order; all if there are fewer."""
+    values = np.concatenate(arrays)
     return values if values.size <= length else np.partition(values, length - 1)[:length]
 
 
