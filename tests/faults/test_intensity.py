@@ -1,17 +1,21 @@
 """What a stored value means, in files of every kind, through every reader of images: the same picture comes out."""
 
 import re
+import warnings
 
 import numpy as np
 import pydicom
 import pytest
 from faults import intensity_files as files
 
+from hyperrecon_jax.cli import command
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.data.sources import folder
 from hyperrecon_jax.data.sources.base import Settings
 from hyperrecon_jax.data.volumes import intensity
 from hyperrecon_jax.data.volumes.stack import Stack
+from hyperrecon_jax.runs.config import complete
+from hyperrecon_jax.runs.datasets import load_data
 from hyperrecon_jax.runtime.errors import InputError
 
 HEAD = files.head()
@@ -305,3 +309,29 @@ def test_lossless_jpeg(syntax, tmp_path, monkeypatch):
     monkeypatch.setattr(pydicom.pixels.get_decoder(uid), "_available", {})
     with pytest.raises(InputError, match=rf"they are compressed as {re.escape(uid.name)}; run: pip install python-gdcm$"):
         volumes.read("file", content)
+
+
+def load_arrays(**paths):
+    return load_data(complete({"data": {"source": "arrays", **paths}, "train": {"batch": 1}}))
+
+
+def test_messages_about_arrays_name_the_flag_at_hand(tmp_path):
+    np.save(tmp_path / "good.npy", HEAD[None].astype(np.float32))
+    np.save(tmp_path / "hot.npy", spoilt(np.float32(1.01))[None])
+    good, hot = str(tmp_path / "good.npy"), str(tmp_path / "hot.npy")
+    with pytest.raises(InputError, match=rf"^--data {re.escape(hot)} must hold values in \[0, 1\], got 0 to 1\.01;"):
+        load_arrays(train=hot, val=hot, test=hot)
+    with pytest.raises(InputError, match=rf"^config\.data\.val {re.escape(hot)} must hold values in"):
+        load_arrays(train=good, val=hot, test=good)
+
+
+def test_a_command_prints_a_note(tmp_path, capsys):
+    np.save(tmp_path / "a.npy", STORED[None])
+    with warnings.catch_warnings():
+        command._print_notes()
+        dataset = load_arrays(**dict.fromkeys(("train", "val", "test"), str(tmp_path / "a.npy")))
+    assert capsys.readouterr().err == (
+        f"note: --data {tmp_path / 'a.npy'} of uint16: scaled by its maximum {STORED.max()}; for another scale, save"
+        " float32 in [0, 1].\n"
+    )
+    np.testing.assert_allclose(dataset.test.samples.arrays.image[0, ..., 0], EXPECTED, atol=4e-4)
