@@ -75,7 +75,7 @@ def test_rounding_is_clipped(tmp_path, value, expected):
     ("value", "expected", "message"),
     [
         (np.float32(1.0004), 1, r"`train` .*: its values, .* to 1\.0004, were clipped to \[0, 1\]"),
-        (np.nan, 0, r"`train` .*: 1 values that are NaN \(0\.05%\) became 0"),
+        (np.nan, 0, r"`train` .*: 1 value that is NaN \(0\.05%\) became 0"),
     ],
 )
 def test_what_is_changed_is_said(tmp_path, value, expected, message):

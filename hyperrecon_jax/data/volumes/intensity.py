@@ -132,15 +132,16 @@ def describe_scale(scale: Scale) -> list[str]:
     else:
         notes = [f"scaled by {f'{white:g}, {largest}' if scale.outliers else f'its maximum {white:g}'}"]
     if scale.outliers:
-        values = "value" if scale.outliers == 1 else "values"
         ends = [(f"down to {scale.lowest:g}", scale.lowest < min(black, white))]
         ends += [(f"up to {scale.highest:g}", scale.highest > max(black, white))]
         extent = " and ".join(text for text, is_outside in ends if is_outside)
-        notes.append(f"{scale.outliers:,} outlying {values}, {extent}, became 0 or 1")
-    if scale.missing:
-        notes.append(f"{scale.missing:,} values that are NaN ({scale.missing / scale.size:.2%}) became 0")
-    if scale.padding:
-        notes.append(f"{scale.padding:,} pixels of padding ({scale.padding / scale.size:.2%}) became 0")
+        notes.append(f"{_count(scale.outliers, 'outlying value', 'outlying values')}, {extent}, became 0 or 1")
+    for number, singular, plural in (
+        (scale.missing, "value that is NaN", "values that are NaN"),
+        (scale.padding, "pixel of padding", "pixels of padding"),
+    ):
+        if number:
+            notes.append(f"{_count(number, singular, plural)} ({number / scale.size:.2%}) became 0")
     return notes
 
 
@@ -220,10 +221,15 @@ def _clip_rounding(name: str, images: np.ndarray, notes: list[str]) -> np.ndarra
     if low < -SILENT_ROUNDING or high > 1 + SILENT_ROUNDING:
         notes.append(f"{name}: its values, {_digits(low)} to {_digits(high)}, were clipped to [0, 1].")
     if missing:
-        notes.append(f"{name}: {missing:,} values that are NaN ({missing / images.size:.2%}) became 0.")
+        values = _count(missing, "value that is NaN", "values that are NaN")
+        notes.append(f"{name}: {values} ({missing / images.size:.2%}) became 0.")
         images = np.where(is_missing, 0, images)
     images = images.astype(np.float32, copy=False)
     return np.clip(images, 0, 1) if low < 0 or high > 1 else images
+
+
+def _count(number: int, singular: str, plural: str) -> str:
+    return f"{number:,} {singular if number == 1 else plural}"
 
 
 def _digits(value: np.floating) -> str:
