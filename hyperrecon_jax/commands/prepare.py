@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
 NUM_SLICES = 6  # of each split in the picture
+NUM_NOTES = 12  # lines about single subjects
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -63,8 +64,7 @@ def describe(metadata: Mapping[str, Any], dataset: data.Dataset) -> str:
         skipped[""] = {"left out by --include and --exclude": metadata["excluded"]}
     if any(skipped.values()):
         lines.append(f"Files skipped: {_count_reasons(skipped)}.")
-    for subject, notes in metadata.get("notes", {}).items():
-        lines += [f"Note: {subject}: {note}." for note in notes]
+    lines += _list_notes(metadata.get("notes", {}))
     for subject, reason in metadata.get("unusable", {}).items():
         lines.append(f"Not used: {subject}: {reason}")
     example = dataset.train.samples.example
@@ -100,6 +100,13 @@ def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarr
         titles = [f"subject {i}, slice {j}" for i, j in zip(subject_numbers, slice_numbers, strict=True)]
         groups[SPLIT_NAMES[split]] = samples.take(index).image[..., 0], titles
     return groups
+
+
+def _list_notes(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is out of the ordinary in single subjects, such as how their values were scaled."""
+    lines = [f"Note: {subject}: {note}." for subject, subject_notes in notes.items() for note in subject_notes]
+    more = len(lines) - NUM_NOTES
+    return lines if more <= 0 else [*lines[:NUM_NOTES], f"... and {more} more notes."]
 
 
 def _count_reasons(dropped: Mapping[str, Mapping[str, int]]) -> str:

@@ -146,7 +146,7 @@ def files_folder(
     _check_outside(cache_root, raw)
     train, val, test = subjects
     name = f"size{settings.size}-subjects{'x'.join(map(str, subjects))}-{_digest(str(raw), settings, seed)}"
-    folder = cache_root / source / name / builder.RECIPE
+    folder = cache_root / source / name / builder.FILES_RECIPE
     if folder.exists():
         _check_unchanged(folder, raw)
         return folder
@@ -158,7 +158,7 @@ def files_folder(
         root=raw,
         # The name does not depend on the splits: after a call that failed, asking for too many subjects, another split
         # need not read them again.
-        unfinished=cache_root / "unfinished" / f"{source}-{_digest(str(raw), settings, builder.RECIPE)}",
+        unfinished=cache_root / "unfinished" / f"{source}-{_digest(str(raw), settings, builder.FILES_RECIPE)}",
         workers=workers,
     )
     with write_into_cache(cache_root, folder, 0):

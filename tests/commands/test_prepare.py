@@ -25,7 +25,9 @@ def root(tmp_path_factory):
     rng = np.random.default_rng(0)
     (folder / "pictures").mkdir(parents=True)
     for k in range(4):
-        (folder / f"s{k}.npy").write_bytes(npy_bytes(rng.random((3, 16, 16), np.float32)))
+        images = rng.random((3, 16, 16), np.float32)
+        images[0, 0, :k] = np.nan
+        (folder / f"s{k}.npy").write_bytes(npy_bytes(images))
     for k in range(4):
         pixels = rng.integers(0, 255, (16, 16), np.uint8) * (k != 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"pictures/{k}.png")
@@ -56,7 +58,14 @@ def test_it_describes_the_prepared_data(root, first):
     ]
     assert sum(map(sum, slices.values())) == 15
     assert lines[4] == "Slices dropped: 1 (background alone)."
-    rest = lines[5:]
+    assert lines[5] == "Values, where they were not scaled by the largest value alone:"
+    assert sorted(line.split("became")[0].split(";")[-1] for line in lines[6:9]) == [
+        " 1 value that is NaN (0.13%) ",
+        " 2 values that are NaN (0.26%) ",
+        " 3 values that are NaN (0.39%) ",
+    ]
+    assert {line.split(": ")[0] for line in lines[6:9]} == {"  s1", "  s2", "  s3"}
+    rest = lines[9:]
     if data.metadata(picture.parent)["unusable"]:
         assert rest.pop(0).startswith("Not used: bad: ")
     assert rest[0] == "Slices are 16 x 16; all of them take 15.4 kB of memory."

@@ -7,7 +7,7 @@ A source is a module with two functions; `fastmri`, `abide` and `folder` are sou
 - `read(files, settings) -> Slices`: the slices of a subject; raises InputError that names the file that cannot be used.
 
 Everything that a source does to the values is part of its contract: cropping and resampling (`grid.py`), the scale (one
-number for each volume, its largest value), which slices are dropped and why.
+for each volume, by `volumes/intensity.py` or its largest value), which slices are dropped and why.
 """
 
 from collections.abc import Mapping

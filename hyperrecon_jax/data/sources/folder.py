@@ -18,9 +18,8 @@ splits. All image files of a sub-folder are read, at any depth:
 - `config.data.include` and `exclude` are patterns as of a shell, such as `*_t1.nii.gz` or `anna/*`; `*` also stands for
   `/`. They are compared with the path below the root and with the name alone. A note says what may be a label map.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
-- Every series has ONE scale. Of its values in the file's units (slope and intercept applied, complex ones as magnitudes,
-  colours as luminance) the largest becomes 1, and the smallest or 0, whichever is lower, becomes 0. Then MONOCHROME1 is
-  inverted.
+- Every series has ONE scale, by the rules of `volumes/intensity.py`: the largest value becomes 1, and the smallest or 0,
+  whichever is lower, becomes 0. Where large values are dark (MONOCHROME1, WhiteIsZero) the files have a scale of their own.
 - A slice of a single value is dropped as "background alone".
 - `image_files.to_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
 - At most `slices` of the subject are used, evenly spaced over all its series.
@@ -38,7 +37,7 @@ from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
 from hyperrecon_jax.data.sources.image_files import are_labels, check_folder, natural_order, read_bytes, to_grid
 from hyperrecon_jax.data.volumes import formats
-from hyperrecon_jax.data.volumes.stack import magnitude
+from hyperrecon_jax.data.volumes.intensity import Scale, describe_scale, find_scale, is_ordinary, read_values, to_intensity
 from hyperrecon_jax.runtime.errors import InputError
 
 FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".gif", ".webp", ".jp2")
@@ -103,25 +102,23 @@ def read(files: list[Path], settings: Settings) -> Slices:
     """The slices of a subject; the docstring of this module says how they are made.
 
     Raises:
-        InputError: if a file cannot be read or holds NaN or infinity, if no slice has content, or if `settings.coils` asks
+        InputError: if a file cannot be read or holds infinity, if no slice has content, or if `settings.coils` asks
             for k-space.
     """
     if settings.coils:
         raise InputError(
             f"A folder of images must be read with 0 coils, got {settings.coils}; only fastMRI has measured k-space."
         )
-    slices: list[tuple[series.File, int, float, float]] = []  # file, slice, lowest and highest value of its series
-    total = 0
+    slices: list[tuple[series.File, int, Scale]] = []  # file, index of the slice, scale of its series
+    total, notes = 0, []
     groups, skipped = series.read(files, settings.plane)
-    for members in groups:
-        extremes = [_extremes(file) for file in members]
-        low = min(0.0, min(values.min() for values in extremes))
-        high = max(values.max() for values in extremes)
-        if high / 2 - low / 2 > np.finfo(np.float64).max / 2:
-            raise InputError(f"{members[0].path} must be of a series of finite range, got {low:g} to {high:g}.")
-        for file, values in zip(members, extremes, strict=True):
-            total += len(values)
-            slices += [(file, int(k), low, high) for k in np.flatnonzero(values[:, 0] < values[:, 1])]
+    for members in _with_one_scale(groups):
+        scale = find_scale([(file.path, file.stack) for file in members])
+        if not is_ordinary(scale):
+            notes.append(f"{_series_label(members)}: {'; '.join(describe_scale(scale))}")
+        for file in members:
+            total += len(file.stack.raw)
+            slices += [(file, k, scale) for k in range(len(file.stack.raw)) if np.ptp(_intensity(file, k, scale))]
     if not slices:
         reasons = [f"of {total} slices each has one value alone"] if total else []
         reasons += [f"{count} {'was' if count == 1 else 'were'} skipped ({reason})" for reason, count in skipped.items()]
@@ -130,23 +127,36 @@ def read(files: list[Path], settings: Settings) -> Slices:
     labels = [Path(members[0].path).name for members in groups if are_labels([file.stack for file in members])]
     images = []
     for k in evenly_spaced(len(slices), settings.slices):
-        file, index, low, high = slices[k]
-        images.append(_read_image(file, index, low, high, settings.size))
+        file, index, scale = slices[k]
+        image = _intensity(file, index, scale).astype(np.float32)
+        images.append(to_grid(image[None], file.stack.affine, settings.size))
     return Slices(
         image=np.clip(np.concatenate(images), 0, 1),
         label=None,
         coils=None,
         dropped={EMPTY: total - len(slices)},
-        notes=_label_notes(labels),
+        notes=(*notes, *_label_notes(labels)),
         skipped=skipped,
     )
 
 
-def _read_image(file: series.File, index: int, low: float, high: float, size: int) -> np.ndarray:
-    """A slice of a file, scaled from [low, high] to [0, 1], on the grid: `(1, size, size)`."""
-    image = (magnitude(file.path, file.stack, index) - low) / (high - low)
-    image = (1 - image if file.stack.inverted else image).astype(np.float32)
-    return to_grid(image[None], file.stack.affine, size)
+def _with_one_scale(groups: list[list[series.File]]) -> Iterator[list[series.File]]:
+    """Series in which large values are bright in all files, or dark in all: a series of both becomes two."""
+    for members in groups:
+        for inverted in (False, True):
+            if part := [file for file in members if file.stack.inverted == inverted]:
+                yield part
+
+
+def _series_label(members: list[series.File]) -> str:
+    """The name of the first file of a series, and how many there are."""
+    name = Path(members[0].path).name
+    return name if len(members) == 1 else f"{name} and {len(members) - 1} more"
+
+
+def _intensity(file: series.File, index: int, scale: Scale) -> np.ndarray:
+    """A slice of a file in [0, 1]: `(h, w)` float64."""
+    return to_intensity(read_values(file.path, file.stack, index), scale)
 
 
 def _label_notes(names: list[str]) -> tuple[str, ...]:
@@ -203,9 +213,3 @@ def _stem(name: str) -> str:
     extensions = [extension for group in formats.EXTENSIONS.values() for extension in group]
     endings = [extension for extension in extensions if name.lower().endswith(extension)]
     return name.removesuffix(name[-len(max(endings, key=len)) :]) if endings else name
-
-
-def _extremes(file: series.File) -> np.ndarray:
-    """The lowest and the highest value of each slice: `(n, 2)`."""
-    values = (magnitude(file.path, file.stack, k) for k in range(len(file.stack.raw)))
-    return np.array([(pixels.min(), pixels.max()) for pixels in values])

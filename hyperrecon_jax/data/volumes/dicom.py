@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.volumes import placement
-from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_size, luminance
+from hyperrecon_jax.data.volumes.dicom_pixels import read_pixels
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
 IDENTITY = (
@@ -36,54 +37,24 @@ def read(file_name: str, content: bytes) -> Stack:
         raise InputError(message) if is_image else NoImageError(message, "a DICOM file without an image")
     n, h, w = int(data.get("NumberOfFrames") or 1), int(data.Rows), int(data.Columns)
     check_size(file_name, n, h, w)
-    photometric = str(data.PhotometricInterpretation)
-    if photometric not in ("MONOCHROME1", "MONOCHROME2", "RGB") and not photometric.startswith("YBR"):
-        raise InputError(f"{file_name} must be a gray or RGB image, got the photometric interpretation {photometric!r}.")
-    pixels = _decode_pixels(file_name, data)
-    is_colour = pixels.shape[-1] == 3 and pixels.ndim == (3 if n == 1 else 4)
-    pixels = pixels.reshape(n, h, w, 3) if is_colour else pixels.reshape(n, h, w)
-    notes = ["colours became their luminance"] if is_colour else []
+    pixels = read_pixels(file_name, data, n, h, w)
+    notes = pixels.notes
     layout, *others = _lay_out(data, n)
     if others:
         notes.append(f"the first of {1 + len(others)} volumes")
     slopes, intercepts = _frame_values(data, n, "PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept")
     order = layout.order
-    pixels = pixels if np.array_equal(order, np.arange(n)) else pixels[order]
     return Stack(
-        np.stack([luminance(frame) for frame in pixels]) if is_colour else pixels,
+        pixels.raw if np.array_equal(order, np.arange(n)) else pixels.raw[order],
         [*notes, *layout.notes],
         slope=np.array([1.0 if slope is None else float(slope) for slope in slopes])[order, None, None],
         intercept=np.array([0.0 if value is None else float(value) for value in intercepts])[order, None, None],
         affine=layout.affine,
         space=layout.space,
         identity=tuple((key, str(data[key].value)) for key in IDENTITY if data.get(key)),
-        inverted=photometric == "MONOCHROME1",
+        inverted=data.PhotometricInterpretation == "MONOCHROME1",
+        padding=pixels.padding,
     )
-
-
-def _decode_pixels(file_name: str, data: Any) -> np.ndarray:
-    """The pixels of all frames, as pydicom gives them; raises `InputError` if their compression is not supported."""
-    import pydicom
-    from pydicom.pixels import pixel_array
-
-    syntax = getattr(data, "file_meta", {}).get("TransferSyntaxUID")
-    if syntax is None:  # a file without a preamble, which is uncompressed
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        is_implicit, is_little_endian = data.original_encoding
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        if not (is_implicit and is_little_endian):
-            data.file_meta.TransferSyntaxUID = (
-                pydicom.uid.ExplicitVRLittleEndian if is_little_endian else pydicom.uid.ExplicitVRBigEndian
-            )
-    try:
-        return pixel_array(data)
-    except Exception as error:
-        if syntax is not None and syntax.is_compressed:
-            raise InputError(
-                f"{file_name} must be a DICOM file whose pixels can be decoded, but they are compressed as {syntax.name};"
-                f" save it without compression ({brief(error)})"
-            ) from error
-        raise
 
 
 def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any]]:

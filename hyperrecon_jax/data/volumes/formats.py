@@ -1,4 +1,4 @@
-"""Recognise the format of a file and read its slices."""
+"""Recognise the format of a file and read its slices. NIfTI and MGH are read here."""
 
 import contextlib
 import gzip
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, dicom, geometry, hdf5, placement
-from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size, luminance
+from hyperrecon_jax.data.volumes import arrays, dicom, geometry, hdf5, pictures, placement
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
@@ -114,38 +114,6 @@ def _name_damaged_file(file_name: str, form: str) -> Iterator[None]:
         raise InputError(f"{file_name} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
 
 
-def _read_picture(file_name: str, content: bytes) -> Stack:
-    """The pages of a PNG, JPEG or TIFF file."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as file:
-        n = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1  # not previews and animations
-        w, h = file.size
-        check_size(file_name, n, h, w)
-        pages, is_colour = [], False
-        orientation, affine = 1, None
-        with contextlib.suppress(Exception):  # a picture is read even if such entries are damaged
-            orientation = 1 if file.format == "TIFF" else file.getexif().get(0x0112, 1)  # Pillow turns TIFFs itself
-            affine = placement.picture_affine(dict(file.info), orientation)
-        for k in range(n):
-            if k:
-                file.seek(k)
-            if file.size != (w, h):
-                raise InputError(
-                    f"{file_name} must hold pages of one size, got {h} x {w} and {file.size[1]} x {file.size[0]}."
-                )
-            page: Any = file
-            if file.mode in ("LA", "La"):
-                page = file.getchannel(0)
-            elif file.mode not in ("1", "L", "F") and not file.mode.startswith("I"):
-                page, is_colour = file.convert("RGB"), True
-            pixels = np.asarray(page)
-            pages.append(geometry.turn_upright(pixels if pixels.ndim == 2 else luminance(pixels), orientation))
-    if len({page.shape for page in pages}) > 1:  # a page was rotated on decoding (orientation tag)
-        raise InputError(f"{file_name} must hold pages of one size, but some are turned.")
-    return Stack(np.stack(pages), ["colours became their luminance"] if is_colour else [], affine=affine)
-
-
 def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
     """The slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
@@ -216,6 +184,6 @@ def _read_voxels(
 
 
 _READERS: dict[str, Callable[[str, bytes], Stack]] = {
-    "picture": _read_picture,
+    "picture": pictures.read,
     "dicom": dicom.read,
 }

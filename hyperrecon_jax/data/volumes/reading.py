@@ -9,7 +9,8 @@ import numpy as np
 from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
 from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.data.volumes.formats import decode
-from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, magnitude, to_double
+from hyperrecon_jax.data.volumes.intensity import describe_scale, find_scale, read_values, to_intensity
+from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, to_double
 from hyperrecon_jax.runtime.errors import InputError
 
 MULTIPLE = 8  # the sides of `Volume.slices` are multiples of it: the U-Net halves images three times
@@ -21,7 +22,7 @@ class Volume(NamedTuple):
     slices: np.ndarray  # (n, h, w), multiples of 8: float32 images in [0, 1], or complex64 k-space; (n, c, h, w) of coils
     kind: str  # "image" or "kspace"
     affine: np.ndarray | None  # (4, 4) float64: (row, column, slice, 1) of `slices` -> mm to the right, front and top
-    scale: tuple[float, float]  # (low, high): value in the file = low + x * (high - low); low > high if it was inverted
+    scale: tuple[float, float]  # (black, white): value in the file = black + x * (white - black)
     note: str  # a sentence for the user that says how the values were changed
     space: int = 0  # NIfTI's code for the space of `affine`; 0: only lengths are known, not position and direction
     size: tuple[int, int] | None = None  # rows and columns of a slice without the padding of images; None: no padding
@@ -37,8 +38,8 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
       arrays, the array `image`.
     - PNG, JPEG, TIFF: gray, or colours as luminance, upright by the orientation tag; the pages of a TIFF are the slices.
     - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume.
-    - DICOM: one file with one or more frames, in the order of their positions; rescaled by slope and intercept, and
-      MONOCHROME1 inverted.
+    - DICOM: one file with one or more frames, in the order of their positions; rescaled by slope and intercept, or by its
+      modality look-up table.
     - fastMRI's HDF5 (`.h5`).
 
     The slices of NIfTI, MGH and DICOM with positions are those of `plane`, shown as radiologists look at it:
@@ -52,10 +53,11 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
     Axes are swapped and flipped, nothing is interpolated, so an oblique file stays oblique. `geometry.py` has the rules.
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
-    lower, becomes 0 and the largest of the whole volume 1. This is the exact largest value, so a single hot pixel makes all
-    others dark. Sides are padded evenly with zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else
-    its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, cropped
-    to the middle 320 x 320 pixels if it is larger.
+    lower, becomes 0 and the largest of the whole volume 1. Where large values are dark they are inverted. `intensity.py`
+    has the rules, with those for NaN, padding and outliers, and `note` says what was done. Sides are padded evenly with
+    zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else its `reconstruction_rss`, else the root of
+    the sum of squares over coils of the inverse transform of `kspace`, cropped to the middle 320 x 320 pixels if it is
+    larger.
 
     K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file. In the file its zero frequency is CENTERED at
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
@@ -101,28 +103,23 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
     raw = stack.raw
     n, h, w = raw.shape
     check_size(file_name, n, h, w)
-    extremes = [(float(values.min()), float(values.max())) for values in (magnitude(file_name, stack, k) for k in range(n))]
-    lowest, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    low = min(0.0, lowest)
-    if high <= low or not math.isfinite(high - low):
-        raise InputError(f"{file_name} must hold an image, but its values go from {lowest:g} to {high:g}.")
+    scale = find_scale([(file_name, stack)])
+    background = scale.missing + scale.padding
+    if background == scale.size:
+        raise InputError(f"{file_name} must hold an image, but all of its values are NaN or padding.")
+    if scale.black == scale.white or (scale.lowest == scale.highest and not background):
+        raise InputError(f"{file_name} must hold an image, but its values go from {scale.lowest:g} to {scale.highest:g}.")
 
     rows, columns = -(-h // MULTIPLE) * MULTIPLE, -(-w // MULTIPLE) * MULTIPLE
     top, left = (rows - h) // 2, (columns - w) // 2
     slices = np.zeros((n, rows, columns), np.float32)
     for k in range(n):
-        image = (magnitude(file_name, stack, k) - low) / (high - low)
-        slices[k, top : top + h, left : left + w] = 1 - image if stack.inverted else image
+        slices[k, top : top + h, left : left + w] = to_intensity(read_values(file_name, stack, k), scale)
 
     notes = [*stack.notes]
     if np.iscomplexobj(raw):
         notes.append("complex values became their magnitudes")
-    if low < 0:
-        notes.append(f"shifted and scaled so that {low:g} became 0 and {high:g}, the largest value, 1")
-    else:
-        notes.append(f"scaled by its maximum {high:g}")
-    if stack.inverted:
-        notes.append("inverted, as in MONOCHROME1 large values are dark")
+    notes += describe_scale(scale)
     if (rows, columns) != (h, w):
         notes.append(f"padded with zeros to {rows} x {columns}")
     height, width = geometry.pixel_size(stack.affine)
@@ -132,7 +129,7 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
         slices=slices,
         kind="image",
         affine=None if stack.affine is None else stack.affine @ shift(-top, -left, 0),
-        scale=(high, low) if stack.inverted else (low, high),
+        scale=(scale.black, scale.white),
         note=_sentence([_slice_count(n, h, w), *notes]),
         space=stack.space,
         size=(h, w),

@@ -224,7 +224,18 @@ def test_dark_is_high_in_monochrome1(tmp_path):
         fields = dict(PhotometricInterpretation="MONOCHROME1", SeriesInstanceUID="1.2", InstanceNumber=k)
         save(tmp_path / f"s/{k}", dicom(BRAIN[k].max() - BRAIN[k] + 50, **fields))
     stored = np.stack([BRAIN[k].max() - BRAIN[k].astype(float) + 50 for k in range(6)])
-    assert_slices(read(tmp_path), 1 - stored / stored.max())
+    slices = read(tmp_path)
+    assert_slices(slices, (stored.max() - stored) / (stored.max() - stored.min()))
+    (note,) = slices.notes
+    assert note.startswith("0 and 5 more: inverted")
+
+
+def test_a_series_of_bright_and_dark_files_has_two_scales(tmp_path):
+    for k in range(6):
+        pixels, kind = (BRAIN[k], "MONOCHROME2") if k % 2 else (4095 - BRAIN[k], "MONOCHROME1")
+        save(tmp_path / f"s/{k}", dicom(pixels, PhotometricInterpretation=kind))
+    expected = [BRAIN[k::2] / BRAIN[k::2].max() for k in (1, 0)]  # the bright files first
+    assert_slices(read(tmp_path), np.concatenate(expected))
 
 
 def test_complex_values_become_magnitudes(tmp_path):
@@ -350,8 +361,8 @@ def test_no_kspace(tmp_path):
 # Files that claim to be images
 
 
-NAN = BRAIN.astype(np.float32)
-NAN[4, 2, 2] = np.nan
+INFINITE = BRAIN.astype(np.float32)
+INFINITE[4, 2, 2] = np.inf
 
 
 @pytest.mark.parametrize(
@@ -361,8 +372,8 @@ NAN[4, 2, 2] = np.nan
         ("x.nii.gz", gzip.compress(nii(BRAIN))[:-99], r"s/x\.nii\.gz must be a whole NIfTI file"),
         ("x.png", picture([BRAIN[0]])[:99], r"s/x\.png must be a whole PNG, JPEG or TIFF file"),
         ("IM3", dicom(BRAIN)[:-99], r"s/IM3 must be a whole DICOM file"),
-        ("x.npy", npy(NAN), r"s/x\.npy must hold finite numbers, but slice 4 has NaN or infinity"),
-        ("x.npy", npy(np.array([[[-1e308] * 9 + [1e308] * 9] * 9])), r"s/x\.npy must be of a series of finite range"),
+        ("x.npy", npy(INFINITE), r"s/x\.npy must hold finite numbers, but slice 4 has infinity"),
+        ("x.npy", npy(np.array([[[-1e308] * 9 + [1e308] * 9] * 9])), r"s/x\.npy must hold values of finite range"),
         ("x.npy", npy(BRAIN.reshape(2, 3, SIZE, SIZE)), r"s/x\.npy must have shape"),
         ("x.png", picture([BRAIN[0, :4]]), r"s/x\.png must hold slices of 8 to"),
         ("x.nrrd", b"NRRD0004", r"s/x\.nrrd must be a \.npy, \.npz, PNG"),
