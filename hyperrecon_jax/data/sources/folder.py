@@ -143,9 +143,8 @@ def read(files: list[Path], settings: Settings) -> Slices:
 def _with_one_scale(groups: list[list[series.File]]) -> Iterator[list[series.File]]:
     """Series in which large values are bright in all files, or dark in all: a series of both becomes two."""
     for members in groups:
-        for inverted in (False, True):
-            if part := [file for file in members if file.stack.inverted == inverted]:
-                yield part
+        for inverted in dict.fromkeys(file.stack.inverted for file in members):
+            yield [file for file in members if file.stack.inverted == inverted]
 
 
 def _series_label(members: list[series.File]) -> str:

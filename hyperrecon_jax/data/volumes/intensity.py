@@ -118,7 +118,8 @@ def to_intensity(values: np.ndarray, scale: Scale) -> np.ndarray:
     """Values of `read_values` in [0, 1], background as 0; the same type and shape."""
     if scale.white == scale.black:
         return np.zeros_like(values)
-    return np.nan_to_num(np.clip((values - scale.black) / (scale.white - scale.black), 0, 1), nan=0.0)
+    shares = np.clip((values - scale.black) / (scale.white - scale.black), 0, 1)
+    return np.nan_to_num(shares, nan=0.0) + 0.0  # no -0.0
 
 
 def describe_scale(scale: Scale) -> list[str]:
