@@ -19,7 +19,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
 NUM_SLICES = 6  # of each split in the picture
-NUM_NOTES = 12  # lines about the values of single series
+NUM_NOTES = 12  # lines about single subjects
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -59,7 +59,7 @@ def describe(metadata: Mapping[str, Any], dataset: data.Dataset) -> str:
         lines.append(f"{name:<12}{len(slices):>10,}{sum(slices):>10,}")
     if "dropped" in metadata:
         lines.append(f"Slices dropped: {_count_reasons(metadata['dropped']) or 'none'}.")
-    lines += _describe_values(metadata.get("notes", {}))
+    lines += _list_notes(metadata.get("notes", {}))
     for subject, reason in metadata.get("unusable", {}).items():
         lines.append(f"Not used: {subject}: {reason}")
     example = dataset.train.samples.example
@@ -96,13 +96,11 @@ def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarr
     return groups
 
 
-def _describe_values(notes: Mapping[str, Sequence[str]]) -> list[str]:
-    """What was done to the values of some subjects that was more than a scaling by the largest value."""
-    entries = [f"  {subject}: {note}." for subject, subject_notes in notes.items() for note in subject_notes]
-    if not entries:
-        return []
-    more = [f"  ... and {len(entries) - NUM_NOTES} more."] if len(entries) > NUM_NOTES else []
-    return ["Values, where they were not scaled by the largest value alone:", *entries[:NUM_NOTES], *more]
+def _list_notes(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is out of the ordinary in single subjects, such as how their values were scaled."""
+    lines = [f"Note: {subject}: {note}." for subject, subject_notes in notes.items() for note in subject_notes]
+    more = len(lines) - NUM_NOTES
+    return lines if more <= 0 else [*lines[:NUM_NOTES], f"... and {more} more notes."]
 
 
 def _count_reasons(dropped: Mapping[str, Mapping[str, int]]) -> str:
