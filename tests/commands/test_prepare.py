@@ -58,14 +58,13 @@ def test_it_describes_the_prepared_data(root, first):
     ]
     assert sum(map(sum, slices.values())) == 15
     assert lines[4] == "Slices dropped: 1 (background alone)."
-    assert lines[5] == "Values, where they were not scaled by the largest value alone:"
-    assert sorted(line.split("became")[0].split(";")[-1] for line in lines[6:9]) == [
+    assert sorted(line.split("became")[0].split(";")[-1] for line in lines[5:8]) == [
         " 1 value that is NaN (0.13%) ",
         " 2 values that are NaN (0.26%) ",
         " 3 values that are NaN (0.39%) ",
     ]
-    assert {line.split(": ")[0] for line in lines[6:9]} == {"  s1", "  s2", "  s3"}
-    rest = lines[9:]
+    assert {line[:10] for line in lines[5:8]} == {"Note: s1: ", "Note: s2: ", "Note: s3: "}
+    rest = lines[8:]
     if data.metadata(picture.parent)["unusable"]:
         assert rest.pop(0).startswith("Not used: bad: ")
     assert rest[0] == "Slices are 16 x 16; all of them take 15.4 kB of memory."
@@ -73,6 +72,12 @@ def test_it_describes_the_prepared_data(root, first):
     assert rest[2].startswith("Train on it: python -m bin.train --config configs/paper_csmri_supervised_4x.py ")
     assert "5/5" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_it_lists_a_dozen_notes():
+    lines = prepare._list_notes({"a": ["x", "y"], "b": [], "c": ["z"] * 12})
+    assert lines[:3] == ["Note: a: x.", "Note: a: y.", "Note: c: z."]
+    assert lines[12:] == ["... and 2 more notes."]
 
 
 def test_the_picture_shows_slices(first):
