@@ -4,12 +4,13 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags, logging
 
 from hyperrecon_jax.cli import config_flag
 from hyperrecon_jax.runtime.command_lines import adapt
-from hyperrecon_jax.runtime.errors import Diverged, InputError
+from hyperrecon_jax.runtime.errors import DataWarning, Diverged, InputError
 
 
 def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
@@ -23,6 +24,7 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
         takes_folders: whether `command` gets a list of the arguments that are not flags. Without it they are a mistake.
     """
     _silence_libraries()
+    _print_notes()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
@@ -70,6 +72,20 @@ def _silence_libraries() -> None:
     sys.unraisablehook = lambda _: None
     if not sys.warnoptions:  # `python -W` shows warnings
         warnings.simplefilter("ignore")
+
+
+def _print_notes() -> None:
+    """Print warnings about the user's data as one line each."""
+    warnings.simplefilter("default", DataWarning)
+    show_warning = warnings.showwarning
+
+    def print_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, DataWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show_warning(message, category, *place, **options)
+
+    warnings.showwarning = print_note
 
 
 def _help(module: str) -> str:

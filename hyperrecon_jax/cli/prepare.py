@@ -3,6 +3,7 @@
     hyperrecon prepare --source fastmri --root /data/knee/singlecoil_train --acquisition CORPD_FBK
     hyperrecon prepare --source abide --root /data/abide --workers 4
     hyperrecon prepare --source folder --root ~/scans --subjects 8,1,1 --size 128
+    hyperrecon prepare --source folder --root ~/scans --include '*_t1.nii.gz' --exclude '*/old/*' --plane axial
 
 It ends with a summary, a picture of some slices, and the command that trains on them. Training with the same settings of
 `config.data` uses the images that are prepared here. Without this command, training prepares them first. The same command
@@ -25,6 +26,9 @@ SLICES = flags.DEFINE_integer("slices", None, "Slices of each subject at most (d
 ACQUISITION = flags.DEFINE_string("acquisition", None, "With fastmri: CORPD_FBK (PD), CORPDFS_FBK (PDFS) (default: all).")
 COILS = flags.DEFINE_integer("coils", None, "Measured k-space of this number of coils, not images (fastmri, folder).")
 WHITEN = flags.DEFINE_bool("whiten", None, "Whiten the noise of the coils.")
+PLANE = flags.DEFINE_string("plane", None, "With folder: axial, coronal, sagittal or acquired (default: acquired).")
+INCLUDE = flags.DEFINE_multi_string("include", None, "With folder: pattern of the files to read; may be given repeatedly.")
+EXCLUDE = flags.DEFINE_multi_string("exclude", None, "With folder: pattern of files to leave out; may be given repeatedly.")
 SEED = flags.DEFINE_integer("seed", None, "Seed of the split by subject (default: 0).")
 CACHE = flags.DEFINE_string("cache", None, "Folder for the prepared images (default: the user's cache folder).")
 WORKERS = flags.DEFINE_integer("workers", None, "Processes that read (default: 1).")
@@ -36,8 +40,9 @@ def prepare() -> int:
         raise InputError("Say what to prepare: --source folder --root FOLDER (see --help).")
     from hyperrecon_jax.commands import prepare as prepare_command  # after the flags: JAX takes seconds to import
 
-    data_flags = (SOURCE, ROOT, SIZE, SLICES, ACQUISITION, COILS, WHITEN, SEED, CACHE, WORKERS)
+    data_flags = (SOURCE, ROOT, SIZE, SLICES, ACQUISITION, COILS, WHITEN, PLANE, SEED, CACHE, WORKERS)
     settings: dict[str, Any] = {flag.name: flag.value for flag in data_flags if flag.value is not None}
+    settings |= {flag.name: tuple(flag.value) for flag in (INCLUDE, EXCLUDE) if flag.value is not None}
     if SUBJECTS.value is not None:
         if not all(value.strip().isdecimal() for value in SUBJECTS.value):
             raise InputError(f"--subjects must be whole numbers, got {','.join(SUBJECTS.value)}.")

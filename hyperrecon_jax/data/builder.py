@@ -193,6 +193,9 @@ class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-ar
             subjects={split: [subject.subject for subject in group] for split, group in splits.items()},
             slices={split: [subject.summary["slices"] for subject in group] for split, group in splits.items()},
             dropped={subject.subject: subject.summary["dropped"] for subject in usable},
+            notes={subject.subject: subject.summary["notes"] for subject in usable},
+            skipped={subject.subject: subject.summary["skipped"] for subject in usable},
+            excluded=file_subjects.count_excluded(self.name, root, config.settings),
             unusable={subject.subject: subject.summary["error"] for subject in failed},
         )
         bar = file_subjects.progress_bar(len(usable), "packing data")
@@ -204,7 +207,7 @@ class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-ar
 
     def _examples(self, subjects: list[file_subjects.SubjectFile], bar: Any) -> Iterator[Any]:
         for subject in subjects:
-            image, label, coils, _ = file_subjects.load_slices(subject)
+            image, label, coils = file_subjects.load_slices(subject)[:3]
             for i, pixels in enumerate(_to_uint16(image[..., None])):
                 example = {"image": pixels}
                 if label is not None:

@@ -94,7 +94,8 @@ class VolumeStore:
     def describe(self, volume: str) -> dict[str, Any]:
         """A volume for the page: id, name, size, first slice, whether its reference is known, what was done to its file.
 
-        With a range of acquisitions also the fields of it that the user may choose, and what was read off the data.
+        `aspect` is the height of a pixel divided by its width. With a range of acquisitions also the fields of it that the
+        user may choose, and what was read off the data.
         """
         entry = self.get(volume)
         count, (h, w) = len(entry.file.slices), entry.file.slices.shape[-2:]
@@ -104,6 +105,7 @@ class VolumeStore:
             "slices": count,
             "height": h,
             "width": w,
+            "aspect": entry.file.pixel_size[0] / entry.file.pixel_size[1],
             "start": entry.start,
             "truth": entry.has_reference,
             "note": entry.note,
@@ -124,13 +126,14 @@ class VolumeStore:
             "super_resolution": f"{task.factor}-fold super-resolution{noise}",
         }[task.name]
 
-    def add(self, name: str, content: bytes, kind: str = "image") -> str:
+    def add(self, name: str, content: bytes, kind: str = "image", plane: str = "acquired") -> str:
         """Read a file and keep it; removes the oldest files if there are too many.
 
         Args:
             name: name of the file.
             content: the bytes of the file.
             kind: "image": the task of the run measures its slices. "kspace": a scanner measured them.
+            plane: of the slices, as in `volumes.read`.
 
         Returns:
             The id of the volume.
@@ -140,8 +143,8 @@ class VolumeStore:
                 estimated.
         """
         self._check_kind(kind)
-        volume = hashlib.sha256(kind.encode() + content).hexdigest()[:20]
-        file = volumes.read(name, content, kind=kind)
+        volume = hashlib.sha256(f"{kind}{'' if plane == 'acquired' else plane}".encode() + content).hexdigest()[:20]
+        file = volumes.read(name, content, kind=kind, plane=plane)
         self._check_kind(file.kind)  # a file that is dropped as an image may hold k-space
         entry = self._open(name, file)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Recognise the format of a file and read its slices."""
+"""Recognise the format of a file and read its slices. NIfTI and MGH are read here."""
 
 import contextlib
 import gzip
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, bart, dicom, hdf5, matlab, scan
-from hyperrecon_jax.data.volumes.stack import Stack, brief, check_length, check_size, luminance
+from hyperrecon_jax.data.volumes import arrays, bart, dicom, geometry, hdf5, matlab, pictures, placement, scan
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
@@ -40,37 +40,39 @@ EXTENSIONS = {
 }
 
 
-def decode(name: str, content: bytes, kind: str) -> Stack:
+def decode(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED) -> Stack:
     """The slices of a file; `reading.read` describes each format.
 
     Args:
-        name, content: those of `read`.
+        name, content, plane: those of `read`.
         kind: "image" or "kspace". Images of k-space are magnitudes.
 
     Raises:
-        InputError: if the file is empty, damaged, of another format, too large or too small; if images are asked for, and
-            it holds k-space that is under-sampled.
+        InputError: if the file is empty, damaged, of another format, too large or too small, or has no such plane; if
+            images are asked for, and it holds k-space that is under-sampled; `NoImageError` if it holds no image.
     """
-    stack = decode_as_stored(name, content, kind)
+    stack = decode_as_stored(name, content, kind, plane=plane)
     return scan.to_magnitudes(name, stack) if kind == "image" else stack
 
 
-def decode_as_stored(name: str, content: bytes, kind: str) -> Stack:
+def decode_as_stored(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED) -> Stack:
     """As `decode`, but a file that holds no images stays k-space, whatever the kind."""
+    geometry.check_plane(plane)
     form = format_of(name, content)
     if kind == "kspace":
         _check_holds_kspace(name, form)
     with _name_damaged_file(name, _NAMES[form]):
+        if form in ("nifti", "mgh"):
+            return _read_nibabel(name, content, plane)
         if form == "h5":
-            return hdf5.read(name, content, kind)
-        if form in ("npy", "npz"):
-            return arrays.read(name, content, kind)
-        if form == "mat":
-            stored = matlab.read(name, content)
-            return stored if isinstance(stored, Stack) else scan.to_kspace(name, stored)
-        if form == "bart":
-            return scan.to_kspace(name, bart.read(name, content))
-        return _READERS[form](name, content)
+            stack = hdf5.read(name, content, kind)
+        elif form in ("npy", "npz"):
+            stack = arrays.read(name, content, kind)
+        elif form in ("mat", "bart"):
+            stack = _read_scan_or_images(name, content, form)
+        else:
+            stack = _READERS[form](name, content)
+        return stack if stack.kind == "kspace" else geometry.arrange_stack(name, stack, plane)
 
 
 def decode_scan(name: str, content: bytes) -> scan.Scan:
@@ -95,6 +97,12 @@ def decode_scan(name: str, content: bytes) -> scan.Scan:
         return stored
 
 
+def _read_scan_or_images(file_name: str, content: bytes, form: str) -> Stack:
+    """The k-space of a MATLAB or BART file, or the images of a MATLAB file."""
+    stored = matlab.read(file_name, content) if form == "mat" else bart.read(file_name, content)
+    return stored if isinstance(stored, Stack) else scan.to_kspace(file_name, stored)
+
+
 def _check_holds_kspace(file_name: str, form: str) -> None:
     """Raises `InputError` if files of a format hold no k-space."""
     if form not in KSPACE_FORMATS:
@@ -114,7 +122,7 @@ def format_of(file_name: str, content: bytes) -> str:
         InputError: if the file is empty or of another format.
     """
     if not content:
-        raise InputError(f"{file_name} must be an image file, but it is empty.")
+        raise NoImageError(f"{file_name} must be an image file, but it is empty.", "an empty file")
     if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
         return "dicom"
     if content.startswith((b"PK\x03\x04", b"PK\x05\x06")) and bart.is_archive(content):
@@ -162,79 +170,46 @@ def _name_damaged_file(file_name: str, form: str) -> Iterator[None]:
         raise InputError(f"{file_name} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
 
 
-def _read_picture(file_name: str, content: bytes) -> Stack:
-    """The pages of a PNG, JPEG or TIFF file."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as file:
-        n = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1  # not previews and animations
-        w, h = file.size
-        check_size(file_name, n, h, w)
-        pages, is_colour = [], False
-        for k in range(n):
-            if k:
-                file.seek(k)
-            if file.size != (w, h):
-                raise InputError(
-                    f"{file_name} must hold pages of one size, got {h} x {w} and {file.size[1]} x {file.size[0]}."
-                )
-            page: Any = file
-            if file.mode in ("LA", "La"):
-                page = file.getchannel(0)
-            elif file.mode not in ("1", "L", "F") and not file.mode.startswith("I"):
-                page, is_colour = file.convert("RGB"), True
-            pixels = np.asarray(page)
-            pages.append(pixels if pixels.ndim == 2 else luminance(pixels))
-    if len({page.shape for page in pages}) > 1:  # a page was rotated on decoding (orientation tag)
-        raise InputError(f"{file_name} must hold pages of one size, but some are turned.")
-    return Stack(np.stack(pages), ["colours became their luminance"] if is_colour else [])
-
-
-def _read_nibabel(file_name: str, content: bytes) -> Stack:
-    """The axial slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
-    import nibabel
-    from nibabel import orientations
-
+def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
+    """The slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
     head = stream.read(540)
     header = _nibabel_header(file_name, head)
-    is_mgh = not isinstance(header, nibabel.Nifti1Header)
     shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"{file_name} must hold a volume of three dimensions, got shape {shape}.")
     volume_shape = (*shape, 1)[:3]
     if dtype.kind not in "iufc":
         raise InputError(f"{file_name} must hold one number a voxel, got the data type {dtype}.")
-    affine = np.asarray(header.get_best_affine(), np.float64)
-    if not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
-        raise InputError(f"{file_name} must have an affine that can be inverted, got {affine[:3].tolist()}.")
-    turn = orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(("P", "L", "S"))
-    )  # (row, column, slice) of the display
-    h, w, n = (int(volume_shape[np.flatnonzero(turn[:, 0] == axis)[0]]) for axis in range(3))
-    check_size(file_name, n, h, w, what="axial slices")
+    affine, space, notes = _nibabel_affine(header, head)
+    view = geometry.choose_view(affine, volume_shape, plane)
+    h, w, n = (volume_shape[axis] for axis in view.axes)
+    check_size(file_name, n, h, w, what=f"{view.plane} slices")
     voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, int(header.get_data_offset()))
-    raw = orientations.apply_orientation(voxels, turn)
     slope, intercept = header.get_slope_inter()
-
-    notes = ["axial slices along the file's {} axis".format(("first", "second", "third")[list(turn[:, 0]).index(2)])]
-    if is_mgh:
-        space = 1 if header["goodRASFlag"] else 0
-    else:
-        space = int(header["sform_code"]) or int(header["qform_code"])
-        space = space if 0 <= space <= 5 else 2  # invalid code, but the positions are valid
-    if not space:
-        notes.append("the file does not say how it lies, so its axes were taken to run to the left, front and top")
+    notes = [f"{view.plane} slices along the file's {('first', 'second', 'third')[view.axes[2]]} axis", *notes]
     if math.prod(shape) > math.prod(volume_shape):
         notes.append(f"the first of {math.prod(shape) // math.prod(volume_shape)} volumes")
     return Stack(
-        raw.transpose(2, 0, 1),
+        geometry.arrange(voxels, view).transpose(2, 0, 1),
         notes,
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,
-        affine=affine @ orientations.inv_ornt_aff(turn, volume_shape),
+        affine=geometry.arrange_affine(affine, volume_shape, view),
         space=space,
     )
+
+
+def _nibabel_affine(header: Any, head: bytes) -> tuple[np.ndarray, int, list[str]]:
+    """The affine of a NIfTI or MGH file, the code of its space, and notes."""
+    import nibabel
+
+    if isinstance(header, nibabel.Nifti1Header):
+        return placement.nifti_affine(header)
+    affine, is_placed = np.asarray(header.get_best_affine(), np.float64), any(head[28:30])  # nibabel changes goodRASFlag
+    if not (np.isfinite(affine).all() and placement.is_invertible(affine)):
+        return np.diag([-1.0, 1.0, 1.0, 1.0]), 0, [placement.UNPLACED]
+    return affine, int(is_placed), [] if is_placed else [placement.UNPLACED]
 
 
 def _nibabel_header(file_name: str, head: bytes) -> Any:
@@ -265,8 +240,6 @@ def _read_voxels(
 
 
 _READERS: dict[str, Callable[[str, bytes], Stack]] = {
-    "picture": _read_picture,
-    "nifti": _read_nibabel,
-    "mgh": _read_nibabel,
+    "picture": pictures.read,
     "dicom": dicom.read,
 }
