@@ -167,7 +167,7 @@ def test_extras_agree():
     settings.read(ROOT / "setup.cfg")
     extras = settings["options.extras_require"]
     tests = set(extras["test"].split("\n"))
-    for name in ("export", "multicoil"):
+    for name in ("dicom", "export", "multicoil"):
         assert set(filter(None, extras[name].split("\n"))) <= tests, name
 
 

@@ -11,7 +11,7 @@ from absl import flags, logging
 from hyperrecon_jax.cli import arguments, config_flag
 from hyperrecon_jax.runtime import interrupts, paths
 from hyperrecon_jax.runtime.command_lines import adapt
-from hyperrecon_jax.runtime.errors import Diverged, InputError
+from hyperrecon_jax.runtime.errors import DataWarning, Diverged, InputError
 
 LONGEST_MESSAGE = 700  # characters
 
@@ -27,6 +27,7 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
         takes_folders: whether `command` gets a list of the arguments that are not flags. Without it they are a mistake.
     """
     _silence_libraries()
+    _print_notes()
     is_interrupted = interrupts.end_on_signals()
     try:
         status = _call(command, is_interrupted, takes_folders=takes_folders)
@@ -97,6 +98,20 @@ def _silence_libraries() -> None:
     sys.unraisablehook = lambda _: None
     if not sys.warnoptions:  # `python -W` shows warnings
         warnings.simplefilter("ignore")
+
+
+def _print_notes() -> None:
+    """Print warnings about the user's data as one line each."""
+    warnings.simplefilter("default", DataWarning)
+    show_warning = warnings.showwarning
+
+    def print_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, DataWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show_warning(message, category, *place, **options)
+
+    warnings.showwarning = print_note
 
 
 def _help(module: str) -> str:

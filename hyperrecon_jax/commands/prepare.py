@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
 NUM_SLICES = 6  # of each split in the picture
+NUM_NOTES = 12  # lines about single subjects
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -58,6 +59,12 @@ def describe(metadata: Mapping[str, Any], dataset: data.Dataset) -> str:
         lines.append(f"{name:<12}{len(slices):>10,}{sum(slices):>10,}")
     if "dropped" in metadata:
         lines.append(f"Slices dropped: {_count_reasons(metadata['dropped']) or 'none'}.")
+    skipped = dict(metadata.get("skipped", {}))
+    if metadata.get("excluded"):
+        skipped[""] = {"left out by --include and --exclude": metadata["excluded"]}
+    if any(skipped.values()):
+        lines.append(f"Files skipped: {_count_reasons(skipped)}.")
+    lines += _list_notes(metadata.get("notes", {}))
     for subject, reason in metadata.get("unusable", {}).items():
         lines.append(f"Not used: {subject}: {reason}")
     example = dataset.train.samples.example
@@ -74,7 +81,8 @@ def training_command(config: ConfigDict) -> str:
     defaults, flags = default_config().data, []
     for key, value in config.data.items():
         if value != defaults[key] and (f"data.{key}" not in CHANGEABLE_ON_RESUME or key == "cache"):
-            text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            has_words = isinstance(value, tuple) and any(isinstance(item, str) for item in value)
+            text = ",".join(map(str, value)) if isinstance(value, tuple) and not has_words else str(value)
             if key in ("root", "cache"):  # so that the command works from any folder
                 text = os.path.abspath(os.path.expanduser(text))
             flags.append(shlex.quote(f"--config.data.{key}={text}"))
@@ -94,8 +102,15 @@ def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarr
     return groups
 
 
+def _list_notes(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """What is out of the ordinary in single subjects, such as how their values were scaled."""
+    lines = [f"Note: {subject}: {note}." for subject, subject_notes in notes.items() for note in subject_notes]
+    more = len(lines) - NUM_NOTES
+    return lines if more <= 0 else [*lines[:NUM_NOTES], f"... and {more} more notes."]
+
+
 def _count_reasons(dropped: Mapping[str, Mapping[str, int]]) -> str:
-    """For which reasons slices of all subjects were dropped, and how many: "12 (background alone)"."""
+    """For which reasons slices or files of all subjects were left out, and how many: "12 (background alone)"."""
     totals: dict[str, int] = {}
     for counts in dropped.values():
         for reason, count in counts.items():

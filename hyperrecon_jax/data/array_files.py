@@ -2,41 +2,58 @@
 
 import math
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from hyperrecon_jax.data.dataset import Dataset, Split, in_memory
+from hyperrecon_jax.data.volumes.intensity import scale_arrays
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import paths
-from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.errors import DataWarning, InputError
 
 Source = str | os.PathLike[str]
 
 
-def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
+def arrays(
+    *, train: Source, val: Source, test: Source, labels: tuple[str, str, str] = ("`train`", "`val`", "`test`")
+) -> Dataset:
     """Read a `.npy` file for each split.
 
     A file holds n images as `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; h and w are multiples of 8 (the U-Net halves
-    images three times) and the same in all three files. Floating-point values must lie in [0, 1] and stay as they are.
-    uint8 and uint16 are divided by 255 and 65535, and booleans become 0 and 1. No other type is accepted. There
-    are no labels. Every image counts as a subject of its own, so put all images of a person into the same file.
+    images three times) and the same in all three files. `intensity.scale_arrays` says how values are scaled:
+    floating-point values must lie in [0, 1], and integers are scaled. There are no labels. Every image counts as a subject
+    of its own, so put all images of a person into the same file.
 
     Args:
         train: path of the training images.
         val: path of the validation images.
         test: path of the test images.
+        labels: what messages call the three files.
 
     Raises:
         InputError: if a file is missing or of another format, or its type, shape or values are not as above.
+
+    Warns:
+        DataWarning: if integers were scaled by their own range, if values were clipped, or if NaN became 0.
     """
-    images = [_read(name, path) for name, path in (("train", train), ("val", val), ("test", test))]
-    for name, split in zip(("val", "test"), images[1:], strict=True):
-        if split.shape[1:] != images[0].shape[1:]:
+    files = [paths.expand(path, argument=label) for label, path in zip(labels, (train, val, test), strict=True)]
+    file_labels: dict[Path, str] = {}  # of each file, which may be of several splits
+    for label, file in zip(labels, files, strict=True):
+        file_labels.setdefault(file, f"{label} {file}")
+    stored = {file: _read(label, file) for file, label in file_labels.items()}
+    for label, file in zip(labels[1:], files[1:], strict=True):
+        if stored[file].shape[1:] != stored[files[0]].shape[1:]:
             raise InputError(
-                f"`{name}` must hold images of the size of those of `train`, {images[0].shape[1:3]}, got"
-                f" {split.shape[1:3]}."
+                f"{label} must hold images of the size of those of {labels[0]}, {stored[files[0]].shape[1:3]}, got"
+                f" {stored[file].shape[1:3]}."
             )
+    scaled, notes = scale_arrays([(file_labels[file], images) for file, images in stored.items()])
+    for note in notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
+    intensities = dict(zip(stored, scaled, strict=True))
+    images = [intensities[file][..., None] for file in files]
     ends = np.cumsum([len(split) for split in images])
     return Dataset(
         *(
@@ -46,10 +63,8 @@ def arrays(*, train: Source, val: Source, test: Source) -> Dataset:
     )
 
 
-def _read(name: str, path: Source) -> np.ndarray:
-    """The images of a file, `(n, h, w, 1)` float32; `name` is the argument that messages name."""
-    file_label = f"`{name}` {os.fspath(path)}"
-    path = paths.expand(path, argument=f"`{name}`")
+def _read(file_label: str, path: Path) -> np.ndarray:
+    """The images of a file as they are stored, `(n, h, w)`; `file_label` names it in messages."""
     try:
         _check_size(path)
         stored = np.load(path, allow_pickle=False)
@@ -76,7 +91,7 @@ def _read(name: str, path: Source) -> np.ndarray:
             f"{file_label} must hold images whose height and width are multiples of 8 (the U-Net halves them three times),"
             f" got {images.shape[1:]}; crop or pad them."
         )
-    return _scale(file_label, images)[..., None]
+    return images
 
 
 def _check_size(path: Path) -> None:
@@ -99,23 +114,3 @@ def _check_size(path: Path) -> None:
         needed = file.tell() + math.prod(shape) * dtype.itemsize
     if size < needed and not dtype.hasobject:
         raise ValueError(f"its header promises {needed} bytes, but it has {size}.")
-
-
-def _scale(file_label: str, images: np.ndarray) -> np.ndarray:
-    """Images as float32 in [0, 1]; `file_label` names the file."""
-    if images.dtype in (np.uint8, np.uint16):
-        return np.divide(images, np.iinfo(images.dtype).max, dtype=np.float32)
-    if images.dtype == bool:
-        return images.astype(np.float32, copy=False)
-    if images.dtype.kind != "f":
-        raise InputError(f"{file_label} must be floating-point, uint8 or uint16, got {images.dtype}; convert it first.")
-    finite = np.isfinite(images).all(axis=(1, 2))
-    if not finite.all():
-        raise InputError(f"{file_label} must hold finite numbers, but image {int(np.argmin(finite))} has NaN or infinity.")
-    low, high = images.min(), images.max()
-    if low < 0 or high > 1:
-        raise InputError(
-            f"{file_label} must hold values in [0, 1], got {low:g} to {high:g}; scale all splits alike, for example"
-            " (x - low) / (high - low) with the low and high of the training images, and clip."
-        )
-    return images.astype(np.float32, copy=False)

@@ -30,7 +30,8 @@ from hyperrecon_jax.data.dataset import Dataset
 from hyperrecon_jax.data.sources import abide, fastmri, folder
 from hyperrecon_jax.data.sources.base import Settings
 
-RECIPE = "2.0.0"  # raise it if you change the pixels for the same settings and files, or change the format of the examples
+RECIPE = "2.0.0"  # raise it if you change the pixels of "mni" for the same settings, or change the format of the examples
+FILES_RECIPE = "2.1.0"  # raise it if you change the pixels for the same settings and files
 SHARD = 2**28  # bytes that a file should have; a little more than that is in memory while the file is written
 MOST_SHARDS = 128  # the most shards of a split: each is a file that stays open
 
@@ -146,7 +147,7 @@ class FilesConfig(tfds.core.BuilderConfig):
 class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Slices of your files. The name of the subclass is the name of the source."""
 
-    VERSION = tfds.core.Version(RECIPE)
+    VERSION = tfds.core.Version(FILES_RECIPE)
     LABELS = False
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -192,6 +193,9 @@ class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-ar
             subjects={split: [subject.subject for subject in group] for split, group in splits.items()},
             slices={split: [subject.summary["slices"] for subject in group] for split, group in splits.items()},
             dropped={subject.subject: subject.summary["dropped"] for subject in usable},
+            notes={subject.subject: subject.summary["notes"] for subject in usable},
+            skipped={subject.subject: subject.summary["skipped"] for subject in usable},
+            excluded=file_subjects.count_excluded(self.name, root, config.settings),
             unusable={subject.subject: subject.summary["error"] for subject in failed},
         )
         bar = file_subjects.progress_bar(len(usable), "packing data")
@@ -203,7 +207,7 @@ class _Files(ShardBasedBuilder, skip_registration=True):  # type: ignore[call-ar
 
     def _examples(self, subjects: list[file_subjects.SubjectFile], bar: Any) -> Iterator[Any]:
         for subject in subjects:
-            image, label, coils, _ = file_subjects.load_slices(subject)
+            image, label, coils = file_subjects.load_slices(subject)[:3]
             for i, pixels in enumerate(_to_uint16(image[..., None])):
                 example = {"image": pixels}
                 if label is not None:

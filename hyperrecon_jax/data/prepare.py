@@ -151,11 +151,11 @@ def files_folder(
     _check_outside(cache_root, raw)
     train, val, test = subjects
     name = f"size{settings.size}-subjects{'x'.join(map(str, subjects))}-{_digest(str(raw), settings, seed)}"
-    folder = cache_root / source / name / builder.RECIPE
+    folder = cache_root / source / name / builder.FILES_RECIPE
     if folder.exists():
         _check_unchanged(folder, raw)
         return folder
-    unfinished = f"{source}-{_digest(str(raw), settings, builder.RECIPE)}"
+    unfinished = f"{source}-{_digest(str(raw), settings, builder.FILES_RECIPE)}"
     config = builder.FilesConfig(
         name=name,
         settings=settings,

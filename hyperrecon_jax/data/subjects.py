@@ -43,7 +43,7 @@ class SubjectFile(NamedTuple):
 
     subject: str
     file: Path | None  # holds the slices; None if the subject cannot be used
-    summary: dict[str, Any]  # "files": from `file_stamps`; then "slices" and "dropped", or "error"
+    summary: dict[str, Any]  # "files": from `file_stamps`; then "slices", "dropped", "notes" and "skipped", or "error"
 
 
 class _Job(NamedTuple):
@@ -75,6 +75,11 @@ def find_subjects(source: str, root: Path, settings: Settings, *, counts: tuple[
     if len(files) < sum(counts):
         raise InputError(f"`subjects` must be at most {len(files)} together, as many as {root} holds, got {counts}.")
     return files
+
+
+def count_excluded(source: str, root: Path, settings: Settings) -> int:
+    """How many image files the patterns of the settings leave out."""
+    return folder.count_excluded(root, settings) if source == "folder" else 0
 
 
 def order_subjects(names: list[str], seed: int) -> list[str]:
@@ -128,7 +133,9 @@ def load_slices(result: SubjectFile) -> Slices:
     assert result.file is not None
     with np.load(result.file) as arrays:
         coils = Coils(arrays["kspace"], arrays["maps"]) if "kspace" in arrays else None
-        return Slices(arrays["image"], arrays.get("label"), coils, result.summary["dropped"])
+        summary = result.summary
+        notes, skipped = tuple(summary["notes"]), summary["skipped"]
+        return Slices(arrays["image"], arrays.get("label"), coils, summary["dropped"], notes, skipped)
 
 
 def file_stamps(paths: list[Path]) -> dict[str, list[int]]:
@@ -210,7 +217,8 @@ def _read_subject(job: _Job) -> SubjectFile:
             raise InputError(f"{paths[0]} must have slices with content, but {slices.dropped} were dropped.")
     except (InputError, OSError) as error:
         return SubjectFile(subject, None, summary | {"error": str(error)})
-    summary |= {"slices": len(slices.image), "dropped": slices.dropped}
+    summary |= {"slices": len(slices.image), "dropped": slices.dropped, "notes": list(slices.notes)}
+    summary["skipped"] = dict(slices.skipped)
     _write_slices(file, slices, summary)
     return SubjectFile(subject, file, summary)
 

@@ -54,7 +54,7 @@ PROBLEM_CACHE_SIZE = 8  # problems (size of a slice, and mask) whose compiled pr
 MAX_DENSE_LAMBDAS = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
 GOOD_PSNR_GAP = 0.5  # dB: a reconstruction is good if its PSNR is within this of the best
 MAX_DIVERSE_BYTES = 2**29  # the most memory for the reconstructions from which diverse ones are selected
-FORMATS = ("png", "npy", "nii")
+FORMATS = ("png", "npy", "nii", "dcm")
 
 
 class Engine:
@@ -327,9 +327,12 @@ class Engine:
         stem = re.sub(r"\W+", "_", opened.name.partition(".")[0]).strip("_") or "volume"
         name = f"{stem}_{index}_lambda_{'_'.join(f'{v:g}' for v in info['lam'])}"
         if format == "png":
-            return f"{name}.png", volumes.png(volumes.crop(opened.file, image), window=window, level=level, text=metadata)
+            pixels, pixel_size = volumes.crop(opened.file, image), opened.file.pixel_size
+            return f"{name}.png", volumes.png(pixels, window=window, level=level, text=metadata, pixel_size=pixel_size)
         if format == "npy":
             return f"{name}.npz", volumes.npz(volumes.crop(opened.file, image), metadata)
+        if format == "dcm":
+            return f"{name}.dcm", volumes.dicom(opened.file, index, image, metadata)[0]
         return f"{name}.nii.gz", volumes.nifti(opened.file, index, image, metadata)
 
     def _check_lambda(self, lam: Sequence[float]) -> tuple[float, ...]:

@@ -7,7 +7,7 @@
     GET  /api/diverse         volume, index, count: JSON
     GET  /api/best            volume, index, metric: JSON
     GET  /api/export          volume, index, lam (one or more), format, window, level: a file
-    POST /api/volumes         name, kind; the body is the file: JSON
+    POST /api/volumes         name, kind, plane; the body is the file: JSON
 
 Where a request names a slice, it may also have acquisition=acceleration=4,sigma=0.02,mask=random_lines: how the slice is
 measured, for a run with a range of acquisitions.
@@ -183,6 +183,7 @@ async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: R
     if request.headers.get("origin") not in (None, f"{request.url.scheme}://{request.headers['host']}"):
         return _error("A file can be dropped on the explorer's own page alone.", 403)
     name, kind = _parameter(request, "name"), _parameter(request, "kind", "image")
+    plane = _parameter(request, "plane", "acquired")
     async with upload_slot:
         content = bytearray()
         async for chunk in request.stream():
@@ -191,7 +192,7 @@ async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: R
                 return _error(
                     f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
                 )
-        volume = await run_in_threadpool(engine.volumes.add, name, bytes(content), kind)
+        volume = await run_in_threadpool(engine.volumes.add, name, bytes(content), kind, plane)
     return JSONResponse(engine.volumes.describe(volume))
 
 

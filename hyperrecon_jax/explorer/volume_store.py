@@ -94,7 +94,8 @@ class VolumeStore:
     def describe(self, volume: str) -> dict[str, Any]:
         """A volume for the page: id, name, size, first slice, whether its reference is known, what was done to its file.
 
-        With a range of acquisitions also the fields of it that the user may choose, and what was read off the data.
+        `aspect` is the height of a pixel divided by its width. With a range of acquisitions also the fields of it that the
+        user may choose, and what was read off the data.
         """
         entry = self.get(volume)
         count, (h, w) = len(entry.file.slices), entry.file.slices.shape[-2:]
@@ -104,6 +105,7 @@ class VolumeStore:
             "slices": count,
             "height": h,
             "width": w,
+            "aspect": entry.file.pixel_size[0] / entry.file.pixel_size[1],
             "start": entry.start,
             "truth": entry.has_reference,
             "note": entry.note,
@@ -124,13 +126,14 @@ class VolumeStore:
             "super_resolution": f"{task.factor}-fold super-resolution{noise}",
         }[task.name]
 
-    def add(self, name: str, content: bytes, kind: str = "image") -> str:
+    def add(self, name: str, content: bytes, kind: str = "image", plane: str = "acquired") -> str:
         """Read a file and keep it; removes the oldest files if there are too many.
 
         Args:
             name: name of the file.
             content: the bytes of the file.
             kind: "image": the task of the run measures its slices. "kspace": a scanner measured them.
+            plane: of the slices, as in `volumes.read`.
 
         Returns:
             The id of the volume.
@@ -139,10 +142,11 @@ class VolumeStore:
             InputError: if the file cannot be read, the run's task has no k-space, or no sensitivities of the coils can be
                 estimated.
         """
-        if kind == "kspace" and self.config.task.name != "csmri":
-            raise InputError(f"Measured k-space means nothing to this run, whose task is {self.describe_task()}.")
-        volume = hashlib.sha256(kind.encode() + content).hexdigest()[:20]
-        entry = self._open(name, volumes.read(name, content, kind=kind))
+        self._check_kind(kind)
+        volume = hashlib.sha256(f"{kind}{'' if plane == 'acquired' else plane}".encode() + content).hexdigest()[:20]
+        file = volumes.read(name, content, kind=kind, plane=plane)
+        self._check_kind(file.kind)  # a file that is dropped as an image may hold k-space
+        entry = self._open(name, file)
         with self._lock:
             self._volumes.pop(volume, None)
             self._volumes[volume] = entry
@@ -195,6 +199,11 @@ class VolumeStore:
             raise InputError(f"The slice must be in [0, {len(entry.file.slices) - 1}], got {index}.")
         return entry
 
+    def _check_kind(self, kind: str) -> None:
+        """Raises `InputError` for k-space, if the task of the run has none."""
+        if kind == "kspace" and self.config.task.name != "csmri":
+            raise InputError(f"Measured k-space means nothing to this run, whose task is {self.describe_task()}.")
+
     def _remove_oldest(self, *, newest: str) -> None:
         """Remove dropped files until the rest fits in `UPLOAD_CACHE_BYTES` bytes, but never the newest."""
         sizes = {volume: entry.file.slices.nbytes for volume, entry in self._volumes.items() if volume != "test"}
@@ -213,7 +222,7 @@ class VolumeStore:
         start = _brightest_slice(file.slices)
         if file.kind == "image":
             return OpenVolume(name, _sentences(notes), file, self._get_problem((h, w), "image"), True, start)
-        kspace = inspect_kspace(name, file.slices)
+        kspace = inspect_kspace(name, file.slices, no_truth=file.no_truth)
         file = file._replace(slices=kspace.kspace)
         problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
         note = _sentences([*notes, *kspace.notes])

@@ -14,6 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.data.subjects import SOURCES as FILES
+from hyperrecon_jax.data.volumes.geometry import PLANES
 from hyperrecon_jax.losses.objective import SUPERVISED, TERMS
 from hyperrecon_jax.models.hypernet import ENCODINGS, KINDS
 from hyperrecon_jax.models.unet import NORMS, PRECISIONS
@@ -37,6 +38,7 @@ AUTO = ("auto",)
 CHOICES: dict[str, Sequence[str]] = {
     "data.source": SOURCES,
     "data.placement": PLACEMENTS,
+    "data.plane": PLANES,
     "task.name": TASKS,
     "task.noise": NOISES,
     "lam.sampling": SAMPLINGS,
@@ -225,8 +227,14 @@ def _check_data(config: ConfigDict) -> None:
         '"auto", "device" or "host" where config.data.source is "arrays"',
     )
     require(config.data.workers >= 0, "data.workers", "at least 0")
+    for key in ("include", "exclude"):
+        require(all(isinstance(pattern, str) for pattern in config.data[key]), f"data.{key}", "a tuple of patterns")
     require(coils >= 0, "data.coils", "at least 0")
-    require(not coils or source == "fastmri", "data.source", '"fastmri" where config.data.coils is above 0')
+    require(
+        not coils or source in ("fastmri", "folder"),
+        "data.source",
+        '"fastmri" or "folder" where config.data.coils is above 0',
+    )
     require(not coils or config.task.name == "csmri", "task.name", '"csmri" where config.data.coils is above 0')
 
 

@@ -25,7 +25,11 @@ def load_data(config: ConfigDict, *, splits: Sequence[str] = data.Dataset._field
     """
     settings = config.data
     if settings.source == "arrays":
-        return data.arrays(train=settings.train, val=settings.val, test=settings.test)
+        paths = (settings.train, settings.val, settings.test)
+        labels = ("config.data.train", "config.data.val", "config.data.test")
+        if len(set(paths)) == 1:  # as `evaluate --data` has it
+            labels = ("--data", "--data", "--data")
+        return data.arrays(train=settings.train, val=settings.val, test=settings.test, labels=labels)
     folder = distributed.run_primary_first(partial(prepared_folder, config))
     disk = None if settings.placement == "auto" else settings.placement == "disk"
     dataset = data.read(folder, disk=disk, splits=splits)
@@ -55,7 +59,7 @@ def prepared_folder(config: ConfigDict) -> Path:
         return data.files_folder(
             settings.source,
             root=settings.root,
-            settings=data.Settings(settings.size, settings.slices, settings.coils, settings.acquisition, settings.whiten),
+            settings=data.Settings(**{name: settings[name] for name in data.Settings._fields}),
             subjects=settings.subjects,
             seed=settings.seed,
             cache=cache,

@@ -1,4 +1,4 @@
-"""The errors that are not bugs: wrong input of the caller, and training that diverges."""
+"""The errors that are not bugs: wrong input of the caller, and training that diverges. And the warning about data."""
 
 
 class InputError(ValueError):
@@ -11,3 +11,7 @@ class InputError(ValueError):
 
 class Diverged(ArithmeticError):
     """The loss or its gradient is NaN or infinite. The last checkpoint holds an earlier, good state."""
+
+
+class DataWarning(UserWarning):
+    """Values of the user's file were changed in a way that the user should know. A command prints it as a note."""

@@ -347,10 +347,10 @@ def settings(data, **changed):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.full((12, 16, 16), np.nan), "must hold finite numbers, but image 0 has NaN"),
+        (np.full((12, 16, 16), np.inf), "must hold finite numbers, but image 0 has infinity"),
         (np.zeros((12, 20, 20)), "multiples of 8"),
         (np.zeros((16, 16)), r"must have shape \(n, h, w\)"),
-        (np.zeros((12, 24, 24)), "`val` must hold images of the size of those of `train`"),
+        (np.zeros((12, 24, 24)), "config.data.val must hold images of the size of those of config.data.train"),
         (np.zeros((3, 16, 16)), "config.train.batch must be at most the 3 training images, got 4"),
     ],
 )
@@ -365,7 +365,7 @@ def test_wrong_arrays(images, tmp_path, array, message):
 def test_files_that_cannot_be_read(images, tmp_path, content):
     if content is not None:
         (tmp_path / "train.npy").write_bytes(content)
-    with pytest.raises(InputError, match=r"`train` .*train\.npy must be a \.npy file"):
+    with pytest.raises(InputError, match=r"^config\.data\.train .*train\.npy must be a \.npy file"):
         train.train(settings(images, data__train=str(tmp_path / "train.npy")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

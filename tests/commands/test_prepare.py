@@ -20,7 +20,9 @@ def root(tmp_path_factory):
     rng = np.random.default_rng(0)
     (folder / "pictures").mkdir(parents=True)
     for k in range(4):
-        (folder / f"s{k}.npy").write_bytes(npy_bytes(rng.random((3, 16, 16), np.float32)))
+        images = rng.random((3, 16, 16), np.float32)
+        images[0, 0, :k] = np.nan
+        (folder / f"s{k}.npy").write_bytes(npy_bytes(images))
     for k in range(4):
         pixels = rng.integers(0, 255, (16, 16), np.uint8) * (k != 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"pictures/{k}.png")
@@ -64,7 +66,13 @@ def test_it_describes_the_prepared_data(root, first):
     ]
     assert sum(map(sum, slices.values())) == 15
     assert lines[4] == "Slices dropped: 1 (background alone)."
-    rest = lines[5:]
+    assert sorted(line.split("became")[0].split(";")[-1] for line in lines[5:8]) == [
+        " 1 value that is NaN (0.13%) ",
+        " 2 values that are NaN (0.26%) ",
+        " 3 values that are NaN (0.39%) ",
+    ]
+    assert {line[:10] for line in lines[5:8]} == {"Note: s1: ", "Note: s2: ", "Note: s3: "}
+    rest = lines[8:]
     if data.metadata(picture.parent)["unusable"]:
         assert rest.pop(0).startswith("Not used: bad: ")
     assert rest[0] == "Slices are 16 x 16; all of them take 15.4 kB of memory."
@@ -72,6 +80,12 @@ def test_it_describes_the_prepared_data(root, first):
     assert rest[2].startswith("Train on it: python -m bin.train --config configs/paper_csmri_supervised_4x.py ")
     assert "5/5" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_it_lists_a_dozen_notes():
+    lines = prepare._list_notes({"a": ["x", "y"], "b": [], "c": ["z"] * 12})
+    assert lines[:3] == ["Note: a: x.", "Note: a: y.", "Note: c: z."]
+    assert lines[12:] == ["... and 2 more notes."]
 
 
 def test_the_picture_shows_slices(first):
@@ -118,6 +132,22 @@ def test_a_cache_of_somebody_else_has_no_picture(root, first, monkeypatch):
     assert lines[1] == "There is no picture: [Errno 13] Permission denied: 'slices.png'."
 
 
+def test_files_that_are_left_out_are_counted(tmp_path):
+    images = np.random.default_rng(0).random((2, 16, 16))
+    for name in ("anna", "bert", "carl"):
+        (tmp_path / "scans" / name).mkdir(parents=True)
+        for file, array in (("x", images), ("x_seg", images), ("mask", np.rint(images))):
+            (tmp_path / "scans" / name / f"{file}.npy").write_bytes(npy_bytes(array))
+        (tmp_path / "scans" / name / "report.dcm").touch()
+    settings = {"source": "folder", "root": str(tmp_path / "scans"), "size": 16, "subjects": (1, 1, 1)}
+    settings |= {"exclude": ("*_seg.npy", "*/none"), "cache": str(tmp_path / "cache")}
+    lines = []
+    prepare.prepare({"data": settings, "train": {"batch": 1}}, say=lines.append)
+    assert "Files skipped: 3 (an empty file), 3 (left out by --include and --exclude)." in lines[0]
+    assert "Note: anna: mask.npy may be a label map; --exclude leaves such files out." in lines[0]
+    assert "--config.data.exclude=('*_seg.npy', '*/none')" in shlex.split(lines[-1])
+
+
 def test_a_synthetic_population(tmp_path):
     lines = []
     settings = {"size": 16, "subjects": (1, 1, 1), "slices": 2, "cache": str(tmp_path)}
@@ -151,7 +181,7 @@ MISTAKES = [
         ["--subjects=4,1,1", "--size=16", "ROOT"],
         "--subjects must be at most the 5 that can be used, got (4, 1, 1); 1 cannot",
     ),
-    (["--coils=4", "ROOT"], "--source must be \"fastmri\" where --coils is above 0, got 'folder'."),
+    (["--coils=-1", "ROOT"], "--coils must be at least 0, got -1."),
     (["--subjects=1,1,1", "INSIDE", "ROOT"], "must lie outside of --root "),
     (["--subjects=1,1,1", "--cache=file/cache", "ROOT"], "file/cache must be a folder that can be written to ("),
 ]

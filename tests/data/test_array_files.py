@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hyperrecon_jax import data
-from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.errors import DataWarning, InputError
 
 IMAGES = np.random.default_rng(0).random((5, 16, 24), np.float32)
 
@@ -36,10 +36,52 @@ def test_they_have_no_labels(tmp_path):
         data.require_labels(read(tmp_path, IMAGES).train)
 
 
-@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (bool, 1)])
-def test_integers_are_scaled_by_the_largest_of_their_type(tmp_path, dtype, top):
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535), (">u2", 65535), (bool, 1)])
+def test_integers_that_use_their_type_are_scaled_by_the_largest_of_their_type(tmp_path, dtype, top):
     stored = (IMAGES * top).round().astype(dtype)
     np.testing.assert_allclose(read(tmp_path, stored).train.samples.arrays.image[..., 0], stored / top, atol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [("u2", 0, 4095), ("i2", -300, 2000), ("u4", 0, 3e9), ("u1", 0, 100)])
+def test_other_integers_are_scaled_by_the_range_of_all_splits(tmp_path, dtype, low, high):
+    stored = (low + IMAGES * (high - low)).astype(dtype)
+    paths = [tmp_path / f"{split}.npy" for split in ("train", "val", "test")]
+    parts = stored[:2], stored[2:3], stored[3:]
+    for path, part in zip(paths, parts, strict=True):
+        np.save(path, part)
+    with pytest.warns(DataWarning, match=rf"^`train` .*train\.npy and 2 more of {np.dtype(dtype)}: .*; for another scale"):
+        dataset = data.arrays(train=paths[0], val=paths[1], test=paths[2])
+    black = min(float(stored.min()), 0)
+    for split, part in zip(dataset, parts, strict=True):
+        expected = (part - black) / (stored.max() - black)
+        np.testing.assert_allclose(split.samples.arrays.image[..., 0], expected, atol=1e-6)
+
+
+def test_a_hot_pixel_does_not_make_twelve_bits_sixteen(tmp_path):
+    stored = np.rint(IMAGES * 4095).astype(np.uint16)
+    expected = stored / stored.max()
+    stored[1, 2, 3], expected[1, 2, 3] = 65535, 1
+    np.save(tmp_path / "a.npy", stored)
+    with pytest.warns(DataWarning, match="1 outlying value, up to 65535, became 0 or 1"):
+        dataset = data.arrays(**dict.fromkeys(("train", "val", "test"), tmp_path / "a.npy"))
+    np.testing.assert_allclose(dataset.train.samples.arrays.image[..., 0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(np.float32(1.0000001), 1), (np.float32(-1e-7), 0)])
+def test_rounding_is_clipped(tmp_path, value, expected):
+    assert read(tmp_path, spoilt(value)).train.samples.arrays.image[3, 2, 1, 0] == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "message"),
+    [
+        (np.float32(1.0004), 1, r"`train` .*: its values, .* to 1\.0004, were clipped to \[0, 1\]"),
+        (np.nan, 0, r"`train` .*: 1 value that is NaN \(0\.05%\) became 0"),
+    ],
+)
+def test_what_is_changed_is_said(tmp_path, value, expected, message):
+    with pytest.warns(DataWarning, match=message):
+        assert read(tmp_path, spoilt(value)).train.samples.arrays.image[3, 2, 1, 0] == expected
 
 
 def spoilt(value):
@@ -51,16 +93,16 @@ def spoilt(value):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (spoilt(np.nan), "must hold finite numbers, but image 3 has NaN or infinity"),
-        (spoilt(np.inf), "must hold finite numbers, but image 3 has NaN or infinity"),
+        (IMAGES * np.nan, "must hold images, but all of its values are NaN"),
+        (spoilt(np.inf), "must hold finite numbers, but image 3 has infinity"),
+        (spoilt(1.0016), r"must hold values in \[0, 1\], got .* to 1\.0016; scale"),
         (spoilt(255.0), r"must hold values in \[0, 1\], got .* to 255; scale"),
         (spoilt(-0.5), r"must hold values in \[0, 1\], got -0.5 to"),
         (IMAGES[0], r"must have shape \(n, h, w\), .* got \(16, 24\)"),
         (np.zeros((2, 16, 16, 3), np.float32), r"must have shape .* got \(2, 16, 16, 3\)"),
         (IMAGES[:0], r"must hold at least one image, got shape \(0, 16, 24\)"),
         (IMAGES[:, :, :20], r"multiples of 8 .* got \(16, 20\); crop or pad"),
-        (IMAGES.astype(np.complex64), "must be floating-point, uint8 or uint16, got complex64"),
-        ((IMAGES * 9).astype(np.int64), "must be floating-point, uint8 or uint16, got int64"),
+        (IMAGES.astype(np.complex64), "must hold real numbers, got complex64"),
         (np.array([None, "x"], dtype=object), "cannot be read: Object arrays"),
     ],
 )

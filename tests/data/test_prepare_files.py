@@ -112,6 +112,7 @@ def test_the_metadata_name_subjects_files_and_reasons(prepared):
     used = [name for group in metadata["subjects"].values() for name in group]
     assert sorted(used) == sorted(NAMES[:-1])
     assert metadata["dropped"] == {name: {EMPTY: 1} for name in used}
+    assert metadata["notes"] == {name: [] for name in used}
     assert list(metadata["unusable"]) == ["fay"]
     assert "fay.npy must be" in metadata["unusable"]["fay"]
     files = {name: root / f"{name}.npy" for name in NAMES}

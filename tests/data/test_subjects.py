@@ -142,7 +142,7 @@ def test_the_stored_slices_are_those_of_the_source(root, workers, capfd):
     splits, failed = prepare(root, workers=workers)
     for result in [result for group in splits.values() for result in group]:
         expected = pixels(NAMES.index(result.subject))
-        image, label, coils, dropped = module.load_slices(result)
+        image, label, coils, dropped, *_ = module.load_slices(result)
         np.testing.assert_allclose(image, expected / expected.max(), atol=1e-7)
         assert (label, coils, dropped) == (None, None, {EMPTY: 0})
         file = root / f"{result.subject}.npy"
@@ -150,6 +150,8 @@ def test_the_stored_slices_are_those_of_the_source(root, workers, capfd):
         assert result.summary == {
             "slices": 2,
             "dropped": {EMPTY: 0},
+            "notes": [],
+            "skipped": {},
             "files": {str(file): [status.st_size, int(status.st_mtime)]},
         }
     assert names(splits) == names(prepare(root)[0])

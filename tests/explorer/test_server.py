@@ -1,15 +1,18 @@
 """The explorer over HTTP: its answers, what it refuses, and that no request ends the server."""
 
 import http.client
+import io
 import json
 import socket
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
+import nibabel
 import numpy as np
 import pytest
 from helper import npy_bytes, write_explorable
+from PIL import Image
 
 from hyperrecon_jax.explorer import server, widget
 
@@ -84,6 +87,13 @@ def test_the_other_answers(client):
     ).json()
     assert (added["name"], added["slices"]) == ("two.npy", 2)
     assert client.get("/api/slice", params={"volume": added["id"], "index": 1}).status_code == 200
+    content = nibabel.Nifti1Image(np.random.default_rng(0).random((16, 16, 24)), np.diag([1.0, 3, 2, 1])).to_bytes()
+    for plane, size in (("acquired", (16, 24, 16, 2)), ("axial", (24, 16, 16, 3)), ("sagittal", (16, 24, 16, 2 / 3))):
+        scan = client.post("/api/volumes", params={"name": "scan.nii", "plane": plane}, content=content).json()
+        assert tuple(scan[key] for key in ("slices", "height", "width", "aspect")) == pytest.approx(size)
+    exported = client.get("/api/export", params={"volume": scan["id"], "index": 0, "lam": "0", "format": "png"})
+    assert exported.status_code == 200, exported.content
+    assert Image.open(io.BytesIO(exported.content)).size == (24, 24)
     page = client.get("/")
     assert "text/html" in page.headers["content-type"]
     assert "default-src 'self'" in page.headers["content-security-policy"]

@@ -13,7 +13,8 @@ folder is `mri`. FreeSurfer's average subjects (`fsaverage...`) do not count. Th
 
 - They are axial, from foot to head, by the file's orientation. Anterior is up and the subject's LEFT IS ON THE LEFT, as in
   the synthetic brains of `population`.
-- Values below 0 become 0, and all are divided by the largest of the volume.
+- Values below 0 become 0, and all are divided by the largest of the volume. `volumes/intensity.py` has the rules for NaN
+  and outliers.
 - Labels are FreeSurfer's codes in the groups of `GROUPS`; every other code is background.
 - A slice is dropped as "background alone" if, in the file's own pixels, no value is above 0 or no label is a tissue: some
   images reach a little beyond the tissues.
@@ -31,7 +32,8 @@ from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
 from hyperrecon_jax.data.sources.image_files import check_folder, read_stack, to_grid
-from hyperrecon_jax.data.volumes.stack import Stack, magnitude
+from hyperrecon_jax.data.volumes.intensity import describe_scale, find_scale, is_ordinary, read_values, to_intensity
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack
 from hyperrecon_jax.physics.sample import LABELS
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -127,20 +129,24 @@ def read(files: list[Path], settings: Settings) -> Slices:
         )
     n = len(image.raw)
     labels = np.stack([_read_labels(codes_path, codes, k) for k in range(n)])
-    peaks = np.array([magnitude(str(image_path), image, k).max() for k in range(n)])
-    nonempty = np.flatnonzero((peaks > 0) & labels.any(axis=(1, 2)))
+    file_name = str(image_path)
+    scale = find_scale([(file_name, image)])
+    scale = scale._replace(black=0.0, white=max(scale.white, 0.0))
+    notes = () if is_ordinary(scale) else (f"{image_path.name}: {'; '.join(describe_scale(scale))}",)
+    values = np.stack([to_intensity(read_values(file_name, image, k), scale).astype(np.float32) for k in range(n)])
+    nonempty = np.flatnonzero(values.any(axis=(1, 2)) & labels.any(axis=(1, 2)))
     if not nonempty.size:
         raise InputError(
             f"{codes_path} must hold codes of FreeSurfer's aseg, such as 2, 3, 41 and 42, where {image_path.name} is above"
             " 0, but no slice has any."
         )
     selected = nonempty[evenly_spaced(nonempty.size, settings.slices)]
-    values = np.stack([np.clip(magnitude(str(image_path), image, k) / peaks.max(), 0, 1) for k in selected])
     return Slices(
-        image=np.clip(to_grid(values.astype(np.float32), image.affine, settings.size), 0, 1),
+        image=np.clip(to_grid(values[selected], image.affine, settings.size), 0, 1),
         label=to_grid(labels[selected], image.affine, settings.size, grid.resample_labels),
         coils=None,
         dropped={EMPTY: n - nonempty.size},
+        notes=notes,
     )
 
 
@@ -163,9 +169,11 @@ def _first_file(names: set[str], *stems: str) -> str | None:
 
 
 def _read_volume(path: Path) -> Stack:
-    stack = read_stack(path)
-    if stack.affine is None:
-        raise InputError(f"{path} must be a volume in the MGH or NIfTI format, but it is none.")
+    try:
+        stack = read_stack(path, plane="axial")
+    except NoImageError as error:
+        raise InputError(f"{path} must be a volume in the MGH or NIfTI format, but it is none.") from error
+    assert stack.affine is not None  # it has been cut by its affine
     # readers give slices as radiologists look at them, with the right on the left
     flip = np.diag([1.0, -1.0, 1.0, 1.0])
     flip[1, 3] = stack.raw.shape[2] - 1
@@ -181,7 +189,7 @@ def _same_positions(image: Stack, codes: Stack) -> bool:
 
 def _read_labels(path: Path, stack: Stack, index: int) -> np.ndarray:
     """The labels of a slice, `(h, w)` uint8."""
-    codes = magnitude(str(path), stack, index)
+    codes = read_values(str(path), stack, index)
     if (codes != np.rint(codes)).any():
         raise InputError(f"{path} must hold whole numbers, codes of tissues, but slice {index} has others.")
     return TISSUE[np.where((codes >= 0) & (codes < TISSUE.size), codes, 0).astype(np.intp)]

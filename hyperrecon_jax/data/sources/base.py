@@ -7,9 +7,11 @@ A source is a module with two functions; `fastmri`, `abide` and `folder` are sou
 - `read(files, settings) -> Slices`: the slices of a subject; raises InputError that names the file that cannot be used.
 
 Everything that a source does to the values is part of its contract: cropping and resampling (`grid.py`), the scale (one
-number for each volume, its largest value), which slices are dropped and why.
+for each volume, by `volumes/intensity.py` or its largest value), which slices are dropped and why.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -30,6 +32,9 @@ class Settings(NamedTuple):
     coils: int  # 0: magnitude images; above: measured k-space with this number of (virtual) coils
     acquisition: str  # of fastMRI, such as "CORPD_FBK"; "": all
     whiten: bool  # make the noise of the coils white (measured k-space only)
+    plane: str = "acquired"  # of a folder: one of `volumes.geometry.PLANES`
+    include: tuple[str, ...] = ()  # of a folder: patterns of paths below it, of which a file must match one; (): all files
+    exclude: tuple[str, ...] = ()  # of a folder: patterns of which a file must match none
 
 
 class Slices(NamedTuple):
@@ -39,3 +44,5 @@ class Slices(NamedTuple):
     label: np.ndarray | None  # (n, size, size) uint8, indices into `physics.sample.LABELS`
     coils: Coils | None  # (n, coils, size, size) complex64 each
     dropped: dict[str, int]  # reason -> how many slices
+    notes: tuple[str, ...] = ()  # what is out of the ordinary, for the user
+    skipped: Mapping[str, int] = MappingProxyType({})  # reason -> how many files

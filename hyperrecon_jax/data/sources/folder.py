@@ -9,21 +9,27 @@
 Put all images of a person into one sub-folder: splits are by subject, and otherwise a person could be in two
 splits. All image files of a sub-folder are read, at any depth:
 
-- NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. Volumes
-  become axial slices, anterior up and the right on the LEFT. All others stay as they are stored.
+- NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. NIfTI, MGH
+  and DICOM with positions become slices of the plane `config.data.plane`, with the right on the LEFT; by default the plane
+  in which they were acquired. `volumes/geometry.py` has the rules. All others stay as they are stored.
+- Files of k-space that is fully sampled: `.npy`, `.npz`, HDF5 of fastMRI and ISMRMRD, MATLAB (`.mat`) and BART (`.cfl` and
+  `.hdr`). Without `coils` they become magnitude images, the root of the sum of squares of their coils. With `coils` all
+  files must be such files, and `scans.py` has the steps.
 - The format is recognised by the first bytes or the extension (DICOM without a preamble needs `.dcm`). A file of one of
-  these formats must be readable. Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other
-  files are ignored.
+  these formats that holds no image, such as a report, is skipped and counted; if it is damaged, the subject cannot be used.
+  Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other files are ignored.
+- `config.data.include` and `exclude` are patterns as of a shell, such as `*_t1.nii.gz` or `anna/*`; `*` also stands for
+  `/`. They are compared with the path below the root and with the name alone. A note says what may be a label map.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
-- Every series has ONE scale. Of its values in the file's units (slope and intercept applied, complex ones as magnitudes,
-  colours as luminance) the largest becomes 1, and the smallest or 0, whichever is lower, becomes 0. Then MONOCHROME1 is
-  inverted.
+- Every series has ONE scale, by the rules of `volumes/intensity.py`: the largest value becomes 1, and the smallest or 0,
+  whichever is lower, becomes 0. Where large values are dark (MONOCHROME1, WhiteIsZero) the files have a scale of their own.
 - A slice of a single value is dropped as "background alone".
 - `image_files.to_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
 - At most `slices` of the subject are used, evenly spaced over all its series.
 """
 
-import os
+import contextlib
+import fnmatch
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,9 +38,20 @@ import numpy as np
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
-from hyperrecon_jax.data.sources.image_files import check_folder, natural_order, read_bytes, to_grid
+from hyperrecon_jax.data.sources.fastmri_file import open_scan
+from hyperrecon_jax.data.sources.image_files import (
+    are_labels,
+    check_folder,
+    files_below,
+    is_loop,
+    natural_order,
+    read_bytes,
+    to_grid,
+)
+from hyperrecon_jax.data.sources.scans import read_measured
 from hyperrecon_jax.data.volumes import formats
-from hyperrecon_jax.data.volumes.stack import magnitude
+from hyperrecon_jax.data.volumes.intensity import Scale, describe_scale, find_scale, is_ordinary, read_values, to_intensity
+from hyperrecon_jax.data.volumes.scan import Scan
 from hyperrecon_jax.runtime.errors import InputError
 
 FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".gif", ".webp", ".jp2")
@@ -43,8 +60,8 @@ FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".g
 def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     """The files of each subject. Its name is that of the sub-folder, or of the file without its extension; natural order.
 
-    A sub-folder without images is no subject. Symbolic links are followed. Only the first bytes are read of files whose
-    name does not tell the format, and the header of DICOM files directly in `root`.
+    A sub-folder without images is no subject. Symbolic links are followed, except to a folder that the link is in. Only the
+    first bytes are read of files whose name does not tell the format, and the header of DICOM files directly in `root`.
 
     Raises:
         InputError: if `root` is no folder or holds no images, if two subjects have the same name or are links to the same
@@ -56,17 +73,22 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     studies: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_order(path.relative_to(root))):
         if path.is_dir():
-            name, files = path.name, [] if path.name.startswith(".") else sorted(_image_files(path), key=natural_order)
+            is_skipped = path.name.startswith(".") or is_loop(path)
+            name, files = path.name, [] if is_skipped else sorted(_image_files(path), key=natural_order)
         else:
             name, files = _stem(path.name), [path] if _is_image(path) else []
+        files = [file for file in files if _is_selected(file.relative_to(root), settings)]
         if not files:
             continue
         if name in subjects:
             raise InputError(f"{root} must hold each subject once, but {name} is in {subjects[name][0]} and in {files[0]}.")
         subjects[name] = files
-        same_place = places.setdefault(path.resolve(), path)
-        if same_place is not path:
-            raise InputError(f"{root} must hold each subject once, but {same_place.name} and {path.name} lead to the same.")
+        for place in {path.resolve(), *(file.parent.resolve() for file in files if path.is_dir())}:
+            same_place = places.setdefault(place, path)
+            if same_place is not path:
+                raise InputError(
+                    f"{root} must hold each subject once, but {same_place.name} and {path.name} lead to the same."
+                )
         study = "" if path.is_dir() else series.study_id(path)
         if study in studies:
             raise InputError(
@@ -76,66 +98,115 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
         if study:
             studies[study] = path
     if not subjects:
-        raise InputError(f"{root} must hold images, or sub-folders of images, but there is none that can be read.")
+        patterns = " and that the patterns of `include` and `exclude` leave" if settings.include or settings.exclude else ""
+        raise InputError(
+            f"{root} must hold images, or sub-folders of images, but there is none that can be read{patterns}."
+        )
     return subjects
+
+
+def count_excluded(root: Path, settings: Settings) -> int:
+    """How many image files below `root` the patterns leave out."""
+    if not (settings.include or settings.exclude):
+        return 0
+    return sum(not _is_selected(path.relative_to(root), settings) for path in _image_files(root))
 
 
 def read(files: list[Path], settings: Settings) -> Slices:
     """The slices of a subject; the docstring of this module says how they are made.
 
     Raises:
-        InputError: if a file cannot be read or holds NaN or infinity, if no slice has content, or if `settings.coils` asks
-            for k-space.
+        InputError: if a file cannot be read or holds infinity, if it holds k-space that is under-sampled, if no slice has
+            content, or if `settings.coils` asks for k-space and a file has none.
     """
     if settings.coils:
-        raise InputError(
-            f"A folder of images must be read with 0 coils, got {settings.coils}; only fastMRI has measured k-space."
-        )
-    slices: list[tuple[series.File, int, float, float]] = []  # file, slice, lowest and highest value of its series
-    total = 0
-    for members in series.read(files):
-        extremes = [_extremes(file) for file in members]
-        low = min(0.0, min(values.min() for values in extremes))
-        high = max(values.max() for values in extremes)
-        if high / 2 - low / 2 > np.finfo(np.float64).max / 2:
-            raise InputError(f"{members[0].path} must be of a series of finite range, got {low:g} to {high:g}.")
-        for file, values in zip(members, extremes, strict=True):
-            total += len(values)
-            slices += [(file, int(k), low, high) for k in np.flatnonzero(values[:, 0] < values[:, 1])]
+        return read_measured(files, settings, _open_scan, flip=False)
+    slices: list[tuple[series.File, int, Scale]] = []  # file, index of the slice, scale of its series
+    total, notes = 0, []
+    groups, skipped = series.read(files, settings.plane)
+    for members in _with_one_scale(groups):
+        scale = find_scale([(file.path, file.stack) for file in members])
+        if not is_ordinary(scale):
+            notes.append(f"{_series_label(members)}: {'; '.join(describe_scale(scale))}")
+        for file in members:
+            total += len(file.stack.raw)
+            slices += [(file, k, scale) for k in range(len(file.stack.raw)) if np.ptp(_intensity(file, k, scale))]
     if not slices:
-        raise InputError(
-            f"{files[0]}{' and what is beside it' if len(files) > 1 else ''} must hold images, but of {total} slices each"
-            " has one value alone."
-        )
+        reasons = [f"of {total} slices each has one value alone"] if total else []
+        reasons += [f"{count} {'was' if count == 1 else 'were'} skipped ({reason})" for reason, count in skipped.items()]
+        beside = " and what is beside it" if len(files) > 1 else ""
+        raise InputError(f"{files[0]}{beside} must hold images, but {', and '.join(reasons)}.")
+    labels = [Path(members[0].path).name for members in groups if are_labels([file.stack for file in members])]
     images = []
     for k in evenly_spaced(len(slices), settings.slices):
-        file, index, low, high = slices[k]
-        images.append(_read_image(file, index, low, high, settings.size))
-    return Slices(image=np.clip(np.concatenate(images), 0, 1), label=None, coils=None, dropped={EMPTY: total - len(slices)})
+        file, index, scale = slices[k]
+        image = _intensity(file, index, scale).astype(np.float32)
+        images.append(to_grid(image[None], file.stack.affine, settings.size))
+    return Slices(
+        image=np.clip(np.concatenate(images), 0, 1),
+        label=None,
+        coils=None,
+        dropped={EMPTY: total - len(slices)},
+        notes=(*notes, *_label_notes(labels)),
+        skipped=skipped,
+    )
 
 
-def _read_image(file: series.File, index: int, low: float, high: float, size: int) -> np.ndarray:
-    """A slice of a file, scaled from [low, high] to [0, 1], on the grid: `(1, size, size)`."""
-    image = (magnitude(file.path, file.stack, index) - low) / (high - low)
-    image = (1 - image if file.stack.inverted else image).astype(np.float32)
-    return to_grid(image[None], file.stack.affine, size)
+def _with_one_scale(groups: list[list[series.File]]) -> Iterator[list[series.File]]:
+    """Series in which large values are bright in all files, or dark in all: a series of both becomes two."""
+    for members in groups:
+        for inverted in dict.fromkeys(file.stack.inverted for file in members):
+            yield [file for file in members if file.stack.inverted == inverted]
+
+
+def _series_label(members: list[series.File]) -> str:
+    """The name of the first file of a series, and how many there are."""
+    name = Path(members[0].path).name
+    return name if len(members) == 1 else f"{name} and {len(members) - 1} more"
+
+
+def _intensity(file: series.File, index: int, scale: Scale) -> np.ndarray:
+    """A slice of a file in [0, 1]: `(h, w)` float64."""
+    return to_intensity(read_values(file.path, file.stack, index), scale)
+
+
+def _label_notes(names: list[str]) -> tuple[str, ...]:
+    """What the user should know about files that look like label maps."""
+    if not names:
+        return ()
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (f"{names[0]}{others} may be a label map; --exclude leaves such files out",)
+
+
+@contextlib.contextmanager
+def _open_scan(path: Path) -> Iterator[Scan]:
+    """The k-space of a file."""
+    if formats.format_of(str(path), read_bytes(path, 2**16)) == "h5":
+        with open_scan(path) as scan:
+            yield scan
+    else:
+        yield formats.decode_scan(str(path), read_bytes(path))
 
 
 def _image_files(root: Path) -> Iterator[Path]:
     """The image files below a folder, at any depth."""
-    visited = set()  # a link may lead back up
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        subfolders[:] = [] if real in visited else sorted(name for name in subfolders if not name.startswith("."))
-        if real not in visited:
-            yield from (path for path in (Path(folder, name) for name in names) if _is_image(path))
-        visited.add(real)
+    return (path for path in files_below(root) if _is_image(path))
+
+
+def _is_selected(path: Path, settings: Settings) -> bool:
+    """Whether the patterns select a file; `path` is relative to the root."""
+
+    def matches(patterns: tuple[str, ...]) -> bool:
+        return any(fnmatch.fnmatchcase(text, pattern) for text in (path.as_posix(), path.name) for pattern in patterns)
+
+    return (not settings.include or matches(settings.include)) and not matches(settings.exclude)
 
 
 def _is_image(path: Path) -> bool:
     """Whether the name or the first bytes of a file are those of an image."""
     name = path.name.lower()
-    if name.startswith(".") or name == "dicomdir":
+    is_half = name.endswith(".hdr") and path.with_suffix(".cfl").exists()  # of a pair of BART, which is read as one
+    if name.startswith(".") or name == "dicomdir" or is_half:
         return False
     if name.endswith(FOREIGN) or _stem(name) != name:
         return True
@@ -151,9 +222,3 @@ def _stem(name: str) -> str:
     extensions = [extension for group in formats.EXTENSIONS.values() for extension in group]
     endings = [extension for extension in extensions if name.lower().endswith(extension)]
     return name.removesuffix(name[-len(max(endings, key=len)) :]) if endings else name
-
-
-def _extremes(file: series.File) -> np.ndarray:
-    """The lowest and the highest value of each slice: `(n, 2)`."""
-    values = (magnitude(file.path, file.stack, k) for k in range(len(file.stack.raw)))
-    return np.array([(pixels.min(), pixels.max()) for pixels in values])

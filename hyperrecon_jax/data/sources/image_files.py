@@ -1,22 +1,34 @@
 """Read image files from disk and put their pixels on the grid of the training images, for `abide` and `folder`."""
 
+import io
+import os
 import re
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hyperrecon_jax.data import grid
+from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
+LABEL_SLICES = 9  # slices that tell whether a series holds labels
+FEW_VALUES = 16  # images have more values
+FLAT = 0.7  # part of the pixels of labels, without background, that equal the pixel on their left
 UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
-    """The content of a file, or its first `limit` bytes; raises `InputError` if it cannot be read."""
+    """The content of a file, or its first `limit` bytes; raises `InputError` if it cannot be read.
+
+    The content of a `.cfl` file of BART is an archive of it and its `.hdr` file, as the explorer takes them.
+    """
+    if limit < 0 and path.suffix.lower() == ".cfl":
+        return _read_pair(path)
     try:
         with path.open("rb") as file:
             return file.read(limit)
@@ -24,15 +36,59 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
         raise InputError(f"{path} must be a file that can be read: {brief(error)}") from error
 
 
-def read_stack(path: Path) -> Stack:
-    """The slices of an image file; `volumes.read` describes each format."""
-    return formats.decode(str(path), read_bytes(path), "image")
+def read_stack(path: Path, *, plane: str) -> Stack:
+    """The slices of an image file in a plane; `volumes.read` describes each format."""
+    return formats.decode(str(path), read_bytes(path), "image", plane=plane)
+
+
+def are_labels(stacks: Sequence[Stack]) -> bool:
+    """Whether slices look like labels: few whole numbers, or up to 256 of which most equal their neighbours."""
+    slices = [(stack, k) for stack in stacks for k in range(len(stack.raw))]
+    sample = [stack.raw[k] for stack, k in (slices[i] for i in evenly_spaced(len(slices), LABEL_SLICES))]
+    if any(image.dtype.kind not in "biuf" for image in sample):
+        return False
+    values, counts = np.unique(np.concatenate([image.ravel().astype(np.float64) for image in sample]), return_counts=True)
+    if not (1 < values.size <= 256 and (values == np.rint(values)).all()):
+        return False
+    background = values[counts.argmax()]
+    is_flat = [(image[:, 1:] == image[:, :-1])[image[:, 1:] != background] for image in sample]
+    return values.size <= FEW_VALUES or bool(np.concatenate(is_flat).mean() > FLAT)
+
+
+def _read_pair(path: Path) -> bytes:
+    """A `.zip` archive of a `.cfl` file and its `.hdr` file."""
+    stream = io.BytesIO()
+    try:
+        with zipfile.ZipFile(stream, "w") as archive:
+            for half in (path, path.with_suffix(".hdr")):
+                archive.write(half, half.name)
+    except OSError as error:
+        raise InputError(f"{path} must be a file that can be read, beside its .hdr file: {brief(error)}") from error
+    return stream.getvalue()
 
 
 def check_folder(root: Path) -> None:
     """Raises `InputError` if `root` is no folder."""
     if not root.is_dir():
         raise InputError(f"{root} must be a folder, but {'it is a file' if root.exists() else 'there is none'}.")
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder, at any depth, without those in hidden folders. Links are followed, except in loops."""
+    visited = set()  # several links may lead to a folder
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or is_loop(Path(folder, name))))
+        yield from (Path(folder, name) for name in names)
+
+
+def is_loop(path: Path) -> bool:
+    """Whether a link leads to a folder that it is in."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def natural_order(path: Path) -> Any:

@@ -2,27 +2,42 @@
 
 A series is one of:
 
-- the DICOM files with the same SeriesInstanceUID; DICOM files without one: those of the same folder;
+- the DICOM files of one slice with the same SeriesInstanceUID (without one: of the same folder), if they also have the same
+  shape, direction, size of pixels, ImageType and EchoTime. So localizers and echoes are series of their own. Where each
+  place holds several slices, such as times, each of them is a series;
 - the files of the same format in the same folder that hold one slice each;
 - a file of several slices.
 
-DICOM files are in the order of their positions along the normal, if all have a position and are parallel; else of
-InstanceNumber, if all have one; else of their names. All other files are in the order of their names.
+DICOM files are in the order of their positions along the normal, if all have a position; else of InstanceNumber, else of
+SliceLocation, if all have one; else of their names. All other files are in the order of their names.
+
+Files that hold no image, that cannot be cut in the plane, or that are there twice are skipped, and counted by the reason.
 """
 
+import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hyperrecon_jax.data.sources.image_files import read_bytes
-from hyperrecon_jax.data.volumes import formats
-from hyperrecon_jax.data.volumes.stack import Stack, brief
+from hyperrecon_jax.data.volumes import formats, geometry, placement
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
-TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber")
+TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "SliceLocation", "ImageType", "EchoTime")
+
+SLICE_FIELDS = (
+    "raw",
+    "notes",
+    "slope",
+    "intercept",
+    "affine",
+    "space",
+    "identity",
+)  # of a `Stack`, which may differ within a series
 
 
 class File(NamedTuple):
@@ -31,65 +46,133 @@ class File(NamedTuple):
     path: str
     stack: Stack
     series: tuple[Any, ...]  # equal for the files of a series; its first entry is the format
-    number: int | None  # InstanceNumber
+    numbers: tuple[float | None, ...]  # InstanceNumber and SliceLocation
 
 
-def read(files: Iterable[Path]) -> list[list[File]]:
-    """Read files and group them: the files of each series in their order, series in the order of their first files.
+def read(files: Iterable[Path], plane: str) -> tuple[list[list[File]], dict[str, int]]:
+    """Read files and group them.
 
     Args:
         files: in the order of their names.
+        plane: of the slices, one of `geometry.PLANES`.
+
+    Returns:
+        The files of each series in their order, series in the order of their first files; and for each reason the number
+        of files that are skipped.
 
     Raises:
-        InputError: if a file cannot be read.
+        InputError: if a file is damaged or of a format that cannot be read.
     """
-    series: dict[tuple[Any, ...], list[File]] = {}
+    groups: dict[tuple[Any, ...], list[File]] = {}
+    skipped: dict[str, int] = {}
+    digests = set()
+
+    def skip(reason: str, count: int = 1) -> None:
+        skipped[reason] = skipped.get(reason, 0) + count
+
     for path in files:
-        file = _read_file(path)
-        series.setdefault(file.series, []).append(file)
-    return [_sort_files(members) for members in series.values()]
+        try:
+            content = read_bytes(path)
+            file = _read_file(path, content, plane)
+        except NoImageError as error:
+            skip(error.reason)
+            continue
+        digest = hashlib.sha256(content).digest()
+        if file.series[0] == "dicom" and digest in digests:
+            skip("a copy of another file")
+            continue
+        digests.add(digest)
+        groups.setdefault(file.series, []).append(file)
+    series = []
+    for members in (members for group in groups.values() for members in _split_volumes(group)):
+        try:
+            series.append(_cut(members, plane))
+        except NoImageError as error:
+            skip(error.reason, len(members))
+    return series, skipped
 
 
 def study_id(path: Path) -> str:
     """The StudyInstanceUID of a DICOM file; "" if it has none or is of another format."""
     is_dicom = path.name.lower().endswith(formats.EXTENSIONS["dicom"]) or read_bytes(path, 132)[128:] == b"DICM"
-    return _read_header(path, read_bytes(path))[0] if is_dicom else ""
+    return _read_header(path, read_bytes(path))["StudyInstanceUID"] if is_dicom else ""
 
 
-def _read_file(path: Path) -> File:
-    name, content = str(path), read_bytes(path)
-    stack, form = formats.decode(name, content, "image"), formats.format_of(name, content)
-    if form == "dicom":
-        _, series, number = _read_header(path, content)
-        return File(name, stack, (form, series or path.parent), number)
-    return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path), None)
+def _read_file(path: Path, content: bytes, plane: str) -> File:
+    name, form = str(path), formats.format_of(str(path), content)
+    if form != "dicom":
+        stack = formats.decode(name, content, "image", plane=plane)
+        return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path), ())
+    stack = formats.decode(name, content, "image")
+    if len(stack.raw) > 1:
+        return File(name, stack, (form, path), ())
+    header = _read_header(path, content)
+    numbers = tuple(_to_number(header[tag]) for tag in ("InstanceNumber", "SliceLocation"))
+    meaning = tuple(value for field, value in stack._asdict().items() if field not in SLICE_FIELDS)
+    kind = (header["ImageType"], _to_number(header["EchoTime"]), meaning)
+    return File(name, stack, (form, header["SeriesInstanceUID"] or path.parent, *kind), numbers)
 
 
-def _read_header(path: Path, content: bytes) -> tuple[str, str, int | None]:
-    """StudyInstanceUID, SeriesInstanceUID and InstanceNumber of a DICOM file; "" and None where they are missing."""
+def _read_header(path: Path, content: bytes) -> dict[str, str]:
+    """The `TAGS` of a DICOM file; "" where they are missing."""
     import pydicom
 
     try:
         data = pydicom.dcmread(io.BytesIO(content), force=True, stop_before_pixels=True, specific_tags=list(TAGS))
-        study, series, number = (str("" if data.get(tag) is None else data.get(tag)) for tag in TAGS)
-        return study, series, int(number) if number else None
+        return {tag: str("" if data.get(tag) is None else data.get(tag)) for tag in TAGS}
     except Exception as error:  # there is no list of what pydicom raises for damaged files
         raise InputError(f"{path} must be a whole DICOM file, but it cannot be read: {brief(error)}") from error
 
 
-def _sort_files(files: list[File]) -> list[File]:
-    """The files of a series in the order of positions, else of numbers. `files` is sorted by name."""
-    if files[0].series[0] != "dicom":
-        return files
-    if all(file.number is not None for file in files):
-        files = sorted(files, key=lambda file: file.number or 0)
-    affines = [file.stack.affine for file in files if file.stack.affine is not None and file.stack.space]
-    if len(affines) < len(files):
-        return files
-    row_steps, column_steps, _, positions = np.stack(affines)[:, :3].transpose(2, 0, 1)
-    normals = np.cross(column_steps, row_steps)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
-    if not np.allclose(normals, normals[0], rtol=0, atol=1e-3):
-        return files
-    # Rounded to a micrometre, so that images of the same position at several times stay in the order of their numbers.
-    return [files[k] for k in np.argsort((positions @ normals[0]).round(3), kind="stable")]
+def _to_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if np.isfinite(number) else None
+
+
+def _split_volumes(files: list[File]) -> list[list[File]]:
+    """Files of a series as volumes, each in its order. `files` is sorted by name."""
+    if files[0].series[0] != "dicom" or len(files) == 1:
+        return [files]
+    files = _sort_by_number(files)
+    if not all(file.stack.affine is not None and file.stack.space for file in files):
+        return [files]
+    parallel: list[list[File]] = []
+    for file in files:
+        group = next((group for group in parallel if placement.are_parallel(group[0].stack, file.stack)), None)
+        if group is None:
+            parallel.append([file])
+        else:
+            group.append(file)
+    layouts = ((group, layout) for group in parallel for layout in placement.lay_out_stacks([f.stack for f in group]))
+    return [[group[k] for k in layout.order] for group, layout in layouts]
+
+
+def _sort_by_number(files: list[File]) -> list[File]:
+    """Files in the order of the first of their numbers that all have; else as they are."""
+    for column in zip(*(file.numbers for file in files), strict=True):
+        if None not in column:
+            return [files[k] for k in np.argsort(np.array(column, float), kind="stable")]
+    return files
+
+
+def _cut(files: Sequence[File], plane: str) -> list[File]:
+    """The slices of a volume in a plane. `files` is returned as it is if it has that plane already.
+
+    Raises:
+        NoImageError: if the volume cannot be cut in it.
+    """
+    first = files[0]
+    if first.series[0] != "dicom" or plane == geometry.ACQUIRED:
+        return list(files)
+    affine = first.stack.affine
+    if affine is not None and first.stack.space and geometry.plane_of(affine) == plane:
+        return list(files)
+    stacks = [file.stack for file in files]
+    is_placed = len(files) > 1 and all(stack.affine is not None and stack.space for stack in stacks)
+    layouts = placement.lay_out_stacks(stacks) if is_placed else []
+    stack = placement.join_stacks(stacks, layouts[0]) if len(layouts) == 1 else first.stack
+    path = first.path if len(files) == 1 else f"{first.path} and {len(files) - 1} more"
+    return [first._replace(path=path, stack=geometry.arrange_stack(path, stack, plane))]

@@ -8,16 +8,21 @@ Files come as bytes and cannot be trusted: sizes are checked before pixels are d
 or damaged file raises `InputError`. The libraries of the formats are imported where they are used, because they are slow
 to load.
 
-    formats      which format a file has; PNG, JPEG, TIFF, NIfTI and MGH
+    formats      which format a file has; NIfTI and MGH
     arrays       .npy and .npz
-    dicom        DICOM
+    pictures     PNG, JPEG and TIFF
+    dicom        DICOM, and dicom_pixels: its numbers
     hdf5         fastMRI
+    ismrmrd, matlab, bart    k-space of these formats
+    scan         the k-space of a file of any format; field_of_view: how much of it is the image
     stack        the type that a reader of a format returns, and the checks that all readers share
+    geometry     the plane and the directions of slices, their order, the sides of pixels
+    intensity    what a stored value means, for all readers of images
     reading      from a stack to a `Volume`
-    writing      a result as PNG, .npz or NIfTI
+    writing      a result as PNG, .npz, NIfTI or DICOM
 """
 
 from hyperrecon_jax.data.volumes.reading import Volume, crop, read
-from hyperrecon_jax.data.volumes.writing import nifti, npz, png
+from hyperrecon_jax.data.volumes.writing import dicom, nifti, npz, png
 
-__all__ = ["Volume", "crop", "nifti", "npz", "png", "read"]
+__all__ = ["Volume", "crop", "dicom", "nifti", "npz", "png", "read"]

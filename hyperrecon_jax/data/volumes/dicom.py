@@ -6,67 +6,55 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes.stack import Stack, brief, check_size, luminance
+from hyperrecon_jax.data.volumes import placement
+from hyperrecon_jax.data.volumes.dicom_pixels import read_pixels
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_size
 from hyperrecon_jax.runtime.errors import InputError
+
+IDENTITY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+    *("FrameOfReferenceUID", "Modality"),
+)
+_IMAGES = ("Image", "Enhanced US Volume", "Parametric Map")  # what the names of classes with images contain
 
 
 def read(file_name: str, content: bytes) -> Stack:
-    """The frames of a file; `file_name` is for messages."""
+    """The frames of a file as they are stored, in the order of their positions; `file_name` is for messages.
+
+    Raises:
+        NoImageError: if it is a DICOM file of another kind, such as a report.
+    """
     import pydicom
 
     if b"1.2.840.10008.1.2.1.99" in content[:4096]:  # it would be inflated whole, to any size, before there is a header
         raise InputError(f"{file_name} must be a DICOM file that is not deflated as a whole; save it without compression.")
     data = pydicom.dcmread(io.BytesIO(content), force=content[128:132] != b"DICM")
+    is_image = _image_class(file_name, data)
     missing = [key for key in ("Rows", "Columns", "PhotometricInterpretation") if data.get(key) is None]
     if missing or not any(key in data for key in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise InputError(f"{file_name} must be a DICOM file with an image, but it lacks {', '.join(missing) or 'pixels'}.")
+        message = f"{file_name} must be a DICOM file with an image, but it lacks {', '.join(missing) or 'pixels'}."
+        raise InputError(message) if is_image else NoImageError(message, "a DICOM file without an image")
     n, h, w = int(data.get("NumberOfFrames") or 1), int(data.Rows), int(data.Columns)
     check_size(file_name, n, h, w)
-    photometric = str(data.PhotometricInterpretation)
-    if photometric not in ("MONOCHROME1", "MONOCHROME2", "RGB") and not photometric.startswith("YBR"):
-        raise InputError(f"{file_name} must be a gray or RGB image, got the photometric interpretation {photometric!r}.")
-    pixels = _decode_pixels(file_name, data)
-    is_colour = pixels.shape[-1] == 3 and pixels.ndim == (3 if n == 1 else 4)
-    pixels = pixels.reshape(n, h, w, 3) if is_colour else pixels.reshape(n, h, w)
-    notes = ["colours became their luminance"] if is_colour else []
+    pixels = read_pixels(file_name, data, n, h, w)
+    notes = pixels.notes
+    layout, *others = _lay_out(data, n)
+    if others:
+        notes.append(f"the first of {1 + len(others)} volumes")
     slopes, intercepts = _frame_values(data, n, "PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept")
-    affine, space = _affine(data, n)
-    if space == 0:
-        notes.append("the file does not say where its slices lie")
+    order = layout.order
     return Stack(
-        np.stack([luminance(frame) for frame in pixels]) if is_colour else pixels,
-        notes,
-        slope=np.array([1.0 if slope is None else float(slope) for slope in slopes]),
-        intercept=np.array([0.0 if intercept is None else float(intercept) for intercept in intercepts]),
-        affine=affine,
-        space=space,
-        inverted=photometric == "MONOCHROME1",
+        pixels.raw if np.array_equal(order, np.arange(n)) else pixels.raw[order],
+        [*notes, *layout.notes],
+        slope=np.array([1.0 if slope is None else float(slope) for slope in slopes])[order, None, None],
+        intercept=np.array([0.0 if value is None else float(value) for value in intercepts])[order, None, None],
+        affine=layout.affine,
+        space=layout.space,
+        identity=tuple((key, str(data[key].value)) for key in IDENTITY if data.get(key)),
+        inverted=data.PhotometricInterpretation == "MONOCHROME1",
+        padding=pixels.padding,
     )
-
-
-def _decode_pixels(file_name: str, data: Any) -> np.ndarray:
-    """The pixels of all frames, as pydicom gives them; raises `InputError` if their compression is not supported."""
-    import pydicom
-    from pydicom.pixels import pixel_array
-
-    syntax = getattr(data, "file_meta", {}).get("TransferSyntaxUID")
-    if syntax is None:  # a file without a preamble, which is uncompressed
-        data.file_meta = pydicom.dataset.FileMetaDataset()
-        is_implicit, is_little_endian = data.original_encoding
-        data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-        if not (is_implicit and is_little_endian):
-            data.file_meta.TransferSyntaxUID = (
-                pydicom.uid.ExplicitVRLittleEndian if is_little_endian else pydicom.uid.ExplicitVRBigEndian
-            )
-    try:
-        return pixel_array(data)
-    except Exception as error:
-        if syntax is not None and syntax.is_compressed:
-            raise InputError(
-                f"{file_name} must be a DICOM file whose pixels can be decoded, but they are compressed as {syntax.name};"
-                f" save it without compression ({brief(error)})"
-            ) from error
-        raise
 
 
 def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any]]:
@@ -81,30 +69,48 @@ def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any
     return columns
 
 
-def _affine(data: Any, n: int) -> tuple[np.ndarray | None, int]:
-    """`affine` and `space` of a `Volume`. Positions are only used if the frames lie at equal steps in one direction."""
-    (spacings,) = _frame_values(data, n, "PixelMeasuresSequence", "PixelSpacing")
-    gaps, thicknesses = _frame_values(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
+def _lay_out(data: Any, n: int) -> list[placement.Layout]:
+    """The volumes of a file: the order of the frames and where they lie."""
     (directions,) = _frame_values(data, n, "PlaneOrientationSequence", "ImageOrientationPatient")
     (positions,) = _frame_values(data, n, "PlanePositionSequence", "ImagePositionPatient")
-    if spacings[0] is None:
-        return None, 0
-    spacing = np.array([float(value) for value in spacings[0]])  # between rows, between columns
-    gap = abs(float(gaps[0] or thicknesses[0] or 0)) or 1.0
-    if spacing.shape != (2,) or not (np.isfinite(spacing).all() and (spacing > 0).all() and math.isfinite(gap)):
-        return None, 0
-    lengths = np.diag([-spacing[0], -spacing[1], gap, 1.0])[[1, 0, 2, 3]]  # rows to the back, columns to the left
-    if any(d is None or len(d) != 6 for d in directions) or any(p is None or len(p) != 3 for p in positions):
-        return lengths, 0
-    direction = np.array([[float(v) for v in d] for d in directions])
-    position = np.array([[float(v) for v in p] for p in positions])
-    across, down = direction[0, :3], direction[0, 3:]
-    is_unit = np.allclose([across @ across, down @ down, across @ down], [1, 1, 0], rtol=0, atol=1e-3)
-    step = (position[-1] - position[0]) / (n - 1) if n > 1 else np.cross(across, down) * gap
-    is_even = np.allclose(position, position[0] + np.arange(n)[:, None] * step, rtol=0, atol=1e-2)
-    is_apart = abs(step @ np.cross(across, down)) > 1e-3  # not the same slice at several times
-    if not (is_unit and is_even and is_apart and np.allclose(direction, direction[0], rtol=0, atol=1e-4)):
-        return lengths, 0
-    affine = np.eye(4)
-    affine[:3] = np.stack([down * spacing[0], across * spacing[1], step, position[0]], axis=1)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, 1  # DICOM's mm run to the left and back
+    gaps, thicknesses = _frame_values(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
+    gap = abs(_to_float(gaps[0]) or _to_float(thicknesses[0])) or 1.0
+    return placement.lay_out(directions, positions, _pixel_spacing(data, n), gap)
+
+
+def _pixel_spacing(data: Any, n: int) -> tuple[float, float] | None:
+    """Distance from row to row and from column to column in mm, or in units of the pixel's height; None if not known."""
+    (spacings,) = _frame_values(data, n, "PixelMeasuresSequence", "PixelSpacing")
+    keys = ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+    for value in (spacings[0], *(data.get(key) for key in keys)):
+        pair = [_to_float(number) for number in value] if value is not None and np.size(value) == 2 else []
+        if len(pair) == 2 and min(pair) > 0:
+            return pair[0], pair[1]
+    return None
+
+
+def _to_float(value: Any) -> float:
+    """A number of a file; 0 if it is missing or is no finite number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return 0.0
+    return number if math.isfinite(number) else 0.0
+
+
+def _image_class(file_name: str, data: Any) -> bool:
+    """Whether the class of a file is one of the standard's classes of images; False if it is not in the standard.
+
+    Raises:
+        NoImageError: if it is another class of the standard, such as reports, segmentations and doses.
+    """
+    from pydicom.uid import UID
+
+    value = data.get("SOPClassUID") or getattr(data, "file_meta", {}).get("MediaStorageSOPClassUID")
+    kind = UID(str(value or ""))
+    if not (kind.is_valid and kind.type == "SOP Class"):
+        return False
+    if any(word in kind.name for word in _IMAGES):
+        return True
+    name = kind.name.removesuffix(" Storage")
+    raise NoImageError(f"{file_name} must be a DICOM file with an image, but it is of the class {name}.", f"{name} (DICOM)")

@@ -1,4 +1,4 @@
-"""Recognise the format of a file and read its slices."""
+"""Recognise the format of a file and read its slices. NIfTI and MGH are read here."""
 
 import contextlib
 import gzip
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, dicom, hdf5
-from hyperrecon_jax.data.volumes.stack import Stack, brief, check_length, check_size, luminance
+from hyperrecon_jax.data.volumes import arrays, bart, dicom, geometry, hdf5, matlab, pictures, placement, scan
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
+KSPACE_FORMATS = ("npy", "npz", "h5", "mat", "bart")
 _GZIP = b"\x1f\x8b"
 _NAMES = {
     "npy": ".npy",
@@ -23,6 +24,8 @@ _NAMES = {
     "mgh": "MGH",
     "dicom": "DICOM",
     "h5": "HDF5",
+    "mat": "MATLAB",
+    "bart": "BART",
 }
 EXTENSIONS = {
     "npy": (".npy",),
@@ -32,29 +35,80 @@ EXTENSIONS = {
     "mgh": (".mgh", ".mgz", ".mgh.gz"),
     "dicom": (".dcm", ".dicom", ".ima"),  # written without the preamble by old devices
     "h5": (".h5", ".hdf5"),
+    "mat": (".mat",),
+    "bart": (".cfl",),
 }
 
 
-def decode(name: str, content: bytes, kind: str) -> Stack:
+def decode(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED) -> Stack:
     """The slices of a file; `reading.read` describes each format.
 
     Args:
-        name, content, kind: those of `read`.
+        name, content, plane: those of `read`.
+        kind: "image" or "kspace". Images of k-space are magnitudes.
 
     Raises:
-        InputError: if the file is empty, damaged, of another format, too large or too small.
+        InputError: if the file is empty, damaged, of another format, too large or too small, or has no such plane; if
+            images are asked for, and it holds k-space that is under-sampled; `NoImageError` if it holds no image.
+    """
+    stack = decode_as_stored(name, content, kind, plane=plane)
+    return scan.to_magnitudes(name, stack) if kind == "image" else stack
+
+
+def decode_as_stored(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED) -> Stack:
+    """As `decode`, but a file that holds no images stays k-space, whatever the kind."""
+    geometry.check_plane(plane)
+    form = format_of(name, content)
+    if kind == "kspace":
+        _check_holds_kspace(name, form)
+    with _name_damaged_file(name, _NAMES[form]):
+        if form in ("nifti", "mgh"):
+            return _read_nibabel(name, content, plane)
+        if form == "h5":
+            stack = hdf5.read(name, content, kind)
+        elif form in ("npy", "npz"):
+            stack = arrays.read(name, content, kind)
+        elif form in ("mat", "bart"):
+            stack = _read_scan_or_images(name, content, form)
+        else:
+            stack = _READERS[form](name, content)
+        return stack if stack.kind == "kspace" else geometry.arrange_stack(name, stack, plane)
+
+
+def decode_scan(name: str, content: bytes) -> scan.Scan:
+    """The k-space of a file that is no HDF5 file, which `hdf5.read_scan` reads.
+
+    Args:
+        name, content: as in `decode`.
+
+    Raises:
+        InputError: as `decode`, or if the file holds no k-space.
     """
     form = format_of(name, content)
-    if kind == "kspace" and form not in ("npy", "npz", "h5"):
-        raise InputError(
-            f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
-        )
+    _check_holds_kspace(name, form)
     with _name_damaged_file(name, _NAMES[form]):
-        if form == "h5":
-            return hdf5.read(name, content, kind)
-        if form in ("npy", "npz"):
-            return arrays.read(name, content, coils=kind == "kspace")
-        return _READERS[form](name, content)
+        if form == "bart":
+            return bart.read(name, content)
+        if form != "mat":
+            return arrays.read_scan(name, content)
+        stored = matlab.read(name, content)
+        if isinstance(stored, Stack):
+            raise InputError(f"{name} must hold complex numbers to be k-space, got {stored.raw.dtype}.")
+        return stored
+
+
+def _read_scan_or_images(file_name: str, content: bytes, form: str) -> Stack:
+    """The k-space of a MATLAB or BART file, or the images of a MATLAB file."""
+    stored = matlab.read(file_name, content) if form == "mat" else bart.read(file_name, content)
+    return stored if isinstance(stored, Stack) else scan.to_kspace(file_name, stored)
+
+
+def _check_holds_kspace(file_name: str, form: str) -> None:
+    """Raises `InputError` if files of a format hold no k-space."""
+    if form not in KSPACE_FORMATS:
+        raise InputError(
+            f"{file_name} must be a .npy, .npz, .h5, .mat or BART file to hold k-space, but it is a {_NAMES[form]} file."
+        )
 
 
 def format_of(file_name: str, content: bytes) -> str:
@@ -68,10 +122,13 @@ def format_of(file_name: str, content: bytes) -> str:
         InputError: if the file is empty or of another format.
     """
     if not content:
-        raise InputError(f"{file_name} must be an image file, but it is empty.")
+        raise NoImageError(f"{file_name} must be an image file, but it is empty.", "an empty file")
     if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
         return "dicom"
+    if content.startswith((b"PK\x03\x04", b"PK\x05\x06")) and bart.is_archive(content):
+        return "bart"
     for form, *heads in (
+        ("mat", b"MATLAB "),
         ("npy", b"\x93NUMPY"),
         ("npz", b"PK\x03\x04", b"PK\x05\x06"),
         ("picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -83,6 +140,8 @@ def format_of(file_name: str, content: bytes) -> str:
     if content.startswith(_GZIP):
         with _name_damaged_file(file_name, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             head = stream.read(540)
+    if file_name.lower().endswith(".hdr") and head.startswith(b"# "):
+        raise InputError(f"{file_name} {bart.PAIR}.")
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "nifti"
     if head[344:347] == b"ni1" or head[4:7] == b"ni2":
@@ -94,7 +153,10 @@ def format_of(file_name: str, content: bytes) -> str:
     for form, endings in EXTENSIONS.items():
         if file_name.lower().endswith(endings):
             return form
-    raise InputError(f"{file_name} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file.")
+    raise InputError(
+        f"{file_name} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file, or hold k-space: .mat,"
+        " ISMRMRD .h5, or BART's .cfl and .hdr in one .zip file."
+    )
 
 
 @contextlib.contextmanager
@@ -108,79 +170,46 @@ def _name_damaged_file(file_name: str, form: str) -> Iterator[None]:
         raise InputError(f"{file_name} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
 
 
-def _read_picture(file_name: str, content: bytes) -> Stack:
-    """The pages of a PNG, JPEG or TIFF file."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "TIFF")) as file:
-        n = getattr(file, "n_frames", 1) if file.format == "TIFF" else 1  # not previews and animations
-        w, h = file.size
-        check_size(file_name, n, h, w)
-        pages, is_colour = [], False
-        for k in range(n):
-            if k:
-                file.seek(k)
-            if file.size != (w, h):
-                raise InputError(
-                    f"{file_name} must hold pages of one size, got {h} x {w} and {file.size[1]} x {file.size[0]}."
-                )
-            page: Any = file
-            if file.mode in ("LA", "La"):
-                page = file.getchannel(0)
-            elif file.mode not in ("1", "L", "F") and not file.mode.startswith("I"):
-                page, is_colour = file.convert("RGB"), True
-            pixels = np.asarray(page)
-            pages.append(pixels if pixels.ndim == 2 else luminance(pixels))
-    if len({page.shape for page in pages}) > 1:  # a page was rotated on decoding (orientation tag)
-        raise InputError(f"{file_name} must hold pages of one size, but some are turned.")
-    return Stack(np.stack(pages), ["colours became their luminance"] if is_colour else [])
-
-
-def _read_nibabel(file_name: str, content: bytes) -> Stack:
-    """The axial slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
-    import nibabel
-    from nibabel import orientations
-
+def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
+    """The slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
     head = stream.read(540)
     header = _nibabel_header(file_name, head)
-    is_mgh = not isinstance(header, nibabel.Nifti1Header)
     shape, dtype = tuple(map(int, header.get_data_shape())), header.get_data_dtype()
     if len(shape) < 2 or min(shape) < 1:
         raise InputError(f"{file_name} must hold a volume of three dimensions, got shape {shape}.")
     volume_shape = (*shape, 1)[:3]
     if dtype.kind not in "iufc":
         raise InputError(f"{file_name} must hold one number a voxel, got the data type {dtype}.")
-    affine = np.asarray(header.get_best_affine(), np.float64)
-    if not (np.isfinite(affine).all() and np.linalg.matrix_rank(affine[:3, :3]) == 3):
-        raise InputError(f"{file_name} must have an affine that can be inverted, got {affine[:3].tolist()}.")
-    turn = orientations.ornt_transform(
-        orientations.io_orientation(affine), orientations.axcodes2ornt(("P", "L", "S"))
-    )  # (row, column, slice) of the display
-    h, w, n = (int(volume_shape[np.flatnonzero(turn[:, 0] == axis)[0]]) for axis in range(3))
-    check_size(file_name, n, h, w, what="axial slices")
+    affine, space, notes = _nibabel_affine(header, head)
+    view = geometry.choose_view(affine, volume_shape, plane)
+    h, w, n = (volume_shape[axis] for axis in view.axes)
+    check_size(file_name, n, h, w, what=f"{view.plane} slices")
     voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, int(header.get_data_offset()))
-    raw = orientations.apply_orientation(voxels, turn)
     slope, intercept = header.get_slope_inter()
-
-    notes = ["axial slices along the file's {} axis".format(("first", "second", "third")[list(turn[:, 0]).index(2)])]
-    if is_mgh:
-        space = 1 if header["goodRASFlag"] else 0
-    else:
-        space = int(header["sform_code"]) or int(header["qform_code"])
-        space = space if 0 <= space <= 5 else 2  # invalid code, but the positions are valid
-    if not space:
-        notes.append("the file does not say how it lies, so its axes were taken to run to the left, front and top")
+    notes = [f"{view.plane} slices along the file's {('first', 'second', 'third')[view.axes[2]]} axis", *notes]
     if math.prod(shape) > math.prod(volume_shape):
         notes.append(f"the first of {math.prod(shape) // math.prod(volume_shape)} volumes")
     return Stack(
-        raw.transpose(2, 0, 1),
+        geometry.arrange(voxels, view).transpose(2, 0, 1),
         notes,
         slope=1.0 if slope is None else slope,
         intercept=intercept or 0.0,
-        affine=affine @ orientations.inv_ornt_aff(turn, volume_shape),
+        affine=geometry.arrange_affine(affine, volume_shape, view),
         space=space,
     )
+
+
+def _nibabel_affine(header: Any, head: bytes) -> tuple[np.ndarray, int, list[str]]:
+    """The affine of a NIfTI or MGH file, the code of its space, and notes."""
+    import nibabel
+
+    if isinstance(header, nibabel.Nifti1Header):
+        return placement.nifti_affine(header)
+    affine, is_placed = np.asarray(header.get_best_affine(), np.float64), any(head[28:30])  # nibabel changes goodRASFlag
+    if not (np.isfinite(affine).all() and placement.is_invertible(affine)):
+        return np.diag([-1.0, 1.0, 1.0, 1.0]), 0, [placement.UNPLACED]
+    return affine, int(is_placed), [] if is_placed else [placement.UNPLACED]
 
 
 def _nibabel_header(file_name: str, head: bytes) -> Any:
@@ -211,8 +240,6 @@ def _read_voxels(
 
 
 _READERS: dict[str, Callable[[str, bytes], Stack]] = {
-    "picture": _read_picture,
-    "nifti": _read_nibabel,
-    "mgh": _read_nibabel,
+    "picture": pictures.read,
     "dicom": dicom.read,
 }

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
-from hyperrecon_jax.data.volumes.formats import decode
-from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, magnitude, to_double
+from hyperrecon_jax.data.volumes import geometry
+from hyperrecon_jax.data.volumes.formats import decode_as_stored
+from hyperrecon_jax.data.volumes.intensity import describe_scale, find_scale, read_values, to_intensity
+from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, to_double
 from hyperrecon_jax.runtime.errors import InputError
 
 MULTIPLE = 8  # the sides of `Volume.slices` are multiples of it: the U-Net halves images three times
@@ -20,33 +22,46 @@ class Volume(NamedTuple):
     slices: np.ndarray  # (n, h, w), multiples of 8: float32 images in [0, 1], or complex64 k-space; (n, c, h, w) of coils
     kind: str  # "image" or "kspace"
     affine: np.ndarray | None  # (4, 4) float64: (row, column, slice, 1) of `slices` -> mm to the right, front and top
-    scale: tuple[float, float]  # (low, high): value in the file = low + x * (high - low); low > high if it was inverted
+    scale: tuple[float, float]  # (black, white): value in the file = black + x * (white - black)
     note: str  # a sentence for the user that says how the values were changed
     space: int = 0  # NIfTI's code for the space of `affine`; 0: only lengths are known, not position and direction
     size: tuple[int, int] | None = None  # rows and columns of a slice without the padding of images; None: no padding
     corner: tuple[int, int] = (0, 0)  # row and column of the file's first pixel in `slices`
+    pixel_size: tuple[float, float] = (1.0, 1.0)  # height and width of a pixel, in mm where the file says so
+    identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
+    no_truth: str = ""  # of k-space: why its image is no truth; "" if all of it was sampled
 
 
-def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
+def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometry.ACQUIRED) -> Volume:
     """Read a file. Its first bytes show its format, or else its name does.
 
     - `.npy`, `.npz`: one array `(h, w)`, `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; of an archive with several
       arrays, the array `image`.
-    - PNG, JPEG, TIFF: gray, or colours as luminance; the pages of a TIFF are the slices.
-    - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume, as AXIAL slices from foot to head, by
-      the file's orientation: axes are swapped and flipped, nothing is interpolated, so an oblique file stays oblique.
-      Rows run from front to back (anterior at the top), columns from the patient's right to left (right on the left).
-    - DICOM: one file with one or more frames, as they are stored, whatever their plane; rescaled by slope and
-      intercept, and MONOCHROME1 inverted.
-    - fastMRI's HDF5 (`.h5`).
+    - PNG, JPEG, TIFF: gray, or colours as luminance, upright by the orientation tag; the pages of a TIFF are the slices.
+    - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume.
+    - DICOM: one file with one or more frames, in the order of their positions; rescaled by slope and intercept, or by its
+      modality look-up table.
+    - fastMRI's HDF5 (`.h5`), and k-space in ISMRMRD (`.h5`), MATLAB (`.mat`) and BART (`.cfl` and `.hdr` in one `.zip`).
+
+    The slices of NIfTI, MGH and DICOM with positions are those of `plane`, shown as radiologists look at it:
+
+    | plane | slices, from first to last | top of the picture | left of the picture |
+    | --- | --- | --- | --- |
+    | axial | from foot to head | front | the patient's right |
+    | coronal | from front to back | head | the patient's right |
+    | sagittal | from the patient's left to right | head | front |
+
+    Axes are swapped and flipped, nothing is interpolated, so an oblique file stays oblique. `geometry.py` has the rules.
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
-    lower, becomes 0 and the largest of the whole volume 1. This is the exact largest value, so a single hot pixel makes all
-    others dark. Sides are padded evenly with zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else
-    its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse transform of `kspace`, cropped
-    to the middle 320 x 320 pixels if it is larger.
+    lower, becomes 0 and the largest of the whole volume 1. Where large values are dark they are inverted. `intensity.py`
+    has the rules, with those for NaN, padding and outliers, and `note` says what was done. Sides are padded evenly with
+    zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else its `reconstruction_rss`, else the root of
+    the sum of squares over coils of the inverse transform of `kspace`, cropped to its field of view
+    (`field_of_view.py`). Files of k-space, complex arrays that look like it, and fastMRI files that are under-sampled stay
+    k-space (`Volume.kind`), as they hold no images.
 
-    K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file. In the file its zero frequency is CENTERED at
+    K-space (`kind="kspace"`) is complex. In the file its zero frequency is CENTERED at
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
     result is `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has zeros. It
     is divided by the largest value of the zero-filled images of the whole volume: their magnitude, or with several coils
@@ -57,15 +72,21 @@ def read(name: str, content: bytes, *, kind: str = "image") -> Volume:
         name: name of the file, for its extension and for messages.
         content: the bytes of the file; at most 2**27 pixels, of all coils together, in slices of 8 to 2048 pixels a side.
         kind: "image" or "kspace".
+        plane: "axial", "coronal", "sagittal", or "acquired": the plane of the two finest axes of a volume (axial, if they
+            are equal), or of the images of a DICOM file.
 
     Raises:
-        InputError: if the file is empty, damaged, of another format, too large or too small, or if it holds no finite
-            numbers of that kind.
+        InputError: if the file is empty, damaged, of another format, too large or too small, if it holds no finite
+            numbers of that kind, or if it does not say where its slices lie and another plane is asked for.
     """
     if kind not in ("image", "kspace"):
         raise InputError(f'`kind` must be "image" or "kspace", got {kind!r}.')
-    stack = decode(name, content, kind)
-    return _read_kspace(name, stack) if kind == "kspace" else _read_images(name, stack)
+    stack = decode_as_stored(name, content, kind, plane=plane)
+    if stack.kind == "image" and kind == "image":
+        return _read_images(name, stack)
+    if kind == "image":
+        stack = stack._replace(notes=[*stack.notes, "these are no images, so they were opened as measured k-space"])
+    return _read_kspace(name, stack)
 
 
 def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
@@ -88,39 +109,39 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
     raw = stack.raw
     n, h, w = raw.shape
     check_size(file_name, n, h, w)
-    extremes = [(float(values.min()), float(values.max())) for values in (magnitude(file_name, stack, k) for k in range(n))]
-    lowest, high = min(low for low, _ in extremes), max(high for _, high in extremes)
-    low = min(0.0, lowest)
-    if high <= low or not math.isfinite(high - low):
-        raise InputError(f"{file_name} must hold an image, but its values go from {lowest:g} to {high:g}.")
+    scale = find_scale([(file_name, stack)])
+    background = scale.missing + scale.padding
+    if background == scale.size:
+        raise InputError(f"{file_name} must hold an image, but all of its values are NaN or padding.")
+    if scale.black == scale.white or (scale.lowest == scale.highest and not background):
+        raise InputError(f"{file_name} must hold an image, but its values go from {scale.lowest:g} to {scale.highest:g}.")
 
     rows, columns = -(-h // MULTIPLE) * MULTIPLE, -(-w // MULTIPLE) * MULTIPLE
     top, left = (rows - h) // 2, (columns - w) // 2
     slices = np.zeros((n, rows, columns), np.float32)
     for k in range(n):
-        image = (magnitude(file_name, stack, k) - low) / (high - low)
-        slices[k, top : top + h, left : left + w] = 1 - image if stack.inverted else image
+        slices[k, top : top + h, left : left + w] = to_intensity(read_values(file_name, stack, k), scale)
 
     notes = [*stack.notes]
     if np.iscomplexobj(raw):
         notes.append("complex values became their magnitudes")
-    if low < 0:
-        notes.append(f"shifted and scaled so that {low:g} became 0 and {high:g}, the largest value, 1")
-    else:
-        notes.append(f"scaled by its maximum {high:g}")
-    if stack.inverted:
-        notes.append("inverted, as in MONOCHROME1 large values are dark")
+    notes += describe_scale(scale)
     if (rows, columns) != (h, w):
         notes.append(f"padded with zeros to {rows} x {columns}")
+    height, width = geometry.pixel_size(stack.affine)
+    if not math.isclose(height, width, rel_tol=0.01):
+        notes.append(f"pixels are {height / width:.3g} times as high as wide")
     return Volume(
         slices=slices,
         kind="image",
         affine=None if stack.affine is None else stack.affine @ shift(-top, -left, 0),
-        scale=(high, low) if stack.inverted else (low, high),
+        scale=(scale.black, scale.white),
         note=_sentence([_slice_count(n, h, w), *notes]),
         space=stack.space,
         size=(h, w),
         corner=(top, left),
+        pixel_size=geometry.pixel_size(stack.affine),
+        identity=stack.identity,
     )
 
 
@@ -154,12 +175,15 @@ def _read_kspace(file_name: str, stack: Stack) -> Volume:
     ]
     if (rows, columns) != (h, w):
         notes.append(f"the highest frequencies cut off to {rows} x {columns}, which makes pixels larger")
+    affine = None if stack.affine is None else stack.affine @ np.diag([h / rows, w / columns, 1, 1])
     return Volume(
         slices=slices,
         kind="kspace",
-        affine=None,
+        affine=affine,
         scale=(0.0, peak),
         note=_sentence([_slice_count(n, h, w, f"of {kind}"), *notes]),
+        pixel_size=geometry.pixel_size(affine),
+        no_truth=stack.no_truth,
     )
 
 

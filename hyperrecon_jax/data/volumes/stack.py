@@ -1,5 +1,6 @@
 """The type that a reader of a format returns, and the checks that all readers share."""
 
+import textwrap
 from typing import NamedTuple
 
 import numpy as np
@@ -10,45 +11,41 @@ from hyperrecon_jax.runtime.errors import InputError
 MAX_PIXELS = 2**27
 MIN_SIDE, MAX_SIDE = 8, 2048  # pixels along a side of a slice in the file
 MAX_COILS = 128
-_LUMINANCE = np.array([0.299, 0.587, 0.114])  # of red, green and blue, by Rec. 601
+
+
+class NoImageError(InputError):
+    """A file that holds no image that can be used here, such as a report. Among the files of a subject it is skipped.
+
+    Args:
+        message: the sentence for the user.
+        reason: the same for files of this kind, in a few words, so that they can be counted.
+    """
+
+    def __init__(self, message: str, reason: str):
+        super().__init__(message)
+        self.reason = reason
 
 
 class Stack(NamedTuple):
-    """The slices of a file: values are `slope * raw + intercept`, the other fields are as in `Volume`."""
+    """The slices of a file as they are stored; `intensity.py` says what their values mean. The rest is as in `Volume`."""
 
     raw: np.ndarray  # (n, h, w), real or complex; k-space of several coils (n, c, h, w)
     notes: list[str]
-    slope: float | np.ndarray = 1.0  # a number, or an array with a number for each slice
+    slope: float | np.ndarray = 1.0  # a number, or an array that broadcasts to `raw`
     intercept: float | np.ndarray = 0.0
     affine: np.ndarray | None = None
     space: int = 0
-    inverted: bool = False
+    identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
+    inverted: bool = False  # large values are dark
+    padding: tuple[float, float] | None = None  # lowest and highest stored value that mean that there is no pixel
+    kind: str = "image"  # or "kspace": `raw` is centred k-space
+    no_truth: str = ""  # of k-space: why it is no truth, as in `scan.Scan`
 
 
 def to_double(values: np.ndarray) -> np.ndarray:
     """The values in double precision."""
     with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
         return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
-
-
-def magnitude(file_name: str, stack: Stack, index: int) -> np.ndarray:
-    """The values of one slice in the file's units, complex ones as their modulus: `(h, w)` float64.
-
-    Raises:
-        InputError: if some are NaN or infinite.
-    """
-    slope, intercept = (np.broadcast_to(a, len(stack.raw))[index] for a in (stack.slope, stack.intercept))
-    with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
-        values = to_double(stack.raw[index]) * np.float64(slope) + np.float64(intercept)
-        values = np.abs(values) if np.iscomplexobj(values) else values
-    check_finite(file_name, index, values)
-    return values
-
-
-def luminance(pixels: np.ndarray) -> np.ndarray:
-    """`(h, w, 3)` -> `(h, w)` float32."""
-    with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
-        return (pixels @ _LUMINANCE).astype(np.float32)
 
 
 def check_size(file_name: str, n: int, h: int, w: int, *, what: str = "slices") -> None:
@@ -85,5 +82,5 @@ def check_finite(file_name: str, index: int, values: np.ndarray) -> None:
 
 
 def brief(error: Exception) -> str:
-    """The first 200 characters of an error's message, as the end of a sentence."""
-    return (" ".join(str(error).split())[:200] or type(error).__name__).rstrip(".") + "."
+    """The first words of an error's message, up to 200 characters, as the end of a sentence."""
+    return (textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__).rstrip(".") + "."

@@ -88,7 +88,7 @@
     slice: () => slices.get(Store.sliceKey(place())), // its input and truth, once they are here
     showSlice: (index) => goTo(state.volume, index),
     showVolume,
-    size: () => volume(state.volume), // { width, height }
+    size: () => volume(state.volume), // { width, height, aspect }
     stepLam: (axis, step, event) => setLam(source.step(state.lam[state.active], axis, step), event),
     swap,
     volume,

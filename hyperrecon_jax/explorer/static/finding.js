@@ -90,8 +90,9 @@ class Finding {
   }
 
   paint({ lam, canvas, caption, button }, { plane, metrics }, low, high) {
-    const { width, height } = this.app.size();
+    const { width, height, aspect } = this.app.size();
     Object.assign(canvas, { width, height });
+    Object.assign(canvas.style, { aspectRatio: `${width} / ${height * aspect}`, objectFit: "fill" });
     const context = canvas.getContext("2d");
     const pixels = context.createImageData(width, height);
     Colors.paint(plane, low, high, "gray", pixels.data);

@@ -6,9 +6,9 @@ const Pictures = (app) => {
   const memo = Memo();
 
   function gray(plane) {
-    const { width, height } = app.size();
+    const { width, height, aspect } = app.size();
     const { level, window } = state;
-    return { plane, width, height, low: level - window / 2, high: level + window / 2, colours: "gray" };
+    return { plane, width, height, aspect, low: level - window / 2, high: level + window / 2, colours: "gray" };
   }
 
   function differing(first, second, combine) {
@@ -27,9 +27,10 @@ const Pictures = (app) => {
   function errorMap(plane, exact) {
     if (state.gain[state.mode] === null && exact) state.gain[state.mode] = gainFor(plane);
     const limit = 1 / (state.gain[state.mode] || 10);
-    const { width, height } = app.size();
+    const { width, height, aspect } = app.size();
     const isSigned = state.mode === "difference";
-    return { plane, width, height, low: isSigned ? -limit : 0, high: limit, colours: isSigned ? "berlin" : "inferno" };
+    const colours = isSigned ? "berlin" : "inferno";
+    return { plane, width, height, aspect, low: isSigned ? -limit : 0, high: limit, colours };
   }
 
   function gainFor(plane) {

@@ -73,8 +73,8 @@ const Source = (() => {
       return body(await ask(`api/best?${query({ ...place, metric })}`), "json");
     }
 
-    async upload(file, kind) {
-      return body(await ask(`api/volumes?${query({ name: file.name, kind })}`, { method: "POST", body: file }), "json");
+    async upload(file, kind, plane) {
+      return body(await ask(`api/volumes?${query({ name: file.name, kind, plane })}`, { method: "POST", body: file }), "json");
     }
 
     async export(place, lams, format, shades) {

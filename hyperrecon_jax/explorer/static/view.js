@@ -21,9 +21,15 @@ class View {
     this.canvas.height = Math.max(1, Math.round(this.canvas.clientHeight * ratio));
   }
 
+  /** Width and height of the image, in widths of a pixel: pixels need not be square. */
+  extent() {
+    const { width, height, aspect } = this.picture;
+    return { width, height: height * aspect };
+  }
+
   /** Where the image lies on the canvas, in canvas pixels. */
   place({ zoom, pan }) {
-    const { width, height } = this.picture;
+    const { width, height } = this.extent();
     const scale = Math.min(this.canvas.width / width, this.canvas.height / height) * zoom;
     return {
       scale,
@@ -38,9 +44,10 @@ class View {
     const box = this.canvas.getBoundingClientRect();
     const ratio = this.canvas.width / box.width;
     const { scale, left, top } = this.place(shared);
+    const { width, height } = this.extent();
     return [
-      ((event.clientX - box.left) * ratio - left) / (scale * this.picture.width),
-      ((event.clientY - box.top) * ratio - top) / (scale * this.picture.height),
+      ((event.clientX - box.left) * ratio - left) / (scale * width),
+      ((event.clientY - box.top) * ratio - top) / (scale * height),
     ];
   }
 
@@ -48,10 +55,11 @@ class View {
   travel(dx, dy, shared) {
     const ratio = this.canvas.width / this.canvas.getBoundingClientRect().width;
     const { scale } = this.place(shared);
-    return [(dx * ratio) / (scale * this.picture.width), (dy * ratio) / (scale * this.picture.height)];
+    const { width, height } = this.extent();
+    return [(dx * ratio) / (scale * width), (dy * ratio) / (scale * height)];
   }
 
-  /** `picture` is { plane, width, height, low, high, colours } or null; `shared` zoom, pan, smooth, profile, cursor. */
+  /** `picture` is { plane, width, height, aspect, low, high, colours } or null; `shared` zoom, pan, smooth, profile, cursor. */
   draw(picture, shared) {
     this.picture = picture;
     const context = this.canvas.getContext("2d");
@@ -62,7 +70,8 @@ class View {
     const { scale, left, top } = this.place(shared);
     context.imageSmoothingEnabled = shared.smooth;
     context.imageSmoothingQuality = "high";
-    context.drawImage(this.bitmap, left, top, picture.width * scale, picture.height * scale);
+    const { width, height } = this.extent();
+    context.drawImage(this.bitmap, left, top, width * scale, height * scale);
     if (shared.profile) this.line(context, shared);
     if (shared.cursor && shared.cursor.view !== this) this.cross(context, shared);
   }
@@ -83,7 +92,8 @@ class View {
 
   point([u, v], shared) {
     const { scale, left, top } = this.place(shared);
-    return [left + u * this.picture.width * scale, top + v * this.picture.height * scale];
+    const { width, height } = this.extent();
+    return [left + u * width * scale, top + v * height * scale];
   }
 
   // A dark line under a bright one shows on any tissue.

@@ -9,7 +9,7 @@ const Volumes = (() => {
   async function upload(app, file, as) {
     const busy = Messages.toast(`Reading ${file.name} …`, "busy");
     try {
-      const volume = await app.source.upload(file, as);
+      const volume = await app.source.upload(file, as, get("plane").value);
       app.run.volumes = [...app.run.volumes.filter(({ id }) => id !== volume.id), volume];
       app.showVolume(volume);
       Messages.toast(`${volume.name} is open.${volume.note ? ` ${volume.note}` : ""}`);

@@ -125,9 +125,21 @@ def test_slices_of_background_alone_are_dropped_and_the_rest_is_spread(tmp_path)
 
 def test_the_scale_is_the_largest_value_even_of_a_dropped_slice(tmp_path):
     images, codes = IMAGES * np.float32(0.4) - 5, CODES.copy()
-    images[0, 3, 3], codes[0] = 700, 0
+    images[0, 3, 3], codes[0] = images.max() * 1.5, 0
     write(tmp_path / "s", images=images, codes=codes)
-    np.testing.assert_allclose(read(tmp_path).image, images[1:].clip(0) / 700, atol=1e-7)
+    np.testing.assert_allclose(read(tmp_path).image, images[1:].clip(0) / images.max(), atol=1e-7)
+
+
+def test_outliers_and_values_that_are_missing(tmp_path):
+    images = IMAGES.astype(np.float32)
+    images[0, 3, 3], images[1, 2, 2:4] = 9.0 * IMAGES.max(), np.nan
+    write(tmp_path / "s", images=images)
+    expected = (np.nan_to_num(images) / IMAGES.max()).clip(0, 1)
+    slices = read(tmp_path)
+    np.testing.assert_allclose(slices.image, expected[CODES.any((1, 2))], atol=1e-7)
+    (note,) = slices.notes
+    assert "1 outlying value" in note
+    assert "2 values that are NaN" in note
 
 
 def test_other_sizes(tmp_path):
@@ -215,8 +227,9 @@ ELSEWHERE = LIA + np.array([[0, 0, 0, 1], [0] * 4, [0] * 4, [0] * 4])
         (dict(codes_affine=ELSEWHERE), r"aseg\.mgz must have the voxels of norm\.mgz, .*, elsewhere"),
         (dict(codes=np.ones_like(CODES)), r"aseg\.mgz must hold codes of FreeSurfer's aseg, such as"),
         (dict(images=np.zeros_like(IMAGES)), r"aseg\.mgz must hold codes .* where norm\.mgz is above 0"),
-        (dict(images=np.where(IMAGES > 250, np.nan, IMAGES)), r"norm\.mgz must hold finite numbers, but slice \d has NaN"),
-        (dict(codes=np.where(CODES > 50, np.inf, CODES)), r"aseg\.mgz must hold finite numbers, but slice \d has NaN"),
+        (dict(images=np.where(IMAGES > 250, np.inf, IMAGES)), r"norm\.mgz must hold finite numbers, but slice \d has inf"),
+        (dict(codes=np.where(CODES > 50, np.inf, CODES)), r"aseg\.mgz must hold finite numbers, but slice \d has inf"),
+        (dict(codes=np.where(CODES > 50, np.nan, CODES)), r"aseg\.mgz must hold whole numbers"),
         (dict(images=IMAGES[:, :4, :4], codes=CODES[:, :4, :4]), r"norm\.mgz must hold axial slices of 8 to"),
     ],
 )
