@@ -1,19 +1,16 @@
 """The common part of all commands: it parses the flags, and ends a mistake of the user with one sentence and status 2."""
 
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import flags, logging
+from absl import flags
 
-from hyperrecon_jax.cli import arguments, config_flag
+from hyperrecon_jax.cli import arguments, config_flag, messages
 from hyperrecon_jax.runtime import interrupts, paths
 from hyperrecon_jax.runtime.command_lines import adapt
-from hyperrecon_jax.runtime.errors import DataWarning, Diverged, InputError
-
-LONGEST_MESSAGE = 700  # characters
+from hyperrecon_jax.runtime.errors import Diverged, InputError
 
 
 def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
@@ -26,8 +23,8 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
         command: what to do. `--help` shows the docstring and the flags of its module.
         takes_folders: whether `command` gets a list of the arguments that are not flags. Without it they are a mistake.
     """
-    _silence_libraries()
-    _print_notes()
+    messages.silence_libraries()
+    messages.show_data_warnings()
     is_interrupted = interrupts.end_on_signals()
     try:
         status = _call(command, is_interrupted, takes_folders=takes_folders)
@@ -73,45 +70,8 @@ def _call(command: Callable[..., int], is_interrupted: Callable[[], bool], *, ta
             raise KeyboardInterrupt from error
         if not isinstance(error, (InputError, Diverged)):
             raise
-        print_error(error)
+        messages.print_error(error)
         return 2 if isinstance(error, InputError) else 1
-
-
-def print_error(message: object) -> None:
-    """Print an error in one line.
-
-    The line may have text of the user, of a file or of a library: control characters are shown, not sent to the terminal,
-    and the middle of a very long text is left out.
-    """
-    text = " ".join(str(message).split())
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-    if len(text) > LONGEST_MESSAGE:
-        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
-    print(f"error: {text}", file=sys.stderr)
-
-
-def _silence_libraries() -> None:
-    """Keep warnings and log messages of libraries away from the user of a command."""
-    logging.set_verbosity(logging.FATAL)
-    # Orbax writes in several threads. When one write fails, so do others: the first error says all.
-    logging.get_absl_logger().manager.getLogger("asyncio").disabled = True
-    sys.unraisablehook = lambda _: None
-    if not sys.warnoptions:  # `python -W` shows warnings
-        warnings.simplefilter("ignore")
-
-
-def _print_notes() -> None:
-    """Print warnings about the user's data as one line each."""
-    warnings.simplefilter("default", DataWarning)
-    show_warning = warnings.showwarning
-
-    def print_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, DataWarning):
-            print(f"note: {message}", file=sys.stderr)
-        else:
-            show_warning(message, category, *place, **options)
-
-    warnings.showwarning = print_note
 
 
 def _help(module: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import hyperrecon_jax
 from hyperrecon_jax import cli
-from hyperrecon_jax.cli import command
 
 
 def main() -> None:
@@ -18,7 +17,7 @@ def main() -> None:
     elif name == "--version":
         print(hyperrecon_jax.__version__)
     elif name not in cli.COMMANDS:
-        command.print_error(_explain_unknown(name))
+        messages.print_error(_explain_unknown(name))
         sys.exit(2)
     else:
         sys.argv[1:] = arguments

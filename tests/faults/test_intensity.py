@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from faults import intensity_files as files
 
-from hyperrecon_jax.cli import command
+from hyperrecon_jax.cli import messages
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.data.sources import folder
 from hyperrecon_jax.data.sources.base import Settings
@@ -328,7 +328,7 @@ def test_messages_about_arrays_name_the_flag_at_hand(tmp_path):
 def test_a_command_prints_a_note(tmp_path, capsys):
     np.save(tmp_path / "a.npy", STORED[None])
     with warnings.catch_warnings():
-        command._print_notes()
+        messages.show_data_warnings()
         dataset = load_arrays(**dict.fromkeys(("train", "val", "test"), str(tmp_path / "a.npy")))
     assert capsys.readouterr().err == (
         f"note: --data {tmp_path / 'a.npy'} of uint16: scaled by its maximum {STORED.max()}; for another scale, save"

@@ -1,0 +1,48 @@
+"""What a command writes on the error stream: errors and notes of one line each, and nothing of the libraries."""
+
+import sys
+import warnings
+from typing import Any
+
+from absl import logging
+
+from hyperrecon_jax.runtime.errors import DataWarning
+
+LONGEST_MESSAGE = 700  # characters
+
+
+def print_error(message: object) -> None:
+    """Print an error in one line.
+
+    The line may have text of the user, of a file or of a library: control characters are shown, not sent to the terminal,
+    and the middle of a very long text is left out.
+    """
+    text = " ".join(str(message).split())
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    if len(text) > LONGEST_MESSAGE:
+        text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
+    print(f"error: {text}", file=sys.stderr)
+
+
+def silence_libraries() -> None:
+    """Keep warnings and log messages of libraries away from the user of a command."""
+    logging.set_verbosity(logging.FATAL)
+    # Orbax writes in several threads. When one write fails, so do others: the first error says all.
+    logging.get_absl_logger().manager.getLogger("asyncio").disabled = True
+    sys.unraisablehook = lambda _: None
+    if not sys.warnoptions:  # `python -W` shows warnings
+        warnings.simplefilter("ignore")
+
+
+def show_data_warnings() -> None:
+    """Print warnings about the user's data as one line each."""
+    warnings.simplefilter("default", DataWarning)
+    show_warning = warnings.showwarning
+
+    def print_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+        if issubclass(category, DataWarning):
+            print(f"note: {message}", file=sys.stderr)
+        else:
+            show_warning(message, category, *place, **options)
+
+    warnings.showwarning = print_note
