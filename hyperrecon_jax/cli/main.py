@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hyperrecon_jax
 from hyperrecon_jax import cli
+from hyperrecon_jax.cli import messages
 
 
 def main() -> None:
