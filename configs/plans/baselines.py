@@ -26,5 +26,6 @@ def get_plan(
     seeds: int = 3,
 ) -> Plan:
     if config is None:
-        config, unets_rate = read_config(CONFIGS, "laptop_sl.py:csmri"), unets_rate or 1e-2  # the better of two rates
+        config = read_config(CONFIGS, "laptop_sl.py:csmri")
+        unets_rate = 1e-2 if unets_rate is None else unets_rate  # the better of two rates
     return baselines.make_plan(config, lams=lams, unets_rate=unets_rate, seeds=seeds)

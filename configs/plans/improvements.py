@@ -33,5 +33,5 @@ def get_plan(
         config = read_config(CONFIGS, "laptop_sl.py:csmri")
         config.train.steps, config.model.rank = 1200, 4
         rates = rates or [RATES.get(variant, config.train.learning_rate) for variant in variants]
-        unets_rate = unets_rate or 1e-2
+        unets_rate = 1e-2 if unets_rate is None else unets_rate
     return improvements.make_plan(config, variants=variants, rates=rates, lams=lams, unets_rate=unets_rate, seeds=seeds)

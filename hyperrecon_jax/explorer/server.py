@@ -113,7 +113,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError, TypeError, ValueError) as error:  # the last two: no name of a host
         listener.close()
-        raise InputError(f"The explorer cannot listen at {host}, port {port}: {error}.") from None
+        raise InputError(f"The explorer cannot listen at {host}, port {port}: {str(error).rstrip('.')}.") from None
     return listener
 
 

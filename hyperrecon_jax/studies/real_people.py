@@ -76,8 +76,7 @@ def make_plan(*, root: str, runs: Sequence[str] = (), slices: int = 2, size: int
         raise InputError("The study needs images of people: --root must be a folder with a sub-folder for each person.")
     if slices < 1:
         raise InputError(f"The study needs at least 1 slice of each person, got {slices}.")
-    if not Path(root).is_dir():
-        raise InputError(f"The study needs a folder with a sub-folder of images for each person, got --root {root}.")
+    folder.find(Path(root), _settings(slices=slices, size=size))  # raises if there is nobody
     for run in runs:
         read_run_config(Path(run))
     names = ", ".join([ZERO_FILLED, TOTAL_VARIATION, WAVELET, *runs])
@@ -89,13 +88,18 @@ def make_plan(*, root: str, runs: Sequence[str] = (), slices: int = 2, size: int
     )
 
 
+def _settings(*, slices: int, size: int) -> Settings:
+    """How slices are made of the files of a person."""
+    return Settings(size=size, slices=slices, coils=0, acquisition="", whiten=False)
+
+
 def read_people(root: Path, *, slices: int, size: int, say: Say = print) -> People:
     """The slices of all people in a folder. People whose files cannot be used are left out, and named to the user.
 
     Raises:
         InputError: if there is no such folder, or nobody can be used.
     """
-    settings = Settings(size=size, slices=slices, coils=0, acquisition="", whiten=False)
+    settings = _settings(slices=slices, size=size)
     images, names = [], []
     for name, files in folder.find(root, settings).items():
         try:
