@@ -33,6 +33,17 @@ def read_stack(path: Path, *, plane: str) -> Stack:
     return formats.decode(str(path), read_bytes(path), "image", plane=plane)
 
 
+def is_image(path: Path, content: bytes) -> bool:
+    """Whether the name or the first bytes of a file are those of an image that can be read."""
+    if path.name.startswith(".") or path.name.lower() == "dicomdir":
+        return False
+    try:
+        formats.format_of(path.name, content)
+    except InputError:
+        return False
+    return True
+
+
 def are_labels(stacks: Sequence[Stack]) -> bool:
     """Whether slices look like labels: few whole numbers, or up to 256 of which most equal their neighbours."""
     slices = [(stack, k) for stack in stacks for k in range(len(stack.raw))]
