@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import threading
+import warnings
 from collections import OrderedDict
 
 import nibabel
@@ -359,6 +360,29 @@ def test_pixels_without_a_size(value):
     assert (volume.space, volume.pixel_size) == (0, (1, 1))
     volume = volumes.read("x", dicom(slices[0], PixelSpacing=value, PixelAspectRatio=[2, 1]))
     assert volume.pixel_size == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [("ImageOrientationPatient", b"1\\0\\0\\0\\x\\0 "), ("ImagePositionPatient", b"0\\0"), ("PixelSpacing", b"wide")],
+)
+def test_damaged_entries_leave_the_image(tag, value):
+    """They are no numbers, or too few."""
+    slices = as_radiologists_see(HEAD, "axial")
+    data = pydicom.dcmread(io.BytesIO(dicom(slices[0], **place("axial", 0))))
+    raw = pydicom.dataelem.RawDataElement(data[tag].tag, "DS", len(value), value, 0, False, True)
+    data._dict[data[tag].tag] = raw
+    stream = io.BytesIO()
+    data.save_as(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        volume = assert_shows(stream.getvalue(), slices[:1])
+    assert volume.space == 0
+
+
+def test_absurd_sides_count_as_squares():
+    volume = volumes.read("x", nifti(HEAD.astype(np.int16), np.diag([1, 1e6, 1e6, 1.0])).to_bytes(), plane="axial")
+    assert volume.pixel_size == (1, 1)
 
 
 # Folders

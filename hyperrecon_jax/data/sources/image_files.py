@@ -9,7 +9,7 @@ import numpy as np
 
 from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import evenly_spaced
-from hyperrecon_jax.data.volumes import formats
+from hyperrecon_jax.data.volumes import formats, geometry
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -88,7 +88,7 @@ def to_grid(
         size: of the result, `(n, size, size)`.
         resample: `grid.resample`, or `grid.resample_labels`.
     """
-    sides = np.ones(2) if affine is None else np.linalg.norm(affine[:3, :2], axis=0)
+    sides = np.array(geometry.pixel_size(affine))
     if sides.max() > (1 + UNEQUAL) * sides.min():
         lengths = sides * images.shape[1:]
         rows, columns = np.rint(lengths / max(sides.min(), lengths.max() / size)).astype(int)
