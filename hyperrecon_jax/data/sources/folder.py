@@ -35,7 +35,7 @@ import numpy as np
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
-from hyperrecon_jax.data.sources.image_files import are_labels, check_folder, natural_order, read_bytes, to_grid
+from hyperrecon_jax.data.sources.image_files import are_labels, check_folder, is_image, natural_order, read_bytes, to_grid
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.intensity import Scale, describe_scale, find_scale, is_ordinary, read_values, to_intensity
 from hyperrecon_jax.runtime.errors import InputError
@@ -198,13 +198,7 @@ def _is_image(path: Path) -> bool:
     name = path.name.lower()
     if name.startswith(".") or name == "dicomdir":
         return False
-    if name.endswith(FOREIGN) or _stem(name) != name:
-        return True
-    try:
-        formats.format_of(name, read_bytes(path, 2**16))
-    except InputError:
-        return False
-    return True
+    return name.endswith(FOREIGN) or _stem(name) != name or is_image(path, read_bytes(path, 2**16))
 
 
 def _stem(name: str) -> str:
