@@ -6,6 +6,8 @@ A series is one of:
 - the files of the same format in the same folder that hold one slice each;
 - a file of several slices.
 
+Files in which large values are dark (MONOCHROME1, WhiteIsZero) are never in a series with others.
+
 DICOM files are in the order of their positions along the normal, if all have a position and are parallel; else of
 InstanceNumber, if all have one; else of their names. All other files are in the order of their names.
 """
@@ -61,8 +63,8 @@ def _read_file(path: Path) -> File:
     stack, form = formats.decode(name, content, "image"), formats.format_of(name, content)
     if form == "dicom":
         _, series, number = _read_header(path, content)
-        return File(name, stack, (form, series or path.parent), number)
-    return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path), None)
+        return File(name, stack, (form, series or path.parent, stack.inverted), number)
+    return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path, stack.inverted), None)
 
 
 def _read_header(path: Path, content: bytes) -> tuple[str, str, int | None]:
