@@ -19,7 +19,7 @@ splits. All image files of a sub-folder are read, at any depth:
   `/`. They are compared with the path below the root and with the name alone. A note says what may be a label map.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
 - Every series has ONE scale, by the rules of `volumes/intensity.py`: the largest value becomes 1, and the smallest or 0,
-  whichever is lower, becomes 0. Where large values are dark (MONOCHROME1, WhiteIsZero) the files have a scale of their own.
+  whichever is lower, becomes 0.
 - A slice of a single value is dropped as "background alone".
 - `image_files.to_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
 - At most `slices` of the subject are used, evenly spaced over all its series.
@@ -112,7 +112,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
     slices: list[tuple[series.File, int, Scale]] = []  # file, index of the slice, scale of its series
     total, notes = 0, []
     groups, skipped = series.read(files, settings.plane)
-    for members in _with_one_scale(groups):
+    for members in groups:
         scale = find_scale([(file.path, file.stack) for file in members])
         if not is_ordinary(scale):
             notes.append(f"{_series_label(members)}: {'; '.join(describe_scale(scale))}")
@@ -138,13 +138,6 @@ def read(files: list[Path], settings: Settings) -> Slices:
         notes=(*notes, *_label_notes(labels)),
         skipped=skipped,
     )
-
-
-def _with_one_scale(groups: list[list[series.File]]) -> Iterator[list[series.File]]:
-    """Series in which large values are bright in all files, or dark in all: a series of both becomes two."""
-    for members in groups:
-        for inverted in dict.fromkeys(file.stack.inverted for file in members):
-            yield [file for file in members if file.stack.inverted == inverted]
 
 
 def _series_label(members: list[series.File]) -> str:

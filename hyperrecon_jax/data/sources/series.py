@@ -8,6 +8,8 @@ A series is one of:
 - the files of the same format in the same folder that hold one slice each;
 - a file of several slices.
 
+Files in which large values are dark (MONOCHROME1, WhiteIsZero) are never in a series with others.
+
 DICOM files are in the order of their positions along the normal, if all have a position; else of InstanceNumber, else of
 SliceLocation, if all have one; else of their names. All other files are in the order of their names.
 
@@ -126,7 +128,7 @@ def _read_file(path: Path, content: bytes, plane: str) -> File:
     name, form = str(path), formats.format_of(str(path), content)
     if form != "dicom":
         stack = formats.decode(name, content, "image", plane=plane)
-        return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path), ())
+        return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path, stack.inverted), ())
     stack = formats.decode(name, content, "image")
     if len(stack.raw) > 1:
         return File(name, stack, (form, path), ())
