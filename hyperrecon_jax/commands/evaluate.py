@@ -40,7 +40,7 @@ from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
 
 METRICS = ("psnr", "rpsnr", "ssim", "mae", "hfen", "data_consistency")
-SCORES, TABLE, RESULTS, UNFINISHED = "scores.nc", "scores.csv", "evaluation.json", "unfinished.npz"
+TABLE, RESULTS, UNFINISHED = "scores.csv", "evaluation.json", "unfinished.npz"
 POINTS = {1: 100, 2: 21}  # number of lambdas -> points of the grid along each
 
 
@@ -129,13 +129,13 @@ def evaluate(
     speed = evaluation.samples.size * evaluation.num_lams / seconds
     say(f"{speed:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
     say(format_table(summary, best))
-    say(f"Look at {', '.join(sorted(str(path) for path in out.glob('*.png')))}; the scores are in {out / SCORES}.")
+    say(f"Look at {', '.join(sorted(str(path) for path in out.glob('*.png')))}; the scores are in {out / scores.SCORES}.")
     return ds
 
 
 def load_or_evaluate(run: Path, *, acquisition: Acquisition | None = None, say: Say = print) -> xr.Dataset:
     """The scores of a run on its own test images: from its folder, or computed if they are missing or of another step."""
-    file = run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / SCORES
+    file = run / "evaluation" / (format_acquisition(acquisition) if acquisition else "") / scores.SCORES
     if file.exists():
         ds = scores.load(file)
         if ds.attrs.get("steps") == run_folder.steps_reported(run):
@@ -243,7 +243,7 @@ def _write_results(
 ) -> None:
     """Write scores, tables and pictures. The JSON comes last, so that it tells that the others are complete."""
     rows = scores.make_rows(summary)
-    scores.save(out / SCORES, ds)
+    scores.save(out / scores.SCORES, ds)
     scores.write_csv(out / TABLE, rows)
     pairs = []
     if "psnr" in ds:

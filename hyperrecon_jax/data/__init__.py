@@ -23,8 +23,8 @@ The modules:
     volumes/       one file that is opened in the explorer: read it, write a result back
 
 `sources/fastmri.py` (`read`) prepares a fastMRI file (.h5) for training. It opens the file with `sources/fastmri_file.py`,
-which reads through `volumes/hdf5.py`, and turns the k-space into samples with `kspace.py`. Training reads these samples
-from the cache, not from the .h5 file. The explorer also uses `volumes/hdf5.py` and `kspace.py`.
+which reads through `volumes/hdf5.py`, and turns the k-space into samples with `sources/scans.py` and `kspace.py`. Training
+reads these samples from the cache, not from the .h5 file. The explorer also uses `volumes/hdf5.py` and `kspace.py`.
 """
 
 import lazy_loader

@@ -4,7 +4,7 @@ NumPy; k-space is complex. "Centred" k-space is as files hold it: the zero frequ
 `side // 2`. K-space "in the corner" is `np.fft.fft2(image, norm="ortho")`, as in `physics.sample.Coils`.
 
 Of a whole volume (`virtual_coils`):
-    1. crop_rows            rows of the image beyond the field of view are cut off (readout oversampling)
+    1. crop_field           a square field of view: rows beyond it are cut off (readout oversampling)
     2. whiten               noise gets unit variance and no correlation between coils (`coils.whiten`)
     3. crop_frequencies     the central frequencies, as many as the sample has pixels
     4. to_corner            zero frequency from the centre to the corner; the image is flipped or not
@@ -15,10 +15,10 @@ Of each slice (`make_image_and_maps`):
     8. combine              the image is the magnitude of the combined coils (`coils.combine`)
 At last the caller divides image and k-space by one number for the volume.
 
-Preparing fastMRI (`sources/fastmri.py`) takes all steps. The explorer takes 3 and 4 when it reads the file
-(`volumes.read`, to sides that are multiples of 8), 5 when it opens it, and 6 to 8 when it shows a slice
-(`explorer/measurement.py`). It leaves out 1, as files of other scanners may have no oversampled rows; 2, as it writes
-results in the units of the file; and the flip, as it shows images as they are stored. It divides by the largest value of
+Preparing for training (`sources/scans.py`) takes all steps, `fastmri` with the flip. The explorer takes 1, 3 and 4 when it
+reads the file (`volumes.read`, to sides that are multiples of 8), 5 when it opens it, and 6 to 8 when it shows a slice
+(`explorer/measurement.py`). It takes 1 where lines were sampled whole, for the rows alone. It leaves out 2, as it writes
+results in the units of the file, and the flip, as it shows images as they are stored. It divides by the largest value of
 the zero-filled images, as the reference image may be unknown, and it calibrates on what was measured (`measured_centre`),
 as the file may be under-sampled.
 """
@@ -28,14 +28,17 @@ import numpy as np
 from hyperrecon_jax.data import coils, grid
 
 CALIBRATION = 24  # side of the square of central frequencies from which maps are made
+FULLY_SAMPLED_SHARE = 0.99  # k-space counts as fully sampled if more than this share of it was measured
 
 
-def virtual_coils(kspace: np.ndarray, *, rows: int, size: int, flip: bool, whiten: bool, count: int) -> np.ndarray:
+def virtual_coils(
+    kspace: np.ndarray, *, field: tuple[int, int], size: int, flip: bool, whiten: bool, count: int
+) -> np.ndarray:
     """Steps 1 to 5: the k-space of a volume on the grid of the samples, seen by `count` virtual coils.
 
     Args:
         kspace: `(n, c, h, w)`, centred.
-        rows: rows of the field of view; more rows are cut off.
+        field: rows and columns of the field of view, in pixels of the k-space's image.
         size: pixels along both sides of a sample.
         flip: flip the image along both axes.
         whiten: whiten the noise.
@@ -44,7 +47,7 @@ def virtual_coils(kspace: np.ndarray, *, rows: int, size: int, flip: bool, white
     Returns:
         `(n, count, size, size)`, zero frequency in the corner.
     """
-    kspace = np.stack([crop_rows(volume_slice, rows) for volume_slice in kspace])
+    kspace = np.stack([crop_field(volume_slice, *field) for volume_slice in kspace])
     if whiten:  # before frequencies are cut: the highest ones hold noise alone
         kspace = coils.whiten(kspace, coils.noise_covariance(to_corner(kspace, flip=flip)))
     return coils.compress(to_corner(crop_frequencies(kspace, size, size), flip=flip), count)
@@ -74,14 +77,18 @@ def make_image_and_maps(
     return np.abs(coils.combine(kspace, maps)).astype(np.float32), maps
 
 
-def crop_rows(kspace: np.ndarray, rows: int) -> np.ndarray:
-    """Centred k-space `(c, h, w)` of the central `rows` rows of the image; unchanged where there are no more than that."""
-    h, w = kspace.shape[1:]
-    if h <= rows:
-        return kspace
-    lines = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, axes=1), axis=1, norm="ortho"), axes=1)
-    lines = grid.centre(lines, rows, w)
-    return np.fft.fftshift(np.fft.fft(np.fft.ifftshift(lines, axes=1), axis=1, norm="ortho"), axes=1)
+def crop_field(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Centred k-space `(c, h, w)` of the central `rows x columns` pixels of the image, with zeros around smaller images.
+
+    Along an axis that keeps its length nothing happens. Along another one, k-space is interpolated: its lines must all be
+    measured.
+    """
+    for axis, side in ((1, rows), (2, columns)):
+        if kspace.shape[axis] != side:
+            image = np.fft.fftshift(np.fft.ifft(np.fft.ifftshift(kspace, axes=axis), axis=axis, norm="ortho"), axes=axis)
+            image = grid.centre(image, *((side, image.shape[2]) if axis == 1 else (image.shape[1], side)))
+            kspace = np.fft.fftshift(np.fft.fft(np.fft.ifftshift(image, axes=axis), axis=axis, norm="ortho"), axes=axis)
+    return kspace
 
 
 def crop_frequencies(kspace: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -121,6 +128,32 @@ def measured_centre(kspace: np.ndarray) -> int:
         if middle[top : top + side, left : left + side].all():
             return side
     return 0
+
+
+def sampled_share(sampled: np.ndarray) -> float:
+    """The share of the frequencies that were sampled, of those that the scanner meant to sample.
+
+    Rows and columns of zeros at the ends of k-space are padding: a scanner adds them for smaller pixels, and leaves out a
+    part of one end in partial Fourier imaging. They do not count, unless more than half of a side is zeros: then the file
+    holds the middle of k-space alone.
+
+    Args:
+        sampled: `(h, w)` bool, centred.
+
+    Returns:
+        In [0, 1]; 0 if nothing was sampled.
+    """
+    box = []
+    for axis, side in enumerate(sampled.shape):
+        lines = np.flatnonzero(sampled.any(1 - axis))
+        first, last = (int(lines[0]), int(lines[-1])) if lines.size else (0, side - 1)
+        box.append(slice(first, last + 1) if 2 * (last + 1 - first) >= side else slice(None))
+    return float(sampled[tuple(box)].mean())
+
+
+def is_fully_sampled(sampled: np.ndarray) -> bool:
+    """Whether k-space has no gaps; `sampled` as in `sampled_share`."""
+    return sampled_share(sampled) > FULLY_SAMPLED_SHARE
 
 
 def _phase_turns(side: int, pixels: int) -> np.ndarray:

@@ -22,6 +22,7 @@ from hyperrecon_jax.losses.metric_table import METRICS, check_name, included_val
 from hyperrecon_jax.runtime import files
 from hyperrecon_jax.runtime.errors import InputError
 
+SCORES = "scores.nc"  # the name of the file
 STATISTICS = ("mean", "sd", "subject_mean", "subject_sd", "low", "high")
 RESAMPLES = 1000  # number of bootstrap resamples
 INTERVAL = (2.5, 97.5)  # per cent

@@ -18,9 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax.commands.evaluate import SCORES
 from hyperrecon_jax.data import volumes
-from hyperrecon_jax.evaluation import diverse, scores, scoring
+from hyperrecon_jax.evaluation import diverse, scoring
 from hyperrecon_jax.explorer import programs
 from hyperrecon_jax.explorer.programs import METRICS
 from hyperrecon_jax.explorer.volume_store import VolumeStore
@@ -128,8 +127,13 @@ class Engine:
 
     def _landscape(self) -> dict[str, Any] | None:
         """The mean scores of the test images on a grid of lambdas, if `bin.evaluate` scored all of them at this state."""
+        folder = self.run / "evaluation"
+        if not folder.is_dir():
+            return None
+        from hyperrecon_jax.evaluation import scores  # imported here, because xarray takes a second
+
         try:
-            ds = scores.load(self.run / "evaluation" / SCORES)
+            ds = scores.load(folder / scores.SCORES)
         except InputError:
             return None
         if (ds.attrs.get("steps"), ds.attrs.get("test_images")) != (self.steps, self._test_images):

@@ -17,7 +17,6 @@ from hyperrecon_jax.runtime.errors import InputError
 MAX_VIRTUAL_COILS = 8  # more are compressed to this number
 # for ESPIRiT. At 64 x 64 with 2 to 8 coils, a centre of 10 gave maps for two thirds of the object, a centre of 8 gave none
 MIN_CENTRE = 12
-FULLY_SAMPLED_SHARE = 0.99  # k-space counts as fully sampled if more than this share of it was measured
 
 
 class MeasuredKspace(NamedTuple):
@@ -29,12 +28,13 @@ class MeasuredKspace(NamedTuple):
     notes: list[str]  # for the user
 
 
-def inspect_kspace(name: str, kspace: np.ndarray) -> MeasuredKspace:
+def inspect_kspace(name: str, kspace: np.ndarray, *, no_truth: str = "") -> MeasuredKspace:
     """Compress the coils of a volume and find out what was measured.
 
     Args:
         name: name of the file, for messages.
         kspace: `(n, h, w)` or, of coils, `(n, c, h, w)`, as `volumes.read` returns it.
+        no_truth: why its image is no truth, as `volumes.read` returns it; "": where nothing is missing, it is one.
 
     Raises:
         InputError: if there are several coils, and the measured centre is too small for their maps or sigpy is not
@@ -55,12 +55,16 @@ def inspect_kspace(name: str, kspace: np.ndarray) -> MeasuredKspace:
         notes.append(f"the slow phase, that of the central {centre} x {centre} frequencies, was taken out")
     else:
         notes.append("its zero frequency was not measured, so its phase stays, which no real image explains: J is larger")
-    share = measured.any(0).mean()
-    if share > FULLY_SAMPLED_SHARE:
+    sampled = np.fft.fftshift(measured.any(0))
+    is_full = recipe.is_fully_sampled(sampled) and not no_truth
+    if is_full:
+        if not sampled.any(0).all() or not sampled.any(1).all():
+            notes.append("lines of zeros at its ends are the scanner's padding")
         notes.append("all of k-space is there: it is under-sampled as the run does, and its own image is the truth")
     else:
-        notes.append(f"{share:.0%} of k-space was measured")
-    return MeasuredKspace(kspace, bool(share > FULLY_SAMPLED_SHARE), centre, notes)
+        notes.append(f"{sampled.mean():.0%} of k-space was measured")
+        notes.append(f"there are no scores against a truth: {no_truth or 'a part of its k-space is missing'}")
+    return MeasuredKspace(kspace, is_full, centre, notes)
 
 
 def make_sample(measured: MeasuredKspace, index: int) -> Sample:

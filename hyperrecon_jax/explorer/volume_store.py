@@ -145,10 +145,11 @@ class VolumeStore:
             InputError: if the file cannot be read, the run's task has no k-space, or no sensitivities of the coils can be
                 estimated.
         """
-        if kind == "kspace" and self.config.task.name != "csmri":
-            raise InputError(f"Measured k-space means nothing to this run, whose task is {self.describe_task()}.")
+        self._check_kind(kind)
         volume = hashlib.sha256(f"{kind}{'' if plane == 'acquired' else plane}".encode() + content).hexdigest()[:20]
-        entry = self._open(name, volumes.read(name, content, kind=kind, plane=plane))
+        file = volumes.read(name, content, kind=kind, plane=plane)
+        self._check_kind(file.kind)  # a file that is dropped as an image may hold k-space
+        entry = self._open(name, file)
         with self._lock:
             self._volumes.pop(volume, None)
             self._volumes[volume] = entry
@@ -235,6 +236,11 @@ class VolumeStore:
             raise InputError(f"The slice must be in [0, {len(entry.file.slices) - 1}], got {index}.")
         return entry
 
+    def _check_kind(self, kind: str) -> None:
+        """Raises `InputError` for k-space, if the task of the run has none."""
+        if kind == "kspace" and self.config.task.name != "csmri":
+            raise InputError(f"Measured k-space means nothing to this run, whose task is {self.describe_task()}.")
+
     def _remove_oldest(self, *, newest: str) -> None:
         """Remove dropped files until the rest fits in `UPLOAD_CACHE_BYTES` bytes, but never the newest."""
         sizes = {volume: entry.file.slices.nbytes for volume, entry in self._volumes.items() if volume != "test"}
@@ -253,7 +259,7 @@ class VolumeStore:
         start = _brightest_slice(file.slices)
         if file.kind == "image":
             return OpenVolume(name, _sentences(notes), file, self._get_problem((h, w), "image"), True, start)
-        kspace = inspect_kspace(name, file.slices)
+        kspace = inspect_kspace(name, file.slices, no_truth=file.no_truth)
         file = file._replace(slices=kspace.kspace)
         problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
         note = _sentences([*notes, *kspace.notes])

@@ -119,19 +119,19 @@ def init(
         InputError: if there is a hypernetwork and `generated` chooses no leaf, or for an argument that `HyperNet` refuses.
     """
     options = {"kind": kind, "rank": rank, "encoding": encoding}
-    shapes = jax.eval_shape(main.init, key, example)["params"]
+    init_main = jax.jit(main.init)  # traced once for the shapes and for the values
+    shapes = init_main.eval_shape(key, example)["params"]
     hyper = _make_hypernet(shapes, hyper_width, generated, **options) if hyper_width else None
 
-    @jax.jit
-    def variables(key):
-        key_main, key_hyper = jax.random.split(key)
-        target = main.init(key_main, example)
-        params = _initial_params(key_hyper, hyper, num_terms + num_conditions, target["params"])
-        return {"params": params, "batch_stats": target.get("batch_stats", {})}
-
+    key_main, key_hyper = jax.random.split(key)
+    target = init_main(key_main, example)
+    params = jax.jit(partial(_initial_params, hyper=hyper, num_terms=num_terms + num_conditions))(
+        key_hyper, theta=target["params"]
+    )
+    variables = {"params": params, "batch_stats": target.get("batch_stats", {})}
     if members is None:
-        return Model(main, hyper, num_conditions=num_conditions), variables(key)
-    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)), variables(key))
+        return Model(main, hyper, num_conditions=num_conditions), variables
+    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)), variables)
     return Model(main, None, tuple(tuple(map(float, lam)) for lam in members)), copies
 
 

@@ -64,7 +64,10 @@ class UNet(nn.Module):
         """
         if net_input.ndim != 3 or net_input.shape[0] % 8 or net_input.shape[1] % 8:
             shape = tuple(net_input.shape)
-            raise InputError(f"`net_input` must have shape (h, w, c) with h and w divisible by 8, got {shape}.")
+            raise InputError(
+                f"`net_input` must have shape (h, w, c) with h and w divisible by 8, got {shape}; pad the image with zeros"
+                " before it is measured, or keep the central frequencies of measured k-space alone."
+            )
         if self.norm not in NORMS:
             raise InputError(f"`norm` must be one of {', '.join(NORMS)}, got {self.norm!r}.")
         if self.precision not in PRECISIONS:

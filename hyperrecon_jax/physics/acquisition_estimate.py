@@ -1,7 +1,8 @@
 """The acquisition of measured k-space, read off the data.
 
-Only the values are needed, no header: frequencies that are zero in all coils were not sampled, and at the highest sampled
-frequencies an image has less than its noise.
+Only the values are needed, no header: frequencies that are zero in all coils were not sampled. Noise is estimated where the
+image should be weaker: at the highest sampled frequencies, and in the margins of the field of view. What remains of the
+image there makes an estimate larger, so the smallest one counts.
 """
 
 import math
@@ -11,8 +12,15 @@ import numpy as np
 from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.runtime.errors import InputError
 
-OUTER_SHARE = 0.1  # of the sampled frequencies, the highest ones, show the noise
+OUTER_SHARE = 0.03  # of the sampled frequencies, the highest ones, show the noise
 MIN_OUTER = 200  # frequencies, if so many are sampled: the median of 200 has a standard error of 5 %
+MARGIN_SHARE = 1 / 16  # of the rows of the field of view, the emptiest ones, show the noise
+MIN_LINES = 4  # of k-space, for an estimate from rows: half of them choose the rows, the others measure
+MIN_CENTRE = 16  # side of the fully sampled centre, for an estimate from the corners of its image
+CORNER_SHARE = 1 / 6  # side of such a corner
+CLEARLY_LESS = 0.6  # the corners are few samples, with a standard error of up to 25 %, so only a clear difference counts
+KAISER = 7.0  # the beta of the window of this image: its side lobes are below the noise, 1e-3 of the image
+MAX_SLICES = 32  # of the leading axes, evenly spaced: more cost time and add nothing
 LINES_SHARE = 0.99  # of the crossings of sampled rows and columns: with so many sampled, the mask consists of lines
 MAX_GAP_DIFFERENCE = 1  # pixels between the widest and the narrowest gap of equispaced lines, which are rounded to pixels
 
@@ -20,8 +28,8 @@ MAX_GAP_DIFFERENCE = 1  # pixels between the widest and the narrowest gap of equ
 def estimate_acquisition(kspace: np.ndarray) -> Acquisition:
     """The acquisition of measured k-space.
 
-    The noise is an upper bound: fine structures that reach the highest sampled frequencies count as noise, with their
-    squares added. For an image without them it is right to about 10 %.
+    The noise is an upper bound: structures that reach both the highest sampled frequencies and the margins of the field of
+    view count as noise, with their squares added. docs/data.md has what it comes to for heads.
 
     Args:
         kspace: `(*b, h, w)` complex, as `np.fft.fft2(image, norm="ortho")`, zero where nothing was sampled; the leading
@@ -34,11 +42,13 @@ def estimate_acquisition(kspace: np.ndarray) -> Acquisition:
         for columns as well as for rows, else "poisson_disc".
 
     Raises:
-        InputError: if `kspace` is not complex or is zero everywhere.
+        InputError: if `kspace` is not complex, holds NaN or infinity, or is zero everywhere.
     """
     kspace = np.asarray(kspace)
     if not np.iscomplexobj(kspace) or kspace.ndim < 2:
         raise InputError(f"`kspace` must be complex (*b, h, w), got {kspace.dtype} {kspace.shape}.")
+    if not np.isfinite(kspace).all():
+        raise InputError("`kspace` must hold finite numbers, but it has NaN or infinity.")
     sampled = (kspace != 0).any(tuple(range(kspace.ndim - 2)))
     if not sampled.any():
         raise InputError("`kspace` must have values that are not zero, got zeros alone.")
@@ -46,23 +56,93 @@ def estimate_acquisition(kspace: np.ndarray) -> Acquisition:
 
 
 def _estimate_sigma(kspace: np.ndarray, sampled: np.ndarray) -> float:
-    """The standard deviation of the complex noise, by the median magnitude of the highest sampled frequencies.
+    """The standard deviation of the complex noise: the smallest of its estimates."""
+    slices = kspace.reshape(-1, *sampled.shape)
+    slices = slices[slices.any((1, 2))]  # empty slices and coils do not count
+    slices = slices[np.unique(np.linspace(0, len(slices) - 1, MAX_SLICES).astype(int))]
+    highest = _sigma_of_high_frequencies(slices, sampled)
+    if _consists_of_lines(sampled):
+        return min(highest, _sigma_of_margins(slices, sampled), _sigma_of_margins(slices.swapaxes(1, 2), sampled.T))
+    corners = _sigma_of_corners(slices, sampled)
+    return corners if corners < CLEARLY_LESS * highest else highest
 
-    The magnitude of circular complex Gaussian noise has the Rayleigh distribution, whose median is sigma * sqrt(log(2)).
-    """
+
+def _sigma_of_high_frequencies(slices: np.ndarray, sampled: np.ndarray) -> float:
+    """The noise by the median magnitude of the highest sampled frequencies."""
     down, right = (np.fft.fftfreq(side) for side in sampled.shape)
     radius = np.hypot(*np.meshgrid(down, right, indexing="ij"))
     places = np.flatnonzero(sampled)
     count = max(MIN_OUTER, round(OUTER_SHARE * places.size))
     outer = places[np.argsort(radius.ravel()[places], kind="stable")[-count:]]
-    magnitude = np.abs(kspace.reshape(*kspace.shape[:-2], -1)[..., outer])
-    return float(np.median(magnitude[magnitude > 0]) / math.sqrt(math.log(2)))  # empty slices and coils do not count
+    magnitude = np.abs(slices.reshape(len(slices), -1)[:, outer])
+    return _rayleigh_sigma(magnitude[magnitude > 0])
+
+
+def _sigma_of_margins(slices: np.ndarray, sampled: np.ndarray) -> float:
+    """The noise by the emptiest rows of the field of view, infinite where it cannot be told.
+
+    Columns of k-space that were sampled whole are transformed along the rows. The image wraps around along columns alone,
+    so rows above and below a head hold noise. Every second column chooses the rows, the others measure there, and the other
+    way round: a choice and a measurement by the same noise would find too little.
+    """
+    rows, columns = np.asarray(sampled.any(1)), np.flatnonzero(sampled.any(0))
+    if columns.size < MIN_LINES:
+        return math.inf
+    magnitude = np.abs(np.fft.ifft(slices[:, :, columns], axis=1, norm="ortho"))
+    count = max(2, round(MARGIN_SHARE * len(rows)))
+    estimates = []
+    for choosing, measuring in ((magnitude[..., ::2], magnitude[..., 1::2]), (magnitude[..., 1::2], magnitude[..., ::2])):
+        power = np.square(choosing).sum((0, 2))
+        windows = sum(np.roll(power, -shift) for shift in range(count))
+        margin = (int(np.argmin(windows)) + np.arange(count)) % len(rows)
+        estimates.append(_rayleigh_sigma(measuring[:, margin]))
+    return float(np.mean(estimates)) / math.sqrt(rows.mean())  # rows of zeros add no noise
+
+
+def _sigma_of_corners(slices: np.ndarray, sampled: np.ndarray) -> float:
+    """The noise by the corners of a smooth image of the fully sampled centre, infinite where the centre is too small.
+
+    The lower quartile tolerates that anatomy is in some of the four corners.
+    """
+    side = _centre_side(np.fft.fftshift(sampled))
+    if side < MIN_CENTRE:
+        return math.inf
+    (top, left) = (length // 2 - side // 2 for length in sampled.shape)
+    window = np.outer(*[np.kaiser(side + 2, KAISER)[1:-1]] * 2)
+    centre = np.fft.fftshift(slices, axes=(1, 2))[:, top : top + side, left : left + side] * window
+    image = np.fft.ifft2(np.fft.ifftshift(centre, axes=(1, 2)), norm="ortho")
+    rim = max(2, round(CORNER_SHARE * side))
+    corners = np.r_[:rim, side - rim : side]
+    magnitude = np.abs(image[:, corners][:, :, corners])
+    return _rayleigh_sigma(magnitude, quantile=0.25) / math.sqrt(np.square(window).mean())
+
+
+def _rayleigh_sigma(magnitude: np.ndarray, *, quantile: float = 0.5) -> float:
+    """The standard deviation of circular complex Gaussian noise, from a quantile of its magnitude (Rayleigh)."""
+    return float(np.quantile(magnitude, quantile) / math.sqrt(-math.log(1 - quantile)))
+
+
+def _centre_side(sampled: np.ndarray) -> int:
+    """The side of the largest square around the middle that was sampled whole; `sampled` `(h, w)` is centred."""
+    h, w = sampled.shape
+    side = 0
+    while side < min(h, w):
+        top, left = h // 2 - (side + 1) // 2, w // 2 - (side + 1) // 2
+        if not sampled[top : top + side + 1, left : left + side + 1].all():
+            break
+        side += 1
+    return side
+
+
+def _consists_of_lines(sampled: np.ndarray) -> bool:
+    """Whether a mask `(h, w)` consists of whole rows, whole columns or their crossings."""
+    return bool(sampled.sum() >= LINES_SHARE * sampled.any(1).sum() * sampled.any(0).sum())
 
 
 def _classify_mask(sampled: np.ndarray) -> str:
     """The kind of mask of sampled frequencies `(h, w)`, zero frequency in the corner."""
     rows, columns = sampled.any(1), sampled.any(0)
-    if sampled.sum() < LINES_SHARE * rows.sum() * columns.sum():
+    if not _consists_of_lines(sampled):
         return "poisson_disc"
     lines = columns if columns.mean() <= rows.mean() else rows
     return "equispaced_lines" if _is_equispaced(np.fft.fftshift(lines)) else "random_lines"

@@ -66,7 +66,7 @@ def _data_defaults() -> ConfigDict:
     # sources "fastmri", "abide", "folder"
     data.root = ""  # the folder with the files
     data.acquisition = ""  # "fastmri": such as "CORPD_FBK" (PD) or "CORPDFS_FBK" (PDFS); "": all
-    data.coils = 0  # "fastmri": measured k-space of this many (virtual) coils; 0: magnitude images
+    data.coils = 0  # "fastmri", "folder": measured k-space of this many (virtual) coils; 0: magnitude images
     data.whiten = False  # make the noise of these coils white and equally strong
     data.plane = "acquired"  # "folder": of slices, "axial", "coronal", "sagittal"; "acquired": that of each scan
     data.include = ()  # "folder": patterns of paths, such as ("*_t1.nii.gz",), of which a file must match one; (): all

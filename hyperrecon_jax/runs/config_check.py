@@ -225,7 +225,11 @@ def _check_data(config: ConfigDict) -> None:
     for key in ("include", "exclude"):
         require(all(isinstance(pattern, str) for pattern in config.data[key]), f"data.{key}", "a tuple of patterns")
     require(coils >= 0, "data.coils", "at least 0")
-    require(not coils or source == "fastmri", "data.source", '"fastmri" where config.data.coils is above 0')
+    require(
+        not coils or source in ("fastmri", "folder"),
+        "data.source",
+        '"fastmri" or "folder" where config.data.coils is above 0',
+    )
     require(not coils or config.task.name == "csmri", "task.name", '"csmri" where config.data.coils is above 0')
 
 

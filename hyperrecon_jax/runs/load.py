@@ -190,6 +190,8 @@ def read_config(run: str | PathLike[str], *, data: Mapping[str, Any] | None = No
         raise InputError(f"{folder} holds no run that was trained.")
     if data is not None:  # there need not be enough images to train on
         settings = {**settings, "data": data, "train": {**settings["train"], "batch": 1}, "dhs": {}}
+    elif slim_run.is_slim(folder):
+        settings = {**settings, "data": slim_run.find_images(folder, settings["data"])}
     return complete(settings)
 
 

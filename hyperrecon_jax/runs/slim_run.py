@@ -1,6 +1,7 @@
 """Slim runs: a run folder with the model's variables alone, without the state of its training, small enough to send.
 
-The model that comes with the package is one. Every function and command that reads a run reads a slim run; training cannot
+The model that comes with the package is one. Images in `.npy` files may lie beside the variables; `config.data` then
+names the files without a folder (`find_images`). Every function and command that reads a run reads a slim run; training cannot
 resume it, but can start from it (`config.train.init_from`).
 """
 
@@ -70,6 +71,12 @@ def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: 
 def is_slim(folder: Path) -> bool:
     """Whether a folder holds a slim run."""
     return (folder / run_folder.VARIABLES).is_file()
+
+
+def find_images(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings `config.data` of a slim run, with the paths of the `.npy` files that lie in its own folder."""
+    own = {split: str(folder / str(data.get(split))) for split in ("train", "val", "test") if data.get(split)}
+    return {**data, **{split: path for split, path in own.items() if Path(path).is_file()}}
 
 
 def read_steps(folder: Path) -> int:

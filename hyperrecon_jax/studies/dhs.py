@@ -18,7 +18,6 @@ import xarray as xr
 from ml_collections import ConfigDict
 
 from hyperrecon_jax import figures
-from hyperrecon_jax.commands.evaluate import SCORES
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.config import complete
@@ -95,7 +94,7 @@ def _report(out: Path, seeds: Sequence[int], failures: Sequence[str], say: Say, 
 
 def read_landscape(run: Path) -> np.ndarray:
     """The landscape of an evaluated run, `(n, n)`, lambda_1 first."""
-    return landscape(scores.load(run / EvaluationOptions().folder / SCORES))
+    return landscape(scores.load(run / EvaluationOptions().folder / scores.SCORES))
 
 
 def landscape(ds: xr.Dataset) -> np.ndarray:

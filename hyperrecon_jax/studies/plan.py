@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from hyperrecon_jax.commands.evaluate import METRICS, SCORES
+from hyperrecon_jax.commands.evaluate import METRICS
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.config import check_key, complete, differences, flatten
@@ -225,7 +225,7 @@ def num_images(folder: Path, evaluation: EvaluationOptions) -> int | None:
 
 def is_evaluated(folder: Path, evaluation: EvaluationOptions) -> bool:
     """Whether a finished run has the scores of an evaluation, of its last step."""
-    file = folder / evaluation.folder / SCORES
+    file = folder / evaluation.folder / scores.SCORES
     if not file.exists():
         return False
     ds = scores.load(file)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperrecon_jax.commands import compare, train
-from hyperrecon_jax.commands.evaluate import SCORES, evaluate
+from hyperrecon_jax.commands.evaluate import evaluate
+from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import Diverged, InputError
@@ -75,7 +76,7 @@ def compare_runs(runs: Sequence[Path], out: Path, *, say: Say) -> list[dict[str,
     file = out / COMPARISON
     if file.exists():
         comparison = run_folder.read_json(file)
-        evaluated = max((run / "evaluation" / SCORES).stat().st_mtime for run in runs)
+        evaluated = max((run / "evaluation" / scores.SCORES).stat().st_mtime for run in runs)
         if comparison["runs"] == [str(run) for run in runs] and file.stat().st_mtime > evaluated:
             gaps: list[dict[str, Any]] = comparison["gaps"]
             return gaps

@@ -129,7 +129,7 @@ def test_measured_kspace_of_coils_trains_and_is_evaluated(knees, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "folder", "coils": 2}, '"fastmri" where config.data.coils is above 0'),
+        ({"source": "abide", "coils": 2}, '"fastmri" or "folder" where config.data.coils is above 0'),
         ({"source": "arrays", "train": "a", "val": "b", "test": "c", "placement": "disk"}, "config.data.placement must be"),
         ({"workers": -1}, "config.data.workers must be at least 0"),
     ],

@@ -172,7 +172,7 @@ MISTAKES = [
         ["--subjects=4,1,1", "--size=16", "ROOT"],
         "--subjects must be at most the 5 that can be used, got (4, 1, 1); 1 cannot",
     ),
-    (["--coils=4", "ROOT"], "--source must be \"fastmri\" where --coils is above 0, got 'folder'."),
+    (["--coils=-1", "ROOT"], "--coils must be at least 0, got -1."),
     (["--subjects=1,1,1", "INSIDE", "ROOT"], "must lie outside of --root "),
     (["--subjects=1,1,1", "--cache=file/cache", "ROOT"], "file/cache must be a folder that can be written to ("),
 ]

@@ -723,8 +723,8 @@ def test_wrong_files_are_named(name, content, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (PHOTO, "must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a PNG, JPEG or TIFF file"),
-        (nii(BRAIN.astype(np.complex64)), "must be a .npy, .npz or fastMRI .h5 file .* but it is a NIfTI file"),
+        (PHOTO, "must be a .npy, .npz, .h5, .mat or BART file to hold k-space, but it is a PNG, JPEG or TIFF file"),
+        (nii(BRAIN.astype(np.complex64)), "must be a .npy, .npz, .h5, .mat or BART file .* but it is a NIfTI file"),
         (saved(IMAGES), "must hold complex numbers to be k-space, got float64"),
         (saved(np.zeros((16, 16), complex)), "must hold k-space of an image, but the largest value of the image is 0"),
         (saved(spoilt(np.nan) + 0j), "must hold finite numbers, but slice 2 has NaN or infinity"),

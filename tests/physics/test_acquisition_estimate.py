@@ -81,15 +81,42 @@ def test_full_kspace_without_noise():
     assert estimate.sigma < 1e-3
 
 
-def test_fine_structures_count_as_noise():
-    """As documented: a strong texture makes the estimate too high, never too low."""
+def textured_head(size):
+    """A head whose texture is as strong at the highest frequencies as noise of 0.1."""
+    return smooth_head(size) * (1 + 0.3 * np.random.default_rng(1).normal(size=(size, size)))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fine_structures_of_a_head_do_not_count_as_noise(kind):
+    """The margins of the field of view show the noise alone."""
+    mask = masks.make(kind, (128, 128), acceleration=3.0)
+    image = np.pad(textured_head(100), 14)
+    kspace = np.fft.fft2(image, norm="ortho") + 0.02 * complex_normal(np.random.default_rng(0), image.shape)
+    np.testing.assert_allclose(estimate_acquisition(mask * kspace).sigma, 0.02, rtol=0.2)
+
+
+def test_fine_structures_everywhere_count_as_noise():
+    """As documented: a texture that fills the field of view makes the estimate too high, never too low."""
     rng = np.random.default_rng(0)
-    textured = smooth_head(96) * (1 + 0.3 * rng.normal(size=(96, 96)))
-    kspace = np.fft.fft2(textured, norm="ortho") + 0.02 * complex_normal(rng, (96, 96))
-    assert 0.02 < estimate_acquisition(kspace).sigma < 0.2
+    kspace = np.fft.fft2(1 + 0.3 * rng.normal(size=(96, 96)), norm="ortho") + 0.02 * complex_normal(rng, (96, 96))
+    assert 0.1 < estimate_acquisition(kspace).sigma < 0.4
 
 
-@pytest.mark.parametrize(("kspace", "message"), [(np.zeros((8, 8), complex), "zeros alone"), (np.ones((8, 8)), "complex")])
+def test_padding_with_zeros_does_not_hide_the_noise():
+    kspace = np.fft.fftshift(simulate(96, np.ones((96, 96)), 0.03))
+    padded = np.fft.ifftshift(np.pad(kspace, ((16, 16), (8, 24))))
+    np.testing.assert_allclose(estimate_acquisition(padded).sigma, 0.03, rtol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("kspace", "message"),
+    [
+        (np.zeros((8, 8), complex), "zeros alone"),
+        (np.ones((8, 8)), "complex"),
+        (np.full((8, 8), np.nan + 0j), "must hold finite numbers, but it has NaN or infinity"),
+        (np.full((8, 8), np.inf + 0j), "must hold finite numbers, but it has NaN or infinity"),
+    ],
+)
 def test_what_is_no_measured_kspace(kspace, message):
     with pytest.raises(InputError, match=message):
         estimate_acquisition(kspace)

@@ -13,7 +13,7 @@ from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
 from hyperrecon_jax.runs.initial import start_from_run
-from hyperrecon_jax.runs.load import load_run, steps_done
+from hyperrecon_jax.runs.load import load_run, read_config, steps_done
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -114,6 +114,23 @@ def test_the_name_pretrained_is_the_model_of_the_package(tmp_path, monkeypatch):
     assert slim_run.find_run("runs/other") == slim_run.Path("runs/other")
     (tmp_path / "pretrained").mkdir()
     assert slim_run.find_run("pretrained") == slim_run.Path("pretrained")
+
+
+def test_the_model_of_the_package_needs_no_preparation_and_has_at_most_5_mb():
+    config = read_config("pretrained")
+    images = np.load(config.data.test)
+    assert images.shape == (16, 192, 192)
+    assert sum(path.stat().st_size for path in slim_run.PRETRAINED_FOLDER.iterdir()) <= 5 * 10**6
+
+
+def test_images_beside_the_variables_are_those_of_the_run(run, tmp_path):
+    export_run(run, tmp_path / "small.run", say=lambda _: None)
+    np.save(tmp_path / "small.run" / "own.npy", np.zeros((2, 16, 16), np.float32))
+    settings = run_folder.read_settings(tmp_path / "small.run")
+    settings["data"] |= {"test": "own.npy"}
+    run_folder.write_json(tmp_path / "small.run" / run_folder.CONFIG, settings)
+    data = read_config(tmp_path / "small.run").data
+    assert (data.test, data.val) == (str(tmp_path / "small.run" / "own.npy"), settings["data"]["val"])
 
 
 def test_bin_export_writes_a_slim_run(run, tmp_path):

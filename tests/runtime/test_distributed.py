@@ -200,7 +200,7 @@ def test_two_processes_score_as_one_process_does(two_processes, tmp_path):
     assert "Scoring" not in second_output
     with small_networks():
         expected = evaluate.evaluate(workdir, tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
-    with xr.open_dataset(tmp_path / "two" / evaluate.SCORES) as scores:
+    with xr.open_dataset(tmp_path / "two" / "scores.nc") as scores:
         for name in ("mae", "rpsnr", "input_mae"):
             np.testing.assert_allclose(scores[name], expected[name], rtol=1e-5)
     assert {path.name for path in (tmp_path / "one").iterdir()} == {path.name for path in (tmp_path / "two").iterdir()}

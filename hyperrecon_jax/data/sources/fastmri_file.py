@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data import grid
+from hyperrecon_jax.data.sources.scans import peak
 from hyperrecon_jax.data.volumes import hdf5
+from hyperrecon_jax.data.volumes.scan import Scan, require_truth, to_images
 from hyperrecon_jax.data.volumes.stack import brief, check_finite, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -32,17 +33,46 @@ def text_attribute(attribute: Any) -> str:
     return attribute.decode(errors="replace") if isinstance(attribute, bytes) else str(attribute or "")
 
 
-def read_images(path: Path) -> np.ndarray:
-    """The central 320 x 320 pixels of the file's images, `(n, 320, 320)` float32 in [0, 1]."""
+def read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The file's images, `(n, h, w)` float32 in [0, 1], and the affine of their pixels, as in `image_files.to_grid`.
+
+    Raises:
+        InputError: if the file has no images, or is under-sampled, so that its images are no truth.
+    """
     with open_file(path) as file:
-        key = next((key for key in ("reconstruction_esc", "reconstruction_rss") if key in file), None)
-        images = _read_reconstruction(path, file, key) if key else _root_sum_of_squares(path, file)
-    return images / peak(path, images)
+        key = hdf5.find_reconstruction(file)
+        if key is None:
+            scan = _read_scan(path, file)
+            require_truth(str(path), scan.no_truth)
+            stack = to_images(str(path), scan)
+            images, affine = stack.raw.astype(np.float32), stack.affine
+        else:
+            require_truth(str(path), hdf5.explain_images_no_truth(str(path), file))
+            images = _read_reconstruction(path, file, key)
+            affine = hdf5.image_affine(file)
+    return images / peak(path, images), affine
+
+
+@contextlib.contextmanager
+def open_scan(path: Path) -> Iterator[Scan]:
+    """The k-space of a file.
+
+    Raises:
+        InputError: if the file has none.
+    """
+    with open_file(path) as file:
+        yield _read_scan(path, file)
+
+
+def _read_scan(path: Path, file: Any) -> Scan:
+    if not hdf5.has_kspace(file):
+        raise InputError(f"{path} must have `kspace`, got a file with {', '.join(sorted(file)[:8]) or 'nothing'}.")
+    return hdf5.read_scan(str(path), file)
 
 
 def _read_reconstruction(path: Path, file: Any, key: str) -> np.ndarray:
     stored = hdf5.dataset(str(path), file, key)
-    if stored.ndim != 3 or stored.dtype.kind == "c":
+    if stored.ndim != 3 or stored.dtype.kind not in "iuf":
         raise InputError(
             f"{path} must have real `{key}` of shape (slices, h, w), got {stored.dtype} of shape {stored.shape}."
         )
@@ -53,54 +83,4 @@ def _read_reconstruction(path: Path, file: Any, key: str) -> np.ndarray:
         check_finite(str(path), k, image)
     if images.min() < 0:
         raise InputError(f"{path} must have magnitudes as `{key}`, but they start at {images.min():g}.")
-    return grid.centre(images, hdf5.CROP, hdf5.CROP)
-
-
-def _root_sum_of_squares(path: Path, file: Any) -> np.ndarray:
-    """The images of all coils combined, for a file that has only k-space."""
-    n = check_kspace(path, file)[0]
-    images = np.empty((n, hdf5.CROP, hdf5.CROP), np.float32)
-    for k in range(n):
-        kspace = read_kspace_slice(path, file, k).astype(np.complex128)  # the squares of a scanner's numbers may be tiny
-        coil_images = np.fft.ifft2(np.fft.ifftshift(kspace, axes=(1, 2)), norm="ortho")
-        image = np.fft.fftshift(np.linalg.norm(coil_images, axis=0))
-        images[k] = grid.centre(image[None], hdf5.CROP, hdf5.CROP)[0]
     return images
-
-
-def has_content(path: Path) -> np.ndarray:
-    """Whether each slice of k-space has a value that is not zero, `(n,)` bool. Reads every value of the file."""
-    with open_file(path) as file:
-        return np.array([read_kspace_slice(path, file, k).any() for k in range(check_kspace(path, file)[0])])
-
-
-def check_kspace(path: Path, file: Any) -> tuple[int, int, int, int]:
-    """The numbers of slices, coils, rows and columns of the k-space.
-
-    Raises:
-        InputError: if the file has no k-space, or its k-space is under-sampled.
-    """
-    if "mask" in file:
-        raise InputError(
-            f"{path} must be fully sampled, but it has a `mask`: it is of a test or challenge set, under-sampled and"
-            " without truth."
-        )
-    if "kspace" not in file:
-        raise InputError(f"{path} must have `kspace`, got a file with {', '.join(sorted(file)[:8]) or 'nothing'}.")
-    return hdf5.kspace(str(path), file)[1]
-
-
-def read_kspace_slice(path: Path, file: Any, k: int) -> np.ndarray:
-    """The k-space of slice k, `(c, h, w)` complex64; zero frequency and image are centred."""
-    with np.errstate(over="ignore"):  # `check_finite` names what is not finite
-        kspace = file["kspace"][k].astype(np.complex64)
-    check_finite(str(path), k, kspace)
-    return kspace.reshape(-1, *kspace.shape[-2:])
-
-
-def peak(path: Path, images: np.ndarray) -> np.float32:
-    """The largest value; 1 if all values are zero."""
-    largest = images.max()
-    if 0 < largest < np.finfo(np.float32).tiny or not np.isfinite(largest):
-        raise InputError(f"{path} must hold numbers that float32 can hold, but the largest of its images is {largest:g}.")
-    return largest or np.float32(1)

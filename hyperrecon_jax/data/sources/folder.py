@@ -12,6 +12,9 @@ splits. All image files of a sub-folder are read, at any depth:
 - NIfTI, MGH, `.npy`, `.npz`, HDF5 of fastMRI, DICOM, PNG, JPEG and TIFF; `volumes.read` describes each format. NIfTI, MGH
   and DICOM with positions become slices of the plane `config.data.plane`, with the right on the LEFT; by default the plane
   in which they were acquired. `volumes/geometry.py` has the rules. All others stay as they are stored.
+- Files of k-space that is fully sampled: `.npy`, `.npz`, HDF5 of fastMRI and ISMRMRD, MATLAB (`.mat`) and BART (`.cfl` and
+  `.hdr`). Without `coils` they become magnitude images, the root of the sum of squares of their coils. With `coils` all
+  files must be such files, and `scans.py` has the steps.
 - The format is recognised by the first bytes or the extension (DICOM without a preamble needs `.dcm`). A file of one of
   these formats that holds no image, such as a report, is skipped and counted; if it is damaged, the subject cannot be used.
   Other formats of images (`FOREIGN`) are refused. Hidden files, DICOMDIR and all other files are ignored.
@@ -25,8 +28,8 @@ splits. All image files of a sub-folder are read, at any depth:
 - At most `slices` of the subject are used, evenly spaced over all its series.
 """
 
+import contextlib
 import fnmatch
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,9 +38,21 @@ import numpy as np
 from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
-from hyperrecon_jax.data.sources.image_files import are_labels, check_folder, is_image, natural_order, read_bytes, to_grid
+from hyperrecon_jax.data.sources.fastmri_file import open_scan
+from hyperrecon_jax.data.sources.image_files import (
+    are_labels,
+    check_folder,
+    files_below,
+    is_image,
+    is_loop,
+    natural_order,
+    read_bytes,
+    to_grid,
+)
+from hyperrecon_jax.data.sources.scans import read_measured
 from hyperrecon_jax.data.volumes import formats
 from hyperrecon_jax.data.volumes.intensity import Scale, describe_scale, find_scale, is_ordinary, read_values, to_intensity
+from hyperrecon_jax.data.volumes.scan import Scan
 from hyperrecon_jax.runtime.errors import InputError
 
 FOREIGN = (".hdr", ".img", ".nrrd", ".nhdr", ".mha", ".mhd", ".mnc", ".bmp", ".gif", ".webp", ".jp2")
@@ -59,7 +74,7 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     studies: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_order(path.relative_to(root))):
         if path.is_dir():
-            is_skipped = path.name.startswith(".") or _is_loop(path)
+            is_skipped = path.name.startswith(".") or is_loop(path)
             name, files = path.name, [] if is_skipped else sorted(_image_files(path), key=natural_order)
         else:
             name, files = _stem(path.name), [path] if _is_image(path) else []
@@ -102,13 +117,11 @@ def read(files: list[Path], settings: Settings) -> Slices:
     """The slices of a subject; the docstring of this module says how they are made.
 
     Raises:
-        InputError: if a file cannot be read or holds infinity, if no slice has content, or if `settings.coils` asks
-            for k-space.
+        InputError: if a file cannot be read or holds infinity, if it holds k-space that is under-sampled, if no slice has
+            content, or if `settings.coils` asks for k-space and a file has none.
     """
     if settings.coils:
-        raise InputError(
-            f"A folder of images must be read with 0 coils, got {settings.coils}; only fastMRI has measured k-space."
-        )
+        return read_measured(files, settings, _open_scan, flip=False)
     slices: list[tuple[series.File, int, Scale]] = []  # file, index of the slice, scale of its series
     total, notes = 0, []
     groups, skipped = series.read(files, settings.plane)
@@ -159,22 +172,19 @@ def _label_notes(names: list[str]) -> tuple[str, ...]:
     return (f"{names[0]}{others} may be a label map; --exclude leaves such files out",)
 
 
+@contextlib.contextmanager
+def _open_scan(path: Path) -> Iterator[Scan]:
+    """The k-space of a file."""
+    if formats.format_of(str(path), read_bytes(path, 2**16)) == "h5":
+        with open_scan(path) as scan:
+            yield scan
+    else:
+        yield formats.decode_scan(str(path), read_bytes(path))
+
+
 def _image_files(root: Path) -> Iterator[Path]:
     """The image files below a folder, at any depth."""
-    visited = set()  # several links may lead to a folder
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in visited:
-            subfolders.clear()
-            continue
-        visited.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or _is_loop(Path(folder, name))))
-        yield from (path for path in (Path(folder, name) for name in names) if _is_image(path))
-
-
-def _is_loop(path: Path) -> bool:
-    """Whether a link leads to a folder that it is in."""
-    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
+    return (path for path in files_below(root) if _is_image(path))
 
 
 def _is_selected(path: Path, settings: Settings) -> bool:
@@ -189,7 +199,8 @@ def _is_selected(path: Path, settings: Settings) -> bool:
 def _is_image(path: Path) -> bool:
     """Whether the name or the first bytes of a file are those of an image."""
     name = path.name.lower()
-    if name.startswith(".") or name == "dicomdir":
+    is_half = name.endswith(".hdr") and path.with_suffix(".cfl").exists()  # of a pair of BART, which is read as one
+    if name.startswith(".") or name == "dicomdir" or is_half:
         return False
     return name.endswith(FOREIGN) or _stem(name) != name or is_image(path, read_bytes(path, 2**16))
 

@@ -1,7 +1,10 @@
 """Read image files from disk and put their pixels on the grid of the training images, for `abide` and `folder`."""
 
+import io
+import os
 import re
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,12 @@ UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this 
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
-    """The content of a file, or its first `limit` bytes; raises `InputError` if it cannot be read."""
+    """The content of a file, or its first `limit` bytes; raises `InputError` if it cannot be read.
+
+    The content of a `.cfl` file of BART is an archive of it and its `.hdr` file, as the explorer takes them.
+    """
+    if limit < 0 and path.suffix.lower() == ".cfl":
+        return _read_pair(path)
     try:
         with path.open("rb") as file:
             return file.read(limit)
@@ -58,10 +66,43 @@ def are_labels(stacks: Sequence[Stack]) -> bool:
     return values.size <= FEW_VALUES or bool(np.concatenate(is_flat).mean() > FLAT)
 
 
+def _read_pair(path: Path) -> bytes:
+    """A `.zip` archive of a `.cfl` file and its `.hdr` file."""
+    stream = io.BytesIO()
+    try:
+        with zipfile.ZipFile(stream, "w") as archive:
+            for half in (path, path.with_suffix(".hdr")):
+                archive.write(half, half.name)
+    except OSError as error:
+        raise InputError(f"{path} must be a file that can be read, beside its .hdr file: {brief(error)}") from error
+    return stream.getvalue()
+
+
 def check_folder(root: Path) -> None:
     """Raises `InputError` if `root` is no folder."""
     if not root.is_dir():
         raise InputError(f"{root} must be a folder, but {'it is a file' if root.exists() else 'there is none'}.")
+
+
+def files_below(root: Path) -> Iterator[Path]:
+    """All files below a folder, at any depth, without those in hidden folders.
+
+    Symbolic links are followed, except to a folder that the link is in. Each folder is visited once.
+    """
+    visited = set()  # several links may lead to a folder
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in visited:
+            subfolders.clear()
+            continue
+        visited.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not (name.startswith(".") or is_loop(Path(folder, name))))
+        yield from (Path(folder, name) for name in names)
+
+
+def is_loop(path: Path) -> bool:
+    """Whether a link leads to a folder that it is in."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def natural_order(path: Path) -> Any:

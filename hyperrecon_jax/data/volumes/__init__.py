@@ -13,6 +13,8 @@ to load.
     pictures     PNG, JPEG and TIFF
     dicom        DICOM, and dicom_pixels: its numbers
     hdf5         fastMRI
+    ismrmrd, matlab, bart    k-space of these formats
+    scan         the k-space of a file of any format; field_of_view: how much of it is the image
     stack        the type that a reader of a format returns, and the checks that all readers share
     geometry     the plane and the directions of slices, their order, the sides of pixels
     intensity    what a stored value means, for all readers of images

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes import arrays, dicom, geometry, hdf5, pictures, placement
+from hyperrecon_jax.data.volumes import arrays, bart, dicom, geometry, hdf5, matlab, pictures, placement, scan
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
+KSPACE_FORMATS = ("npy", "npz", "h5", "mat", "bart")
 _GZIP = b"\x1f\x8b"
 _NAMES = {
     "npy": ".npy",
@@ -23,6 +24,8 @@ _NAMES = {
     "mgh": "MGH",
     "dicom": "DICOM",
     "h5": "HDF5",
+    "mat": "MATLAB",
+    "bart": "BART",
 }
 EXTENSIONS = {
     "npy": (".npy",),
@@ -32,6 +35,8 @@ EXTENSIONS = {
     "mgh": (".mgh", ".mgz", ".mgh.gz"),
     "dicom": (".dcm", ".dicom", ".ima"),  # written without the preamble by old devices
     "h5": (".h5", ".hdf5"),
+    "mat": (".mat",),
+    "bart": (".cfl",),
 }
 
 
@@ -39,28 +44,68 @@ def decode(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIR
     """The slices of a file; `reading.read` describes each format.
 
     Args:
-        name, content, kind, plane: those of `read`.
+        name, content, plane: those of `read`.
+        kind: "image" or "kspace". Images of k-space are magnitudes.
 
     Raises:
-        InputError: if the file is empty, damaged, of another format, too large or too small, or has no such plane;
-            `NoImageError` if it holds no image.
+        InputError: if the file is empty, damaged, of another format, too large or too small, or has no such plane; if
+            images are asked for, and it holds k-space that is under-sampled; `NoImageError` if it holds no image.
     """
+    stack = decode_as_stored(name, content, kind, plane=plane)
+    return scan.to_magnitudes(name, stack) if kind == "image" else stack
+
+
+def decode_as_stored(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED) -> Stack:
+    """As `decode`, but a file that holds no images stays k-space, whatever the kind."""
     geometry.check_plane(plane)
     form = format_of(name, content)
-    if kind == "kspace" and form not in ("npy", "npz", "h5"):
-        raise InputError(
-            f"{name} must be a .npy, .npz or fastMRI .h5 file to hold k-space, but it is a {_NAMES[form]} file."
-        )
+    if kind == "kspace":
+        _check_holds_kspace(name, form)
     with _name_damaged_file(name, _NAMES[form]):
         if form in ("nifti", "mgh"):
             return _read_nibabel(name, content, plane)
         if form == "h5":
             stack = hdf5.read(name, content, kind)
         elif form in ("npy", "npz"):
-            stack = arrays.read(name, content, coils=kind == "kspace")
+            stack = arrays.read(name, content, kind)
+        elif form == "mat":
+            stored = matlab.read(name, content)
+            stack = stored if isinstance(stored, Stack) else scan.to_kspace(name, stored)
+        elif form == "bart":
+            stack = scan.to_kspace(name, bart.read(name, content))
         else:
             stack = _READERS[form](name, content)
         return geometry.arrange_stack(name, stack, plane)
+
+
+def decode_scan(name: str, content: bytes) -> scan.Scan:
+    """The k-space of a file that is no HDF5 file, which `hdf5.read_scan` reads.
+
+    Args:
+        name, content: as in `decode`.
+
+    Raises:
+        InputError: as `decode`, or if the file holds no k-space.
+    """
+    form = format_of(name, content)
+    _check_holds_kspace(name, form)
+    with _name_damaged_file(name, _NAMES[form]):
+        if form == "bart":
+            return bart.read(name, content)
+        if form != "mat":
+            return arrays.read_scan(name, content)
+        stored = matlab.read(name, content)
+        if isinstance(stored, Stack):
+            raise InputError(f"{name} must hold complex numbers to be k-space, got {stored.raw.dtype}.")
+        return stored
+
+
+def _check_holds_kspace(file_name: str, form: str) -> None:
+    """Raises `InputError` if files of a format hold no k-space."""
+    if form not in KSPACE_FORMATS:
+        raise InputError(
+            f"{file_name} must be a .npy, .npz, .h5, .mat or BART file to hold k-space, but it is a {_NAMES[form]} file."
+        )
 
 
 def format_of(file_name: str, content: bytes) -> str:
@@ -77,7 +122,10 @@ def format_of(file_name: str, content: bytes) -> str:
         raise NoImageError(f"{file_name} must be an image file, but it is empty.", "an empty file")
     if content[128:132] == b"DICM":  # first: what precedes it may be the head of a TIFF
         return "dicom"
+    if content.startswith((b"PK\x03\x04", b"PK\x05\x06")) and bart.is_archive(content):
+        return "bart"
     for form, *heads in (
+        ("mat", b"MATLAB "),
         ("npy", b"\x93NUMPY"),
         ("npz", b"PK\x03\x04", b"PK\x05\x06"),
         ("picture", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
@@ -89,6 +137,8 @@ def format_of(file_name: str, content: bytes) -> str:
     if content.startswith(_GZIP):
         with _name_damaged_file(file_name, "gzip"), gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
             head = stream.read(540)
+    if file_name.lower().endswith(".hdr") and head.startswith(b"# "):
+        raise InputError(f"{file_name} {bart.PAIR}.")
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return "nifti"
     if head[344:347] == b"ni1" or head[4:7] == b"ni2":
@@ -100,7 +150,10 @@ def format_of(file_name: str, content: bytes) -> str:
     for form, endings in EXTENSIONS.items():
         if file_name.lower().endswith(endings):
             return form
-    raise InputError(f"{file_name} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file.")
+    raise InputError(
+        f"{file_name} must be a .npy, .npz, PNG, JPEG, TIFF, NIfTI, MGH, DICOM or fastMRI .h5 file, or hold k-space: .mat,"
+        " ISMRMRD .h5, or BART's .cfl and .hdr in one .zip file."
+    )
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import numpy as np
 
 from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
 from hyperrecon_jax.data.volumes import geometry
-from hyperrecon_jax.data.volumes.formats import decode
+from hyperrecon_jax.data.volumes.formats import decode_as_stored
 from hyperrecon_jax.data.volumes.intensity import describe_scale, find_scale, read_values, to_intensity
 from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, to_double
 from hyperrecon_jax.runtime.errors import InputError
@@ -29,6 +29,7 @@ class Volume(NamedTuple):
     corner: tuple[int, int] = (0, 0)  # row and column of the file's first pixel in `slices`
     pixel_size: tuple[float, float] = (1.0, 1.0)  # height and width of a pixel, in mm where the file says so
     identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
+    no_truth: str = ""  # of k-space: why its image is no truth; "" if all of it was sampled
 
 
 def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometry.ACQUIRED) -> Volume:
@@ -40,7 +41,7 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
     - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume.
     - DICOM: one file with one or more frames, in the order of their positions; rescaled by slope and intercept, or by its
       modality look-up table.
-    - fastMRI's HDF5 (`.h5`).
+    - fastMRI's HDF5 (`.h5`), and k-space in ISMRMRD (`.h5`), MATLAB (`.mat`) and BART (`.cfl` and `.hdr` in one `.zip`).
 
     The slices of NIfTI, MGH and DICOM with positions are those of `plane`, shown as radiologists look at it:
 
@@ -56,10 +57,11 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
     lower, becomes 0 and the largest of the whole volume 1. Where large values are dark they are inverted. `intensity.py`
     has the rules, with those for NaN, padding and outliers, and `note` says what was done. Sides are padded evenly with
     zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else its `reconstruction_rss`, else the root of
-    the sum of squares over coils of the inverse transform of `kspace`, cropped to the middle 320 x 320 pixels if it is
-    larger.
+    the sum of squares over coils of the inverse transform of `kspace`, cropped to its field of view (`field_of_view.py`).
+    Files of k-space, complex arrays that look like it, and fastMRI files that are under-sampled stay k-space
+    (`Volume.kind`), as they hold no images.
 
-    K-space (`kind="kspace"`) is complex, in a `.npy`, `.npz` or fastMRI file. In the file its zero frequency is CENTERED at
+    K-space (`kind="kspace"`) is complex. In the file its zero frequency is CENTERED at
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
     result is `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has zeros. It
     is divided by the largest value of the zero-filled images of the whole volume: their magnitude, or with several coils
@@ -79,8 +81,12 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
     """
     if kind not in ("image", "kspace"):
         raise InputError(f'`kind` must be "image" or "kspace", got {kind!r}.')
-    stack = decode(name, content, kind, plane=plane)
-    return _read_kspace(name, stack) if kind == "kspace" else _read_images(name, stack)
+    stack = decode_as_stored(name, content, kind, plane=plane)
+    if stack.kind == "image" and kind == "image":
+        return _read_images(name, stack)
+    if kind == "image":
+        stack = stack._replace(notes=[*stack.notes, "these are no images, so they were opened as measured k-space"])
+    return _read_kspace(name, stack)
 
 
 def from_stack(name: str, stack: Stack) -> Volume:
@@ -177,9 +183,10 @@ def _read_kspace(file_name: str, stack: Stack) -> Volume:
     return Volume(
         slices=slices,
         kind="kspace",
-        affine=None,
+        affine=None if stack.affine is None else stack.affine @ np.diag([h / rows, w / columns, 1, 1]),
         scale=(0.0, peak),
         note=_sentence([_slice_count(n, h, w, f"of {kind}"), *notes]),
+        no_truth=stack.no_truth,
     )
 
 

@@ -38,6 +38,8 @@ class Stack(NamedTuple):
     identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
     inverted: bool = False  # large values are dark
     padding: tuple[float, float] | None = None  # lowest and highest stored value that mean that there is no pixel
+    kind: str = "image"  # or "kspace": `raw` is centred k-space
+    no_truth: str = ""  # of k-space: why it is no truth, as in `scan.Scan`
 
 
 def to_double(values: np.ndarray) -> np.ndarray:

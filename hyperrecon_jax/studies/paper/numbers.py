@@ -22,7 +22,7 @@ import xarray as xr
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare
-from hyperrecon_jax.commands.evaluate import RESULTS, SCORES
+from hyperrecon_jax.commands.evaluate import RESULTS
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.models.model import count_parameters
 from hyperrecon_jax.runs import run_folder
@@ -43,7 +43,7 @@ def read_scores(scale: Scale, out: Path, name: str, folder: str = "evaluation") 
         for evaluation in piece.evaluations:
             run = out / name
             if (piece.name, evaluation.folder) == (name, folder) and run_folder.steps_reported(run):
-                return scores.load(run / folder / SCORES) if is_evaluated(run, evaluation) else None
+                return scores.load(run / folder / scores.SCORES) if is_evaluated(run, evaluation) else None
     return None
 
 

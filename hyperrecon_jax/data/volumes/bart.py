@@ -1,0 +1,85 @@
+"""K-space of BART: `NAME.cfl` has the numbers, `NAME.hdr` the dimensions. On the page both come in one `.zip` file.
+
+Of BART's dimensions those of the image (0 to 2), coils (3) and slices (13) are read. Two of the first three are rows and
+columns; if all three are longer than 1 the third becomes slices, by a Fourier transform.
+"""
+
+import io
+import zipfile
+
+import numpy as np
+
+from hyperrecon_jax.data.volumes.scan import Scan, make_scan, planes_to_slices
+from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, check_length
+from hyperrecon_jax.runtime.errors import InputError
+
+COIL, SLICE = 3, 13  # of BART's dimensions
+PAIR = "must come with its other half: put NAME.cfl and NAME.hdr into one .zip file"
+
+
+def read(file_name: str, content: bytes) -> Scan:
+    """The k-space of a `.zip` file that holds a `.cfl` file and its `.hdr` file.
+
+    Raises:
+        InputError: if it holds no such pair, or more than images, coils and slices.
+    """
+    if not content.startswith(b"PK"):
+        raise InputError(f"{file_name} {PAIR}.")
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = [name for name in archive.namelist() if name.lower().endswith(".cfl")]
+        headers = [name for name in archive.namelist() if name.lower().endswith(".hdr")]
+        pair = [name for name in headers if len(names) == 1 and name[:-4] == names[0][:-4]]
+        if not pair:
+            contents = ", ".join(archive.namelist()[:8])
+            raise InputError(f"{file_name} must hold one pair NAME.cfl and NAME.hdr, got {contents}.")
+        with archive.open(pair[0]) as stream:
+            header = stream.read(2**16)
+        with archive.open(names[0]) as stream:
+            return _read_pair(file_name, stream.read(8 * MAX_PIXELS + 1), header)
+
+
+def is_archive(content: bytes) -> bool:
+    """Whether a file is a `.zip` archive with a `.cfl` file in it."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return any(name.lower().endswith(".cfl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
+
+
+def _read_pair(file_name: str, numbers: bytes, header: bytes) -> Scan:
+    """The k-space of the contents of a `.cfl` file and its `.hdr` file."""
+    sides = _read_dimensions(file_name, header)
+    extra = [k for k, side in enumerate(sides) if side > 1 and k not in (0, 1, 2, COIL, SLICE)]
+    if extra:
+        raise InputError(
+            f"{file_name} must have images, coils and slices alone (dimensions 0 to 3 and 13), got dimension {extra[0]} of"
+            f" {sides[extra[0]]}."
+        )
+    count = int(np.prod(sides, dtype=object))
+    if not 1 <= count <= MAX_PIXELS:
+        raise InputError(f"{file_name} must hold k-space of at most {MAX_PIXELS} samples, got {count}.")
+    check_length(file_name, len(numbers), 8 * count)
+    x, y, z, coils, slices = *sides[:3], sides[COIL], sides[SLICE]
+    array = np.frombuffer(numbers, "<c8", count).reshape((x, y, z, coils, slices), order="F")
+    notes = ["BART"]
+    if x == 1:  # one slice of a scan whose readout was transformed before
+        array = array.transpose(1, 2, 0, 3, 4)
+    elif y > 1 and z > 1:
+        array = planes_to_slices(file_name, array.transpose(2, 3, 4, 0, 1), 0).transpose(3, 4, 0, 1, 2)
+        notes.append("its third dimension became slices")
+    elif y == 1:
+        array = array.transpose(0, 2, 1, 3, 4)
+    h, w, z, _, _ = array.shape
+    kspace = array.transpose(4, 2, 3, 0, 1).reshape(slices * z, coils, h, w)
+    return make_scan(file_name, kspace, notes=tuple(notes))
+
+
+def _read_dimensions(file_name: str, header: bytes) -> list[int]:
+    """The sixteen sides of a `.hdr` file."""
+    lines = header[: 2**16].decode("ascii", errors="replace").splitlines()
+    following = [lines[k + 1] for k, line in enumerate(lines[:-1]) if line.strip().lower().startswith("# dimensions")]
+    words = following[0].split() if following else []
+    if not 1 <= len(words) <= 32 or not all(word.isdigit() and 1 <= int(word) < 2**31 for word in words):
+        raise InputError(f"{file_name} must have a BART header with the line '# Dimensions' and numbers after it.")
+    return [*map(int, words), *[1] * 16][: max(16, len(words))]
