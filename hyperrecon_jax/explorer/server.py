@@ -7,7 +7,8 @@
     GET  /api/diverse         volume, index, count: JSON
     GET  /api/best            volume, index, metric: JSON
     GET  /api/export          volume, index, lam (one or more), format, window, level: a file
-    POST /api/volumes         name, kind, plane; the body is the file: JSON
+    POST /api/volumes         name, kind, plane; the body is the file: JSON; or files, plane: the body is a line of JSON,
+                              [[name, bytes], ...], and then these files: JSON of a list
 
 Where a request names a slice, it may also have acquisition=acceleration=4,sigma=0.02,mask=random_lines: how the slice is
 measured, for a run with a range of acquisitions.
@@ -16,6 +17,7 @@ A wrong request gets a sentence, {"error": ...}, and the server goes on.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import math
@@ -182,7 +184,8 @@ async def _send_export(engine: Engine, request: Request) -> Response:
 async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: Request) -> Response:
     if request.headers.get("origin") not in (None, f"{request.url.scheme}://{request.headers['host']}"):
         return _error("A file can be dropped on the explorer's own page alone.", 403)
-    name, kind = _parameter(request, "name"), _parameter(request, "kind", "image")
+    has_files = _parameter(request, "files", "") != ""
+    name, kind = _parameter(request, "name", "" if has_files else None), _parameter(request, "kind", "image")
     plane = _parameter(request, "plane", "acquired")
     async with upload_slot:
         content = bytearray()
@@ -192,6 +195,9 @@ async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: R
                 return _error(
                     f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
                 )
+        if has_files:
+            added = await run_in_threadpool(engine.volumes.add_series, _split_files(bytes(content)), plane)
+            return JSONResponse([engine.volumes.describe(volume) for volume in added])
         volume = await run_in_threadpool(engine.volumes.add, name, bytes(content), kind, plane)
     return JSONResponse(engine.volumes.describe(volume))
 
@@ -243,6 +249,19 @@ def _slice_id(request: Request) -> tuple[str, int]:
 def _acquisition(request: Request) -> str | None:
     """The chosen acquisition, if the request has one."""
     return request.query_params.get("acquisition")
+
+
+def _split_files(content: bytes) -> list[tuple[str, bytes]]:
+    """Names and contents of the files in a body."""
+    head, _, rest = content.partition(b"\n")
+    try:
+        sizes = [(str(name), int(size)) for name, size in json.loads(head)]
+    except (ValueError, TypeError) as error:
+        raise InputError("The body must start with a line of JSON, [[name, bytes], ...].") from error
+    if not sizes or min(size for _, size in sizes) < 0 or sum(size for _, size in sizes) != len(rest):
+        raise InputError(f"The files must take the {len(rest)} bytes after the first line.")
+    ends = list(itertools.accumulate((size for _, size in sizes), initial=0))
+    return [(name, rest[start:end]) for (name, _), (start, end) in zip(sizes, itertools.pairwise(ends), strict=True)]
 
 
 def _parameter(request: Request, name: str, default: str | None = None) -> str:

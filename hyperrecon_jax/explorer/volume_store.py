@@ -8,6 +8,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,8 @@ import numpy as np
 
 from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
+from hyperrecon_jax.data.sources import series
+from hyperrecon_jax.data.sources.image_files import is_image, natural_order
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.measurement import MeasuredKspace, inspect_kspace, make_sample
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
@@ -152,6 +155,40 @@ class VolumeStore:
             self._volumes[volume] = entry
             self._remove_oldest(newest=volume)
         return volume
+
+    def add_series(self, files: Sequence[tuple[str, bytes]], plane: str = "acquired") -> list[str]:
+        """Read several files of images: the files of each series become one volume with one scale.
+
+        Args:
+            files: name and content of each. Files that hold no image are skipped, and the note of each volume says so.
+            plane: of the slices, as in `volumes.read`.
+
+        Returns:
+            The ids of the volumes, the largest first.
+
+        Raises:
+            InputError: if a file is damaged, or none holds an image.
+        """
+        images = [(Path(name), content) for name, content in files if is_image(Path(name), content)]
+        groups, skipped = series.group(sorted(images, key=lambda image: natural_order(image[0])), plane)
+        if others := len(files) - len(images):
+            skipped["no image"] = others
+        if not groups:
+            raise InputError(f"The {len(files)} files must hold images, but none does.")
+        counts = ", ".join(f"{count} ({reason})" for reason, count in skipped.items())
+        entries = []
+        for joined in sorted(map(series.join, groups), key=lambda file: -file.stack.raw.size):
+            name = Path(joined.path).name
+            entry = self._open(name, volumes.from_stack(name, joined.stack))
+            entries.append(entry._replace(note=_sentences([entry.note, f"Files skipped: {counts}" if counts else ""])))
+        digest = hashlib.sha256(repr([(name, hashlib.sha256(content).digest()) for name, content in files]).encode())
+        ids = [f"{digest.hexdigest()[:16]}{plane[:1]}{k}" for k in range(len(entries))]
+        with self._lock:
+            for volume, entry in reversed(list(zip(ids, entries, strict=True))):
+                self._volumes.pop(volume, None)
+                self._volumes[volume] = entry
+                self._remove_oldest(newest=volume)
+        return [volume for volume in ids if volume in self._volumes]
 
     def measure(self, volume: str, index: int, chosen: str | None = None) -> tuple[OpenVolume, MeasuredSlice]:
         """A volume, and one of its slices as the network gets it.

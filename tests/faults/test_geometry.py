@@ -3,6 +3,9 @@
 import gzip
 import io
 import os
+import threading
+import warnings
+from collections import OrderedDict
 
 import nibabel
 import numpy as np
@@ -17,6 +20,7 @@ from hyperrecon_jax.data import volumes
 from hyperrecon_jax.data.sources import folder
 from hyperrecon_jax.data.sources.base import Settings
 from hyperrecon_jax.data.volumes import geometry
+from hyperrecon_jax.explorer.volume_store import OpenVolume, VolumeStore
 from hyperrecon_jax.runtime.errors import InputError
 
 RNG = np.random.default_rng(0)
@@ -358,6 +362,29 @@ def test_pixels_without_a_size(value):
     assert volume.pixel_size == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [("ImageOrientationPatient", b"1\\0\\0\\0\\x\\0 "), ("ImagePositionPatient", b"0\\0"), ("PixelSpacing", b"wide")],
+)
+def test_damaged_entries_leave_the_image(tag, value):
+    """They are no numbers, or too few."""
+    slices = as_radiologists_see(HEAD, "axial")
+    data = pydicom.dcmread(io.BytesIO(dicom(slices[0], **place("axial", 0))))
+    raw = pydicom.dataelem.RawDataElement(data[tag].tag, "DS", len(value), value, 0, False, True)
+    data._dict[data[tag].tag] = raw
+    stream = io.BytesIO()
+    data.save_as(stream)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        volume = assert_shows(stream.getvalue(), slices[:1])
+    assert volume.space == 0
+
+
+def test_absurd_sides_count_as_squares():
+    volume = volumes.read("x", nifti(HEAD.astype(np.int16), np.diag([1, 1e6, 1e6, 1.0])).to_bytes(), plane="axial")
+    assert volume.pixel_size == (1, 1)
+
+
 # Folders
 
 
@@ -595,3 +622,52 @@ def test_dicom_out_without_a_place_and_with_too_many_words():
         volumes.dicom(volume, 0, volume.slices[0], {"a" * 10: "b" * 10234})
     with pytest.raises(InputError, match="`index` must be None or a whole number from 0 to 0, got 1"):
         volumes.dicom(volume, 1, volume.slices[0], {})
+
+
+# Several files on the page
+
+
+@pytest.fixture
+def store():
+    """The volumes of a page, without a run: files are opened, and nothing is measured."""
+    opened = VolumeStore.__new__(VolumeStore)
+    opened._lock, opened._volumes = threading.RLock(), OrderedDict()
+    opened._open = lambda name, file: OpenVolume(name, file.note, file, None, True, 0)
+    return opened
+
+
+@pytest.mark.parametrize("plane", ["acquired", "coronal"])
+def test_a_series_on_the_page_is_one_volume_with_one_scale(store, plane):
+    slices = as_radiologists_see(HEAD, "axial")
+    files = [(f"scan/IM{k}", dicom(slices[k], **place("axial", k))) for k in RNG.permutation(9)]
+    files += [("scan/report", dicom(slices[0], SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")), ("scan/.DS_Store", b"?")]
+    (volume,) = store.add_series(files, plane)
+    opened = store.get(volume)
+    assert opened.name in {f"IM{k} and 8 more" for k in range(9)}
+    assert opened.note.endswith("Files skipped: 1 (Basic Text SR (DICOM)), 1 (no image).")
+    np.testing.assert_allclose(
+        shown(opened.file), as_radiologists_see(HEAD, "axial" if plane == "acquired" else plane), atol=1e-3
+    )
+    assert opened.file.space == 1
+    sizes = {"acquired": (1, 1), "coronal": (5, 1)}
+    assert opened.file.pixel_size == sizes[plane]
+
+
+def test_other_files_at_once_on_the_page(store):
+    slices = as_radiologists_see(HEAD, "axial").astype(np.uint8)
+    pictures = []
+    for k in range(9):
+        Image.fromarray(slices[k]).save(stream := io.BytesIO(), "PNG")
+        pictures.append((f"{k}.png", stream.getvalue()))
+    scan = nifti(HEAD, spacing("sagittal")).to_bytes()
+    first, second = store.add_series([*pictures[::-1], ("scan.nii", scan)])
+    assert {store.get(first).name, store.get(second).name} == {"scan.nii", "0.png and 8 more"}
+    volume = next(store.get(key) for key in (first, second) if "png" in store.get(key).name)
+    np.testing.assert_allclose(shown(volume.file), slices, atol=1e-3)
+    with pytest.raises(InputError, match="The 2 files must hold images, but none does"):
+        store.add_series([("a.txt", b"text"), ("b", b"text")])
+    Image.fromarray(slices[0, 1:]).save(stream := io.BytesIO(), "PNG")
+    with pytest.raises(InputError, match=r"0\.png and its series must have slices of one size, got \(16, 16\) and"):
+        store.add_series([pictures[0], ("1.png", stream.getvalue())])
+    with pytest.raises(InputError, match=r"2\.png must be a whole PNG"):
+        store.add_series([pictures[0], ("2.png", pictures[1][1][:60])])

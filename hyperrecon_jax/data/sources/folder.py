@@ -22,7 +22,7 @@ splits. All image files of a sub-folder are read, at any depth:
   `/`. They are compared with the path below the root and with the name alone. A note says what may be a label map.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
 - Every series has ONE scale, by the rules of `volumes/intensity.py`: the largest value becomes 1, and the smallest or 0,
-  whichever is lower, becomes 0. Where large values are dark (MONOCHROME1, WhiteIsZero) the files have a scale of their own.
+  whichever is lower, becomes 0.
 - A slice of a single value is dropped as "background alone".
 - `image_files.to_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
 - At most `slices` of the subject are used, evenly spaced over all its series.
@@ -43,6 +43,7 @@ from hyperrecon_jax.data.sources.image_files import (
     are_labels,
     check_folder,
     files_below,
+    is_image,
     is_loop,
     natural_order,
     read_bytes,
@@ -124,7 +125,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
     slices: list[tuple[series.File, int, Scale]] = []  # file, index of the slice, scale of its series
     total, notes = 0, []
     groups, skipped = series.read(files, settings.plane)
-    for members in _with_one_scale(groups):
+    for members in groups:
         scale = find_scale([(file.path, file.stack) for file in members])
         if not is_ordinary(scale):
             notes.append(f"{_series_label(members)}: {'; '.join(describe_scale(scale))}")
@@ -150,13 +151,6 @@ def read(files: list[Path], settings: Settings) -> Slices:
         notes=(*notes, *_label_notes(labels)),
         skipped=skipped,
     )
-
-
-def _with_one_scale(groups: list[list[series.File]]) -> Iterator[list[series.File]]:
-    """Series in which large values are bright in all files, or dark in all: a series of both becomes two."""
-    for members in groups:
-        for inverted in dict.fromkeys(file.stack.inverted for file in members):
-            yield [file for file in members if file.stack.inverted == inverted]
 
 
 def _series_label(members: list[series.File]) -> str:
@@ -208,13 +202,7 @@ def _is_image(path: Path) -> bool:
     is_half = name.endswith(".hdr") and path.with_suffix(".cfl").exists()  # of a pair of BART, which is read as one
     if name.startswith(".") or name == "dicomdir" or is_half:
         return False
-    if name.endswith(FOREIGN) or _stem(name) != name:
-        return True
-    try:
-        formats.format_of(name, read_bytes(path, 2**16))
-    except InputError:
-        return False
-    return True
+    return name.endswith(FOREIGN) or _stem(name) != name or is_image(path, read_bytes(path, 2**16))
 
 
 def _stem(name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import evenly_spaced
-from hyperrecon_jax.data.volumes import formats
+from hyperrecon_jax.data.volumes import formats, geometry
 from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -39,6 +39,17 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
 def read_stack(path: Path, *, plane: str) -> Stack:
     """The slices of an image file in a plane; `volumes.read` describes each format."""
     return formats.decode(str(path), read_bytes(path), "image", plane=plane)
+
+
+def is_image(path: Path, content: bytes) -> bool:
+    """Whether the name or the first bytes of a file are those of an image that can be read."""
+    if path.name.startswith(".") or path.name.lower() == "dicomdir":
+        return False
+    try:
+        formats.format_of(path.name, content)
+    except InputError:
+        return False
+    return True
 
 
 def are_labels(stacks: Sequence[Stack]) -> bool:
@@ -74,7 +85,10 @@ def check_folder(root: Path) -> None:
 
 
 def files_below(root: Path) -> Iterator[Path]:
-    """All files below a folder, at any depth, without those in hidden folders. Links are followed, except in loops."""
+    """All files below a folder, at any depth, without those in hidden folders.
+
+    Symbolic links are followed, except to a folder that the link is in. Each folder is visited once.
+    """
     visited = set()  # several links may lead to a folder
     for folder, subfolders, names in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
@@ -115,7 +129,7 @@ def to_grid(
         size: of the result, `(n, size, size)`.
         resample: `grid.resample`, or `grid.resample_labels`.
     """
-    sides = np.ones(2) if affine is None else np.linalg.norm(affine[:3, :2], axis=0)
+    sides = np.array(geometry.pixel_size(affine))
     if sides.max() > (1 + UNEQUAL) * sides.min():
         lengths = sides * images.shape[1:]
         rows, columns = np.rint(lengths / max(sides.min(), lengths.max() / size)).astype(int)

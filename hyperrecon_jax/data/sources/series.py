@@ -8,6 +8,8 @@ A series is one of:
 - the files of the same format in the same folder that hold one slice each;
 - a file of several slices.
 
+Files in which large values are dark (MONOCHROME1, WhiteIsZero) are never in a series with others.
+
 DICOM files are in the order of their positions along the normal, if all have a position; else of InstanceNumber, else of
 SliceLocation, if all have one; else of their names. All other files are in the order of their names.
 
@@ -50,10 +52,15 @@ class File(NamedTuple):
 
 
 def read(files: Iterable[Path], plane: str) -> tuple[list[list[File]], dict[str, int]]:
-    """Read files and group them.
+    """`group` for files on disk, in the order of their names."""
+    return group(((path, read_bytes(path)) for path in files), plane)
+
+
+def group(files: Iterable[tuple[Path, bytes]], plane: str) -> tuple[list[list[File]], dict[str, int]]:
+    """Decode files and group them.
 
     Args:
-        files: in the order of their names.
+        files: their paths, in the order of the names, and contents.
         plane: of the slices, one of `geometry.PLANES`.
 
     Returns:
@@ -63,16 +70,15 @@ def read(files: Iterable[Path], plane: str) -> tuple[list[list[File]], dict[str,
     Raises:
         InputError: if a file is damaged or of a format that cannot be read.
     """
-    groups: dict[tuple[Any, ...], list[File]] = {}
+    by_key: dict[tuple[Any, ...], list[File]] = {}
     skipped: dict[str, int] = {}
     digests = set()
 
     def skip(reason: str, count: int = 1) -> None:
         skipped[reason] = skipped.get(reason, 0) + count
 
-    for path in files:
+    for path, content in files:
         try:
-            content = read_bytes(path)
             file = _read_file(path, content, plane)
         except NoImageError as error:
             skip(error.reason)
@@ -82,14 +88,34 @@ def read(files: Iterable[Path], plane: str) -> tuple[list[list[File]], dict[str,
             skip("a copy of another file")
             continue
         digests.add(digest)
-        groups.setdefault(file.series, []).append(file)
+        by_key.setdefault(file.series, []).append(file)
     series = []
-    for members in (members for group in groups.values() for members in _split_volumes(group)):
+    for members in (members for same_key in by_key.values() for members in _split_volumes(same_key)):
         try:
             series.append(_cut(members, plane))
         except NoImageError as error:
             skip(error.reason, len(members))
     return series, skipped
+
+
+def join(files: Sequence[File]) -> File:
+    """The files of a series, in their order, as one.
+
+    Raises:
+        InputError: if their slices differ in size.
+    """
+    first, stacks = files[0], [file.stack for file in files]
+    if len(files) == 1:
+        return first
+    sizes = list(dict.fromkeys(stack.raw.shape[1:] for stack in stacks))
+    if len(sizes) > 1:
+        raise InputError(f"{first.path} and its series must have slices of one size, got {sizes[0]} and {sizes[1]}.")
+    layouts = []
+    if all(stack.affine is not None and stack.space for stack in stacks):
+        layouts = placement.lay_out_stacks(stacks)
+    unplaced = placement.Layout(np.arange(len(files)), first.stack.affine, 0, [])
+    stack = placement.join_stacks(stacks, layouts[0] if len(layouts) == 1 else unplaced)
+    return first._replace(path=f"{first.path} and {len(files) - 1} more", stack=stack)
 
 
 def study_id(path: Path) -> str:
@@ -102,7 +128,7 @@ def _read_file(path: Path, content: bytes, plane: str) -> File:
     name, form = str(path), formats.format_of(str(path), content)
     if form != "dicom":
         stack = formats.decode(name, content, "image", plane=plane)
-        return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path), ())
+        return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path, stack.inverted), ())
     stack = formats.decode(name, content, "image")
     if len(stack.raw) > 1:
         return File(name, stack, (form, path), ())
@@ -141,13 +167,16 @@ def _split_volumes(files: list[File]) -> list[list[File]]:
         return [files]
     parallel: list[list[File]] = []
     for file in files:
-        group = next((group for group in parallel if placement.are_parallel(group[0].stack, file.stack)), None)
-        if group is None:
+        members = next((members for members in parallel if placement.are_parallel(members[0].stack, file.stack)), None)
+        if members is None:
             parallel.append([file])
         else:
-            group.append(file)
-    layouts = ((group, layout) for group in parallel for layout in placement.lay_out_stacks([f.stack for f in group]))
-    return [[group[k] for k in layout.order] for group, layout in layouts]
+            members.append(file)
+    volumes = []
+    for members in parallel:
+        layouts = placement.lay_out_stacks([file.stack for file in members])
+        volumes += [[members[k] for k in layout.order] for layout in layouts]
+    return volumes
 
 
 def _sort_by_number(files: list[File]) -> list[File]:
@@ -170,9 +199,5 @@ def _cut(files: Sequence[File], plane: str) -> list[File]:
     affine = first.stack.affine
     if affine is not None and first.stack.space and geometry.plane_of(affine) == plane:
         return list(files)
-    stacks = [file.stack for file in files]
-    is_placed = len(files) > 1 and all(stack.affine is not None and stack.space for stack in stacks)
-    layouts = placement.lay_out_stacks(stacks) if is_placed else []
-    stack = placement.join_stacks(stacks, layouts[0]) if len(layouts) == 1 else first.stack
-    path = first.path if len(files) == 1 else f"{first.path} and {len(files) - 1} more"
-    return [first._replace(path=path, stack=geometry.arrange_stack(path, stack, plane))]
+    joined = join(files)
+    return [joined._replace(stack=geometry.arrange_stack(joined.path, joined.stack, plane))]

@@ -22,7 +22,7 @@ to load.
     writing      a result as PNG, .npz, NIfTI or DICOM
 """
 
-from hyperrecon_jax.data.volumes.reading import Volume, crop, read
+from hyperrecon_jax.data.volumes.reading import Volume, crop, from_stack, read
 from hyperrecon_jax.data.volumes.writing import dicom, nifti, npz, png
 
-__all__ = ["Volume", "crop", "dicom", "nifti", "npz", "png", "read"]
+__all__ = ["Volume", "crop", "dicom", "from_stack", "nifti", "npz", "png", "read"]

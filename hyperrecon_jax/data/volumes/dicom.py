@@ -71,6 +71,13 @@ def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any
 
 def _lay_out(data: Any, n: int) -> list[placement.Layout]:
     """The volumes of a file: the order of the frames and where they lie."""
+    try:
+        return _read_layout(data, n)
+    except (ValueError, TypeError):  # an entry that is no number: pydicom says so when it is read
+        return placement.lay_out([None] * n, [None] * n, None, 1.0)
+
+
+def _read_layout(data: Any, n: int) -> list[placement.Layout]:
     (directions,) = _frame_values(data, n, "PlaneOrientationSequence", "ImageOrientationPatient")
     (positions,) = _frame_values(data, n, "PlanePositionSequence", "ImagePositionPatient")
     gaps, thicknesses = _frame_values(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")

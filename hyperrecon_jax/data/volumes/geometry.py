@@ -46,9 +46,11 @@ def check_plane(plane: str) -> None:
 
 
 def pixel_size(affine: np.ndarray | None) -> tuple[float, float]:
-    """Height and width of a pixel in mm; (1, 1) if the affine is not known."""
-    height, width = (1.0, 1.0) if affine is None else np.linalg.norm(affine[:3, :2], axis=0)
-    return float(height), float(width)
+    """Height and width of a pixel in mm; (1, 1) if the affine is not known, or one is more than 100 times the other."""
+    sides = np.ones(2) if affine is None else np.linalg.norm(affine[:3, :2], axis=0)
+    if not sides.max() <= 100 * sides.min() < math.inf:
+        return 1.0, 1.0
+    return float(sides[0]), float(sides[1])
 
 
 def plane_of(affine: np.ndarray) -> str:

@@ -89,6 +89,11 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
     return _read_kspace(name, stack)
 
 
+def from_stack(name: str, stack: Stack) -> Volume:
+    """The `Volume` of images that are read already, such as those of several files; `name` is for messages."""
+    return _read_images(name, stack)
+
+
 def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
     """Images without the padding: `(*b, h, w)` of the size of `volume.slices` -> the pixels of the file."""
     image = np.asarray(image)

@@ -73,8 +73,14 @@ const Source = (() => {
       return body(await ask(`api/best?${query({ ...place, metric })}`), "json");
     }
 
-    async upload(file, kind, plane) {
-      return body(await ask(`api/volumes?${query({ name: file.name, kind, plane })}`, { method: "POST", body: file }), "json");
+    /** The volumes of a file, or of the series in several files. */
+    async upload(files, kind, plane) {
+      const [file] = files;
+      const send = async (fields, content) =>
+        body(await ask(`api/volumes?${query({ ...fields, plane })}`, { method: "POST", body: content }), "json");
+      if (files.length === 1) return [await send({ name: file.name, kind }, file)];
+      const head = JSON.stringify(files.map(({ name, path, size }) => [path || name, size]));
+      return send({ files: files.length }, new Blob([head, "\n", ...files]));
     }
 
     async export(place, lams, format, shades) {

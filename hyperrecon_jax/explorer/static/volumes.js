@@ -6,13 +6,18 @@ const Volumes = (() => {
 
   const kind = () => document.querySelector("input[name=kind]:checked").value;
 
-  async function upload(app, file, as) {
-    const busy = Messages.toast(`Reading ${file.name} …`, "busy");
+  /** Several files are images: each series of them is a volume, and the largest is shown. */
+  async function upload(app, files, as) {
+    if (!files.length) return;
+    const busy = Messages.toast(`Reading ${files.length > 1 ? `${files.length} files` : files[0].name} …`, "busy");
     try {
-      const volume = await app.source.upload(file, as, get("plane").value);
-      app.run.volumes = [...app.run.volumes.filter(({ id }) => id !== volume.id), volume];
+      const opened = await app.source.upload(files, as, get("plane").value);
+      const ids = opened.map(({ id }) => id);
+      app.run.volumes = [...app.run.volumes.filter(({ id }) => !ids.includes(id)), ...opened];
+      const [volume] = opened;
       app.showVolume(volume);
-      Messages.toast(`${volume.name} is open.${volume.note ? ` ${volume.note}` : ""}`);
+      const names = opened.map(({ name }) => name).join(", ");
+      Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.${volume.note ? ` ${volume.note}` : ""}`);
     } catch (error) {
       app.report(error);
     } finally {
@@ -20,10 +25,26 @@ const Volumes = (() => {
     }
   }
 
-  function uploadAll(app, files, as) {
-    if (!files.length) return;
-    if (files.length > 1) Messages.toast("One file at a time: the first one is opened.");
-    upload(app, files[0], as);
+  /** The files that were dropped, and those in folders. The entries must be taken before anything is awaited. */
+  async function filesOf(transfer) {
+    const entries = [...transfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
+    const loose = [...transfer.files];
+    if (!entries.some((entry) => entry && entry.isDirectory)) return loose;
+    const files = [];
+    const visit = async (entry) => {
+      if (entry.isFile) {
+        const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+        files.push(Object.assign(file, { path: entry.fullPath.slice(1) }));
+      }
+      if (!entry.isDirectory) return;
+      const reader = entry.createReader();
+      const next = () => new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      for (let batch = await next(); batch.length; batch = await next()) {
+        for (const child of batch) await visit(child);
+      }
+    };
+    for (const entry of entries.filter(Boolean)) await visit(entry);
+    return files;
   }
 
   function dropping(app) {
@@ -45,7 +66,8 @@ const Volumes = (() => {
       event.preventDefault();
       overlay.hidden = true;
       const over = event.target.closest && event.target.closest("[data-kind]");
-      uploadAll(app, event.dataTransfer.files, over ? over.dataset.kind : kind());
+      const chosen = over ? over.dataset.kind : kind();
+      filesOf(event.dataTransfer).then((files) => upload(app, files, chosen)).catch(app.report);
     });
   }
 
@@ -55,7 +77,7 @@ const Volumes = (() => {
     get("slice").onpointerup = (event) => event.target.blur(); // ← and → move λ again
     if (!app.run.writable || !app.source.live) return;
     get("file").onchange = (event) => {
-      uploadAll(app, [...event.target.files], kind());
+      upload(app, [...event.target.files], kind());
       event.target.value = ""; // the same file again is a change too
     };
     dropping(app);
