@@ -500,6 +500,8 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     os.symlink(tmp_path / "root", tmp_path / "root/loop")
     os.symlink("..", tmp_path / "root/bert/up")
     os.symlink(".", tmp_path / "root/bert/self")
+    os.symlink("circle", tmp_path / "root/circle")
+    os.symlink("circle", tmp_path / "root/bert/circle")
     subjects = folder.find(tmp_path / "root", SETTINGS)
     assert {name: len(files) for name, files in subjects.items()} == {"anna": 1, "bert": 1}
     os.symlink(tmp_path / "elsewhere/anna", tmp_path / "root/bert/anna")  # a person in two splits

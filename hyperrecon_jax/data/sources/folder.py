@@ -70,7 +70,7 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     """
     check_folder(root)
     subjects: dict[str, list[Path]] = {}
-    places: dict[Path, Path] = {}
+    places: dict[str, Path] = {}
     studies: dict[str, Path] = {}
     for path in sorted(root.iterdir(), key=lambda path: natural_order(path.relative_to(root))):
         if path.is_dir():
@@ -84,7 +84,7 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
         if name in subjects:
             raise InputError(f"{root} must hold each subject once, but {name} is in {subjects[name][0]} and in {files[0]}.")
         subjects[name] = files
-        for place in {path.resolve(), *(file.parent.resolve() for file in files if path.is_dir())}:
+        for place in {os.path.realpath(place) for place in (path, *(file.parent for file in files if path.is_dir()))}:
             same_place = places.setdefault(place, path)
             if same_place is not path:
                 raise InputError(
@@ -202,7 +202,12 @@ def _is_image(path: Path) -> bool:
     is_half = name.endswith(".hdr") and path.with_suffix(".cfl").exists()  # of a pair of BART, which is read as one
     if name.startswith(".") or name == "dicomdir" or is_half:
         return False
-    return name.endswith(FOREIGN) or _stem(name) != name or is_image(path, read_bytes(path, 2**16))
+    if name.endswith(FOREIGN) or _stem(name) != name:
+        return True
+    try:
+        return is_image(path, read_bytes(path, 2**16))
+    except InputError:
+        return False
 
 
 def _stem(name: str) -> str:

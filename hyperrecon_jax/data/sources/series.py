@@ -30,16 +30,8 @@ from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
 TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "SliceLocation", "ImageType", "EchoTime")
-
-SLICE_FIELDS = (
-    "raw",
-    "notes",
-    "slope",
-    "intercept",
-    "affine",
-    "space",
-    "identity",
-)  # of a `Stack`, which may differ within a series
+# The fields of a `Stack` that may differ within a series.
+SLICE_FIELDS = ("raw", "notes", "slope", "intercept", "affine", "space", "identity")
 
 
 class File(NamedTuple):
