@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -234,6 +235,16 @@ def test_a_series_of_bright_and_dark_files_has_two_scales(tmp_path):
     for k in range(6):
         pixels, kind = (BRAIN[k], "MONOCHROME2") if k % 2 else (4095 - BRAIN[k], "MONOCHROME1")
         save(tmp_path / f"s/{k}", dicom(pixels, PhotometricInterpretation=kind))
+    expected = [BRAIN[k::2] / BRAIN[k::2].max() for k in (0, 1)]
+    assert_slices(read(tmp_path), np.concatenate(expected))
+
+
+def test_pictures_of_two_kinds_have_two_scales(tmp_path):
+    for k in range(6):
+        stream = io.BytesIO()
+        pixels, kind = (BRAIN[k], "minisblack") if k % 2 else (4095 - BRAIN[k], "miniswhite")
+        tifffile.imwrite(stream, pixels, photometric=kind)
+        save(tmp_path / f"s/{k}.tif", stream.getvalue())
     expected = [BRAIN[k::2] / BRAIN[k::2].max() for k in (0, 1)]
     assert_slices(read(tmp_path), np.concatenate(expected))
 
