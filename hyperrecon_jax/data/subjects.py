@@ -134,7 +134,7 @@ def load_slices(result: SubjectFile) -> Slices:
     with np.load(result.file) as arrays:
         coils = Coils(arrays["kspace"], arrays["maps"]) if "kspace" in arrays else None
         summary = result.summary
-        notes, skipped = tuple(summary["notes"]), summary["skipped"]
+        notes, skipped = tuple(summary.get("notes", ())), summary.get("skipped", {})
         return Slices(arrays["image"], arrays.get("label"), coils, summary["dropped"], notes, skipped)
 
 
