@@ -5,7 +5,7 @@ Which part of it is the image, and how long a pixel is, comes from the first of 
 
 1. the ISMRMRD header: the encoded and the reconstructed field of view, in mm;
 2. the images of the file (`reconstruction_rss`), with square pixels: rows and columns cut from those of the k-space, or all
-   of its columns, whichever looks more like its image (`scan.match_images`);
+   of its columns, if these look clearly more like its image (`scan.match_images`);
 3. nothing: k-space with at least 1.5 times as many rows (readout) as columns is oversampled twice, and half of its rows see
    as far as all of its columns. Other k-space has square pixels and no oversampling.
 """

@@ -18,6 +18,9 @@ from hyperrecon_jax.runtime.errors import InputError
 
 MASKED = "it has a `mask`, as files of test and challenge sets: it is under-sampled and holds no truth"
 UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
+CLEARLY_LESS = (
+    0.25  # unlike an image: what is not cut from the image of the k-space, as fastMRI's are, must be seen clearly
+)
 _REAL, _IMAGINARY = ("r", "real", "re"), ("i", "imag", "im", "imaginary")  # names of the fields of a complex number
 
 
@@ -81,8 +84,8 @@ def explain_no_truth(scan: Scan, *, has_mask: bool) -> str:
 def match_images(scan: Scan, images: Any) -> Scan:
     """A scan whose columns cover the field of view that the images of its file show.
 
-    Images may be the middle columns of the k-space's image, as in fastMRI, or all of them on another number of pixels. The
-    image in the middle decides.
+    Images are the middle columns of the k-space's image, as in fastMRI, or all of them on another number of pixels, if that
+    looks clearly more like the image in the middle.
 
     Args:
         scan: with the field of view of the first case.
@@ -96,15 +99,15 @@ def match_images(scan: Scan, images: Any) -> Scan:
         seen = grid.centre(seen[None], rows, seen.shape[1])
         middle, everything = grid.centre(seen, rows, columns)[0], grid.resample(seen, rows, columns)[0]
         image = to_double(np.asarray(images[k]))
-        is_everything = _similarity(everything, image) > _similarity(middle, image)
+        is_everything = _unlikeness(everything, image) < CLEARLY_LESS * _unlikeness(middle, image)
     encoded = (scan.field.encoded[0], float(columns))
     return scan._replace(field=scan.field._replace(encoded=encoded)) if is_everything else scan
 
 
-def _similarity(one: np.ndarray, other: np.ndarray) -> float:
-    """The cosine of the angle between two images."""
+def _unlikeness(one: np.ndarray, other: np.ndarray) -> float:
+    """One minus the cosine of the angle between two images."""
     lengths = np.linalg.norm(one) * np.linalg.norm(other)
-    return float(np.vdot(one, other) / lengths) if lengths else 0.0
+    return 1 - float(np.vdot(one, other) / lengths) if lengths else 1.0
 
 
 def _combine(coils: np.ndarray) -> np.ndarray:
