@@ -90,7 +90,8 @@ def test_field_of_view_by_the_images_of_the_file(tmp_path):
 @pytest.mark.parametrize(("h", "w"), [(160, 80), (192, 99), (128, 53)])
 def test_images_of_the_file_that_show_all_phase_encodes(tmp_path, h, w):
     """Not cut from the k-space's image, but on pixels of their own."""
-    images = np.float32(files.phantom(h // 2, h // 2))[None].repeat(2, 0)
+    sensitivity = 0.7 + 0.5 * (np.arange(h // 2) - h // 4) / (h // 2)
+    images = np.float32(sensitivity * files.phantom(h // 2, h // 2))[None].repeat(2, 0)
     path = scan_file(tmp_path / "a.h5", h, w, header=False, reconstruction_esc=images)
     for coils in (0, 1):
         image = fastmri.read([path], SETTINGS._replace(coils=coils)).image[0]
