@@ -97,7 +97,9 @@ def match_images(scan: Scan, images: Any) -> Scan:
     with np.errstate(over="ignore", invalid="ignore"):  # NaN compares as unlike
         seen = _combine(to_double(scan.read_slice(k)))
         seen = grid.centre(seen[None], rows, seen.shape[1])
-        middle, everything = grid.centre(seen, rows, columns)[0], grid.resample(seen, rows, columns)[0]
+        middle, w = grid.centre(seen, rows, columns)[0], seen.shape[2]
+        places = w // 2 + (np.arange(columns) - columns // 2) * w / columns  # so that the middle stays in the middle
+        everything = np.stack([np.interp(places, np.arange(w), row) for row in seen[0]])
         image = to_double(np.asarray(images[k]))
         is_everything = _unlikeness(everything, image) < CLEARLY_LESS * _unlikeness(middle, image)
     encoded = (scan.field.encoded[0], float(columns))
