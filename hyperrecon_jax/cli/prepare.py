@@ -58,13 +58,13 @@ def prepare() -> int:
 
 def _check_flags_of_source() -> None:
     """Raise `InputError` for a flag that the source has no use for."""
-    sources: dict[tuple[flags.FlagHolder[Any], ...], tuple[str, ...]] = {
-        (ROOT, WORKERS): ("fastmri", "abide", "folder"),
-        (ACQUISITION,): ("fastmri",),
-        (WHITEN,): ("fastmri", "folder"),
-        (PLANE, INCLUDE, EXCLUDE): ("folder",),
-    }
-    for flag in (flag for group, names in sources.items() if SOURCE.value not in names for flag in group):
+    uses: list[tuple[tuple[str, ...], list[flags.FlagHolder[Any]]]] = [
+        (("fastmri", "abide", "folder"), [ROOT, WORKERS]),
+        (("fastmri",), [ACQUISITION]),
+        (("fastmri", "folder"), [WHITEN]),
+        (("folder",), [PLANE, INCLUDE, EXCLUDE]),
+    ]
+    for flag in (flag for sources, group in uses if SOURCE.value not in sources for flag in group):
         if flag.value is not None:
             raise InputError(f"--{flag.name} is of no use with --source {SOURCE.value}.")
 

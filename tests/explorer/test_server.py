@@ -83,7 +83,7 @@ def test_the_other_answers(client):
     answer = client.get("/api/export", params={"volume": "test", "index": 0, "lam": ["0", "1"], "format": "png"})
     assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''test_images_0.zip"
     added = client.post(
-        "/api/volumes", params={"name": "two.npy"}, content=npy_bytes(np.ones((2, 16, 16), np.float32))
+        "/api/volumes", params={"name": "two.npy"}, content=npy_bytes(np.eye(16, dtype=np.float32)[None].repeat(2, 0))
     ).json()
     assert (added["name"], added["slices"]) == ("two.npy", 2)
     assert client.get("/api/slice", params={"volume": added["id"], "index": 1}).status_code == 200
@@ -156,7 +156,7 @@ def test_only_the_page_is_served_and_only_to_itself(client):
     ):
         assert client.get(path).status_code == 404, path
     assert client.get("/api/run", headers={"host": "evil.example"}).status_code == 400
-    content = npy_bytes(np.ones((16, 16), np.float32))
+    content = npy_bytes(np.eye(16, dtype=np.float32))
     refused = client.post("/api/volumes", params={"name": "a"}, content=content, headers={"origin": "http://evil.example"})
     assert refused.status_code == 403
     own_origin = {"origin": f"http://{client.host}"}
