@@ -8,6 +8,7 @@ it is being handled. JAX is not imported here, because commands call this before
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -17,6 +18,8 @@ REPEAT = 0.2  # seconds after which an exception that was dropped is raised agai
 PATIENCE = 2.0  # seconds that another exception may be handled: it may be what a library made of the interruption
 SAME_EVENT = 1.0  # seconds: signals so close together are one event; `timeout` and schedulers send two
 EXIT_PATIENCE = 3.0  # seconds that threads of libraries have to end
+BACKGROUND = "background"  # name of threads that compute and may be dropped
+DROPPED = (BACKGROUND, "AnyIO")  # how the names of such threads begin; the second are those of the explorer's server
 
 
 def end_on_signals() -> Callable[[], bool]:
@@ -66,6 +69,7 @@ def finish(status: int) -> None:
     """Nothing is left to do but to exit with a status: from here on a signal does that at once.
 
     After an interruption threads that still compute, such as XLA's compiler, hold up the exit for `EXIT_PATIENCE` seconds.
+    If there are threads that may be dropped, it ends now: Python's own end would abort the process while one computes.
     """
 
     def end(number, frame):
@@ -73,6 +77,8 @@ def finish(status: int) -> None:
 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    if any(thread.name.startswith(DROPPED) for thread in threading.enumerate()):
+        os._exit(status)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     if hasattr(signal, "setitimer"):
