@@ -5,6 +5,7 @@ library calls, such as that of JAX for the garbage collector, and the program wo
 it is being handled. JAX is not imported here, because commands call this before anything else.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -42,6 +43,9 @@ def end_on_signals() -> Callable[[], bool]:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is for the jobs that a script starts with &
             signal.signal(number, handle)
+    atexit.register(
+        _stop_timer
+    )  # the last of all: Python then takes the handlers away, and the timer would kill the process
     return lambda: first is not None
 
 
@@ -55,7 +59,7 @@ def raise_until_handled(is_wanted: Callable[[], bool] = lambda: True) -> NoRetur
 
     def raise_again(number, frame):
         if not is_wanted():
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _stop_timer()
         elif not _is_being_handled(time.monotonic() - start):
             raise KeyboardInterrupt
 
@@ -84,6 +88,11 @@ def finish(status: int) -> None:
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, end)
         signal.setitimer(signal.ITIMER_REAL, EXIT_PATIENCE if status == STATUS else 0)
+
+
+def _stop_timer() -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _is_being_handled(seconds: float) -> bool:
