@@ -31,8 +31,8 @@ def run(command: Callable[..., int], *, takes_folders: bool = False) -> None:
         interrupts.finish(status)
     except KeyboardInterrupt:
         status = interrupts.STATUS
-        interrupts.finish(status)
         print("error: interrupted.", file=sys.stderr)
+        interrupts.finish(status)
     sys.exit(status)
 
 

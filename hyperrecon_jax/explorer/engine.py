@@ -37,6 +37,7 @@ from hyperrecon_jax.runs.load import load_run, read_config
 from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.interrupts import BACKGROUND
 
 HINTS = {
     "mae": "smoother",
@@ -180,7 +181,7 @@ class Engine:
             self._programs(volume.problem).reconstruct_batch(self.variables, lams, measured)
             self._best_lambda(self.variables, self._start_lambdas(), 0, measured.net_input, measured.x)
 
-        threading.Thread(target=compile_others, daemon=True).start()
+        threading.Thread(target=compile_others, name=BACKGROUND, daemon=True).start()
 
     # Only `reconstruct` takes the lock: longer computations must not delay the reconstructions while a slider moves.
 

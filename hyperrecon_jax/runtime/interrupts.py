@@ -5,9 +5,11 @@ library calls, such as that of JAX for the garbage collector, and the program wo
 it is being handled. JAX is not imported here, because commands call this before anything else.
 """
 
+import atexit
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
@@ -17,6 +19,8 @@ REPEAT = 0.2  # seconds after which an exception that was dropped is raised agai
 PATIENCE = 2.0  # seconds that another exception may be handled: it may be what a library made of the interruption
 SAME_EVENT = 1.0  # seconds: signals so close together are one event; `timeout` and schedulers send two
 EXIT_PATIENCE = 3.0  # seconds that threads of libraries have to end
+BACKGROUND = "background"  # name of threads that compute and may be dropped
+DROPPED = (BACKGROUND, "AnyIO")  # how the names of such threads begin; the second are those of the explorer's server
 
 
 def end_on_signals() -> Callable[[], bool]:
@@ -39,6 +43,9 @@ def end_on_signals() -> Callable[[], bool]:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is for the jobs that a script starts with &
             signal.signal(number, handle)
+    atexit.register(
+        _stop_timer
+    )  # the last of all: Python then takes the handlers away, and the timer would kill the process
     return lambda: first is not None
 
 
@@ -52,7 +59,7 @@ def raise_until_handled(is_wanted: Callable[[], bool] = lambda: True) -> NoRetur
 
     def raise_again(number, frame):
         if not is_wanted():
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            _stop_timer()
         elif not _is_being_handled(time.monotonic() - start):
             raise KeyboardInterrupt
 
@@ -66,6 +73,7 @@ def finish(status: int) -> None:
     """Nothing is left to do but to exit with a status: from here on a signal does that at once.
 
     After an interruption threads that still compute, such as XLA's compiler, hold up the exit for `EXIT_PATIENCE` seconds.
+    If there are threads that may be dropped, it ends now: Python's own end would abort the process while one computes.
     """
 
     def end(number, frame):
@@ -73,11 +81,18 @@ def finish(status: int) -> None:
 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    if any(thread.name.startswith(DROPPED) for thread in threading.enumerate()):
+        os._exit(status)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, end)
         signal.setitimer(signal.ITIMER_REAL, EXIT_PATIENCE if status == STATUS else 0)
+
+
+def _stop_timer() -> None:
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _is_being_handled(seconds: float) -> bool:

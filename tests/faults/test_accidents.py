@@ -97,7 +97,9 @@ def test_no_file_of_a_run_from_somebody_else_is_unpickled(tmp_path):
         slim_run.read_steps(tmp_path)
     assert sweep._load_progress(tmp_path / "unfinished.npz", "a") == (0, {}, {})
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        subjects.load_slices(subjects.SubjectFile("a", tmp_path / "variables.npz", {"dropped": {}}))
+        subjects.load_slices(
+            subjects.SubjectFile("a", tmp_path / "variables.npz", {"dropped": {}, "notes": [], "skipped": {}})
+        )
     assert not executed.exists()
     np.load(tmp_path / "images.npy", allow_pickle=True)
     assert executed.exists()

@@ -94,3 +94,22 @@ def test_two_signals_at_once_are_one_and_a_later_one_ends_the_process():
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (130, "goes on\n", "error: interrupted.\n")
+
+
+def test_a_slow_end_of_python_keeps_the_status():
+    """The timer must not ring after Python has taken the handlers away."""
+    code = """if True:
+        import ctypes, sys
+        from hyperrecon_jax.runtime import interrupts
+        interrupts.end_on_signals()
+        interrupts.EXIT_PATIENCE = 0.3
+
+        class Slow:
+            def __del__(self, sleep=ctypes.CDLL(None).usleep):
+                sleep(800_000)
+
+        sys.slow = Slow()
+        interrupts.finish(interrupts.STATUS)
+        sys.exit(interrupts.STATUS)
+    """
+    assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 130
