@@ -58,15 +58,15 @@ def prepare() -> int:
 
 def _check_flags_of_source() -> None:
     """Raise `InputError` for a flag that the source has no use for."""
-    sources: dict[tuple[flags.FlagHolder[Any], ...], tuple[str, ...]] = {
-        (ROOT, WORKERS): ("fastmri", "abide", "folder"),
-        (ACQUISITION,): ("fastmri",),
-        (WHITEN,): ("fastmri", "folder"),
-        (PLANE, INCLUDE, EXCLUDE): ("folder",),
-    }
-    for flag in (flag for group, names in sources.items() if SOURCE.value not in names for flag in group):
-        if flag.value is not None:
-            raise InputError(f"--{flag.name} is of no use with --source {SOURCE.value}.")
+    for flags_of_sources, sources in (
+        ((ROOT, WORKERS), ("fastmri", "abide", "folder")),
+        ((ACQUISITION,), ("fastmri",)),
+        ((WHITEN,), ("fastmri", "folder")),
+        ((PLANE, INCLUDE, EXCLUDE), ("folder",)),
+    ):
+        for flag in flags_of_sources:
+            if flag.value is not None and SOURCE.value not in sources:
+                raise InputError(f"--{flag.name} is of no use with --source {SOURCE.value}.")
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ splits. All image files of a sub-folder are read, at any depth:
 
 import contextlib
 import fnmatch
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
