@@ -58,14 +58,14 @@ def prepare() -> int:
 
 def _check_flags_of_source() -> None:
     """Raise `InputError` for a flag that the source has no use for."""
-    for flags_of_sources, sources in (
-        ((ROOT, WORKERS), ("fastmri", "abide", "folder")),
-        ((ACQUISITION,), ("fastmri",)),
-        ((WHITEN,), ("fastmri", "folder")),
-        ((PLANE, INCLUDE, EXCLUDE), ("folder",)),
+    for useless, sources in (
+        ((ROOT, WORKERS), ("mni", "broad")),
+        ((ACQUISITION,), ("mni", "broad", "abide", "folder")),
+        ((WHITEN,), ("mni", "broad", "abide")),
+        ((PLANE, INCLUDE, EXCLUDE), ("mni", "broad", "fastmri", "abide")),
     ):
-        for flag in flags_of_sources:
-            if flag.value is not None and SOURCE.value not in sources:
+        for flag in useless:
+            if flag.value is not None and SOURCE.value in sources:
                 raise InputError(f"--{flag.name} is of no use with --source {SOURCE.value}.")
 
 
