@@ -26,12 +26,12 @@ def check_characters(argv: Sequence[str]) -> None:
 
 
 def check_flags() -> None:
-    """Raise `InputError` if a parsed flag was given twice, or has no value or an empty one in a list."""
+    """Raise `InputError` if a parsed flag has no value or an empty one in a list, or was given twice and is no list."""
     for name in flags.FLAGS:
         flag = flags.FLAGS[name]
         if not flag.present or re.match(r"config\b", name):  # those of the config have checks of their own
             continue
-        if flag.present > 1:
+        if flag.present > 1 and not isinstance(flag, flags.MultiFlag):
             raise InputError(f"--{name} must be given once, got it {flag.present} times; see --help.")
         values = flag.value if isinstance(flag.value, list) else [flag.value]
         if not values or any(isinstance(value, str) and not value.strip() for value in values):

@@ -58,15 +58,15 @@ def prepare() -> int:
 
 def _check_flags_of_source() -> None:
     """Raise `InputError` for a flag that the source has no use for."""
-    uses: list[tuple[tuple[str, ...], list[flags.FlagHolder[Any]]]] = [
-        (("fastmri", "abide", "folder"), [ROOT, WORKERS]),
-        (("fastmri",), [ACQUISITION]),
-        (("fastmri", "folder"), [WHITEN]),
-        (("folder",), [PLANE, INCLUDE, EXCLUDE]),
-    ]
-    for flag in (flag for sources, group in uses if SOURCE.value not in sources for flag in group):
-        if flag.value is not None:
-            raise InputError(f"--{flag.name} is of no use with --source {SOURCE.value}.")
+    for useless, sources in (
+        ((ROOT, WORKERS), ("mni", "broad")),
+        ((ACQUISITION,), ("mni", "broad", "abide", "folder")),
+        ((WHITEN,), ("mni", "broad", "abide")),
+        ((PLANE, INCLUDE, EXCLUDE), ("mni", "broad", "fastmri", "abide")),
+    ):
+        for flag in useless:
+            if flag.value is not None and SOURCE.value in sources:
+                raise InputError(f"--{flag.name} is of no use with --source {SOURCE.value}.")
 
 
 def main() -> None:

@@ -41,7 +41,8 @@ def finished(root, tmp_path_factory):
     first = ["--source=folder", "--size=16", "--subjects=3,1,1", f"--cache={cache}", "--root=my scans/", "--workers=2"]
     places = {"ROOT": ["--source=folder", f"--root={root}"], "INSIDE": [f"--cache={root}/cache"]}
     mistakes = [[value for arg in args for value in places.get(arg, [arg])] for args, _ in MISTAKES]
-    cases = [(first, root.parent), *(([f"--cache={cwd}/cache", *args], cwd) for args in mistakes)]
+    mistakes = [args if any("--cache" in arg for arg in args) else [f"--cache={cwd}/cache", *args] for args in mistakes]
+    cases = [(first, root.parent), *((args, cwd) for args in mistakes)]
     imports = ["hyperrecon_jax.cli.prepare", "hyperrecon_jax.commands.prepare"]
     return run_forks("bin.prepare", cases, imports=imports, timeout=120)
 
@@ -172,7 +173,10 @@ MISTAKES = [
     (["--source=nifti", "--root=x"], "--source must be one of mni, broad, arrays, fastmri, abide, folder, got 'nifti'."),
     (["--source=folder"], "--root must be a folder where --source is \"folder\", got ''."),
     (["--source=folder", "--root=gone"], "/gone must be a folder, but there is none."),
-    (["--size=12", "ROOT"], "--size must be a positive multiple of 8 (the U-Net halves it three times), got 12."),
+    (
+        ["--size=12", "ROOT"],
+        "--size must be a positive multiple of 8 (the U-Net halves it three times), at most 4096, got 12.",
+    ),
     (["--subjects=1,2", "ROOT"], "--subjects must be three numbers of at least 1, got (1, 2)."),
     (["--subjects=1,2,x", "ROOT"], "--subjects must be whole numbers, got 1,2,x."),
     (["--subjects=1.5,2,1", "ROOT"], "--subjects must be whole numbers, got 1.5,2,1."),
@@ -183,7 +187,7 @@ MISTAKES = [
     ),
     (["--coils=-1", "ROOT"], "--coils must be at least 0, got -1."),
     (["--subjects=1,1,1", "INSIDE", "ROOT"], "must lie outside of --root "),
-    (["--subjects=1,1,1", "--cache=file/cache", "ROOT"], "file/cache must be a folder that can be written to ("),
+    (["--subjects=1,1,1", "--cache=file/cache", "ROOT"], "file/cache must be a folder that can be written to, but "),
 ]
 
 

@@ -764,7 +764,7 @@ VALUES = {
     "prepare --source mni --size 32 --coils -4": "--coils must be at least 0",
     "prepare --source mni --size 32 --root scans": "--root",
     "prepare --source mni --size 32 --acquisition CORPD_FBK": "--acquisition",
-    "prepare --source folder --root scans --whiten": "--whiten",
+    "prepare --source mni --size 32 --whiten": "--whiten",
     "prepare --source folder --root scans --subjects 5,5,5 --size 32": "subjects",
     "explore --host=": "--host",
     "explore --host nowhere.invalid --port 0": "nowhere.invalid",
