@@ -411,7 +411,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_changes(copy):
     before = contents(copy)
     longer = json.loads((copy / "config.json").read_text())
     longer["train"]["steps"] = 6
-    with pytest.raises(InputError, match=re.escape(f"The checkpoint {copy}/checkpoints/4 cannot be read")):
+    with pytest.raises(InputError, match=re.escape(f"The checkpoint {copy}/checkpoints/4 is damaged: its file state/")):
         train.train(complete(longer), copy, say=lambda _: None)
     assert contents(copy) == before
 

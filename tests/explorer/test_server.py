@@ -94,7 +94,7 @@ def test_the_other_answers(client):
     exported = client.get("/api/export", params={"volume": scan["id"], "index": 0, "lam": "0", "format": "png"})
     assert exported.status_code == 200, exported.content
     assert Image.open(io.BytesIO(exported.content)).size == (24, 24)
-    head, pixels = json.dumps([["a.npy", 384], ["b.npy", 384]]).encode(), npy_bytes(np.ones((1, 16, 16), np.uint8))
+    head, pixels = json.dumps([["a.npy", 384], ["b.npy", 384]]).encode(), npy_bytes(np.eye(16, dtype=np.uint8)[None])
     (both,) = client.post("/api/volumes", params={"files": 2}, content=head + b"\n" + pixels + pixels).json()
     assert (both["name"], both["slices"]) == ("a.npy and 1 more", 2)
     for wrong in (head, head + b"\n" + pixels, b"[1]\n", b"[]\n", b'[["a", -1]]\n'):
