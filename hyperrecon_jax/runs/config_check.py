@@ -207,11 +207,12 @@ def _check_lambda(config: ConfigDict) -> None:
         'above 0 unless config.lam.sampling is "constant" or "ensemble" (without a hypernetwork a network has one lambda)',
     )
     axes = config.lam.axes
+    if sampling == "ensemble":
+        require(config.model.hyper_width == 0, "model.hyper_width", '0 where config.lam.sampling is "ensemble"')
     if sampling == "ensemble" or axes:
         is_grid = len(axes) == num_lams and all(map(_is_axis, axes))
         require(is_grid, "lam.axes", f"{num_lams} tuples of rising numbers in [0, 1]")
     if sampling == "ensemble":
-        require(config.model.hyper_width == 0, "model.hyper_width", '0 where config.lam.sampling is "ensemble"')
         is_uniform = config.dhs.keep in (None, config.train.batch)
         require(is_uniform, "dhs.keep", 'not set where config.lam.sampling is "ensemble"')
         has_scales = config.loss.ground_truth or config.loss.scales != AUTO
