@@ -8,8 +8,9 @@ import numpy as np
 import xarray as xr
 
 from hyperrecon_jax import figures
-from hyperrecon_jax.commands.evaluate import load_or_evaluate, prepare, stored_scores
+from hyperrecon_jax.commands.evaluate import load_or_evaluate, stored_scores
 from hyperrecon_jax.commands.evaluation_pictures import lambda_ends, make_curve
+from hyperrecon_jax.commands.evaluation_setup import load_evaluation
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, bound
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
@@ -78,7 +79,7 @@ def _check_runs(runs: Sequence[Path]) -> None:
             raise InputError(f"The runs must have the same terms: {runs[0]} and {run} do not.")
     for run in runs:
         if stored_scores(run) is None:
-            prepare(run)  # loads all that its evaluation needs
+            load_evaluation(run)  # loads all that its evaluation needs
             paths.check_folder(run / "evaluation", argument="The evaluation")
 
 

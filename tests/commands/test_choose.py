@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from helper import run_python, train_explorable
 
-from hyperrecon_jax.commands import choose, evaluate, train
+from hyperrecon_jax.commands import choose, evaluate, evaluation_results, train
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.models.model import reconstruct
@@ -28,7 +28,7 @@ def folder(tmp_path_factory, small_network):
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(evaluate, "POINTS", {1: 5, 2: 3})
-        patched.setattr(evaluate, "draw", lambda *_, **__: [])
+        patched.setattr(evaluation_results, "draw", lambda *_, **__: [])
         train_explorable(folder)
         evaluate.load_or_evaluate(folder / "run", say=lambda _: None)
         settings = {

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from helper import run_python, write_splits
 
-from hyperrecon_jax.commands import compare, evaluate, train
+from hyperrecon_jax.commands import compare, evaluate, evaluation_setup, train
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.load import load_state
 from hyperrecon_jax.runtime.errors import InputError
@@ -146,7 +146,7 @@ def test_scores_of_other_images_are_not_taken_for_the_runs_own(folder):
 
 def test_members_are_told_apart(folder):
     """An ensemble's score at a member's lambda is that member's, evaluated as a plain network."""
-    prepared = evaluate.prepare(folder / "unets")
+    prepared = evaluation_setup.load_evaluation(folder / "unets")
     np.testing.assert_allclose(prepared.axes, [[0, 0.7]], rtol=1e-6)
     _, state = load_state(folder / "unets")
     members = np.asarray(state.params["main"]["head"]["bias"])

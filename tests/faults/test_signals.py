@@ -26,12 +26,12 @@ from helper import small_networks
 import grain, matplotlib, ml_collections, tensorboardX, tensorflow_datasets, uvicorn
 from hyperrecon_jax import explorer
 from hyperrecon_jax.cli import command
-from hyperrecon_jax.commands import choose, compare, evaluate, evaluate_acquisitions, export, prepare, train
+from hyperrecon_jax.commands import choose, compare, evaluate_acquisitions, evaluation_results, export, prepare, train
 from hyperrecon_jax.data import builder
 from hyperrecon_jax.studies import study
 from matplotlib.backends import backend_pdf
 
-evaluate.draw = lambda *_, **__: []
+evaluation_results.draw = lambda *_, **__: []
 compare._draw = lambda *_, **__: None
 gc.freeze()
 with small_networks():

@@ -22,7 +22,7 @@ import xarray as xr
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.commands import compare
-from hyperrecon_jax.commands.evaluate import RESULTS
+from hyperrecon_jax.commands.evaluation_results import RESULTS
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.models.model import count_parameters
 from hyperrecon_jax.runs import run_folder
