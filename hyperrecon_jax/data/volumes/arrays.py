@@ -51,7 +51,7 @@ def _read_raw(file_name: str, content: bytes, kind: str) -> tuple[np.ndarray, bo
         standard = [name for name in (f"{kind}.npy", "image.npy", "kspace.npy") if name in names]
         if len(names) != 1 and not standard:
             array_names = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
-            raise InputError(f"{file_name} must hold one array, or one of the name `image`, got {array_names}.")
+            raise InputError(f"{file_name} must hold one array, or one of the name `image` or `kspace`, got {array_names}.")
         with archive.open(names[0] if len(names) == 1 else standard[0]) as stream:
             return _read_array(file_name, stream, kind == "kspace"), "mask.npy" in names
 

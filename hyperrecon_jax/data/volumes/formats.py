@@ -112,7 +112,7 @@ def _check_holds_kspace(file_name: str, form: str) -> None:
 
 
 def format_of(file_name: str, content: bytes) -> str:
-    """The format of a file: "npy", "npz", "picture", "nifti", "mgh", "dicom" or "h5".
+    """The format of a file: one of `EXTENSIONS`, such as "npy" or "dicom".
 
     Args:
         file_name: name of the file, for its extension where the first bytes do not show the format, and for messages.
