@@ -219,6 +219,26 @@ def test_complex_arrays_are_told_apart():
     np.testing.assert_allclose(pair.slices[0], reference() / reference().max(), atol=1e-6)
 
 
+def test_complex_images_in_matlab_and_bart():
+    head = reference()
+    image = np.stack([head, head / 2]) * np.exp(0.3j)  # two slices
+    expected = np.abs(image) / np.abs(image).max()
+    cfl, hdr = files.bart(image[0])
+    volume_cfl, volume_hdr = files.bart(np.moveaxis(image, 0, 2))
+    coils_cfl, coils_hdr = files.bart((image[:1] * np.array([0.6, 0.8j])[:, None, None]).transpose(1, 2, 0)[:, :, None])
+    for name, content, slices in (
+        ("a.mat", files.matlab_5(recon=image[0]), expected[:1]),
+        ("a.mat", files.matlab_7(recon=np.moveaxis(image, 0, 2)), expected),
+        ("a.zip", files.zipped(a_cfl=cfl, a_hdr=hdr), expected[:1]),
+        ("a.zip", files.zipped(a_cfl=volume_cfl, a_hdr=volume_hdr), expected),
+        ("a.zip", files.zipped(a_cfl=coils_cfl, a_hdr=coils_hdr), expected[:1]),
+    ):
+        volume = volumes.read(name, content)
+        assert volume.kind == "image"
+        np.testing.assert_allclose(volume.slices, slices, atol=1e-6)
+        assert volumes.read(name, content, kind="kspace").kind == "kspace"
+
+
 @pytest.mark.parametrize("names", [("r", "i"), ("real", "imag"), ("Re", "Im")])
 def test_complex_numbers_as_fields(names):
     fields = np.empty(COILS.shape, [(name, "<f4") for name in names])

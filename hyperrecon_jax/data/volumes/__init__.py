@@ -17,6 +17,7 @@ to load.
     scan         the k-space of a file of any format; field_of_view: how much of it is the image
     stack        the type that a reader of a format returns, and the checks that all readers share
     geometry     the plane and the directions of slices, their order, the sides of pixels
+    placement    where the slices of a file lie: from what its header says to an affine
     intensity    what a stored value means, for all readers of images
     reading      from a stack to a `Volume`
     writing      a result as PNG, .npz, NIfTI or DICOM

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes.scan import Scan, complex_fields, looks_like_kspace, make_scan, to_complex, to_kspace
+from hyperrecon_jax.data.volumes.scan import Scan, complex_fields, make_scan, read_complex, to_complex
 from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_length, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -26,11 +26,7 @@ def read(file_name: str, content: bytes, kind: str = "image") -> Stack:
     raw, has_mask = _read_raw(file_name, content, kind)
     if not np.iscomplexobj(raw):
         return Stack(raw, [])
-    if kind == "kspace" or looks_like_kspace(raw):
-        return to_kspace(file_name, _make_scan(file_name, raw, has_mask))
-    if raw.ndim == 4:
-        return Stack(np.linalg.norm(raw, axis=1), ["the root of the sum of squares of complex images of coils"])
-    return Stack(raw, [])
+    return read_complex(file_name, _make_scan(file_name, raw, has_mask), kind)
 
 
 def read_scan(file_name: str, content: bytes) -> Scan:
@@ -55,7 +51,7 @@ def _read_raw(file_name: str, content: bytes, kind: str) -> tuple[np.ndarray, bo
         standard = [name for name in (f"{kind}.npy", "image.npy", "kspace.npy") if name in names]
         if len(names) != 1 and not standard:
             array_names = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
-            raise InputError(f"{file_name} must hold one array, or one of the name `image`, got {array_names}.")
+            raise InputError(f"{file_name} must hold one array, or one of the name `image` or `kspace`, got {array_names}.")
         with archive.open(names[0] if len(names) == 1 else standard[0]) as stream:
             return _read_array(file_name, stream, kind == "kspace"), "mask.npy" in names
 

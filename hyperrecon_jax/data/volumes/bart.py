@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 
-from hyperrecon_jax.data.volumes.scan import Scan, make_scan, planes_to_slices
+from hyperrecon_jax.data.volumes.scan import Scan, looks_like_kspace, make_scan, planes_to_slices
 from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, check_length
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -17,8 +17,10 @@ COIL, SLICE = 3, 13  # of BART's dimensions
 PAIR = "must come with its other half: put NAME.cfl and NAME.hdr into one .zip file"
 
 
-def read(file_name: str, content: bytes) -> Scan:
-    """The k-space of a `.zip` file that holds a `.cfl` file and its `.hdr` file.
+def read(file_name: str, content: bytes, kind: str) -> Scan:
+    """The k-space of a `.zip` file that holds a `.cfl` file and its `.hdr` file. `kind` is "image" or "kspace".
+
+    If it is "image", a volume that looks like images (`scan.looks_like_kspace`) is not transformed along its third side.
 
     Raises:
         InputError: if it holds no such pair, or more than images, coils and slices.
@@ -35,7 +37,7 @@ def read(file_name: str, content: bytes) -> Scan:
         with archive.open(pair[0]) as stream:
             header = stream.read(2**16)
         with archive.open(names[0]) as stream:
-            return _read_pair(file_name, stream.read(8 * MAX_PIXELS + 1), header)
+            return _read_pair(file_name, stream.read(8 * MAX_PIXELS + 1), header, kind)
 
 
 def is_archive(content: bytes) -> bool:
@@ -47,8 +49,8 @@ def is_archive(content: bytes) -> bool:
         return False
 
 
-def _read_pair(file_name: str, numbers: bytes, header: bytes) -> Scan:
-    """The k-space of the contents of a `.cfl` file and its `.hdr` file."""
+def _read_pair(file_name: str, numbers: bytes, header: bytes, kind: str) -> Scan:
+    """The numbers of the contents of a `.cfl` file and its `.hdr` file."""
     sides = _read_dimensions(file_name, header)
     extra = [k for k, side in enumerate(sides) if side > 1 and k not in (0, 1, 2, COIL, SLICE)]
     if extra:
@@ -66,7 +68,9 @@ def _read_pair(file_name: str, numbers: bytes, header: bytes) -> Scan:
     if x == 1:  # one slice of a scan whose readout was transformed before
         array = array.transpose(1, 2, 0, 3, 4)
     elif y > 1 and z > 1:
-        array = planes_to_slices(file_name, array.transpose(2, 3, 4, 0, 1), 0).transpose(3, 4, 0, 1, 2)
+        planes = array.transpose(2, 3, 4, 0, 1)
+        if kind == "kspace" or looks_like_kspace(planes.reshape(z, -1, x, y)):
+            array = planes_to_slices(file_name, planes, 0).transpose(3, 4, 0, 1, 2)
         notes.append("its third dimension became slices")
     elif y == 1:
         array = array.transpose(0, 2, 1, 3, 4)

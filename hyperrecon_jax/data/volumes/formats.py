@@ -69,7 +69,7 @@ def decode_as_stored(name: str, content: bytes, kind: str, *, plane: str = geome
         elif form in ("npy", "npz"):
             stack = arrays.read(name, content, kind)
         elif form in ("mat", "bart"):
-            stack = _read_scan_or_images(name, content, form)
+            stack = _read_scan_or_images(name, content, form, kind)
         else:
             stack = _READERS[form](name, content)
         return stack if stack.kind == "kspace" else geometry.arrange_stack(name, stack, plane)
@@ -88,19 +88,19 @@ def decode_scan(name: str, content: bytes) -> scan.Scan:
     _check_holds_kspace(name, form)
     with _name_damaged_file(name, _NAMES[form]):
         if form == "bart":
-            return bart.read(name, content)
+            return bart.read(name, content, "kspace")
         if form != "mat":
             return arrays.read_scan(name, content)
-        stored = matlab.read(name, content)
+        stored = matlab.read(name, content, "kspace")
         if isinstance(stored, Stack):
             raise InputError(f"{name} must hold complex numbers to be k-space, got {stored.raw.dtype}.")
         return stored
 
 
-def _read_scan_or_images(file_name: str, content: bytes, form: str) -> Stack:
-    """The k-space of a MATLAB or BART file, or the images of a MATLAB file."""
-    stored = matlab.read(file_name, content) if form == "mat" else bart.read(file_name, content)
-    return stored if isinstance(stored, Stack) else scan.to_kspace(file_name, stored)
+def _read_scan_or_images(file_name: str, content: bytes, form: str, kind: str) -> Stack:
+    """The k-space of a MATLAB or BART file, or its images."""
+    stored = (matlab.read if form == "mat" else bart.read)(file_name, content, kind)
+    return stored if isinstance(stored, Stack) else scan.read_complex(file_name, stored, kind)
 
 
 def _check_holds_kspace(file_name: str, form: str) -> None:
@@ -112,7 +112,7 @@ def _check_holds_kspace(file_name: str, form: str) -> None:
 
 
 def format_of(file_name: str, content: bytes) -> str:
-    """The format of a file: "npy", "npz", "picture", "nifti", "mgh", "dicom" or "h5".
+    """The format of a file: one of `EXTENSIONS`, such as "npy" or "dicom".
 
     Args:
         file_name: name of the file, for its extension where the first bytes do not show the format, and for messages.

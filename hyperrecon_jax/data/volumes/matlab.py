@@ -1,7 +1,7 @@
 """K-space, or images, in MATLAB files (`.mat`): version 5 (by SciPy) and 7.3 (HDF5, axes reversed).
 
 An array is `(h, w)`, `(h, w, coils)` or `(h, w, coils, slices)`, as MATLAB shows it, and k-space is centred. Real arrays
-are images: `(h, w)` or `(h, w, slices)`.
+are images, and so are complex ones that do not look like k-space: `(h, w)` or `(h, w, slices)`.
 """
 
 import io
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.volumes import hdf5
-from hyperrecon_jax.data.volumes.scan import Scan, make_scan, to_complex
+from hyperrecon_jax.data.volumes.scan import Scan, looks_like_kspace, make_scan, to_complex
 from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, Stack, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -18,8 +18,8 @@ NAMES = ("kspace", "ksp", "kdata", "k_space", "kspacedata", "rawdata", "data")  
 _MOST_NUMBERS = 4 * MAX_PIXELS
 
 
-def read(file_name: str, content: bytes) -> Scan | Stack:
-    """The k-space of a file, or its images if the array is real.
+def read(file_name: str, content: bytes, kind: str) -> Scan | Stack:
+    """The k-space of a file, or its images if the array is real. `kind` is "image" or "kspace".
 
     Raises:
         InputError: if it holds no array of numbers, or several of which none has one of `NAMES`.
@@ -35,6 +35,8 @@ def read(file_name: str, content: bytes) -> Scan | Stack:
         raise InputError(
             f"{file_name} must hold k-space of shape (h, w), (h, w, coils) or (h, w, coils, slices), got {array.shape}."
         )
+    if array.ndim == 3 and kind == "image" and not looks_like_kspace(array.transpose(2, 0, 1)):
+        array = array[:, :, None]  # slices, as of real images
     h, w, c, n = (*array.shape, 1, 1)[:4]
     notes = (f"its `{name}`", *([f"its third axis of {c} was taken as coils"] if c > 1 else []))
     return make_scan(file_name, array.reshape(h, w, c, n).transpose(3, 2, 0, 1), has_mask=has_mask, notes=notes)

@@ -5,7 +5,7 @@ it, which are a truth if all of k-space was sampled. `to_kspace` gives the k-spa
 same `Scan` (`data/sources/scans.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -203,8 +203,8 @@ def planes_to_slices(file_name: str, kspace: np.ndarray, axis: int) -> np.ndarra
     return np.fft.fftshift(np.fft.ifft(planes_first, axis=axis, norm="ortho"), axes=axis)
 
 
-def looks_like_kspace(raw: np.ndarray) -> bool:
-    """Whether complex slices `(n, h, w)`, or `(n, c, h, w)` of coils, are k-space and not images.
+def looks_like_kspace(raw: Sequence[np.ndarray] | np.ndarray) -> bool:
+    """Whether complex slices, `(h, w)` or `(c, h, w)` of coils each, are k-space and not images.
 
     The energy of k-space is in fewer values than that of its image: at low frequencies, wherever the file has them. The
     slice in the middle decides, or the nearest one that is not empty.
@@ -216,6 +216,19 @@ def looks_like_kspace(raw: np.ndarray) -> bool:
             values /= np.abs(values).max()
             return _participation(values) < _participation(np.fft.fft2(values, norm="ortho"))
     return False
+
+
+def read_complex(file_name: str, scan: Scan, kind: str) -> Stack:
+    """The k-space of complex numbers, or the images that they are: if `kind` is "image" and they look like images.
+
+    Images of several coils become the root of their sum of squares.
+    """
+    if kind == "kspace" or looks_like_kspace(slices := [scan.read_slice(k) for k in range(scan.shape[0])]):
+        return to_kspace(file_name, scan)
+    raw = np.stack(slices)
+    if scan.shape[1] == 1:
+        return Stack(raw[:, 0], list(scan.notes))
+    return Stack(np.linalg.norm(raw, axis=1), [*scan.notes, "the root of the sum of squares of complex images of coils"])
 
 
 def _participation(values: np.ndarray) -> float:
