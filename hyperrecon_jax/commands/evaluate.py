@@ -34,7 +34,7 @@ from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.sample import take
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.acquisitions import format_acquisition
-from hyperrecon_jax.runs.load import TrainedRun, load_run, load_segmenter, steps_done
+from hyperrecon_jax.runs.load import TrainedRun, load_run, load_segmenter, read_config, steps_done
 from hyperrecon_jax.runs.pictures import middle_slices
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
@@ -182,21 +182,22 @@ def prepare(
     Raises:
         InputError: if there is no such run, it segments, or the images, `points` or `count` do not fit.
     """
-    trained = load_run(run, data=data, acquisition=acquisition)
-    if trained.config.task.name == "segmentation":
+    config = read_config(run, data=data)
+    if config.task.name == "segmentation":
         raise InputError(
             f"{run} must hold a run that reconstructs, got one that segments; its Dice is in its summary.json."
         )
-    split = trained.dataset.test
-    if needs_labels:
-        require_labels(split)
     if points is not None and points < 2:
         raise InputError(f"A grid of lambdas needs at least 2 points, got {points}.")
-    num_axes = len(trained.config.loss.terms) - 1
+    num_axes = len(config.loss.terms) - 1
     if points is not None and points**num_axes > MAX_LAMS:
         raise InputError(
             f"A grid of lambdas (--lams) has at most {MAX_LAMS:,} points in all, got {points} along {num_axes}."
         )
+    trained = load_run(run, data=data, acquisition=acquisition)  # after the checks: its data may have to be prepared
+    split = trained.dataset.test
+    if needs_labels:
+        require_labels(split)
     size = split.samples.size
     if count is not None and not 1 <= count <= size:
         raise InputError(f"The number of images must be in [1, {size}], got {count}.")
