@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import xarray as xr
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from hyperrecon_jax.commands.evaluate import is_of_images, load_or_evaluate
@@ -95,8 +96,10 @@ def choose(
     chosen = None if acquisition is None else parse_acquisition(acquisition, config)
     for folder in (run, run / "evaluation"):
         paths.check_folder(folder, argument="The folder", advice="copy the run to a folder of your own")
+    _check_task(run, config, metric)
     trained = load_run(run, splits=("val", "test"), acquisition=chosen)
-    _check_run(run, trained, metric, fraction)
+    if metric == HELD_OUT:
+        _check_samples(run, trained, fraction)
     for sentence in describe_excess(trained_range(config), chosen) if chosen else []:
         say(sentence)
     parts = [metric, *(["per_image"] if per_image else []), *([format_acquisition(chosen)] if chosen else [])]
@@ -174,19 +177,23 @@ def score_function(metric: str) -> Score:
     return prediction if metric == HELD_OUT else function_to_maximize(metric)
 
 
-def _check_run(run: Path, trained: TrainedRun, metric: str, fraction: float) -> None:
-    config, model = trained.config, trained.model
-    if config.task.name == "segmentation" or not (model.hyper or model.members) or len(config.loss.terms) < 2:
+def _check_task(run: Path, config: ConfigDict, metric: str) -> None:
+    """Raise `InputError` if no lambda can be chosen for the run, or not by k-space; before its data are loaded."""
+    has_lambdas = config.model.hyper_width or config.lam.sampling == "ensemble"
+    if config.task.name == "segmentation" or not has_lambdas or len(config.loss.terms) < 2:
         raise InputError(
             f"{run} must hold a run that reconstructs for more than one lambda; in this one none can be chosen."
         )
-    if metric == HELD_OUT:
-        if config.task.name != "csmri":
-            raise InputError(f"{HELD_OUT} needs k-space to withhold, got a run of the task {config.task.name!r}.")
-        shape = trained.dataset.test.samples.example.image.shape[:2]
-        _, withheld = partition(jax.random.key(0), make_mask(config, shape), fraction=fraction)
-        if not withheld.any():
-            raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
+    if metric == HELD_OUT and config.task.name != "csmri":
+        raise InputError(f"{HELD_OUT} needs k-space to withhold, got a run of the task {config.task.name!r}.")
+
+
+def _check_samples(run: Path, trained: TrainedRun, fraction: float) -> None:
+    """Raise `InputError` if no part of the k-space of the test images can be withheld."""
+    shape = trained.dataset.test.samples.example.image.shape[:2]
+    _, withheld = partition(jax.random.key(0), make_mask(trained.config, shape), fraction=fraction)
+    if not withheld.any():
+        raise InputError(f"{HELD_OUT} needs samples outside of the fully sampled centre, but {run} has none.")
 
 
 def _grid_scores(

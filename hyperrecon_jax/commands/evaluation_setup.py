@@ -12,7 +12,7 @@ from hyperrecon_jax.data import Samples, evenly_spaced, require_labels, subset
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.physics.acquisition import Acquisition
-from hyperrecon_jax.runs.load import TrainedRun, load_run, steps_done
+from hyperrecon_jax.runs.load import TrainedRun, load_run, read_config, steps_done
 from hyperrecon_jax.runtime.errors import InputError
 
 MAX_LAMS = 1_000_000  # a grid of more would fill the memory
@@ -52,21 +52,22 @@ def load_evaluation(
     Raises:
         InputError: if there is no such run, it segments, or the images, `points` or `count` do not fit.
     """
-    trained = load_run(run, data=data, acquisition=acquisition)
-    if trained.config.task.name == "segmentation":
+    config = read_config(run, data=data)
+    if config.task.name == "segmentation":
         raise InputError(
             f"{run} must hold a run that reconstructs, got one that segments; its Dice is in its summary.json."
         )
-    split = trained.dataset.test
-    if needs_labels:
-        require_labels(split)
     if points is not None and points < 2:
         raise InputError(f"A grid of lambdas needs at least 2 points, got {points}.")
-    num_axes = len(trained.config.loss.terms) - 1
+    num_axes = len(config.loss.terms) - 1
     if points is not None and points**num_axes > MAX_LAMS:
         raise InputError(
             f"A grid of lambdas (--lams) has at most {MAX_LAMS:,} points in all, got {points} along {num_axes}."
         )
+    trained = load_run(run, data=data, acquisition=acquisition)  # after the checks: its data may have to be prepared
+    split = trained.dataset.test
+    if needs_labels:
+        require_labels(split)
     size = split.samples.size
     if count is not None and not 1 <= count <= size:
         raise InputError(f"The number of images must be in [1, {size}], got {count}.")

@@ -436,13 +436,13 @@ SETTINGS = {
     "data.train=flat.npy": "flat.npy",
     "data.train=five.npy": "five.npy",
     "data.train=none.npy": "none.npy",
-    "data.train=nan.npy": "nan.npy must hold finite numbers",
+    "data.train=nan.npy": "nan.npy must hold images, but all of its values are NaN",
     "data.train=infinite.npy": "infinite.npy must hold finite numbers",
     "data.train=hundred.npy": "hundred.npy must hold values in [0, 1]",
     "data.train=odd.npy": "multiples of 8",
-    "data.train=larger.npy": "must hold images of the size of those of `train`",
-    "data.val=gone.npy": "`val` gone.npy",
-    "data.test=nan.npy": "`test` nan.npy",
+    "data.train=larger.npy": "must hold images of the size of those of config.data.train",
+    "data.val=gone.npy": "config.data.val gone.npy",
+    "data.test=nan.npy": "config.data.test nan.npy",
 }
 
 # settings that need others: a config file and several of them
@@ -683,7 +683,7 @@ VALUES = {
     "evaluate --run run --data petabytes.npy --out out": "petabytes.npy",
     "evaluate --run run --data /dev/zero --out out": "/dev/zero",
     "evaluate --run run --data odd.npy --out out": "multiples of 8",
-    "evaluate --run run --data nan.npy --out out": "finite numbers",
+    "evaluate --run run --data nan.npy --out out": "all of its values are NaN",
     "evaluate --run run --data objects.npy --out out": "objects.npy",
     "evaluate --run run --data tiny.npy --out out": "11 pixels",
     "evaluate --run run --data images.npy,larger.npy --out out": "images.npy,larger.npy",

@@ -58,8 +58,9 @@ def test_every_mistake_gets_one_sentence_and_leaves_nothing():
 def test_a_process_of_its_own_says_the_same(command, tmp_path):
     """Through the other door, `python -m bin.COMMAND`, without a fork."""
     line = next(line for line in SAMPLE if line.startswith(command))
+    (tmp_path / "file.txt").touch()
     result = run_python("-m", f"bin.{command}", *shlex.split(line)[1:], cwd=tmp_path)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]

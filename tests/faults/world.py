@@ -213,11 +213,14 @@ def _write_odd_files(folder):
 
 
 def snapshot(folder):
-    """What lies in the folder: by path its kind and rights, its size, and when it was written."""
+    """What lies in the folder: by path its kind and rights, and of a file its size and when it was written.
+
+    The time of a folder is no part of it: it changes with a lock, which is a file that comes and goes.
+    """
     paths = {}
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
             status = os.lstat(os.path.join(root, name))
-            size = status.st_size if name in files else 0
-            paths[os.path.relpath(os.path.join(root, name), folder)] = (status.st_mode, size, status.st_mtime_ns)
+            content = (status.st_size, status.st_mtime_ns) if name in files else ()
+            paths[os.path.relpath(os.path.join(root, name), folder)] = (status.st_mode, *content)
     return paths
