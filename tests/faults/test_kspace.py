@@ -181,6 +181,21 @@ def test_under_sampled_files_hold_no_truth(tmp_path, datasets, reason):
         assert any(f"no scores against a truth: {reason}" in note for note in measured.notes)
 
 
+def test_one_under_sampled_slice_is_enough():
+    kspace = np.stack([files.fft(files.phantom(64, 64))] * 3)
+    kspace[0, :, ::2] = 0
+    volume = volumes.read("k.npy", files.npy(kspace), kind="kspace")
+    assert volume.no_truth == "51% of its k-space was measured, so it holds no truth"
+
+
+def test_kspace_with_its_zero_frequency_in_the_corner_is_refused():
+    kspace = np.fft.fft2(files.phantom(64, 48)).astype(np.complex64)[None]
+    for kind in ("image", "kspace"):
+        with pytest.raises(InputError, match="k.npy must have the zero frequency of its k-space in the middle"):
+            volumes.read("k.npy", files.npy(kspace), kind=kind)
+    assert volumes.read("k.npy", files.npy(np.fft.fftshift(kspace, (1, 2))), kind="kspace").kind == "kspace"
+
+
 def test_a_mask_is_believed_even_where_zeros_were_filled(tmp_path):
     content = files.hdf5(kspace=KSPACE, mask=LINES)
     volume = volumes.read("a.h5", content)

@@ -18,9 +18,9 @@ from hyperrecon_jax.runtime.errors import InputError
 
 MASKED = "it has a `mask`, as files of test and challenge sets: it is under-sampled and holds no truth"
 UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
-CLEARLY_LESS = (
-    0.25  # unlike an image: what is not cut from the image of the k-space, as fastMRI's are, must be seen clearly
-)
+# unlike an image: what is not cut from the image of the k-space, as fastMRI's are, must be seen clearly
+CLEARLY_LESS = 0.25
+CLEARLY_MORE = 10.0  # times the energy
 _REAL, _IMAGINARY = ("r", "real", "re"), ("i", "imag", "im", "imaginary")  # names of the fields of a complex number
 
 
@@ -53,30 +53,47 @@ def make_scan(
         notes: for the user.
 
     Raises:
-        InputError: if its size is out of range.
+        InputError: if its size is out of range, or if its zero frequency is clearly in the corner.
     """
     n, c, h, w = kspace.shape
     check_size(file_name, n, h, w)
     check_coils(file_name, n, c, h, w)
+    _check_centred(file_name, kspace)
     whole = (float(h), float(w))
     field = field or FieldOfView(whole, whole, None, False)
     scan = Scan(lambda k: kspace[k], (n, c, h, w), field, "", list(notes))
     return scan._replace(no_truth=explain_no_truth(scan, has_mask=has_mask))
 
 
+def _check_centred(file_name: str, kspace: np.ndarray) -> None:
+    """Raise `InputError` for k-space as `np.fft.fft2` gives it: read as centred, its image would be in pieces.
+
+    The energy of the lowest frequencies tells: `CLEARLY_MORE` in the corners than in the middle.
+    """
+    n, _, h, w = kspace.shape
+    middle = kspace[n // 2]
+    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are refused later, by name
+        energy = np.square(np.abs(to_double(middle))).sum(0)
+        low_frequencies = slice(h // 2 - h // 16, h // 2 + h // 16 + 1), slice(w // 2 - w // 16, w // 2 + w // 16 + 1)
+        in_the_middle, in_the_corners = (float(e[low_frequencies].sum()) for e in (energy, np.fft.fftshift(energy)))
+    if in_the_corners > CLEARLY_MORE * in_the_middle:
+        raise InputError(
+            f"{file_name} must have the zero frequency of its k-space in the middle, but it is in the corner; save"
+            " fftshift(fft2(ifftshift(image)))."
+        )
+
+
 def explain_no_truth(scan: Scan, *, has_mask: bool) -> str:
     """Why a scan is no truth, as a part of a sentence; "" if it may be one: all of k-space was sampled, or nothing.
 
-    The slice in the middle decides, or the nearest one that is not empty.
+    Every slice that is not empty must have been sampled. They are read from the middle outwards.
     """
     if has_mask:
         return MASKED
     n = scan.shape[0]
     for k in sorted(range(n), key=lambda k: abs(k - n // 2)):
         sampled = (scan.read_slice(k) != 0).any(0)
-        if sampled.any():
-            if is_fully_sampled(sampled):
-                return ""
+        if sampled.any() and not is_fully_sampled(sampled):
             return f"{sampled_share(sampled):.0%} of its k-space was measured, so it holds no truth"
     return ""
 
