@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 from helper import run_python, train_explorable
 
-from hyperrecon_jax.commands import choose, evaluate, evaluation_results, train
+from hyperrecon_jax.commands import choose, evaluate, evaluation_results, evaluation_setup, train
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.losses import metrics
 from hyperrecon_jax.models.model import reconstruct
@@ -27,7 +27,7 @@ def folder(tmp_path_factory, small_network):
     """A HyperRecon of two losses for the command, evaluated at five lambdas; others of three losses and of one lambda."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(evaluate, "POINTS", {1: 5, 2: 3})
+        patched.setattr(evaluation_setup, "POINTS", {1: 5, 2: 3})
         patched.setattr(evaluation_results, "draw", lambda *_, **__: [])
         train_explorable(folder)
         evaluate.load_or_evaluate(folder / "run", say=lambda _: None)

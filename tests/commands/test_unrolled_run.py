@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hyperrecon_jax.commands import choose, compare, evaluate, export, train
+from hyperrecon_jax.commands import choose, compare, evaluate, evaluation_setup, export, train
 from hyperrecon_jax.models.export import named, plain
 from hyperrecon_jax.models.model import at_condition, reconstruct
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
@@ -49,7 +49,7 @@ def settings(tmp_path_factory):
 def run(settings, tmp_path_factory, small_network):
     folder = tmp_path_factory.mktemp("runs") / "range"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(evaluate, "POINTS", {1: 3, 2: 3})
+        patched.setattr(evaluation_setup, "POINTS", {1: 3, 2: 3})
         assert train.train(complete(settings), folder, say=quiet)
         evaluate.load_or_evaluate(folder, say=quiet)
     return folder
