@@ -251,7 +251,7 @@ def test_batch_norm_per_device():
     variances = [
         tree["norm"]["var"] - 0.9 * before["norm"]["var"] for tree in (per_device.batch_stats, over_batch.batch_stats)
     ]
-    assert not np.allclose(*variances, rtol=1e-3)
+    assert not np.allclose(*variances, rtol=2e-4)
 
 
 def test_microbatches_suit_the_backend():
