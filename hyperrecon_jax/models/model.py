@@ -123,15 +123,16 @@ def init(
     shapes = init_main.eval_shape(key, example)["params"]
     hyper = _make_hypernet(shapes, hyper_width, generated, **options) if hyper_width else None
 
-    key_main, key_hyper = jax.random.split(key)
-    target = init_main(key_main, example)
-    params = jax.jit(partial(_initial_params, hyper=hyper, num_terms=num_terms + num_conditions))(
-        key_hyper, theta=target["params"]
-    )
-    variables = {"params": params, "batch_stats": target.get("batch_stats", {})}
+    @jax.jit
+    def variables(key):
+        key_main, key_hyper = jax.random.split(key)
+        target = init_main(key_main, example)
+        params = _initial_params(key_hyper, hyper, num_terms + num_conditions, target["params"])
+        return {"params": params, "batch_stats": target.get("batch_stats", {})}
+
     if members is None:
-        return Model(main, hyper, num_conditions=num_conditions), variables
-    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)), variables)
+        return Model(main, hyper, num_conditions=num_conditions), variables(key)
+    copies = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(members), *leaf.shape)), variables(key))
     return Model(main, None, tuple(tuple(map(float, lam)) for lam in members)), copies
 
 
