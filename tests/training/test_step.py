@@ -238,7 +238,10 @@ def test_devices_divide_what_each_selects():
 @pytest.mark.slow
 def test_batch_norm_per_device():
     """The running statistics are the mean over two devices, each with the statistics of its own two images."""
-    setup, state = make_setup("batch")
+    setup, _ = make_setup("batch")
+    # with random parameters in their place the statistics of the two halves would hardly differ
+    _, variables = init(jax.random.key(0), setup.model.main, jnp.zeros((16, 16, 2)), num_terms=2, hyper_width=3)
+    state = step.initial_state(setup.model, variables, setup.optimizer)
     before = jax.tree.map(np.asarray, state.batch_stats)
     per_device, _ = take_steps(
         setup._replace(plan=BatchPlan(norm_over="device")), jax.tree.map(jnp.copy, state), 2, count=1
@@ -251,7 +254,7 @@ def test_batch_norm_per_device():
     variances = [
         tree["norm"]["var"] - 0.9 * before["norm"]["var"] for tree in (per_device.batch_stats, over_batch.batch_stats)
     ]
-    assert not np.allclose(*variances, rtol=2e-4)
+    assert not np.allclose(*variances, rtol=1e-3)
 
 
 def test_microbatches_suit_the_backend():
@@ -279,11 +282,15 @@ def test_device_mesh_divides_the_batch():
 
 
 @pytest.mark.parametrize(
-    ("norm", "devices", "members_at_once", "compared"),
-    [("instance", 2, 2, [1]), pytest.param("batch", 1, 1, [0, 1], marks=pytest.mark.slow)],
+    ("norm", "devices", "members", "members_at_once", "compared"),
+    [
+        ("instance", 2, 2, 2, [1]),
+        pytest.param("instance", 2, 3, 3, [0, 1, 2], marks=pytest.mark.slow),
+        pytest.param("batch", 1, 3, 1, [0, 1, 2], marks=pytest.mark.slow),
+    ],
 )
-def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, members_at_once, compared):
-    lams = np.array([[0.0], [0.3]], np.float32)
+def test_a_member_of_an_ensemble_becomes_what_it_becomes_alone(norm, devices, members, members_at_once, compared):
+    lams = np.array([[0.0], [0.3], [1.0]], np.float32)[:members]
     setup, state = make_ensemble(lams, norm=norm, members_at_once=members_at_once)
     states, rows = take_steps(setup, jax.tree.map(jnp.copy, state), devices)
     assert int(states.step) == 3
