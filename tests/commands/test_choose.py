@@ -107,7 +107,7 @@ def test_without_the_truth_one_lambda_for_all(folder):
 
 def test_scores_of_other_images_are_noticed(folder, tmp_path):
     """They were written with --out RUN/evaluation."""
-    run = shutil.copytree(folder / "run", tmp_path / "run")
+    run = shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("choice-*"))  # of other tests
     images = np.load(folder / "test.npy")
     np.save(tmp_path / "other.npy", images[:, ::-1])
     other = {"source": "arrays", **dict.fromkeys(("train", "val", "test"), str(tmp_path / "other.npy"))}
