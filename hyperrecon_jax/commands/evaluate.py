@@ -84,14 +84,7 @@ def evaluate(
         if name in DICE and segmenter is None:
             raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")
     distributed.run_on_primary(run_folder.check_results_folder, out)
-    segment = load_segmenter(segmenter) if segmenter is not None else None
-    evaluation = load_evaluation(
-        run, data=data, points=points, count=count, needs_labels=segment is not None, acquisition=acquisition
-    )
-    names = metrics or (*METRICS, *select_metrics(evaluation.run.config.loss.terms))
-    names = tuple(dict.fromkeys((*names, "dice") if segment else names))
-    trained = evaluation.run
-    scorer = Scorer(trained.model, trained.objective, trained.problem, names=names, segment=segment)
+    evaluation, scorer = _prepare(run, segmenter, metrics, data=data, points=points, count=count, acquisition=acquisition)
     say = say if distributed.is_primary() else lambda _: None
     identity = identify_evaluation(evaluation, scorer, acquisition, segmenter)
     with run_folder.lock(out), run_folder.explain_write_errors(out):
@@ -111,6 +104,18 @@ def evaluate(
     say(f"{speed:.0f} reconstructions a second, {logs.duration(seconds)} in all.")
     show_results(summary, out, say)
     return ds
+
+
+def _prepare(
+    run: Path, segmenter: Path | None, metrics: Sequence[str] | None, *, acquisition: Acquisition | None, **options
+) -> tuple[Evaluation, Scorer]:
+    """What is scored, and the function that scores it. `options` as in `load_evaluation`."""
+    segment = load_segmenter(segmenter) if segmenter is not None else None
+    evaluation = load_evaluation(run, needs_labels=segment is not None, acquisition=acquisition, **options)
+    names = metrics or (*METRICS, *select_metrics(evaluation.run.config.loss.terms))
+    names = tuple(dict.fromkeys((*names, "dice") if segment else names))
+    trained = evaluation.run
+    return evaluation, Scorer(trained.model, trained.objective, trained.problem, names=names, segment=segment)
 
 
 def load_or_evaluate(run: Path, *, acquisition: Acquisition | None = None, say: Say = print) -> xr.Dataset:

@@ -24,7 +24,7 @@ from hyperrecon_jax.models import export, interop, tensor_files
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.models.unrolled import Unrolled
-from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
+from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, describe_excess
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.acquisitions import parse_acquisition
 from hyperrecon_jax.runs.experiment import reported_lams
@@ -80,9 +80,7 @@ def export_run(
     if out.suffix == SLIM:
         if lam is not None:
             raise InputError(f"`lam` must be left out: {out} is to hold the whole model.")
-        slim_run.write(out, config.to_dict(), variables, steps=steps_done(run))
-        size = sum(file.stat().st_size for file in out.iterdir())
-        say(f"{out} holds the whole model, {size / 1e6:.3g} MB. Every command takes it: --run {shlex.quote(str(out))}")
+        _write_slim_run(run, out, config, variables, say)
         return
     _check_network(run, config, model, out, names)
     reported = lam_label(reported_lams(config)[0])
@@ -100,19 +98,35 @@ def export_run(
         _write(run, out, model, variables, names, config.data.coils)
     except OSError as error:
         raise InputError(f"`out` must be a file that can be written, got {out}: {error.strerror}.") from error
-    content = "the whole model"
-    if _is_plain(model):
-        network = "U-Net" if isinstance(model.main, UNet) else "network"
-        content = f"the {network} of lambda = {reported if lam is None else lam_label(np.asarray(lam))}"
+    content = _describe_content(model, lam, reported)
     ranges = acquisition_range(config)
     if ranges and has_condition:
-        content += " for acceleration {:.3g}, noise {:.3g} and the mask {}".format(*(chosen or ranges.middle))
-        for sentence in describe_excess(ranges, chosen or ranges.middle):
-            say(f"Outside of the training: {sentence} The file is for the nearest that was trained.")
+        content += _describe_acquisition(ranges, chosen or ranges.middle, say)
     say(f"{out} holds {content}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
     if names == "torch" and out.suffix in tensor_files.SUFFIXES and model.main.normalize:
         say("    # divide the input by the 99th percentile of its magnitude, multiply the result by it (docs/interop.md)")
     say(f"    {_loading_line(out, model, names, config.data.coils)}")
+
+
+def _write_slim_run(run: Path, out: Path, config: ConfigDict, variables: Tree, say: Say) -> None:
+    slim_run.write(out, config.to_dict(), variables, steps=steps_done(run))
+    size = sum(file.stat().st_size for file in out.iterdir())
+    say(f"{out} holds the whole model, {size / 1e6:.3g} MB. Every command takes it: --run {shlex.quote(str(out))}")
+
+
+def _describe_content(model: Model, lam: ArrayLike | None, reported: str) -> str:
+    """What a file holds: the whole model, or one network of a lambda."""
+    if not _is_plain(model):
+        return "the whole model"
+    network = "U-Net" if isinstance(model.main, UNet) else "network"
+    return f"the {network} of lambda = {reported if lam is None else lam_label(np.asarray(lam))}"
+
+
+def _describe_acquisition(ranges: AcquisitionRange, acquisition: Acquisition, say: Say) -> str:
+    """The acquisition that a file is for; one outside of the training is said to be so."""
+    for sentence in describe_excess(ranges, acquisition):
+        say(f"Outside of the training: {sentence} The file is for the nearest that was trained.")
+    return " for acceleration {:.3g}, noise {:.3g} and the mask {}".format(*acquisition)
 
 
 def _check_out(out: Path, names: str) -> None:
