@@ -42,6 +42,7 @@ def test_an_unknown_command_is_a_mistake(name, similar, folder):
     assert result.stderr == f"error: Unknown command {name!r}; {advice} hyperrecon --help.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_is_the_same_through_both_doors_but_for_the_form_of_its_commands(name, folder):
     installed, checkout = hyperrecon(name, "--help", cwd=folder), run_python("-m", f"bin.{name}", "--help", cwd=folder)

@@ -41,6 +41,7 @@ def add_kspace(engine, mask, sigma):
     return engine.volumes.add("k.npy", npy_bytes(kspace[None].astype(np.complex64)), "kspace")
 
 
+@pytest.mark.slow
 def test_images_are_measured_at_the_chosen_acquisition(folder, engine):
     """As `load_run` with that acquisition, which is what `bin.evaluate` scores."""
     run = load_run(folder / "run", acquisition=Acquisition(4.0, 0.05, "random_lines"))

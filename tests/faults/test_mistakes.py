@@ -39,6 +39,7 @@ def sample():
     return try_lines(SAMPLE, timeout=300, imports=imports, has_runs=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", SAMPLE, ids=lambda line: ascii(line)[:60])
 def test_a_mistake_gets_one_sentence_and_leaves_nothing(sample, line):
     assert faults(sample[line], MISTAKES[line]) == []

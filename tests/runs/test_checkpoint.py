@@ -27,7 +27,7 @@ def save(folder, losses, *, earlier=None):
     earlier = {} if earlier is None else earlier
     with checkpoint.manager(folder, keep=2, losses=earlier) as checkpoints:
         for step, loss in losses.items():
-            checkpoint.save(checkpoints, STATE._replace(step=np.int32(step)), SETTINGS)
+            checkpoint.save(checkpoints, STATE._replace(step=jnp.int32(step)), SETTINGS)
             earlier[step] = loss
 
 
@@ -43,7 +43,7 @@ def test_saved_and_restored_is_the_same(tmp_path):
     save(tmp_path, {3: 0.1})
     with checkpoint.manager(tmp_path, keep=2) as checkpoints:
         state = checkpoint.restore(checkpoints, jax.tree.map(jnp.zeros_like, STATE))
-    jax.tree.map(np.testing.assert_array_equal, state, STATE._replace(step=np.int32(3)))
+    jax.tree.map(np.testing.assert_array_equal, state, STATE._replace(step=jnp.int32(3)))
 
 
 def test_the_best_stays_also_when_a_run_is_resumed(tmp_path):
@@ -58,7 +58,7 @@ def test_a_checkpoint_without_validation_is_not_the_best(tmp_path):
     save(tmp_path, {1: np.nan, 2: 0.3, 3: 0.4}, earlier={0: 0.1})
     with checkpoint.manager(tmp_path, keep=1, losses={0: 0.1, 2: 0.3, 4: 0.2}) as checkpoints:
         for step in (5, 6):
-            checkpoint.save(checkpoints, STATE._replace(step=np.int32(step)), SETTINGS)
+            checkpoint.save(checkpoints, STATE._replace(step=jnp.int32(step)), SETTINGS)
     assert steps(tmp_path) == [2, 6]
 
 

@@ -92,6 +92,7 @@ def test_a_full_disk_fails_neither_this_start_nor_a_later_one(first_start, tmp_p
         assert (second_report["result"], second_report["hits"]) == (report["result"], 0)
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_made_fails_no_start(first_start, tmp_path):
     report, _ = first_start
     (tmp_path / "file").touch()
@@ -99,12 +100,13 @@ def test_a_folder_that_cannot_be_made_fails_no_start(first_start, tmp_path):
     assert (tmp_path / "file").read_bytes() == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("JAX_COMPILATION_CACHE_DIR", "{}/chosen"),
-        pytest.param("JAX_COMPILATION_CACHE_DIR", "", marks=pytest.mark.slow),
-        pytest.param("JAX_ENABLE_COMPILATION_CACHE", "0", marks=pytest.mark.slow),
+        ("JAX_COMPILATION_CACHE_DIR", ""),
+        ("JAX_ENABLE_COMPILATION_CACHE", "0"),
     ],
 )
 def test_the_settings_of_the_user_stay(tmp_path, name, value):

@@ -124,7 +124,7 @@ def rank_by_hand(rank):
     return np.argsort(loop_over_samples()[0][:, 1] / energy)
 
 
-@pytest.mark.parametrize(("keep", "rank"), [(4, "absolute"), (2, "relative")])
+@pytest.mark.parametrize(("keep", "rank"), [pytest.param(4, "absolute", marks=pytest.mark.slow), (2, "relative")])
 def test_dhs_is_the_mean_over_the_best_by_hand(keep, rank):
     """Algorithm 1, lines 8 and 9: a loop, NumPy's sort, and JAX's own gradient of the selected samples."""
     (_, logs, selected), grad = compute_gradient(keep=keep, rank=rank)
@@ -249,8 +249,8 @@ def assert_agree(a, b):
 @pytest.mark.parametrize(
     ("keep", "microbatch"),
     [
-        (BATCH, 4),
         (4, 1),
+        pytest.param(BATCH, 4, marks=pytest.mark.slow),
         pytest.param(BATCH, 1, marks=pytest.mark.slow),
         pytest.param(4, 4, marks=pytest.mark.slow),
     ],
@@ -289,7 +289,7 @@ def test_microbatches_have_batch_norm_statistics_of_their_own():
 @pytest.mark.parametrize(
     ("keep", "microbatch"),
     [
-        (4, None),
+        pytest.param(4, None, marks=pytest.mark.slow),
         pytest.param(BATCH, None, marks=pytest.mark.slow),
         pytest.param(BATCH, 4, marks=pytest.mark.slow),
         pytest.param(4, 1, marks=pytest.mark.slow),

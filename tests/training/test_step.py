@@ -97,8 +97,8 @@ def take_uniform_steps(devices, norm="instance", kind="dense"):
 @pytest.mark.parametrize(
     ("norm", "kind"),
     [
-        ("instance", "dense"),
         ("batch", "dense"),
+        pytest.param("instance", "dense", marks=pytest.mark.slow),
         pytest.param("batch", "film", marks=pytest.mark.slow),
         pytest.param("instance", "low_rank", marks=pytest.mark.slow),
         pytest.param("instance", "mixture", marks=pytest.mark.slow),
@@ -123,6 +123,7 @@ def test_streaming_from_the_host_equals_the_resident_set():
     jax.tree.map(np.testing.assert_array_equal, resident, streamed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", NORMS)
 def test_dhs_takes_the_best_of_each_device(norm):
     """The selected lambdas that it reports are those with the lowest J, computed here with the operator."""

@@ -104,6 +104,7 @@ def test_two_devices_equal_one(problem, options):
     assert on_one[1][0]["selected_lams"].shape == (options.get("keep", 4), 1)
 
 
+@pytest.mark.slow
 def test_dhs_selects_the_lowest_j_among_the_acquisitions_of_a_batch():
     """The lambdas that the step reports are those that these lines find, with keys and conditions of their own.
 
