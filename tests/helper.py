@@ -268,12 +268,13 @@ def write_explorable(folder, **options):
 def write_run(config, workdir):
     """Write a run with a checkpoint of random parameters, as if these were trained for `config.train.steps` steps."""
     import jax
-    from random_models import randomize
+    from random_models import random_variables
 
     from hyperrecon_jax.runs import checkpoint, experiment, run_folder
     from hyperrecon_jax.training.step import initial_state
 
-    model, variables = randomize(lambda key: experiment.make_model(key, config, (8, 8)))
+    model, shapes, _ = experiment.make_model(config)
+    variables = random_variables(shapes)
     shapes = jax.eval_shape(lambda: initial_state(model, variables, experiment.make_optimizer(config)))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     state = zeros._replace(step=np.int32(config.train.steps), **variables)

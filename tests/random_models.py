@@ -21,28 +21,27 @@ def random_model(network, *, channels=2, example=None, **options):
     """
     options = {"num_terms": 2, "hyper_width": None, **options}
     net_input = jnp.zeros((8, 8, channels)) if example is None else example
-    return randomize(lambda key: model.init(key, network, net_input, **options))
-
-
-def randomize(init):
-    """Return the model that `init(key)` returns, and random numbers in the place of its initial variables.
-
-    To initialize them, a program would be compiled.
-    """
-    models, rng = [], np.random.default_rng(0)
+    models = []
 
     def make_variables(key):
-        conditioned, variables = init(key)
+        conditioned, variables = model.init(key, network, net_input, **options)
         models.append(conditioned)
         return variables
+
+    shapes = jax.eval_shape(make_variables, jax.random.key(0))
+    return models[0], random_variables(shapes)
+
+
+def random_variables(shapes):
+    """Return random numbers for a tree of shapes. To initialize the variables, a program would be compiled."""
+    rng = np.random.default_rng(0)
 
     def random_leaf(path, leaf):
         if "batch_stats" in jax.tree_util.keystr(path):
             return jnp.asarray(rng.uniform(0.5, 1.5, leaf.shape), jnp.float32)
         return jnp.asarray(rng.normal(size=leaf.shape) / 2, jnp.float32)
 
-    shapes = jax.eval_shape(make_variables, jax.random.key(0))
-    return models[-1], jax.tree_util.tree_map_with_path(random_leaf, shapes)
+    return jax.tree_util.tree_map_with_path(random_leaf, shapes)
 
 
 def reconstruct_batch(network, variables, lams, net_inputs):

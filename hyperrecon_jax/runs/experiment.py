@@ -41,6 +41,7 @@ from hyperrecon_jax.training.step import (
 )
 
 Tree = Any
+SMALL = (8, 8)  # the shape of an image that is large enough: no parameter's shape depends on it
 MOST_REPORTED = 9  # members of an ensemble that one table can hold
 
 
@@ -78,7 +79,8 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     task = None
     if config.data.source != "arrays":  # the size is known: find what does not fit before the data are prepared
         task = make_task(config, (config.data.size, config.data.size))
-    _check_memory(config)
+    model, shapes, init_variables = make_model(config)
+    _check_memory(config, shapes)
     dataset = load_data(config)
     samples, batch = dataset.train.samples, config.train.batch
     if samples.size < batch:
@@ -86,7 +88,7 @@ def build(config: ConfigDict | Mapping[str, Any]) -> Experiment:
     shape = sample_shape(samples)
     problem, objective = task or make_task(config, shape)
     keys = make_keys(config)
-    model, variables = make_model(keys.model, config, shape)
+    variables = init_variables(keys.model)
     setup = make_setup(config, model, make_training_problem(config, shape) or problem, objective, keys.training)
     mesh = training_mesh(setup)
     _check_microbatch(setup, variables, mesh)
@@ -127,35 +129,49 @@ def make_keys(config: ConfigDict) -> Keys:
     return Keys(*jax.random.split(jax.random.key(config.seed), len(Keys._fields)))
 
 
-def make_model(key: jax.Array, config: ConfigDict, shape: tuple[int, int]) -> tuple[Model, dict[str, Any]]:
-    """The networks of `config.model` and their initial variables. The shape `(h, w)` of the images changes no parameter."""
+def make_model(config: ConfigDict) -> tuple[Model, Tree, Callable[[jax.Array], Tree]]:
+    """The networks of `config.model`. Nothing is compiled yet, and the networks are traced once.
+
+    Returns:
+        The model; the shapes of its variables (a tree of `jax.ShapeDtypeStruct`); and a compiled function that makes the
+        initial variables from a key.
+    """
     settings = config.model
     channels = len(LABELS) if config.task.name == "segmentation" else 1
     options = {name: settings[name] for name in ("norm", "precision")} | {"remat": config.train.remat}
     # a segmentation network returns no image that could have the unit of its input
     options["normalize"] = settings.normalize and config.task.name != "segmentation"
-    image = jnp.zeros((*shape, 2))
+    image = jnp.zeros((*SMALL, 2))
     network: UNet | Unrolled = UNet(settings.width, channels, residual=settings.residual, **options)
     net_input: NetInput = image
     if settings.network == "unrolled":
         network = Unrolled(settings.width, settings.iterations, **options)
-        net_input = PhysicsInput(image, jnp.zeros((*shape, 1)))  # no parameter depends on the operator
+        net_input = PhysicsInput(image, jnp.zeros((*SMALL, 1)))  # no parameter depends on the operator
     members = hyperparams.product(config.lam.axes) if config.lam.sampling == "ensemble" else None
     ranges = acquisition_range(config)
     is_film = settings.conditioning == "film"
-    return init(
-        key,
-        network,
-        net_input,
-        num_terms=len(config.loss.terms),
-        hyper_width=settings.hyper_width or None,
-        num_conditions=ranges.size if ranges and settings.hyper_width else 0,
-        members=members,
-        generated=only_norms if is_film else all_but_norms,
-        kind="dense" if is_film else settings.conditioning,
-        rank=settings.rank,
-        encoding=settings.encoding,
-    )
+    models = []
+
+    @jax.jit
+    def init_variables(key):
+        model, variables = init(
+            key,
+            network,
+            net_input,
+            num_terms=len(config.loss.terms),
+            hyper_width=settings.hyper_width or None,
+            num_conditions=ranges.size if ranges and settings.hyper_width else 0,
+            members=members,
+            generated=only_norms if is_film else all_but_norms,
+            kind="dense" if is_film else settings.conditioning,
+            rank=settings.rank,
+            encoding=settings.encoding,
+        )
+        models.append(model)
+        return variables
+
+    shapes = init_variables.eval_shape(jax.random.key(0))
+    return models[0], shapes, init_variables
 
 
 def make_setup(config: ConfigDict, model: Model, problem: Problem, objective: Objective, key: jax.Array) -> Setup:
@@ -223,12 +239,12 @@ def reported_lams(config: ConfigDict) -> np.ndarray:
     return members[np.unique(distances.argmin(1))]
 
 
-def _check_memory(config: ConfigDict) -> None:
-    """Raise `InputError` if the machine cannot hold the state of the training, before anything is computed or compiled."""
-    shapes = jax.eval_shape(lambda key: make_model(key, config, (8, 8))[1], jax.random.key(0))["params"]
-    needed = 4 * memory.num_bytes(shapes)  # the parameters, their gradient, and the two moments of Adam
+def _check_memory(config: ConfigDict, shapes: Tree) -> None:
+    """Raise `InputError` if the machine cannot hold the state of the training of variables with these shapes."""
+    params = shapes["params"]
+    needed = 4 * memory.num_bytes(params)  # the parameters, their gradient, and the two moments of Adam
     if needed > memory.total_bytes():
-        settings, count = config.model, sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        settings, count = config.model, sum(leaf.size for leaf in jax.tree.leaves(params))
         raise InputError(
             f"The network of config.model.width {settings.width}, config.model.hyper_width {settings.hyper_width} and"
             f" config.model.rank {settings.rank} has {count:.3g} parameters, whose training needs"

@@ -35,7 +35,6 @@ from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState, initial_state
 
 Tree = Any
-SMALL = (8, 8)  # the shape of an image that is large enough: no parameter's shape depends on it
 
 
 class TrainedRun(NamedTuple):
@@ -147,15 +146,8 @@ def _load_model(folder: Path) -> tuple[Model, Tree, int]:
 
 def _empty_model(config: ConfigDict) -> tuple[Model, Tree]:
     """The model of `config`, and variables of zeros: to make random ones, a program would have to be compiled."""
-    models = []
-
-    def make_variables(key):
-        model, variables = make_model(key, config, SMALL)
-        models.append(model)
-        return variables
-
-    shapes = jax.eval_shape(make_variables, jax.random.key(0))
-    return models[0], jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    model, shapes, _ = make_model(config)
+    return model, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:

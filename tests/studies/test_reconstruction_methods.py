@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helper import small_networks
-from random_models import randomize
+from random_models import random_variables
 
 from hyperrecon_jax.models.model import reconstruct
 from hyperrecon_jax.physics import masks
@@ -28,7 +28,8 @@ CONFIG = complete({"model": {"width": 2, "hyper_width": 3}, "task": {"accelerati
 def replace_run(patched):
     """Every folder holds a small network, which was not trained, of another task; returns its model and variables."""
     with small_networks():
-        model, variables = randomize(lambda key: make_model(key, CONFIG, (16, 16)))
+        model, shapes, _ = make_model(CONFIG)
+    variables = random_variables(shapes)
     patched.setattr(methods, "read_config", lambda run: CONFIG)
     patched.setattr(methods, "load", lambda run: (model, variables))
     return model, variables

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import xarray as xr
 
@@ -175,11 +174,8 @@ def count_paper_networks() -> dict[str, int]:
     for name, width in (("unet", 0), *HYPER_WIDTHS.items()):
         config = paper_config("L")
         config.model.hyper_width = width
-        shape = (config.data.size, config.data.size)
-        variables = jax.eval_shape(
-            lambda key, config=config, shape=shape: make_model(key, config, shape)[1], jax.random.key(0)
-        )
-        counts[name] = count_parameters(variables["params"])
+        _, shapes, _ = make_model(config)
+        counts[name] = count_parameters(shapes["params"])
     return counts
 
 
