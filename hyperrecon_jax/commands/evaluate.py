@@ -27,6 +27,8 @@ from hyperrecon_jax.losses.metric_table import DICE, select_metrics
 from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.acquisitions import format_acquisition
+from hyperrecon_jax.runs.datasets import sample_shape
+from hyperrecon_jax.runs.description import describe_size
 from hyperrecon_jax.runs.load import load_segmenter
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
@@ -94,7 +96,8 @@ def evaluate(
             show_results(scores.summarize(ds), out, say)
             return ds
         distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)  # raises, unlike the lock, if that fails
-        say(f"Scoring {evaluation.samples.size} images at {evaluation.num_lams} lambdas ...")
+        size = describe_size(sample_shape(evaluation.samples))
+        say(f"Scoring {evaluation.samples.size} images of {size} at {evaluation.num_lams} lambdas ...")
         ds, seconds = _score(run, evaluation, scorer, out, identity)
         if not distributed.is_primary():
             return ds

@@ -21,10 +21,9 @@ def arrays(
 ) -> Dataset:
     """Read a `.npy` file for each split.
 
-    A file holds n images as `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; h and w are multiples of 8 (the U-Net halves
-    images three times) and the same in all three files. `intensity.scale_arrays` says how values are scaled:
-    floating-point values must lie in [0, 1], and integers are scaled. There are no labels. Every image counts as a subject
-    of its own, so put all images of a person into the same file.
+    A file holds n images as `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; h and w are the same in all three files.
+    `intensity.scale_arrays` says how values are scaled: floating-point values must lie in [0, 1], and integers are scaled.
+    There are no labels. Every image counts as a subject of its own, so put all images of a person into the same file.
 
     Args:
         train: path of the training images.
@@ -86,11 +85,6 @@ def _read(file_label: str, path: Path) -> np.ndarray:
         raise InputError(f"{file_label} must have shape (n, h, w), (n, h, w, 1) or (n, 1, h, w), got {shape}.")
     if not images.size:
         raise InputError(f"{file_label} must hold at least one image, got shape {shape}.")
-    if images.shape[1] % 8 or images.shape[2] % 8:
-        raise InputError(
-            f"{file_label} must hold images whose height and width are multiples of 8 (the U-Net halves them three times),"
-            f" got {images.shape[1:]}; crop or pad them."
-        )
     return images
 
 

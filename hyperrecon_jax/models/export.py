@@ -102,7 +102,7 @@ def serialized(
     Args:
         model: any model: plain, with a hypernetwork, or an ensemble.
         variables: its variables.
-        shape: `(h, w)`, divisible by 8.
+        shape: `(h, w)`.
         coils: number of coils of an unrolled network's k-space; 0: one coil without a sensitivity.
         platforms: where the program can run, independent of this machine.
 

@@ -52,7 +52,8 @@ class UNet(nn.Module):
         """Reconstruct one image.
 
         Args:
-            net_input: `(h, w, c)`, h and w divisible by 8; c = 2, the real and imaginary part of the zero-filled image.
+            net_input: `(h, w, c)` of any size; c = 2, the real and imaginary part of the zero-filled image. Inside, sides
+                that are no multiples of 8 are (`pad_sides`), and the result is cropped.
             batch_axes: for `norm="batch"` only. None: evaluate with the running statistics. Otherwise train: take the
                 statistics over the named mapped axes (`()`: over this image), and update the running statistics.
 
@@ -60,14 +61,10 @@ class UNet(nn.Module):
             `(h, w, out_channels)`.
 
         Raises:
-            InputError: for a size not divisible by 8, or an unknown `norm` or `precision`.
+            InputError: for another number of axes, or an unknown `norm` or `precision`.
         """
-        if net_input.ndim != 3 or net_input.shape[0] % 8 or net_input.shape[1] % 8:
-            shape = tuple(net_input.shape)
-            raise InputError(
-                f"`net_input` must have shape (h, w, c) with h and w divisible by 8, got {shape}; pad the image with zeros"
-                " before it is measured, or keep the central frequencies of measured k-space alone."
-            )
+        if net_input.ndim != 3:
+            raise InputError(f"`net_input` must have shape (h, w, c), got {tuple(net_input.shape)}.")
         if self.norm not in NORMS:
             raise InputError(f"`norm` must be one of {', '.join(NORMS)}, got {self.norm!r}.")
         if self.precision not in PRECISIONS:
@@ -89,7 +86,7 @@ class UNet(nn.Module):
         if scale is not None:
             net_input = net_input / scale
         dtype = net_input.dtype
-        x = net_input.astype(jnp.bfloat16 if self.precision == "bfloat16" else dtype)
+        x = pad_sides(net_input).astype(jnp.bfloat16 if self.precision == "bfloat16" else dtype)
         for level in range(1, LEVELS):
             x = block(x, f"down{level}")
             skips.append(x)
@@ -98,6 +95,7 @@ class UNet(nn.Module):
         for level in range(LEVELS - 1, 0, -1):
             x = block(jnp.concatenate([upsample(x), skips.pop()], axis=-1), f"up{level}")
         x = Conv(self.out_channels, (1, 1), self.head_init, precision, name="head")(x.astype(dtype))
+        x = crop_sides(x, net_input.shape)
         x = x + magnitude(net_input) if self.residual else x
         return x if scale is None else x * scale
 
@@ -155,6 +153,20 @@ def _moments(x, batch_axes):
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = average(jnp.mean(x, (0, 1)))
     return mean, average(jnp.mean(jnp.square(x - mean[None, None]), (0, 1)))
+
+
+def pad_sides(x: jax.Array) -> jax.Array:
+    """An image `(h, w, c)` whose sides can be halved three times: mirrored at its borders to multiples of 8."""
+    margins = [-side % 2 ** (LEVELS - 1) for side in x.shape[:2]]
+    if not any(margins):
+        return x
+    return jnp.pad(x, [*((margin // 2, margin - margin // 2) for margin in margins), (0, 0)], mode="symmetric")
+
+
+def crop_sides(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The part of a padded image that an image of `shape`, `(h, w, ...)`, had before `pad_sides`."""
+    top, left = ((padded - side) // 2 for padded, side in zip(x.shape, shape[:2], strict=False))
+    return x[top : top + shape[0], left : left + shape[1]]
 
 
 def max_pool(x: jax.Array) -> jax.Array:

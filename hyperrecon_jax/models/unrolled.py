@@ -43,11 +43,11 @@ class Unrolled(nn.Module):
         """Reconstruct one sample: `(h, w, 1)`, at least 0.
 
         Args:
-            net_input: from `Problem.to_physics_input`; its image is `(h, w, 2)`, h and w divisible by 8.
+            net_input: from `Problem.to_physics_input`; its image is `(h, w, 2)`, of any size.
             batch_axes: as for `unet.UNet`.
 
         Raises:
-            InputError: for another input, a size not divisible by 8, or an unknown `norm` or `precision`.
+            InputError: for another input, or an unknown `norm` or `precision`.
         """
         if not isinstance(net_input, PhysicsInput):
             raise InputError(

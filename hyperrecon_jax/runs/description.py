@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperrecon_jax.models.model import count_parameters, network_at
+from hyperrecon_jax.models.unet import pad_sides
 from hyperrecon_jax.runs.batches import Placement
 from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runs.datasets import sample_shape
@@ -52,10 +53,17 @@ def _describe_scales(experiment: Experiment) -> str:
 
 def _describe_data(experiment: Experiment, placement: Placement) -> str:
     train, val, test = (split.samples for split in experiment.dataset)
-    h, w = sample_shape(train)
+    size = describe_size(sample_shape(train))
     source = "disk" if train.arrays is None else "the host"
     where = "on each device" if placement.resident else f"streamed from {source}"
-    return f"{train.size} training, {val.size} validation, {test.size} test images of {h} x {w}, {where}"
+    return f"{train.size} training, {val.size} validation, {test.size} test images of {size}, {where}"
+
+
+def describe_size(shape: tuple[int, int]) -> str:
+    """The size `(h, w)` of images in words, with that inside of the U-Net where it is another."""
+    padded = jax.eval_shape(pad_sides, jax.ShapeDtypeStruct((*shape, 1), jnp.float32)).shape[:2]
+    size, padded_size = (f"{h} x {w}" for h, w in (shape, padded))
+    return size if padded == tuple(shape) else f"{size} ({padded_size} inside of the U-Net)"
 
 
 def _describe_networks(experiment: Experiment) -> str:

@@ -348,7 +348,6 @@ def settings(data, **changed):
     ("array", "message"),
     [
         (np.full((12, 16, 16), np.inf), "must hold finite numbers, but image 0 has infinity"),
-        (np.zeros((12, 20, 20)), "multiples of 8"),
         (np.zeros((16, 16)), r"must have shape \(n, h, w\)"),
         (np.zeros((12, 24, 24)), "config.data.val must hold images of the size of those of config.data.train"),
         (np.zeros((3, 16, 16)), "config.train.batch must be at most the 3 training images, got 4"),

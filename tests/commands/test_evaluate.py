@@ -94,10 +94,10 @@ def test_a_finished_evaluation_scores_nothing_again(folder, tmp_path, monkeypatc
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert evaluate.evaluate(folder / "hyper", out, **{**options, "points": 4})["psnr"].sizes["lam_1"] == 4
     (out / "evaluation.json").unlink()  # killed before it was written
-    assert "Scoring 5 images at 4 lambdas ..." in lines
+    assert "Scoring 5 images of 16 x 16 at 4 lambdas ..." in lines
     lines.clear()
     evaluate.evaluate(folder / "hyper", out, **{**options, "points": 4})
-    assert lines[0] == "Scoring 5 images at 4 lambdas ..."
+    assert lines[0] == "Scoring 5 images of 16 x 16 at 4 lambdas ..."
 
 
 def test_gaps_to_networks_at_different_lambdas_are_drawn_each_at_its_own(tmp_path, monkeypatch):

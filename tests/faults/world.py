@@ -119,7 +119,6 @@ def _write_images(folder):
         "images": rng.random((6, 16, 16), np.float32),
         "larger": rng.random((6, 24, 24), np.float32),
         "tiny": rng.random((6, 8, 8), np.float32),
-        "odd": rng.random((6, 20, 20), np.float32),
         "flat": rng.random((16, 16), np.float32),
         "five": rng.random((1, 6, 1, 16, 16), np.float32),
         "none": np.zeros((0, 16, 16), np.float32),

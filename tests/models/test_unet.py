@@ -105,6 +105,14 @@ def test_upsample_equals_linear_interpolation_with_aligned_corners(shape):
     np.testing.assert_allclose(jax.jit(upsample)(x), wide.transpose(0, 2, 1), atol=1e-6)
 
 
+def test_sides_that_cannot_be_halved_are_padded_and_cropped():
+    network, y = UNet(4, normalize=False), np.random.default_rng(0).random((13, 16, 2), np.float32)
+    variables = {"params": random_model(network)[1]["params"]["main"]}
+    apply = jax.jit(network.apply)
+    expected = apply(variables, np.pad(y, [(1, 2), (0, 0), (0, 0)], "symmetric"))[1:14]
+    np.testing.assert_allclose(apply(variables, y), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_max_pool_equals_a_loop():
     x = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(np.float32)
     expected = [[x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((0, 1)) for j in range(2)] for i in range(3)]
@@ -112,8 +120,8 @@ def test_max_pool_equals_a_loop():
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InputError, match=r"divisible by 8, got \(12, 16, 2\)"):
-        UNet().init(jax.random.key(0), jnp.zeros((12, 16, 2)))
+    with pytest.raises(InputError, match=r"must have shape \(h, w, c\), got \(12, 16\)"):
+        UNet().init(jax.random.key(0), jnp.zeros((12, 16)))
     with pytest.raises(InputError, match="`norm` must be one of batch, instance, none, got 'layer'"):
         UNet(norm="layer").init(jax.random.key(0), jnp.zeros((16, 16, 2)))
 

@@ -255,7 +255,7 @@ def test_two_processes_score_as_one_process_does(two_processes, tmp_path):
     command = "bin.evaluate", "--run", workdir, "--lams", 5, "--metrics", "mae,rpsnr", "--out"
     (status, output, _), (second_status, second_output, _) = run_in_two_processes(*command, tmp_path / "two")
     assert (status, second_status) == (0, 0)
-    assert "Scoring 3 images at 5 lambdas" in output
+    assert "Scoring 3 images of 16 x 16 at 5 lambdas" in output
     assert "Scoring" not in second_output
     with small_networks():
         expected = evaluate.evaluate(workdir, tmp_path / "one", metrics=("mae", "rpsnr"), points=5, say=lambda _: None)
