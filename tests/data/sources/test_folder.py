@@ -10,6 +10,7 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from helper import npy_bytes, npz_bytes
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
@@ -29,18 +30,6 @@ RNG = np.random.default_rng(0)
 def save(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-
-
-def npy(array):
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-def npz(array):
-    stream = io.BytesIO()
-    np.savez(stream, image=array)
-    return stream.getvalue()
 
 
 def nii(slices, spacing=(1, 1, 1)):
@@ -119,8 +108,8 @@ def assert_slices(slices, expected, dropped=0, atol=1e-6):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.npy", npy(BRAIN)),
-        ("a.npz", npz(BRAIN)),
+        ("a.npy", npy_bytes(BRAIN)),
+        ("a.npz", npz_bytes(image=BRAIN)),
         ("a.nii", nii(BRAIN)),
         ("a.nii.gz", gzip.compress(nii(BRAIN))),
         ("a.mgz", mgz(BRAIN)),
@@ -215,7 +204,7 @@ def test_each_series_has_its_own_scale(tmp_path):
         save(tmp_path / f"s/a{k}", dicom(BRAIN[k], SeriesInstanceUID="1.2", **place(k)))
         save(tmp_path / f"s/b{k}", dicom(BRAIN[k] // 9, SeriesInstanceUID="1.3", **place(k)))
         save(tmp_path / f"s/c{k}.png", picture([BRAIN[k] // 20]))
-    save(tmp_path / "s/d.npy", npy(BRAIN * 1e-9))
+    save(tmp_path / "s/d.npy", npy_bytes(BRAIN * 1e-9))
     series = [BRAIN[:3], BRAIN[:3] // 9, BRAIN[:3] // 20, BRAIN]
     assert_slices(read(tmp_path), np.concatenate([images / images.max() for images in series]))
 
@@ -250,14 +239,14 @@ def test_pictures_of_two_kinds_have_two_scales(tmp_path):
 
 
 def test_complex_values_become_magnitudes(tmp_path):
-    save(tmp_path / "a.npy", npy(BRAIN * np.exp(1j * RNG.random(BRAIN.shape))))
+    save(tmp_path / "a.npy", npy_bytes(BRAIN * np.exp(1j * RNG.random(BRAIN.shape))))
     assert_slices(read(tmp_path), BRAIN / BRAIN.max())
 
 
 def test_slices_of_one_value_are_dropped_and_the_rest_is_spread(tmp_path):
     brain = BRAIN.copy()
     brain[0], brain[3] = 0, 7
-    save(tmp_path / "a.npy", npy(brain))
+    save(tmp_path / "a.npy", npy_bytes(brain))
     expected = brain[[1, 2, 4, 5]] / brain.max()
     assert_slices(read(tmp_path), expected, dropped=2)
     assert_slices(read(tmp_path, SETTINGS._replace(slices=2)), expected[[0, 3]], dropped=2)
@@ -300,7 +289,7 @@ def test_subjects_of_a_mixed_folder(tmp_path):
         "IM7",
         "empty/readme.txt",
     ):
-        save(tmp_path / name, dicom(BRAIN) if name == "IM7" else npy(BRAIN))
+        save(tmp_path / name, dicom(BRAIN) if name == "IM7" else npy_bytes(BRAIN))
     for name in (
         "notes.txt",
         "sub2.json",
@@ -313,7 +302,7 @@ def test_subjects_of_a_mixed_folder(tmp_path):
     ):
         save(tmp_path / name, gzip.compress(b"text") if name.endswith("gz") else b"text")
     save(tmp_path / "bytes", b"")
-    save(tmp_path / "elsewhere/.data/a.npy", npy(BRAIN))
+    save(tmp_path / "elsewhere/.data/a.npy", npy_bytes(BRAIN))
     os.symlink(tmp_path / "elsewhere/.data", tmp_path / "linked")
     os.symlink(tmp_path / "sub2", tmp_path / "sub2/loop")
     subjects = folder.find(tmp_path, SETTINGS)
@@ -329,7 +318,7 @@ def test_subjects_of_a_mixed_folder(tmp_path):
 
 
 def test_a_name_twice_is_refused(tmp_path):
-    save(tmp_path / "anna/a.npy", npy(BRAIN))
+    save(tmp_path / "anna/a.npy", npy_bytes(BRAIN))
     save(tmp_path / "anna.nii.gz", gzip.compress(nii(BRAIN)))
     with pytest.raises(
         InputError, match=r"must hold each subject once, but anna is in .*anna/a\.npy and in .*anna\.nii\.gz"
@@ -338,7 +327,7 @@ def test_a_name_twice_is_refused(tmp_path):
 
 
 def test_links_to_the_same_are_refused(tmp_path):
-    save(tmp_path / "anna/a.npy", npy(BRAIN))
+    save(tmp_path / "anna/a.npy", npy_bytes(BRAIN))
     os.symlink(tmp_path / "anna", tmp_path / "bert")
     with pytest.raises(InputError, match=r"must hold each subject once, but anna and bert lead to the same"):
         folder.find(tmp_path, SETTINGS)
@@ -364,7 +353,7 @@ def test_nobody(tmp_path):
 
 
 def test_no_kspace(tmp_path):
-    save(tmp_path / "a.npy", npy(BRAIN))
+    save(tmp_path / "a.npy", npy_bytes(BRAIN))
     with pytest.raises(InputError, match=r"a\.npy must hold complex numbers to be k-space, got uint16"):
         read(tmp_path, SETTINGS._replace(coils=8))
 
@@ -379,28 +368,28 @@ INFINITE[4, 2, 2] = np.inf
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.npy", npy(BRAIN)[:-9], r"s/x\.npy must be a whole file of \d+ bytes"),
+        ("x.npy", npy_bytes(BRAIN)[:-9], r"s/x\.npy must be a whole file of \d+ bytes"),
         ("x.nii.gz", gzip.compress(nii(BRAIN))[:-99], r"s/x\.nii\.gz must be a whole NIfTI file"),
         ("x.png", picture([BRAIN[0]])[:99], r"s/x\.png must be a whole PNG, JPEG or TIFF file"),
         ("IM3", dicom(BRAIN)[:-99], r"s/IM3 must be a whole DICOM file"),
-        ("x.npy", npy(INFINITE), r"s/x\.npy must hold finite numbers, but slice 4 has infinity"),
-        ("x.npy", npy(np.array([[[-1e308] * 9 + [1e308] * 9] * 9])), r"s/x\.npy must hold values of finite range"),
-        ("x.npy", npy(BRAIN.reshape(2, 3, SIZE, SIZE)), r"s/x\.npy must have shape"),
+        ("x.npy", npy_bytes(INFINITE), r"s/x\.npy must hold finite numbers, but slice 4 has infinity"),
+        ("x.npy", npy_bytes(np.array([[[-1e308] * 9 + [1e308] * 9] * 9])), r"s/x\.npy must hold values of finite range"),
+        ("x.npy", npy_bytes(BRAIN.reshape(2, 3, SIZE, SIZE)), r"s/x\.npy must have shape"),
         ("x.png", picture([BRAIN[0, :4]]), r"s/x\.png must hold slices of 8 to"),
         ("x.nrrd", b"NRRD0004", r"s/x\.nrrd must be a \.npy, \.npz, PNG"),
         ("x.hdr", nii(BRAIN)[:344] + b"ni1\0", r"s/x\.hdr must be a NIfTI file of one piece"),
     ],
 )
 def test_unusable_files_are_named(tmp_path, name, content, message):
-    save(tmp_path / "s/good.npy", npy(BRAIN))
+    save(tmp_path / "s/good.npy", npy_bytes(BRAIN))
     save(tmp_path / "s" / name, content)
     with pytest.raises(InputError, match=message):
         read(tmp_path)
 
 
 def test_nothing_to_see(tmp_path):
-    save(tmp_path / "s/a.npy", npy(np.zeros_like(BRAIN)))
-    save(tmp_path / "s/b.npy", npy(np.full_like(BRAIN[0], 3)))
+    save(tmp_path / "s/a.npy", npy_bytes(np.zeros_like(BRAIN)))
+    save(tmp_path / "s/b.npy", npy_bytes(np.full_like(BRAIN[0], 3)))
     with pytest.raises(
         InputError, match=r"a\.npy and what is beside it must hold images, but of 7 slices each has one value"
     ):
