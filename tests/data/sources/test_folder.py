@@ -216,8 +216,9 @@ def test_dark_is_high_in_monochrome1(tmp_path):
     stored = np.stack([BRAIN[k].max() - BRAIN[k].astype(float) + 50 for k in range(6)])
     slices = read(tmp_path)
     assert_slices(slices, (stored.max() - stored) / (stored.max() - stored.min()))
-    (note,) = slices.notes
-    assert note.startswith("0 and 5 more: inverted")
+    position, note = slices.notes
+    assert position == "the file does not say where its slices lie"
+    assert note.startswith("inverted")
 
 
 def test_a_series_of_bright_and_dark_files_has_two_scales(tmp_path):
@@ -236,6 +237,26 @@ def test_pictures_of_two_kinds_have_two_scales(tmp_path):
         save(tmp_path / f"s/{k}.tif", stream.getvalue())
     expected = [BRAIN[k::2] / BRAIN[k::2].max() for k in (0, 1)]
     assert_slices(read(tmp_path), np.concatenate(expected))
+
+
+def test_what_was_done_to_files_is_said_as_for_a_single_file(tmp_path):
+    """A note that all files have needs no name; of others, the files are named and counted."""
+    times = nibabel.Nifti1Image(np.stack([BRAIN.T, BRAIN.T], axis=-1), np.eye(4)).to_bytes()
+    colours = np.stack([BRAIN // 4] * 3, axis=-1).astype(np.uint8)
+    save(tmp_path / "one/a.nii", times)
+    save(tmp_path / "two/a.nii", times)
+    save(tmp_path / "two/b.nii", times)
+    save(tmp_path / "two/c.nii", nii(BRAIN))
+    for k in range(3):
+        save(tmp_path / f"two/{k}.png", picture([colours[k] if k else colours[k, ..., 0]]))
+    files = folder.find(tmp_path, SETTINGS)
+    axial = "axial slices along the file's third axis"
+    assert folder.read(files["one"], SETTINGS).notes == (axial, "the first of 2 volumes")
+    assert folder.read(files["two"], SETTINGS).notes == (
+        "1.png and 1 more: colours became their luminance",
+        f"a.nii and 2 more: {axial}",
+        "a.nii and 1 more: the first of 2 volumes",
+    )
 
 
 def test_complex_values_become_magnitudes(tmp_path):
