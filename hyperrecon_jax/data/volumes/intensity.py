@@ -248,7 +248,8 @@ def _is_padding(stack: Stack, index: int) -> np.ndarray:
     raw = stack.raw[index]
     if stack.padding is None:
         return np.zeros(raw.shape, bool)
-    return (raw >= stack.padding[0]) & (raw <= stack.padding[1])
+    low, high = (np.broadcast_to(end, stack.raw.shape)[index] for end in stack.padding)
+    return (raw >= low) & (raw <= high)
 
 
 def _find_tails(stacks: Sequence[tuple[str, Stack]], inverted: bool) -> _Tails:

@@ -11,7 +11,7 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import hdf5
 from hyperrecon_jax.data.volumes.scan import Scan, looks_like_kspace, make_scan, to_complex
-from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, Stack, check_size
+from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
 NAMES = ("kspace", "ksp", "kdata", "k_space", "kspacedata", "rawdata", "data")  # the first that a file has, in any case
@@ -30,7 +30,7 @@ def read(file_name: str, content: bytes, kind: str) -> Scan | Stack:
             raise InputError(f"{file_name} must hold real images of shape (h, w) or (h, w, slices), got {array.shape}.")
         images = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
         check_size(file_name, *images.shape)
-        return Stack(images, [f"its `{name}`"])
+        return Stack(images, [f"its `{name}`"], unit=type_unit(images.dtype))
     if array.ndim not in (2, 3, 4):
         raise InputError(
             f"{file_name} must hold k-space of shape (h, w), (h, w, coils) or (h, w, coils, slices), got {array.shape}."

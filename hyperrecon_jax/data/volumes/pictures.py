@@ -13,7 +13,7 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import geometry, placement
 from hyperrecon_jax.data.volumes.intensity import luminance
-from hyperrecon_jax.data.volumes.stack import Stack, check_size
+from hyperrecon_jax.data.volumes.stack import Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF, and of EXIF
@@ -60,9 +60,13 @@ def _to_stack(file_name: str, pages: list[np.ndarray], affine: np.ndarray | None
     if len(sizes) > 1:
         (h, w), (other_h, other_w) = sizes[:2]
         raise InputError(f"{file_name} must hold pages of one size, got {h} x {w} and {other_h} x {other_w}.")
+    units = list(dict.fromkeys(type_unit(page.dtype) for page in pages))
+    if len(units) > 1:
+        raise InputError(f"{file_name} must hold pages of one type, got {units[0]} and {units[1]}.")
     is_colour = any(page.ndim == 3 for page in pages)
     gray = np.stack([luminance(page) if page.ndim == 3 else page for page in pages])
-    return Stack(gray, ["colours became their luminance"] if is_colour else [], affine=affine, inverted=inverted)
+    notes = ["colours became their luminance"] if is_colour else []
+    return Stack(gray, notes, affine=affine, inverted=inverted, unit=units[0])
 
 
 def _read_deep_png(content: bytes, colour_type: int) -> np.ndarray:

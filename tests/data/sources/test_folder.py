@@ -10,12 +10,14 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from faults.intensity_files import png16, tiff
+from faults.kspace_files import matlab_5
 from helper import npy_bytes, npz_bytes
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from hyperrecon_jax.data import population
-from hyperrecon_jax.data.sources import folder
+from hyperrecon_jax.data import population, volumes
+from hyperrecon_jax.data.sources import folder, series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -257,6 +259,61 @@ def test_what_was_done_to_files_is_said_as_for_a_single_file(tmp_path):
         f"a.nii and 2 more: {axial}",
         "a.nii and 1 more: the first of 2 volumes",
     )
+
+
+def test_slices_of_a_series_have_their_own_padding(tmp_path):
+    """One series with one scale, in a folder, on the page, and cut in another plane."""
+    brain = np.concatenate([BRAIN, BRAIN[1:4]])
+    values = (None, 65535, 65000)
+    for k in range(9):
+        brain[k, 5, 5] = values[k % 3] or 0
+    brain[0, 5, 5] = brain[2, 6, 6] = 65535  # a hot pixel, as it is not the padding of that slice
+    for k in range(9):
+        padding = {} if k % 3 == 0 else dict(PixelPaddingValue=values[k % 3])
+        save(tmp_path / f"s/{k}", dicom(brain[k], SeriesInstanceUID="1.2", **(place(4.0 * k) | padding)))
+    expected = np.clip(brain / BRAIN.max(), 0, 1)
+    expected[1:, 5, 5] = 0
+    slices = read(tmp_path)
+    assert_slices(slices, expected)
+    assert "2 outlying values, up to 65535, became 0 or 1; 6 pixels of padding" in slices.notes[-1]
+    groups, _ = series.read(folder.find(tmp_path, SETTINGS)["s"], "coronal")
+    (joined,) = groups[0]
+    volume = volumes.from_stack("s", joined.stack)
+    shown = volumes.crop(volume, volume.slices)  # from front to back, the head at the top
+    np.testing.assert_allclose(shown, expected[::-1].transpose(1, 0, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "npy", "mat"])
+def test_files_of_one_slice_have_a_scale_for_each_type_of_integers(tmp_path, extension):
+    """8 bits and 16 bits of one subject; colours count by the bits of their file."""
+    eight, deep = np.rint(BRAIN * (255 / BRAIN.max())).astype(np.uint8), BRAIN * np.uint16(65535 // BRAIN.max())
+    for k in range(6):
+        pixels = eight[k] if k % 2 else deep[k]
+        if extension == "npy":
+            content = npy_bytes(pixels)
+        elif extension == "mat":
+            content = matlab_5(image=pixels)
+        else:
+            if k > 3:
+                pixels = np.stack([pixels] * 3, axis=-1)
+            content = png16(pixels) if extension == "png" and pixels.dtype == np.uint16 and k > 3 else None
+            content = content or (
+                picture([pixels]) if extension == "png" else tiff(pixels, photometric="rgb" if k > 3 else "minisblack")
+            )
+        save(tmp_path / f"s/{k}.{extension}", content)
+    slices = read(tmp_path)
+    expected = [images / images.max() for images in (BRAIN[::2], BRAIN[1::2])]
+    np.testing.assert_allclose(slices.image, np.concatenate(expected), atol=5e-3)
+
+
+def test_pages_of_two_types_are_refused(tmp_path):
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as file:
+        file.write(BRAIN[2])
+        file.write(BRAIN[2].astype(np.uint8))
+    save(tmp_path / "a.tif", stream.getvalue())
+    with pytest.raises(InputError, match=r"a\.tif must hold pages of one type, got uint16 and uint8"):
+        read(tmp_path)
 
 
 def test_complex_values_become_magnitudes(tmp_path):
