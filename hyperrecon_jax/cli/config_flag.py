@@ -17,7 +17,7 @@ from hyperrecon_jax.runs import shipped_configs
 from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
-# The command line that is parsed. A flag `--config` must be defined with it, or `ml_collections` reads files of flags itself.
+# The command line that is parsed. A flag `--config` must be defined with it: `ml_collections` would read files of flags.
 ARGV: list[str] = []
 
 

@@ -19,6 +19,7 @@ from hyperrecon_jax.runtime.errors import InputError
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF, and of EXIF
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # values of SAMPLE_FORMAT
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = 0, 1, 2, 3  # values of PHOTOMETRIC
+MAX_SAMPLES = 8  # of a pixel: colours, transparency and others that are ignored
 DEFLATE = (8, 32946)  # values of the tag Compression
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # colour type of a PNG -> Pillow's mode, and its names for the high and the low bytes of 16 bits
@@ -150,6 +151,8 @@ def _read_tiff_exactly(file_name: str, content: bytes) -> Stack:
                 raise InputError(f"{file_name} must hold pages of real numbers, got {page.dtype} of shape {page.shape}.")
             if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE):
                 raise InputError(f"{file_name} must be gray or RGB, got {page.dtype} of the kind {page.photometric.name}.")
+            if page.samplesperpixel > MAX_SAMPLES:
+                raise InputError(f"{file_name} must have up to {MAX_SAMPLES} numbers a pixel, got {page.samplesperpixel}.")
             photometrics.append(int(page.photometric))
             orientation = int(page.tags.valueof(ORIENTATION, 1))
             with contextlib.suppress(Exception):
