@@ -6,7 +6,7 @@ becomes one sentence.
 
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -14,7 +14,6 @@ from ml_collections import config_flags
 
 from hyperrecon_jax.cli import arguments
 from hyperrecon_jax.runs import shipped_configs
-from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 # The command line that is parsed. A flag `--config` must be defined with it: `ml_collections` would read files of flags.
@@ -27,7 +26,7 @@ def parse(argv: Sequence[str]) -> list[str]:
     Raises:
         InputError: if a flag, the config file or one of its settings is wrong.
     """
-    argv = _expand_flag_files(argv)
+    argv = arguments.expand_flag_files(argv)
     arguments.check_characters(argv)
     file = _resolve_config(argv)
     _check_settings(argv, file)
@@ -57,24 +56,9 @@ def default_workdir() -> Path:
     return Path("runs", "-".join(filter(None, [Path(file).stem, variant])))
 
 
-def _expand_flag_files(argv: Sequence[str]) -> list[str]:
-    """Put the flags of the files that `--flagfile` names in its place."""
-    names = [value for _, _, value in _flag_values(argv, "flagfile")]
-    for name in names:
-        path = paths.expand(name, argument="--flagfile")
-        if not path.is_file():  # open would wait for a pipe
-            reason = "it is no regular file" if path.exists() else "there is no such file"
-            raise InputError(f"--flagfile must name a text file of flags, got {name!r}: {reason}.")
-    try:
-        return [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
-    except (flags.Error, OSError, ValueError) as error:  # ValueError: it is not UTF-8
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"--flagfile must name a text file of flags, got {', '.join(names)}: {reason}.") from error
-
-
 def _resolve_config(argv: list[str]) -> str | None:
     """Put the path of a shipped config in the place of its name, and return the file that `--config` names, if any."""
-    places = list(_flag_values(argv, "config"))
+    places = list(arguments.flag_values(argv, "config"))
     if len(places) > 1 or any(not value.partition(":")[0] for _, _, value in places):
         raise InputError("--config must name one file.")
     for i, prefix, value in places:
@@ -82,16 +66,6 @@ def _resolve_config(argv: list[str]) -> str | None:
         argv[i] = prefix + path
         return path.partition(":")[0]
     return None
-
-
-def _flag_values(argv: Sequence[str], flag: str) -> Iterator[tuple[int, str, str]]:
-    """Yield, for each value of a flag, the index of its argument, the text before it in the argument, and the value."""
-    for i, argument in enumerate(argv):
-        if match := re.match(rf"--?{flag}(=|$)", argument):
-            if match[1]:
-                yield i, match[0], argument[match.end() :]
-            else:
-                yield i + 1, "", argv[i + 1] if i + 1 < len(argv) else ""
 
 
 def _check_settings(argv: Sequence[str], file: str | None) -> None:

@@ -603,11 +603,15 @@ def test_dicom_out_lies_where_the_file_does():
 def test_dicom_out_stays_with_its_patient():
     fields = {"PatientName": "Doe^Jane", "PatientID": "7", "StudyInstanceUID": "1.2.9", "FrameOfReferenceUID": "1.2.8"}
     fields |= {"PatientBirthDate": "19900101", "Modality": "CT", "PhotometricInterpretation": "MONOCHROME1"}
-    volume = volumes.read("x", dicom(HEAD[:, :, 0], **fields, **place("axial", 3)))
+    fields |= {"PatientSex": "F", "StudyDate": "20200102", "AccessionNumber": "A1", "StudyID": "5"}
+    left_out = {"InstitutionName": "Clinic", "OperatorsName": "Roe^Max", "SeriesDescription": "t1"}
+    volume = volumes.read("x", dicom(HEAD[:, :, 0], **fields, **left_out, **place("axial", 3)))
     (content,) = volumes.dicom(volume, 0, volume.slices[0], {})
     file = pydicom.dcmread(io.BytesIO(content))
     assert {key: str(file[key].value) for key in fields} == fields
     assert file.SeriesInstanceUID != "1.2.3"
+    assert list(file.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+    assert all(str(file.get(key, "")) != value for key, value in left_out.items())
     assert file.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
     np.testing.assert_allclose(apply_modality_lut(file.pixel_array, file), HEAD[:, :, 0], atol=0.1)
     np.testing.assert_allclose(volumes.read("y", content).slices, volume.slices, atol=1e-4)
