@@ -134,6 +134,13 @@ def npy_bytes(array):
     return stream.getvalue()
 
 
+def npz_bytes(**arrays):
+    """Return the content of a .npz file with these arrays."""
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
 def load_fixture(name):
     """Return the arrays of a fixture by name."""
     return dict(np.load(FIXTURES / f"{name}.npz"))

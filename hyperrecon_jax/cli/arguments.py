@@ -1,12 +1,37 @@
-"""Checks of a command line that hold for the flags of all commands."""
+"""Files of flags, and checks of a command line that hold for the flags of all commands."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
 from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
+
+
+def expand_flag_files(argv: Sequence[str]) -> list[str]:
+    """Put the flags of the files that `--flagfile` names in its place; raises `InputError` if one cannot be read."""
+    names = [value for _, _, value in flag_values(argv, "flagfile")]
+    for name in names:
+        path = paths.expand(name, argument="--flagfile")
+        if not path.is_file():  # open would wait for a pipe
+            reason = "it is no regular file" if path.exists() else "there is no such file"
+            raise InputError(f"--flagfile must name a text file of flags, got {name!r}: {reason}.")
+    try:
+        return [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], force_gnu=False)]
+    except (flags.Error, OSError, ValueError) as error:  # ValueError: it is not UTF-8
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"--flagfile must name a text file of flags, got {', '.join(names)}: {reason}.") from error
+
+
+def flag_values(argv: Sequence[str], flag: str) -> Iterator[tuple[int, str, str]]:
+    """Yield, for each value of a flag, the index of its argument, the text before it in the argument, and the value."""
+    for i, argument in enumerate(argv):
+        if match := re.match(rf"--?{flag}(=|$)", argument):
+            if match[1]:
+                yield i, match[0], argument[match.end() :]
+            else:
+                yield i + 1, "", argv[i + 1] if i + 1 < len(argv) else ""
 
 
 def check_characters(argv: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ becomes one sentence.
 
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -16,6 +16,9 @@ from hyperrecon_jax.cli import arguments
 from hyperrecon_jax.runs import shipped_configs
 from hyperrecon_jax.runtime.errors import InputError
 
+# The command line that is parsed. A flag `--config` must be defined with it: `ml_collections` would read files of flags.
+ARGV: list[str] = []
+
 
 def parse(argv: Sequence[str]) -> list[str]:
     """Parse a command line, its first element being the program; returns the arguments that are not flags.
@@ -23,10 +26,11 @@ def parse(argv: Sequence[str]) -> list[str]:
     Raises:
         InputError: if a flag, the config file or one of its settings is wrong.
     """
-    argv = list(argv)
+    argv = arguments.expand_flag_files(argv)
     arguments.check_characters(argv)
     file = _resolve_config(argv)
     _check_settings(argv, file)
+    ARGV[:] = argv
     try:
         if file is not None:
             Path(file).read_bytes()
@@ -54,7 +58,7 @@ def default_workdir() -> Path:
 
 def _resolve_config(argv: list[str]) -> str | None:
     """Put the path of a shipped config in the place of its name, and return the file that `--config` names, if any."""
-    places = list(_config_values(argv))
+    places = list(arguments.flag_values(argv, "config"))
     if len(places) > 1 or any(not value.partition(":")[0] for _, _, value in places):
         raise InputError("--config must name one file.")
     for i, prefix, value in places:
@@ -62,16 +66,6 @@ def _resolve_config(argv: list[str]) -> str | None:
         argv[i] = prefix + path
         return path.partition(":")[0]
     return None
-
-
-def _config_values(argv: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield, for each value of `--config`, the index of its argument, the text before it in the argument, and the value."""
-    for i, argument in enumerate(argv):
-        if match := re.match(r"--?config(=|$)", argument):
-            if match[1]:
-                yield i, match[0], argument[match.end() :]
-            else:
-                yield i + 1, "", argv[i + 1] if i + 1 < len(argv) else ""
 
 
 def _check_settings(argv: Sequence[str], file: str | None) -> None:

@@ -18,14 +18,17 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from hyperrecon_jax.cli import command, process_flags
+from hyperrecon_jax.cli import command, config_flag, process_flags
 from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", None, "Folder of a run, or 'pretrained': the model of the package.")
 DATA = flags.DEFINE_string("data", None, "A .npy file of images to score instead of the run's test images.")
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE or NAME of a config whose test images are scored instead; --config.data.key=value."
+    "config",
+    None,
+    "FILE or NAME of a config whose test images are scored instead; --config.data.key=value.",
+    sys_argv=config_flag.ARGV,
 )
 METRICS = flags.DEFINE_list(
     "metrics", None, "Any of psnr,rpsnr,ssim,mae,mse,hfen,edges,texture,data_consistency,total_variation,..."

@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from hyperrecon_jax.cli import command
+from hyperrecon_jax.cli import command, config_flag
 from hyperrecon_jax.runs import shipped_configs
 from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.command_lines import adapt
@@ -36,7 +36,10 @@ OUT = flags.DEFINE_string("out", None, "Folder of the study (default: runs/ and 
 ONLY = flags.DEFINE_list("only", [], "Parts of the plan to carry out, such as fig4 or seed-0 (default: all).")
 DRY_RUN = flags.DEFINE_bool("dry-run", False, "Say what would be done and how long it would take, and stop.")
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE or NAME[:VARIANT] of the experiment (default: the plan's); --config.key=value changes a setting."
+    "config",
+    None,
+    "FILE or NAME[:VARIANT] of the experiment (default: the plan's); --config.key=value changes a setting.",
+    sys_argv=config_flag.ARGV,
 )
 SEEDS = flags.DEFINE_integer("seeds", None, "Runs of each network.")
 LAMS = flags.DEFINE_list("lams", None, "Lambdas of the U-Nets.")

@@ -19,7 +19,10 @@ from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "FILE[:VARIANT] or NAME[:VARIANT] with the settings; --config.key=value changes one."
+    "config",
+    None,
+    "FILE[:VARIANT] or NAME[:VARIANT] with the settings; --config.key=value changes one.",
+    sys_argv=config_flag.ARGV,
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run (default: runs/ and the name of the config).")
 DRY_RUN = flags.DEFINE_bool("dry-run", False, "Build everything, say what would run and how long it would take, and stop.")

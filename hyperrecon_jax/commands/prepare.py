@@ -19,7 +19,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 PICTURE = "slices.png"
 NUM_SLICES = 6  # of each split in the picture
-NUM_NOTES = 12  # lines about single subjects
+NUM_NOTES = 12  # lines about what was done to files
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 
@@ -103,8 +103,15 @@ def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarr
 
 
 def _list_notes(notes: Mapping[str, Sequence[str]]) -> list[str]:
-    """What is out of the ordinary in single subjects, such as how their values were scaled."""
-    lines = [f"Note: {subject}: {note}." for subject, subject_notes in notes.items() for note in subject_notes]
+    """What was done to the files, such as how their values were scaled; each note once, with the number of subjects."""
+    subjects: dict[str, list[str]] = {}
+    for subject, subject_notes in notes.items():
+        for note in subject_notes:
+            subjects.setdefault(note, []).append(subject)
+    lines = [
+        f"Note: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}."
+        for note, names in subjects.items()
+    ]
     more = len(lines) - NUM_NOTES
     return lines if more <= 0 else [*lines[:NUM_NOTES], f"... and {more} more notes."]
 

@@ -31,7 +31,7 @@ from hyperrecon_jax.data.sources import abide, fastmri, folder
 from hyperrecon_jax.data.sources.base import Settings
 
 RECIPE = "2.0.0"  # raise it if you change the pixels of "mni" for the same settings, or change the format of the examples
-FILES_RECIPE = "2.1.0"  # raise it if you change the pixels for the same settings and files
+FILES_RECIPE = "2.2.0"  # raise it if you change the pixels for the same settings and files
 SHARD = 2**28  # bytes that a file should have; a little more than that is in memory while the file is written
 MOST_SHARDS = 128  # the most shards of a split: each is a file that stays open
 

@@ -7,8 +7,8 @@
     GET  /api/diverse         volume, index, count: JSON
     GET  /api/best            volume, index, metric: JSON
     GET  /api/export          volume, index, lam (one or more), format, window, level: a file
-    POST /api/volumes         name, kind, plane; the body is the file: JSON; or files, plane: the body is a line of JSON,
-                              [[name, bytes], ...], and then these files: JSON of a list
+    POST /api/volumes         name, kind, plane; the body is the file: JSON; or files, kind, plane: the body is a line of
+                              JSON, [[name, bytes], ...], and then these files: JSON of a list
 
 Where a request names a slice, it may also have acquisition=acceleration=4,sigma=0.02,mask=random_lines: how the slice is
 measured, for a run with a range of acquisitions.
@@ -196,7 +196,7 @@ async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: R
                     f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
                 )
         if has_files:
-            added = await run_in_threadpool(engine.volumes.add_series, _split_files(bytes(content)), plane)
+            added = await run_in_threadpool(engine.volumes.add_series, _split_files(bytes(content)), plane, kind=kind)
             return JSONResponse([engine.volumes.describe(volume) for volume in added])
         volume = await run_in_threadpool(engine.volumes.add, name, bytes(content), kind, plane)
     return JSONResponse(engine.volumes.describe(volume))

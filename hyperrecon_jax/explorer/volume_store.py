@@ -19,6 +19,7 @@ from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.image_files import is_image, natural_order
+from hyperrecon_jax.data.volumes import bart
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.measurement import MeasuredKspace, inspect_kspace, make_sample
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
@@ -156,11 +157,14 @@ class VolumeStore:
             self._remove_oldest(newest=volume)
         return volume
 
-    def add_series(self, files: Sequence[tuple[str, bytes]], plane: str = "acquired") -> list[str]:
+    def add_series(self, files: Sequence[tuple[str, bytes]], plane: str = "acquired", *, kind: str = "image") -> list[str]:
         """Read several files of images: the files of each series become one volume with one scale.
+
+        The two halves of a BART file count as one file; it is read as by `add` if there is no other.
 
         Args:
             files: name and content of each. Files that hold no image are skipped, and the note of each volume says so.
+            kind: of a single file, as for `add`.
             plane: of the slices, as in `volumes.read`.
 
         Returns:
@@ -169,6 +173,9 @@ class VolumeStore:
         Raises:
             InputError: if a file is damaged, or none holds an image.
         """
+        files = bart.join_halves(files)
+        if len(files) == 1:
+            return [self.add(*files[0], kind, plane)]
         images = [(Path(name), content) for name, content in files if is_image(Path(name), content)]
         groups, skipped = series.group(sorted(images, key=lambda image: natural_order(image[0])), plane)
         if others := len(files) - len(images):

@@ -207,6 +207,15 @@ def count_of(network):
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
+def test_flags_may_be_in_a_file(config_file, tmp_path):
+    (tmp_path / "flags.txt").write_text(f"--config={config_file}\n--dry-run\n--config.model.width=4\n")
+    result = run_train("--flagfile=flags.txt", "--config.model.hyper_width=3", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    expected = run_train("--config", config_file, "--dry-run", "--config.model.width=4", "--config.model.hyper_width=3")
+    assert result.stdout.splitlines()[:3] == expected.stdout.splitlines()[:3]
+    assert "parameters" in "".join(expected.stdout.splitlines()[:3])
+
+
 def test_help_shows_how_and_our_flags_alone(forks):
     result, _ = forks["help"]
     assert (result.returncode, result.stderr) == (0, "")

@@ -84,8 +84,8 @@ def test_it_describes_the_prepared_data(root, first):
 
 
 def test_it_lists_a_dozen_notes():
-    lines = prepare._list_notes({"a": ["x", "y"], "b": [], "c": ["z"] * 12})
-    assert lines[:3] == ["Note: a: x.", "Note: a: y.", "Note: c: z."]
+    lines = prepare._list_notes({"a": ["x", "y"], "b": [], "c": ["y", *map(str, range(12))], "d": ["y"]})
+    assert lines[:3] == ["Note: a: x.", "Note: a and 2 more: y.", "Note: c: 0."]
     assert lines[12:] == ["... and 2 more notes."]
 
 
@@ -145,7 +145,7 @@ def test_files_that_are_left_out_are_counted(tmp_path):
     lines = []
     prepare.prepare({"data": settings, "train": {"batch": 1}}, say=lines.append)
     assert "Files skipped: 3 (an empty file), 3 (left out by --include and --exclude)." in lines[0]
-    assert "Note: anna: mask.npy may be a label map; --exclude leaves such files out." in lines[0]
+    assert " and 2 more: mask.npy may be a label map; --exclude leaves such files out." in lines[0]
     assert "--config.data.exclude=('*_seg.npy', '*/none')" in shlex.split(lines[-1])
 
 

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from faults.kspace_files import bart
 from helper import npy_bytes, write_explorable
 
 from hyperrecon_jax.evaluation import scoring
@@ -126,3 +127,22 @@ def test_full_kspace_is_under_sampled_as_chosen_and_keeps_its_noise(engine):
 def test_impossible_acquisitions_are_told(engine, text):
     with pytest.raises(InputError, match="acquisition"):
         engine.reconstruct("test", 0, [0.5], acquisition=text)
+
+
+def test_the_halves_of_a_bart_file_belong_together(engine):
+    """Both at once are one file, of k-space or images, also beside others; one alone gets a sentence."""
+    store = engine.volumes
+    image = np.random.default_rng(0).random((16, 16)) * np.hanning(16)
+    numbers, head = bart(np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(image)))[:, :, None, None])
+    halves = [("scan/k.hdr", head), ("scan/k.cfl", numbers)]
+    (kspace,) = store.add_series(halves, kind="kspace")
+    assert store.get(kspace).kspace is not None
+    (dropped_as_image,) = store.add_series(halves)
+    assert store.describe(dropped_as_image)["name"] == "scan/k.cfl"
+    picture, _ = store.add_series([*halves, ("image.npy", npy_bytes(np.tile(image, (2, 1, 1))))])
+    assert store.describe(picture)["slices"] == 2
+    for name, content in halves:
+        with pytest.raises(InputError, match=f"{name} must come with its other half: NAME.cfl and"):
+            store.add(name, content)
+        with pytest.raises(InputError, match="must come with its other half|must hold images, but none does"):
+            store.add_series([(name, content), ("other.txt", b"text")])

@@ -20,18 +20,6 @@ def head():
     return (r**2 + (c / 0.8) ** 2 < 1) * (0.6 + 0.3 * np.sin(r * 7) * np.cos(c * 5))
 
 
-def npy(array):
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-def npz(array):
-    stream = io.BytesIO()
-    np.savez(stream, image=array)
-    return stream.getvalue()
-
-
 def nifti(image):
     """An image as eight equal axial slices, the right on the left."""
     stored = np.stack([image[::-1].T] * 8, axis=-1)

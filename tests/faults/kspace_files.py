@@ -189,13 +189,6 @@ def zipped(**files):
     return stream.getvalue()
 
 
-def npy(array):
-    """The bytes of a `.npy` file."""
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
 def extent(image):
     """Height and width of what is brighter than a quarter of the largest value, as shares of the sides."""
     inside = image > 0.25 * image.max()

@@ -842,8 +842,23 @@ VALUES = {
     "bench --rounds 1000000000": "--rounds",
 }
 
+FLAG_FILES = {
+    f"{command} {flag}": name
+    for command in ("train", "evaluate", "choose", "explore", "export", "prepare", "study", "bench")
+    for flag, name in (
+        ("--flagfile=gone", "--flagfile must name a text file of flags, got 'gone': there is no such file"),
+        ("--flagfile gone", "--flagfile must name a text file of flags, got 'gone'"),
+        ("-flagfile=empty", "--flagfile must name a text file of flags, got 'empty': it is no regular file"),
+        ("--flagfile=binary.py", "--flagfile must name a text file of flags, got binary.py: 'utf-8'"),
+        ("--flagfile=", "--flagfile"),
+        ("--flagfile", "--flagfile"),
+        (f"--flagfile={LONG}", "File name too long"),
+    )
+}
+
 MISTAKES = {
     **HYPERRECON,
+    **FLAG_FILES,
     **FLAGS,
     **NAMES,
     **PYTHON,
@@ -853,10 +868,12 @@ MISTAKES = {
     **RUNS,
     **VALUES,
 }
-GROUPS = (HYPERRECON, FLAGS, NAMES, PYTHON, SETTINGS, MORE_SETTINGS, OUTPUTS, RUNS, VALUES)
+GROUPS = (HYPERRECON, FLAG_FILES, FLAGS, NAMES, PYTHON, SETTINGS, MORE_SETTINGS, OUTPUTS, RUNS, VALUES)
 
 # one of each kind, and of each command; they need no run and little time
 SAMPLE = (
+    "prepare --flagfile=gone",
+    "explore --flagfile=binary.py",
     "trian --config good.py",
     "'\x1b[31mtrain'",
     "x" * 100_000,

@@ -460,31 +460,33 @@ def test_patterns_and_label_maps(tmp_path):
     image = nifti(HEAD, spacing("axial")).to_bytes()
     save(tmp_path, {"anna/x_t1.nii": image, "anna/x_seg.nii": labels, "bert/deep/x_t1.nii": image, "x_seg.nii": labels})
 
-    def found(**patterns):
+    def select(**patterns):
         subjects = folder.find(tmp_path, SETTINGS._replace(**patterns))
         return [str(path.relative_to(tmp_path)) for files in subjects.values() for path in files]
 
     scans = ["anna/x_t1.nii", "bert/deep/x_t1.nii"]
-    assert found(include=("*_t1*",)) == found(exclude=("*_seg.nii",)) == found(include=("x_t1.nii",)) == scans
-    assert found(include=("anna/*", "bert/*"), exclude=("*seg*",)) == scans
-    assert found(include=("anna/*",)) == ["anna/x_seg.nii", "anna/x_t1.nii"]
+    assert select(include=("*_t1*",)) == select(exclude=("*_seg.nii",)) == select(include=("x_t1.nii",)) == scans
+    assert select(include=("anna/*", "bert/*"), exclude=("*seg*",)) == scans
+    assert select(include=("anna/*",)) == ["anna/x_seg.nii", "anna/x_t1.nii"]
     assert folder.count_excluded(tmp_path, SETTINGS._replace(exclude=("*_seg.nii",))) == 2
     assert folder.count_excluded(tmp_path, SETTINGS) == 0
     with pytest.raises(InputError, match="and that the patterns of `include` and `exclude` leave"):
-        found(include=("*_t2*",))
+        select(include=("*_t2*",))
     subjects = folder.find(tmp_path, SETTINGS)
+    axial = "axial slices along the file's third axis"
     assert folder.read(subjects["anna"], SETTINGS).notes == (
+        axial,
         "x_seg.nii may be a label map; --exclude leaves such files out",
     )
-    assert not folder.read(subjects["bert"], SETTINGS).notes
+    assert folder.read(subjects["bert"], SETTINGS).notes == (axial,)
 
 
 def test_many_labels_in_regions_are_labels_and_a_dark_picture_is_none(tmp_path):
     regions = np.kron(RNG.permutation(36).reshape(6, 6, 1), np.ones((6, 6, 9), int)).astype(np.int16)
     save(tmp_path / "regions", {"a.nii": nibabel.Nifti1Image(regions, spacing("axial")).to_bytes()})
-    assert read(tmp_path / "regions").notes
+    assert "may be a label map" in read(tmp_path / "regions").notes[-1]
     save(tmp_path / "dark", {"a.nii": nibabel.Nifti1Image(HEAD % 40, spacing("axial")).to_bytes()})
-    assert not read(tmp_path / "dark").notes
+    assert "may be a label map" not in read(tmp_path / "dark").notes[-1]
     for k in range(9):  # the first and the last slices of a scan have few values
         pixels = (HEAD[:, :, k] % [2, 9, 99, 199, 256, 199, 99, 9, 2][k]).astype(np.uint8)
         Image.fromarray(pixels).save(stream := io.BytesIO(), "PNG")
@@ -601,11 +603,15 @@ def test_dicom_out_lies_where_the_file_does():
 def test_dicom_out_stays_with_its_patient():
     fields = {"PatientName": "Doe^Jane", "PatientID": "7", "StudyInstanceUID": "1.2.9", "FrameOfReferenceUID": "1.2.8"}
     fields |= {"PatientBirthDate": "19900101", "Modality": "CT", "PhotometricInterpretation": "MONOCHROME1"}
-    volume = volumes.read("x", dicom(HEAD[:, :, 0], **fields, **place("axial", 3)))
+    fields |= {"PatientSex": "F", "StudyDate": "20200102", "AccessionNumber": "A1", "StudyID": "5"}
+    left_out = {"InstitutionName": "Clinic", "OperatorsName": "Roe^Max", "SeriesDescription": "t1"}
+    volume = volumes.read("x", dicom(HEAD[:, :, 0], **fields, **left_out, **place("axial", 3)))
     (content,) = volumes.dicom(volume, 0, volume.slices[0], {})
     file = pydicom.dcmread(io.BytesIO(content))
     assert {key: str(file[key].value) for key in fields} == fields
     assert file.SeriesInstanceUID != "1.2.3"
+    assert list(file.ImageType[:2]) == ["DERIVED", "SECONDARY"]
+    assert all(str(file.get(key, "")) != value for key, value in left_out.items())
     assert file.SOPClassUID == pydicom.uid.SecondaryCaptureImageStorage
     np.testing.assert_allclose(apply_modality_lut(file.pixel_array, file), HEAD[:, :, 0], atol=0.1)
     np.testing.assert_allclose(volumes.read("y", content).slices, volume.slices, atol=1e-4)

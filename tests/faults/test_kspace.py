@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helper import npy_bytes
 
 from hyperrecon_jax.data import kspace as recipe
 from hyperrecon_jax.data import volumes
@@ -134,7 +135,7 @@ def test_zeros_at_the_ends_are_padding(tmp_path, zeros):
     padded = COILS.copy()
     for part in zeros:
         padded[..., part] = 0
-    single = volumes.read("a.npy", files.npy(padded[:, 0]))
+    single = volumes.read("a.npy", npy_bytes(padded[:, 0]))
     measured = inspect_kspace("a.npy", single.slices, no_truth=single.no_truth)
     assert (single.kind, single.no_truth, measured.is_full) == ("kspace", "", True)
     assert "lines of zeros at its ends are the scanner's padding" in measured.notes
@@ -184,7 +185,7 @@ def test_under_sampled_files_hold_no_truth(tmp_path, datasets, reason):
 def test_one_under_sampled_slice_is_enough():
     kspace = np.stack([files.fft(files.phantom(64, 64))] * 3)
     kspace[0, :, ::2] = 0
-    volume = volumes.read("k.npy", files.npy(kspace), kind="kspace")
+    volume = volumes.read("k.npy", npy_bytes(kspace), kind="kspace")
     assert volume.no_truth == "51% of its k-space was measured, so it holds no truth"
 
 
@@ -192,8 +193,8 @@ def test_kspace_with_its_zero_frequency_in_the_corner_is_refused():
     kspace = np.fft.fft2(files.phantom(64, 48)).astype(np.complex64)[None]
     for kind in ("image", "kspace"):
         with pytest.raises(InputError, match="k.npy must have the zero frequency of its k-space in the middle"):
-            volumes.read("k.npy", files.npy(kspace), kind=kind)
-    assert volumes.read("k.npy", files.npy(np.fft.fftshift(kspace, (1, 2))), kind="kspace").kind == "kspace"
+            volumes.read("k.npy", npy_bytes(kspace), kind=kind)
+    assert volumes.read("k.npy", npy_bytes(np.fft.fftshift(kspace, (1, 2))), kind="kspace").kind == "kspace"
 
 
 def test_a_mask_is_believed_even_where_zeros_were_filled(tmp_path):
@@ -219,18 +220,18 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
 
 def test_complex_arrays_are_told_apart():
     rng = np.random.default_rng(0)
-    kspace = volumes.read("a.npy", files.npy(KSPACE))
+    kspace = volumes.read("a.npy", npy_bytes(KSPACE))
     assert kspace.kind == "kspace"
     assert "these are no images, so they were opened as measured k-space" in kspace.note
-    assert volumes.read("a.npy", files.npy(COILS)).slices.shape == COILS.shape
-    assert volumes.read("a.npy", files.npy(KSPACE * LINES)).no_truth.startswith(SHARE)
+    assert volumes.read("a.npy", npy_bytes(COILS)).slices.shape == COILS.shape
+    assert volumes.read("a.npy", npy_bytes(KSPACE * LINES)).no_truth.startswith(SHARE)
     image = reference() * np.exp(1j * np.cumsum(rng.normal(size=SIZE)) * 0.1)
     for noise in (0, 0.05):
         values = image + noise * (rng.normal(size=image.shape) + 1j * rng.normal(size=image.shape))
-        volume = volumes.read("a.npy", files.npy(values))
+        volume = volumes.read("a.npy", npy_bytes(values))
         assert volume.kind == "image"
         np.testing.assert_allclose(volume.slices[0], np.abs(values) / np.abs(values).max(), atol=1e-6)
-    pair = volumes.read("a.npy", files.npy(np.stack([image, 1j * image])[None]))
+    pair = volumes.read("a.npy", npy_bytes(np.stack([image, 1j * image])[None]))
     np.testing.assert_allclose(pair.slices[0], reference() / reference().max(), atol=1e-6)
 
 
@@ -258,8 +259,8 @@ def test_complex_images_in_matlab_and_bart():
 def test_complex_numbers_as_fields(names):
     fields = np.empty(COILS.shape, [(name, "<f4") for name in names])
     fields[names[0]], fields[names[1]] = COILS.real, COILS.imag
-    expected = volumes.read("a.npy", files.npy(COILS), kind="kspace").slices
-    for content in (files.hdf5(kspace=fields), files.npy(fields)):
+    expected = volumes.read("a.npy", npy_bytes(COILS), kind="kspace").slices
+    for content in (files.hdf5(kspace=fields), npy_bytes(fields)):
         np.testing.assert_allclose(volumes.read("a", content, kind="kspace").slices, expected, atol=1e-6)
 
 
@@ -345,7 +346,7 @@ CFL, HDR = files.bart(COILS[0].transpose(1, 2, 0)[:, :, None])
     ],
 )
 def test_matlab_and_bart(name, content, expected):
-    expected = volumes.read("a.npy", files.npy(expected), kind="kspace")
+    expected = volumes.read("a.npy", npy_bytes(expected), kind="kspace")
     for kind in ("image", "kspace"):
         volume = volumes.read(name, content, kind=kind)
         assert volume.kind == "kspace"
@@ -375,9 +376,7 @@ def test_wrong_bart_is_named():
     ]:
         with pytest.raises(InputError, match=f"a.zip .*{message}"):
             volumes.read("a.zip", content)
-    with pytest.raises(
-        InputError, match="a.cfl must come with its other half: put NAME.cfl and NAME.hdr into one .zip file"
-    ):
+    with pytest.raises(InputError, match="a.cfl must come with its other half: NAME.cfl and NAME.hdr belong together"):
         volumes.read("a.cfl", CFL)
     with pytest.raises(InputError, match="a.hdr must come with its other half"):
         volumes.read("a.hdr", HDR)
@@ -388,7 +387,7 @@ def test_a_folder_of_kspace(tmp_path):
     kspace = COILS[:1, :1]
     numbers, head = files.bart(kspace[0, 0, :, :, None])
     for name, content in [
-        ("a.npy", files.npy(kspace)),
+        ("a.npy", npy_bytes(kspace)),
         ("b.mat", files.matlab_7(kspace=kspace.transpose(2, 3, 1, 0))),
         ("c.cfl", numbers),
         ("c.hdr", head),
@@ -404,7 +403,7 @@ def test_a_folder_of_kspace(tmp_path):
         np.testing.assert_allclose(files.extent(plain.image[0]), files.extent(reference()), atol=0.02)
         np.testing.assert_allclose(measured.image, plain.image, atol=1e-5)
         assert measured.coils.kspace.shape == (1, 1, SIZE, SIZE)
-    save(tmp_path / "f.npy", files.npy(COILS * LINES))
+    save(tmp_path / "f.npy", npy_bytes(COILS * LINES))
     with pytest.raises(InputError, match=f"f.npy must be fully sampled, but {SHARE} of its k-space was measured"):
         folder.read([tmp_path / "f.npy"], SETTINGS)
 
@@ -426,17 +425,17 @@ def test_a_folder_of_kspace(tmp_path):
 def test_bad_kspace_is_named(change, message):
     bad = change(KSPACE)
     with pytest.raises(InputError, match=message):
-        volumes.read("a.npy", files.npy(bad), kind="kspace")
+        volumes.read("a.npy", npy_bytes(bad), kind="kspace")
     with pytest.raises(InputError, match=message):
         volumes.read("a.h5", files.hdf5(kspace=bad), kind="kspace") if np.iscomplexobj(bad) else volumes.read(
-            "a.npy", files.npy(bad), kind="kspace"
+            "a.npy", npy_bytes(bad), kind="kspace"
         )
 
 
 def test_one_sample_and_one_line_are_shown_without_a_truth():
     for mask in (np.arange(SIZE) == SIZE // 2, LINES & (np.arange(SIZE) > SIZE // 2 - 2)):
         for rows in (np.ones(SIZE, bool), np.arange(SIZE) == SIZE // 2):
-            volume = volumes.read("a.npy", files.npy(KSPACE * mask * rows[:, None]), kind="kspace")
+            volume = volumes.read("a.npy", npy_bytes(KSPACE * mask * rows[:, None]), kind="kspace")
             measured = inspect_kspace("a.npy", volume.slices, no_truth=volume.no_truth)
             assert not measured.is_full
             assert np.isfinite(make_sample(measured, 0).image).all()

@@ -30,7 +30,7 @@ import numpy as np
 
 from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.dataset import evenly_spaced
-from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices, list_notes
 from hyperrecon_jax.data.sources.image_files import check_folder, read_stack, to_grid
 from hyperrecon_jax.data.volumes.intensity import describe_scale, find_scale, is_ordinary, read_values, to_intensity
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack
@@ -132,7 +132,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
     file_name = str(image_path)
     scale = find_scale([(file_name, image)])
     scale = scale._replace(black=0.0, white=max(scale.white, 0.0))
-    notes = () if is_ordinary(scale) else (f"{image_path.name}: {'; '.join(describe_scale(scale))}",)
+    notes = [] if is_ordinary(scale) else ["; ".join(describe_scale(scale))]
     values = np.stack([to_intensity(read_values(file_name, image, k), scale).astype(np.float32) for k in range(n)])
     nonempty = np.flatnonzero(values.any(axis=(1, 2)) & labels.any(axis=(1, 2)))
     if not nonempty.size:
@@ -146,7 +146,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
         label=to_grid(labels[selected], image.affine, settings.size, grid.resample_labels),
         coils=None,
         dropped={EMPTY: n - nonempty.size},
-        notes=notes,
+        notes=list_notes([(file_name, [*image.notes, *notes])]),
     )
 
 

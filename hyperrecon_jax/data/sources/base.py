@@ -7,10 +7,11 @@ A source is a module with two functions; `fastmri`, `abide` and `folder` are sou
 - `read(files, settings) -> Slices`: the slices of a subject; raises InputError that names the file that cannot be used.
 
 Everything that a source does to the values is part of its contract: cropping and resampling (`grid.py`), the scale (one
-for each volume, by `volumes/intensity.py` or its largest value), which slices are dropped and why.
+for each volume, by `volumes/intensity.py`; of k-space the largest value of its image), which slices are dropped and why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -46,3 +47,22 @@ class Slices(NamedTuple):
     dropped: dict[str, int]  # reason -> how many slices
     notes: tuple[str, ...] = ()  # what is out of the ordinary, for the user
     skipped: Mapping[str, int] = MappingProxyType({})  # reason -> how many files
+
+
+def list_notes(files: Sequence[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
+    """What was done to the files of a subject, each note once, as in `Slices.notes`.
+
+    Args:
+        files: the path of each file, and its notes. A note that not all files have names those that have it.
+    """
+    paths: dict[str, list[str]] = {}
+    for path, notes in files:
+        for note in dict.fromkeys(notes):
+            paths.setdefault(note, []).append(path)
+    return tuple(f"{'' if len(those) == len(files) else f'{name_files(those)}: '}{note}" for note, those in paths.items())
+
+
+def name_files(paths: Sequence[str]) -> str:
+    """The name of the first file, and how many there are more."""
+    name = Path(paths[0]).name
+    return name if len(paths) == 1 else f"{name} and {len(paths) - 1} more"

@@ -2,9 +2,7 @@
 
 Images (`coils=0`): from `reconstruction_esc`, else `reconstruction_rss`, else the root of the sum of squares of the inverse
 transform of `kspace`, cropped to the field of view of the image (`volumes/field_of_view.py`). Nothing else is cut. Both
-axes are flipped for display, and values are divided by the largest of the volume, that is of the file.
-Pixels that are no squares, by the header, become squares; images are padded with zeros to a square and resampled
-(`image_files.to_grid`). A slice is dropped if all its values are zero.
+axes are flipped for display. A file is a volume with one scale; `image_slices.py` has the steps, with `folder`.
 
 K-space (`coils > 0`): `scans.py` has the steps.
 
@@ -14,12 +12,11 @@ ends of k-space are the scanner's padding, no missing lines.
 
 from pathlib import Path
 
-import numpy as np
-
 from hyperrecon_jax.data.sources.base import Settings, Slices
 from hyperrecon_jax.data.sources.fastmri_file import open_file, open_scan, read_images, text_attribute
-from hyperrecon_jax.data.sources.image_files import files_below, to_grid
-from hyperrecon_jax.data.sources.scans import count_dropped, read_measured, select_slices
+from hyperrecon_jax.data.sources.image_files import files_below
+from hyperrecon_jax.data.sources.image_slices import make_slices
+from hyperrecon_jax.data.sources.scans import explain_empty, read_measured
 from hyperrecon_jax.runtime.errors import InputError
 
 INSTRUCTIONS = """\
@@ -72,18 +69,12 @@ def read(files: list[Path], settings: Settings) -> Slices:
 
     Raises:
         InputError: if a file is damaged, lacks its datasets, is under-sampled, has other shapes than those of fastMRI or
-            holds NaN or infinity; if no slice has content; if a file has maps of another number of coils than
+            holds infinity, or NaN in k-space; if no slice has content; if a file has maps of another number of coils than
             `settings.coils`.
     """
-    return read_measured(files, settings, open_scan, flip=True) if settings.coils else _read_image_slices(files, settings)
-
-
-def _read_image_slices(files: list[Path], settings: Settings) -> Slices:
-    slices = []
-    for path in files:
-        images, affine = read_images(path)
-        slices += [(image, affine) for image in images]
-    nonempty = [(image, affine) for image, affine in slices if image.any()]
-    selected = [nonempty[k] for k in select_slices(files, len(nonempty), settings)]
-    images = np.concatenate([to_grid(image[None, ::-1, ::-1], affine, settings.size) for image, affine in selected])
-    return Slices(np.clip(images, 0, 1), None, None, count_dropped(len(slices) - len(nonempty)))
+    if settings.coils:
+        return read_measured(files, settings, open_scan, flip=True)
+    slices = make_slices([[(str(path), read_images(path))] for path in files], settings, flip=True)
+    if slices is None:
+        raise InputError(explain_empty(files))
+    return slices

@@ -5,12 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hyperrecon_jax.data.sources.scans import peak
 from hyperrecon_jax.data.volumes import hdf5
 from hyperrecon_jax.data.volumes.scan import Scan, require_truth, to_images
-from hyperrecon_jax.data.volumes.stack import brief, check_finite, check_size
+from hyperrecon_jax.data.volumes.stack import Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
 
@@ -33,8 +30,8 @@ def text_attribute(attribute: Any) -> str:
     return attribute.decode(errors="replace") if isinstance(attribute, bytes) else str(attribute or "")
 
 
-def read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The file's images, `(n, h, w)` float32 in [0, 1], and the affine of their pixels, as in `image_files.to_grid`.
+def read_images(path: Path) -> Stack:
+    """The file's images, and the affine of their pixels, as in `image_files.to_grid`.
 
     Raises:
         InputError: if the file has no images, or is under-sampled, so that its images are no truth.
@@ -44,13 +41,9 @@ def read_images(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         if key is None:
             scan = _read_scan(path, file)
             require_truth(str(path), scan.no_truth)
-            stack = to_images(str(path), scan)
-            images, affine = stack.raw.astype(np.float32), stack.affine
-        else:
-            require_truth(str(path), hdf5.explain_images_no_truth(str(path), file))
-            images = _read_reconstruction(path, file, key)
-            affine = hdf5.image_affine(file)
-    return images / peak(path, images), affine
+            return to_images(str(path), scan)
+        require_truth(str(path), hdf5.explain_images_no_truth(str(path), file))
+        return hdf5.read_reconstruction(str(path), file, key)
 
 
 @contextlib.contextmanager
@@ -68,19 +61,3 @@ def _read_scan(path: Path, file: Any) -> Scan:
     if not hdf5.has_kspace(file):
         raise InputError(f"{path} must have `kspace`, got a file with {', '.join(sorted(file)[:8]) or 'nothing'}.")
     return hdf5.read_scan(str(path), file)
-
-
-def _read_reconstruction(path: Path, file: Any, key: str) -> np.ndarray:
-    stored = hdf5.dataset(str(path), file, key)
-    if stored.ndim != 3 or stored.dtype.kind not in "iuf":
-        raise InputError(
-            f"{path} must have real `{key}` of shape (slices, h, w), got {stored.dtype} of shape {stored.shape}."
-        )
-    check_size(str(path), *stored.shape)
-    with np.errstate(over="ignore"):  # `check_finite` names what is not finite
-        images = stored[()].astype(np.float32)
-    for k, image in enumerate(images):
-        check_finite(str(path), k, image)
-    if images.min() < 0:
-        raise InputError(f"{path} must have magnitudes as `{key}`, but they start at {images.min():g}.")
-    return images

@@ -21,11 +21,8 @@ splits. All image files of a sub-folder are read, at any depth:
 - `config.data.include` and `exclude` are patterns as of a shell, such as `*_t1.nii.gz` or `anna/*`; `*` also stands for
   `/`. They are compared with the path below the root and with the name alone. A note says what may be a label map.
 - `series.py` says which files are a series, and their order; names are in natural order (2 before 10).
-- Every series has ONE scale, by the rules of `volumes/intensity.py`: the largest value becomes 1, and the smallest or 0,
-  whichever is lower, becomes 0.
-- A slice of a single value is dropped as "background alone".
-- `image_files.to_grid`: square pixels, padded to a square, then resampled to `size`. Slices may differ in size.
-- At most `slices` of the subject are used, evenly spaced over all its series.
+- Every series has ONE scale: the largest value becomes 1, and the smallest or 0, whichever is lower, becomes 0.
+  `image_slices.py` has this and the next steps, with `fastmri`.
 """
 
 import contextlib
@@ -34,11 +31,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from hyperrecon_jax.data.dataset import evenly_spaced
 from hyperrecon_jax.data.sources import series
-from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources.base import Settings, Slices, name_files
 from hyperrecon_jax.data.sources.fastmri_file import open_scan
 from hyperrecon_jax.data.sources.image_files import (
     are_labels,
@@ -48,11 +42,10 @@ from hyperrecon_jax.data.sources.image_files import (
     is_loop,
     natural_order,
     read_bytes,
-    to_grid,
 )
+from hyperrecon_jax.data.sources.image_slices import make_slices
 from hyperrecon_jax.data.sources.scans import read_measured
 from hyperrecon_jax.data.volumes import formats
-from hyperrecon_jax.data.volumes.intensity import Scale, describe_scale, find_scale, is_ordinary, read_values, to_intensity
 from hyperrecon_jax.data.volumes.scan import Scan
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -123,54 +116,21 @@ def read(files: list[Path], settings: Settings) -> Slices:
     """
     if settings.coils:
         return read_measured(files, settings, _open_scan, flip=False)
-    slices: list[tuple[series.File, int, Scale]] = []  # file, index of the slice, scale of its series
-    total, notes = 0, []
     groups, skipped = series.read(files, settings.plane)
-    for members in groups:
-        scale = find_scale([(file.path, file.stack) for file in members])
-        if not is_ordinary(scale):
-            notes.append(f"{_series_label(members)}: {'; '.join(describe_scale(scale))}")
-        for file in members:
-            total += len(file.stack.raw)
-            slices += [(file, k, scale) for k in range(len(file.stack.raw)) if np.ptp(_intensity(file, k, scale))]
-    if not slices:
+    slices = make_slices([[(file.path, file.stack) for file in members] for members in groups], settings, flip=False)
+    if slices is None:
+        total = sum(len(file.stack.raw) for members in groups for file in members)
         reasons = [f"of {total} slices each has one value alone"] if total else []
         reasons += [f"{count} {'was' if count == 1 else 'were'} skipped ({reason})" for reason, count in skipped.items()]
         beside = " and what is beside it" if len(files) > 1 else ""
         raise InputError(f"{files[0]}{beside} must hold images, but {', and '.join(reasons)}.")
-    labels = [Path(members[0].path).name for members in groups if are_labels([file.stack for file in members])]
-    images = []
-    for k in evenly_spaced(len(slices), settings.slices):
-        file, index, scale = slices[k]
-        image = _intensity(file, index, scale).astype(np.float32)
-        images.append(to_grid(image[None], file.stack.affine, settings.size))
-    return Slices(
-        image=np.clip(np.concatenate(images), 0, 1),
-        label=None,
-        coils=None,
-        dropped={EMPTY: total - len(slices)},
-        notes=(*notes, *_label_notes(labels)),
-        skipped=skipped,
-    )
+    labels = [members[0].path for members in groups if are_labels([file.stack for file in members])]
+    return slices._replace(notes=(*slices.notes, *_label_notes(labels)), skipped=skipped)
 
 
-def _series_label(members: list[series.File]) -> str:
-    """The name of the first file of a series, and how many there are."""
-    name = Path(members[0].path).name
-    return name if len(members) == 1 else f"{name} and {len(members) - 1} more"
-
-
-def _intensity(file: series.File, index: int, scale: Scale) -> np.ndarray:
-    """A slice of a file in [0, 1]: `(h, w)` float64."""
-    return to_intensity(read_values(file.path, file.stack, index), scale)
-
-
-def _label_notes(names: list[str]) -> tuple[str, ...]:
+def _label_notes(paths: list[str]) -> tuple[str, ...]:
     """What the user should know about files that look like label maps."""
-    if not names:
-        return ()
-    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return (f"{names[0]}{others} may be a label map; --exclude leaves such files out",)
+    return (f"{name_files(paths)} may be a label map; --exclude leaves such files out",) if paths else ()
 
 
 @contextlib.contextmanager

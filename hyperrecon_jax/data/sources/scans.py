@@ -29,7 +29,7 @@ import numpy as np
 from hyperrecon_jax.data import grid
 from hyperrecon_jax.data import kspace as recipe
 from hyperrecon_jax.data.dataset import evenly_spaced
-from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices
+from hyperrecon_jax.data.sources.base import EMPTY, Settings, Slices, list_notes
 from hyperrecon_jax.data.volumes.field_of_view import count_pixels
 from hyperrecon_jax.data.volumes.scan import Scan, require_truth
 from hyperrecon_jax.data.volumes.stack import check_finite
@@ -55,23 +55,29 @@ def read_measured(files: list[Path], settings: Settings, open_scan: OpenScan, *,
     nonzero = [_find_content(path, open_scan) for path in files]
     candidates = [(path, k) for path, flags in zip(files, nonzero, strict=True) for k in np.flatnonzero(flags)]
     selected = [candidates[i] for i in select_slices(files, len(candidates), settings)]
-    volumes = []
+    volumes, notes = [], []
     for path in dict(selected):
         with open_scan(path) as scan:
+            notes.append((str(path), scan.notes))
             volumes.append(_read_file(path, scan, [k for p, k in selected if p == path], settings, flip))
     image, kspace, maps = (np.concatenate(arrays) for arrays in zip(*volumes, strict=True))
     visible = maps.any((1, 2, 3))
     if not visible.any():
         raise InputError(f"{files[0]} must show something, but its sensitivity maps are zero everywhere.")
     empty = (~np.concatenate(nonzero)).sum() + (~visible).sum()
-    return Slices(image[visible], None, Coils(kspace[visible], maps[visible]), count_dropped(int(empty)))
+    return Slices(image[visible], None, Coils(kspace[visible], maps[visible]), count_dropped(int(empty)), list_notes(notes))
 
 
 def select_slices(files: list[Path], size: int, settings: Settings) -> np.ndarray:
     """Indices of the slices to use, of `size` slices with content."""
     if not size:
-        raise InputError(f"{files[0]} must show something, but all of its values are 0.")
+        raise InputError(explain_empty(files))
     return evenly_spaced(size, settings.slices)
+
+
+def explain_empty(files: list[Path]) -> str:
+    """The sentence about files of which no slice has content."""
+    return f"{files[0]} must show something, but all of its values are equal."
 
 
 def count_dropped(empty: int) -> dict[str, int]:

@@ -5,7 +5,8 @@ A series is one of:
 - the DICOM files of one slice with the same SeriesInstanceUID (without one: of the same folder), if they also have the same
   shape, direction, size of pixels, ImageType and EchoTime. So localizers and echoes are series of their own. Where each
   place holds several slices, such as times, each of them is a series;
-- the files of the same format in the same folder that hold one slice each;
+- the files of the same format in the same folder that hold one slice each. Pictures and arrays also have the same type of
+  integers, such as 8 or 16 bits, as their numbers have another unit in another type;
 - a file of several slices.
 
 Files in which large values are dark (MONOCHROME1, WhiteIsZero) are never in a series with others.
@@ -31,7 +32,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 TAGS = ("StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "SliceLocation", "ImageType", "EchoTime")
 # The fields of a `Stack` that may differ within a series.
-SLICE_FIELDS = ("raw", "notes", "slope", "intercept", "affine", "space", "identity")
+SLICE_FIELDS = ("raw", "notes", "slope", "intercept", "padding", "affine", "space", "identity")
 
 
 class File(NamedTuple):
@@ -120,7 +121,7 @@ def _read_file(path: Path, content: bytes, plane: str) -> File:
     name, form = str(path), formats.format_of(str(path), content)
     if form != "dicom":
         stack = formats.decode(name, content, "image", plane=plane)
-        return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path, stack.inverted), ())
+        return File(name, stack, (form, path.parent if len(stack.raw) == 1 else path, stack.inverted, stack.unit), ())
     stack = formats.decode(name, content, "image")
     if len(stack.raw) > 1:
         return File(name, stack, (form, path), ())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.volumes.scan import Scan, complex_fields, make_scan, read_complex, to_complex
-from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_length, check_size
+from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_length, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
 
@@ -25,8 +25,9 @@ def read(file_name: str, content: bytes, kind: str = "image") -> Stack:
     """
     raw, has_mask = _read_raw(file_name, content, kind)
     if not np.iscomplexobj(raw):
-        return Stack(raw, [])
-    return read_complex(file_name, _make_scan(file_name, raw, has_mask), kind)
+        return Stack(raw, [], unit=type_unit(raw.dtype))
+    stack = read_complex(file_name, _make_scan(file_name, raw, has_mask), kind)
+    return stack._replace(unit=type_unit(raw.dtype))
 
 
 def read_scan(file_name: str, content: bytes) -> Scan:

@@ -6,6 +6,7 @@ columns; if all three are longer than 1 the third becomes slices, by a Fourier t
 
 import io
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, check_length
 from hyperrecon_jax.runtime.errors import InputError
 
 COIL, SLICE = 3, 13  # of BART's dimensions
-PAIR = "must come with its other half: put NAME.cfl and NAME.hdr into one .zip file"
+PAIR = "must come with its other half: NAME.cfl and NAME.hdr belong together, or both in one .zip file"
 
 
 def read(file_name: str, content: bytes, kind: str) -> Scan:
@@ -35,9 +36,27 @@ def read(file_name: str, content: bytes, kind: str) -> Scan:
             contents = ", ".join(archive.namelist()[:8])
             raise InputError(f"{file_name} must hold one pair NAME.cfl and NAME.hdr, got {contents}.")
         with archive.open(pair[0]) as stream:
-            header = stream.read(2**16)
+            sides = _read_dimensions(file_name, stream.read(2**16))
         with archive.open(names[0]) as stream:
-            return _read_pair(file_name, stream.read(8 * MAX_PIXELS + 1), header, kind)
+            numbers = stream.read(8 * int(np.prod(sides)) + 1)  # one byte more: at the end a checksum is compared
+        return _make_scan(file_name, numbers, sides, kind)
+
+
+def join_halves(files: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Names and contents of files, with a `.zip` archive of the name of the `.cfl` file for each whole pair."""
+    by_name = dict(files)
+    pairs = {name: f"{name[:-4]}.hdr" for name in by_name if name.endswith(".cfl") and f"{name[:-4]}.hdr" in by_name}
+    joined = []
+    for name, content in files:
+        if name in pairs:
+            stream = io.BytesIO()
+            with zipfile.ZipFile(stream, "w") as archive:
+                archive.writestr("a.cfl", content)
+                archive.writestr("a.hdr", by_name[pairs[name]])
+            joined.append((name, stream.getvalue()))
+        elif name not in pairs.values():
+            joined.append((name, content))
+    return joined
 
 
 def is_archive(content: bytes) -> bool:
@@ -49,9 +68,9 @@ def is_archive(content: bytes) -> bool:
         return False
 
 
-def _read_pair(file_name: str, numbers: bytes, header: bytes, kind: str) -> Scan:
-    """The numbers of the contents of a `.cfl` file and its `.hdr` file."""
-    sides = _read_dimensions(file_name, header)
+def _read_dimensions(file_name: str, header: bytes) -> list[int]:
+    """The sixteen sides that a `.hdr` file gives; raises `InputError` if they are too long, or not of images."""
+    sides = _parse_dimensions(file_name, header)
     extra = [k for k, side in enumerate(sides) if side > 1 and k not in (0, 1, 2, COIL, SLICE)]
     if extra:
         raise InputError(
@@ -61,6 +80,12 @@ def _read_pair(file_name: str, numbers: bytes, header: bytes, kind: str) -> Scan
     count = int(np.prod(sides, dtype=object))
     if not 1 <= count <= MAX_PIXELS:
         raise InputError(f"{file_name} must hold k-space of at most {MAX_PIXELS} samples, got {count}.")
+    return sides
+
+
+def _make_scan(file_name: str, numbers: bytes, sides: list[int], kind: str) -> Scan:
+    """The k-space in the contents of a `.cfl` file."""
+    count = int(np.prod(sides))
     check_length(file_name, len(numbers), 8 * count)
     x, y, z, coils, slices = *sides[:3], sides[COIL], sides[SLICE]
     array = np.frombuffer(numbers, "<c8", count).reshape((x, y, z, coils, slices), order="F")
@@ -79,7 +104,7 @@ def _read_pair(file_name: str, numbers: bytes, header: bytes, kind: str) -> Scan
     return make_scan(file_name, kspace, notes=tuple(notes))
 
 
-def _read_dimensions(file_name: str, header: bytes) -> list[int]:
+def _parse_dimensions(file_name: str, header: bytes) -> list[int]:
     """The sixteen sides of a `.hdr` file."""
     lines = header[: 2**16].decode("ascii", errors="replace").splitlines()
     following = [lines[k + 1] for k, line in enumerate(lines[:-1]) if line.strip().lower().startswith("# dimensions")]

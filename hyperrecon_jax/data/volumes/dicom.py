@@ -8,6 +8,7 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import placement
 from hyperrecon_jax.data.volumes.dicom_pixels import read_pixels
+from hyperrecon_jax.data.volumes.mosaic import Mosaic, find_mosaic
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_size
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -21,6 +22,8 @@ _IMAGES = ("Image", "Enhanced US Volume", "Parametric Map")  # what the names of
 
 def read(file_name: str, content: bytes) -> Stack:
     """The frames of a file as they are stored, in the order of their positions; `file_name` is for messages.
+
+    The slices that a Siemens mosaic tiles are frames, too.
 
     Raises:
         NoImageError: if it is a DICOM file of another kind, such as a report.
@@ -37,15 +40,21 @@ def read(file_name: str, content: bytes) -> Stack:
         raise InputError(message) if is_image else NoImageError(message, "a DICOM file without an image")
     n, h, w = int(data.get("NumberOfFrames") or 1), int(data.Rows), int(data.Columns)
     check_size(file_name, n, h, w)
+    mosaic = find_mosaic(file_name, data)
+    if mosaic:
+        check_size(file_name, mosaic.num_slices, h // mosaic.num_tiles, w // mosaic.num_tiles)
     pixels = read_pixels(file_name, data, n, h, w)
-    notes = pixels.notes
-    layout, *others = _lay_out(data, n)
+    raw, notes = pixels.raw, pixels.notes
+    if mosaic:
+        n, raw = mosaic.num_slices, mosaic.cut(raw[0])
+        notes = [*notes, f"the {n} slices of a Siemens mosaic"]
+    layout, *others = _lay_out(data, n, mosaic)
     if others:
         notes.append(f"the first of {1 + len(others)} volumes")
     slopes, intercepts = _frame_values(data, n, "PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept")
     order = layout.order
     return Stack(
-        pixels.raw if np.array_equal(order, np.arange(n)) else pixels.raw[order],
+        raw if np.array_equal(order, np.arange(n)) else raw[order],
         [*notes, *layout.notes],
         slope=np.array([1.0 if slope is None else float(slope) for slope in slopes])[order, None, None],
         intercept=np.array([0.0 if value is None else float(value) for value in intercepts])[order, None, None],
@@ -69,20 +78,21 @@ def _frame_values(data: Any, n: int, sequence: str, *keys: str) -> list[list[Any
     return columns
 
 
-def _lay_out(data: Any, n: int) -> list[placement.Layout]:
+def _lay_out(data: Any, n: int, mosaic: Mosaic | None) -> list[placement.Layout]:
     """The volumes of a file: the order of the frames and where they lie."""
     try:
-        return _read_layout(data, n)
+        return _read_layout(data, n, mosaic)
     except (ValueError, TypeError):  # an entry that is no number: pydicom says so when it is read
         return placement.lay_out([None] * n, [None] * n, None, 1.0)
 
 
-def _read_layout(data: Any, n: int) -> list[placement.Layout]:
+def _read_layout(data: Any, n: int, mosaic: Mosaic | None) -> list[placement.Layout]:
     (directions,) = _frame_values(data, n, "PlaneOrientationSequence", "ImageOrientationPatient")
     (positions,) = _frame_values(data, n, "PlanePositionSequence", "ImagePositionPatient")
     gaps, thicknesses = _frame_values(data, n, "PixelMeasuresSequence", "SpacingBetweenSlices", "SliceThickness")
     gap = abs(_to_float(gaps[0]) or _to_float(thicknesses[0])) or 1.0
-    return placement.lay_out(directions, positions, _pixel_spacing(data, n), gap)
+    spacing = _pixel_spacing(data, n)
+    return placement.lay_out(directions, mosaic.place(data, spacing, gap) if mosaic else positions, spacing, gap)
 
 
 def _pixel_spacing(data: Any, n: int) -> tuple[float, float] | None:

@@ -120,6 +120,7 @@ def arrange_stack(file_name: str, stack: Stack, plane: str) -> Stack:
         raw=turn(stack.raw),
         slope=turn(stack.slope),
         intercept=turn(stack.intercept),
+        padding=None if stack.padding is None else (turn(stack.padding[0]), turn(stack.padding[1])),
         affine=arrange_affine(stack.affine, (h, w, n), view),
     )
 

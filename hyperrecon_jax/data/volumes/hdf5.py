@@ -39,7 +39,7 @@ def read(file_name: str, content: bytes, kind: str) -> Stack:
     with h5py.File(io.BytesIO(content), "r") as file:
         reconstruction, no_truth = find_reconstruction(file), explain_images_no_truth(file_name, file)
         if kind == "image" and reconstruction and not no_truth:
-            return _read_reconstruction(file_name, file, reconstruction)
+            return read_reconstruction(file_name, file, reconstruction)
         if not has_kspace(file):
             if kind == "image" and reconstruction:
                 require_truth(file_name, no_truth)
@@ -123,7 +123,8 @@ def read_header(file: Any) -> str:
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
-def _read_reconstruction(file_name: str, file: Any, key: str) -> Stack:
+def read_reconstruction(file_name: str, file: Any, key: str) -> Stack:
+    """The images of an open fastMRI file, which have the name `key`."""
     stored = dataset(file_name, file, key)
     if stored.ndim != 3:
         raise InputError(f"{file_name} must have `{key}` of shape (slices, h, w), got {stored.shape}.")

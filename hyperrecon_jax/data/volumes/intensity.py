@@ -122,6 +122,11 @@ def to_intensity(values: np.ndarray, scale: Scale) -> np.ndarray:
     return np.nan_to_num(shares, nan=0.0) + 0.0  # no -0.0
 
 
+def describe_stack(stack: Stack) -> list[str]:
+    """What was done to a file before its scale, for the user."""
+    return [*stack.notes, *(["complex values became their magnitudes"] if np.iscomplexobj(stack.raw) else [])]
+
+
 def describe_scale(scale: Scale) -> list[str]:
     """What was done to the values, for the user."""
     black, white = scale.black, scale.white
@@ -243,7 +248,8 @@ def _is_padding(stack: Stack, index: int) -> np.ndarray:
     raw = stack.raw[index]
     if stack.padding is None:
         return np.zeros(raw.shape, bool)
-    return (raw >= stack.padding[0]) & (raw <= stack.padding[1])
+    low, high = (np.broadcast_to(end, stack.raw.shape)[index] for end in stack.padding)
+    return (raw >= low) & (raw <= high)
 
 
 def _find_tails(stacks: Sequence[tuple[str, Stack]], inverted: bool) -> _Tails:

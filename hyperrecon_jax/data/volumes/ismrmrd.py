@@ -6,6 +6,7 @@ navigators, phase correction and other lines that are no image data are left out
 scan. Of several contrasts, phases, repetitions and sets the first is read.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hyperrecon_jax.data.volumes.stack import MAX_COILS, MAX_PIXELS
 from hyperrecon_jax.runtime.errors import InputError
 
 MAX_LINES = 2**20
+LINES_AT_ONCE = 256
 # numbers of the flags, counted from 1
 _NO_IMAGE = (
     19,
@@ -94,15 +96,28 @@ def _read_lines(file_name: str, group: Any) -> tuple[np.ndarray, list[np.ndarray
         raise InputError(f"{file_name} must have its ISMRMRD lines as a dataset `data` in the file itself.")
     if not 1 <= stored.size <= MAX_LINES:
         raise InputError(f"{file_name} must hold 1 to {MAX_LINES} lines, got {stored.size}.")
-    records = stored[()].reshape(-1)
-    heads, lines = records["head"], []
-    for k, (head, values) in enumerate(zip(heads, records["data"], strict=True)):
+    heads, lines, total, size = [], [], 0, group.file.id.get_filesize()
+    for k, record in enumerate(_read_records(stored)):
+        head, values = record["head"], record["data"]
         shape = (int(head["active_channels"]), int(head["number_of_samples"]))
-        numbers = np.asarray(values, np.float32)
+        numbers = np.array(values, np.float32)
         if numbers.size != 2 * shape[0] * shape[1] or not 1 <= shape[0] <= MAX_COILS:
             raise InputError(f"{file_name} must hold lines as long as they say, but line {k} has {numbers.size} numbers.")
+        total += numbers.size // 2
+        if 8 * total > size or total > MAX_PIXELS:  # HDF5 does not compress them, so they share their samples
+            raise InputError(
+                f"{file_name} must hold lines of at most {MAX_PIXELS} samples together, and its {size} bytes hold at most"
+                f" {size // 8}, got more."
+            )
+        heads.append(head)
         lines.append(numbers.view(np.complex64).reshape(shape))
-    return heads, lines
+    return np.array(heads), lines
+
+
+def _read_records(stored: Any) -> Iterator[np.void]:
+    """The lines of a dataset. Some at a time are in memory: a small file may hold very many, or one of them many times."""
+    for start in range(0, len(stored), LINES_AT_ONCE):
+        yield from stored[start : start + LINES_AT_ONCE].reshape(-1)
 
 
 def _select_lines(heads: np.ndarray) -> tuple[np.ndarray, list[str]]:

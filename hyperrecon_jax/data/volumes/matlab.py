@@ -11,11 +11,10 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import hdf5
 from hyperrecon_jax.data.volumes.scan import Scan, looks_like_kspace, make_scan, to_complex
-from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, Stack, check_size
+from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
 NAMES = ("kspace", "ksp", "kdata", "k_space", "kspacedata", "rawdata", "data")  # the first that a file has, in any case
-_MOST_NUMBERS = 4 * MAX_PIXELS
 
 
 def read(file_name: str, content: bytes, kind: str) -> Scan | Stack:
@@ -30,7 +29,7 @@ def read(file_name: str, content: bytes, kind: str) -> Scan | Stack:
             raise InputError(f"{file_name} must hold real images of shape (h, w) or (h, w, slices), got {array.shape}.")
         images = array.reshape(*array.shape[:2], -1).transpose(2, 0, 1)
         check_size(file_name, *images.shape)
-        return Stack(images, [f"its `{name}`"])
+        return Stack(images, [f"its `{name}`"], unit=type_unit(images.dtype))
     if array.ndim not in (2, 3, 4):
         raise InputError(
             f"{file_name} must hold k-space of shape (h, w), (h, w, coils) or (h, w, coils, slices), got {array.shape}."
@@ -48,8 +47,8 @@ def _read_version_5(file_name: str, content: bytes) -> tuple[str, np.ndarray, bo
     shapes = {name: shape for name, shape, _ in scipy_io.whosmat(io.BytesIO(content))}
     numeric = {name: shape for name, shape, kind in scipy_io.whosmat(io.BytesIO(content)) if _is_numeric(shape, kind)}
     name = _choose_name(file_name, numeric)
-    if np.prod([int(side) for side in numeric[name]], dtype=object) > _MOST_NUMBERS:
-        raise InputError(f"{file_name} must hold at most {_MOST_NUMBERS} numbers, got `{name}` of shape {numeric[name]}.")
+    if np.prod([int(side) for side in numeric[name]], dtype=object) > MAX_PIXELS:
+        raise InputError(f"{file_name} must hold at most {MAX_PIXELS} numbers, got `{name}` of shape {numeric[name]}.")
     array = np.asarray(scipy_io.loadmat(io.BytesIO(content), variable_names=[name])[name])
     return name, array, _has_mask(shapes)
 
@@ -67,10 +66,8 @@ def _read_hdf5(file_name: str, content: bytes) -> tuple[str, np.ndarray, bool]:
         }
         name = _choose_name(file_name, {name: shape for name, shape in shapes.items() if min(shape) and max(shape) >= 8})
         stored = hdf5.dataset(file_name, file, name)
-        if stored.size > _MOST_NUMBERS:
-            raise InputError(
-                f"{file_name} must hold at most {_MOST_NUMBERS} numbers, got `{name}` of shape {stored.shape}."
-            )
+        if stored.size > MAX_PIXELS:
+            raise InputError(f"{file_name} must hold at most {MAX_PIXELS} numbers, got `{name}` of shape {stored.shape}.")
         return name, to_complex(stored[()]).T, _has_mask(shapes)
 
 

@@ -13,12 +13,13 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import geometry, placement
 from hyperrecon_jax.data.volumes.intensity import luminance
-from hyperrecon_jax.data.volumes.stack import Stack, check_size
+from hyperrecon_jax.data.volumes.stack import Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF, and of EXIF
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # values of SAMPLE_FORMAT
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = 0, 1, 2, 3  # values of PHOTOMETRIC
+MAX_SAMPLES = 8  # of a pixel: colours, transparency and others that are ignored
 DEFLATE = (8, 32946)  # values of the tag Compression
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # colour type of a PNG -> Pillow's mode, and its names for the high and the low bytes of 16 bits
@@ -60,9 +61,13 @@ def _to_stack(file_name: str, pages: list[np.ndarray], affine: np.ndarray | None
     if len(sizes) > 1:
         (h, w), (other_h, other_w) = sizes[:2]
         raise InputError(f"{file_name} must hold pages of one size, got {h} x {w} and {other_h} x {other_w}.")
+    units = list(dict.fromkeys(type_unit(page.dtype) for page in pages))
+    if len(units) > 1:
+        raise InputError(f"{file_name} must hold pages of one type, got {units[0]} and {units[1]}.")
     is_colour = any(page.ndim == 3 for page in pages)
     gray = np.stack([luminance(page) if page.ndim == 3 else page for page in pages])
-    return Stack(gray, ["colours became their luminance"] if is_colour else [], affine=affine, inverted=inverted)
+    notes = ["colours became their luminance"] if is_colour else []
+    return Stack(gray, notes, affine=affine, inverted=inverted, unit=units[0])
 
 
 def _read_deep_png(content: bytes, colour_type: int) -> np.ndarray:
@@ -146,6 +151,8 @@ def _read_tiff_exactly(file_name: str, content: bytes) -> Stack:
                 raise InputError(f"{file_name} must hold pages of real numbers, got {page.dtype} of shape {page.shape}.")
             if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE):
                 raise InputError(f"{file_name} must be gray or RGB, got {page.dtype} of the kind {page.photometric.name}.")
+            if page.samplesperpixel > MAX_SAMPLES:
+                raise InputError(f"{file_name} must have up to {MAX_SAMPLES} numbers a pixel, got {page.samplesperpixel}.")
             photometrics.append(int(page.photometric))
             orientation = int(page.tags.valueof(ORIENTATION, 1))
             with contextlib.suppress(Exception):

@@ -152,16 +152,22 @@ def are_parallel(first: Stack, second: Stack) -> bool:
 
 
 def join_stacks(stacks: Sequence[Stack], layout: Layout) -> Stack:
-    """One stack of single slices that `lay_out_stacks` has placed; all other fields must be the same in all stacks."""
+    """One stack of single slices that `lay_out_stacks` has placed.
+
+    Each keeps its slope, intercept and padding; a note of one is a note of all. All other fields must be the same.
+    """
     members = [stacks[k] for k in layout.order]
     shape = (len(members), 1, 1)
+    has_padding = any(stack.padding is not None for stack in members)
+    paddings = np.array([stack.padding or (np.nan, np.nan) for stack in members], float)  # nothing is equal to NaN
     return members[0]._replace(
         raw=np.concatenate([stack.raw for stack in members]),
         slope=np.array([float(np.squeeze(stack.slope)) for stack in members]).reshape(shape),
         intercept=np.array([float(np.squeeze(stack.intercept)) for stack in members]).reshape(shape),
         affine=layout.affine,
         space=layout.space,
-        notes=[*members[0].notes, *layout.notes],
+        notes=list(dict.fromkeys([*(note for stack in members for note in stack.notes), *layout.notes])),
+        padding=(paddings[:, 0].reshape(shape), paddings[:, 1].reshape(shape)) if has_padding else None,
     )
 
 

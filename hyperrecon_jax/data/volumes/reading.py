@@ -9,7 +9,7 @@ import numpy as np
 from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
 from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.data.volumes.formats import decode_as_stored
-from hyperrecon_jax.data.volumes.intensity import describe_scale, find_scale, read_values, to_intensity
+from hyperrecon_jax.data.volumes.intensity import describe_scale, describe_stack, find_scale, read_values, to_intensity
 from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, to_double
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -127,10 +127,7 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
     for k in range(n):
         slices[k, top : top + h, left : left + w] = to_intensity(read_values(file_name, stack, k), scale)
 
-    notes = [*stack.notes]
-    if np.iscomplexobj(raw):
-        notes.append("complex values became their magnitudes")
-    notes += describe_scale(scale)
+    notes = [*describe_stack(stack), *describe_scale(scale)]
     if (rows, columns) != (h, w):
         notes.append(f"padded with zeros to {rows} x {columns}")
     height, width = geometry.pixel_size(stack.affine)

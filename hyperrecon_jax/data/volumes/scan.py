@@ -59,8 +59,8 @@ def make_scan(
     check_size(file_name, n, h, w)
     check_coils(file_name, n, c, h, w)
     _check_centred(file_name, kspace)
-    whole = (float(h), float(w))
-    field = field or FieldOfView(whole, whole, None, False)
+    sides = (float(h), float(w))
+    field = field or FieldOfView(sides, sides, None, False)
     scan = Scan(lambda k: kspace[k], (n, c, h, w), field, "", list(notes))
     return scan._replace(no_truth=explain_no_truth(scan, has_mask=has_mask))
 

@@ -1,7 +1,7 @@
 """The type that a reader of a format returns, and the checks that all readers share."""
 
 import textwrap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,15 +37,21 @@ class Stack(NamedTuple):
     space: int = 0
     identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
     inverted: bool = False  # large values are dark
-    padding: tuple[float, float] | None = None  # lowest and highest stored value that mean that there is no pixel
+    padding: tuple[Any, Any] | None = None  # lowest and highest stored value that mean that there is no pixel, as `slope`
     kind: str = "image"  # or "kspace": `raw` is centred k-space
     no_truth: str = ""  # of k-space: why it is no truth, as in `scan.Scan`
+    unit: str = ""  # of files that do not say what their numbers mean: their type, as files of one type are comparable
 
 
 def to_double(values: np.ndarray) -> np.ndarray:
     """The values in double precision."""
     with np.errstate(over="ignore", invalid="ignore"):  # `check_finite` names what is not finite
         return values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
+
+
+def type_unit(dtype: np.dtype[Any]) -> str:
+    """`Stack.unit` of a type: of integers its name, such as "uint16"; one for all other numbers."""
+    return dtype.name if dtype.kind in "biu" else "floating-point"
 
 
 def check_size(file_name: str, n: int, h: int, w: int, *, what: str = "slices") -> None:

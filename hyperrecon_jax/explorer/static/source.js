@@ -80,7 +80,7 @@ const Source = (() => {
         body(await ask(`api/volumes?${query({ ...fields, plane })}`, { method: "POST", body: content }), "json");
       if (files.length === 1) return [await send({ name: file.name, kind }, file)];
       const head = JSON.stringify(files.map(({ name, path, size }) => [path || name, size]));
-      return send({ files: files.length }, new Blob([head, "\n", ...files]));
+      return send({ files: files.length, kind }, new Blob([head, "\n", ...files]));
     }
 
     async export(place, lams, format, shades) {

@@ -137,7 +137,8 @@ def test_outliers_and_values_that_are_missing(tmp_path):
     expected = (np.nan_to_num(images) / IMAGES.max()).clip(0, 1)
     slices = read(tmp_path)
     np.testing.assert_allclose(slices.image, expected[CODES.any((1, 2))], atol=1e-7)
-    (note,) = slices.notes
+    plane, note = slices.notes
+    assert plane.startswith("axial slices along")
     assert "1 outlying value" in note
     assert "2 values that are NaN" in note
 

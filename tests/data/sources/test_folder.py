@@ -10,11 +10,14 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
+from faults.intensity_files import png16, tiff
+from faults.kspace_files import matlab_5
+from helper import npy_bytes, npz_bytes
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 
-from hyperrecon_jax.data import population
-from hyperrecon_jax.data.sources import folder
+from hyperrecon_jax.data import population, volumes
+from hyperrecon_jax.data.sources import folder, series
 from hyperrecon_jax.data.sources.base import EMPTY, Settings
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -29,18 +32,6 @@ RNG = np.random.default_rng(0)
 def save(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-
-
-def npy(array):
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
-def npz(array):
-    stream = io.BytesIO()
-    np.savez(stream, image=array)
-    return stream.getvalue()
 
 
 def nii(slices, spacing=(1, 1, 1)):
@@ -119,8 +110,8 @@ def assert_slices(slices, expected, dropped=0, atol=1e-6):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.npy", npy(BRAIN)),
-        ("a.npz", npz(BRAIN)),
+        ("a.npy", npy_bytes(BRAIN)),
+        ("a.npz", npz_bytes(image=BRAIN)),
         ("a.nii", nii(BRAIN)),
         ("a.nii.gz", gzip.compress(nii(BRAIN))),
         ("a.mgz", mgz(BRAIN)),
@@ -215,7 +206,7 @@ def test_each_series_has_its_own_scale(tmp_path):
         save(tmp_path / f"s/a{k}", dicom(BRAIN[k], SeriesInstanceUID="1.2", **place(k)))
         save(tmp_path / f"s/b{k}", dicom(BRAIN[k] // 9, SeriesInstanceUID="1.3", **place(k)))
         save(tmp_path / f"s/c{k}.png", picture([BRAIN[k] // 20]))
-    save(tmp_path / "s/d.npy", npy(BRAIN * 1e-9))
+    save(tmp_path / "s/d.npy", npy_bytes(BRAIN * 1e-9))
     series = [BRAIN[:3], BRAIN[:3] // 9, BRAIN[:3] // 20, BRAIN]
     assert_slices(read(tmp_path), np.concatenate([images / images.max() for images in series]))
 
@@ -227,8 +218,9 @@ def test_dark_is_high_in_monochrome1(tmp_path):
     stored = np.stack([BRAIN[k].max() - BRAIN[k].astype(float) + 50 for k in range(6)])
     slices = read(tmp_path)
     assert_slices(slices, (stored.max() - stored) / (stored.max() - stored.min()))
-    (note,) = slices.notes
-    assert note.startswith("0 and 5 more: inverted")
+    position, note = slices.notes
+    assert position == "the file does not say where its slices lie"
+    assert note.startswith("inverted")
 
 
 def test_a_series_of_bright_and_dark_files_has_two_scales(tmp_path):
@@ -249,15 +241,90 @@ def test_pictures_of_two_kinds_have_two_scales(tmp_path):
     assert_slices(read(tmp_path), np.concatenate(expected))
 
 
+def test_what_was_done_to_files_is_said_as_for_a_single_file(tmp_path):
+    """A note that all files have needs no name; of others, the files are named and counted."""
+    times = nibabel.Nifti1Image(np.stack([BRAIN.T, BRAIN.T], axis=-1), np.eye(4)).to_bytes()
+    colours = np.stack([BRAIN // 4] * 3, axis=-1).astype(np.uint8)
+    save(tmp_path / "one/a.nii", times)
+    save(tmp_path / "two/a.nii", times)
+    save(tmp_path / "two/b.nii", times)
+    save(tmp_path / "two/c.nii", nii(BRAIN))
+    for k in range(3):
+        save(tmp_path / f"two/{k}.png", picture([colours[k] if k else colours[k, ..., 0]]))
+    files = folder.find(tmp_path, SETTINGS)
+    axial = "axial slices along the file's third axis"
+    assert folder.read(files["one"], SETTINGS).notes == (axial, "the first of 2 volumes")
+    assert folder.read(files["two"], SETTINGS).notes == (
+        "1.png and 1 more: colours became their luminance",
+        f"a.nii and 2 more: {axial}",
+        "a.nii and 1 more: the first of 2 volumes",
+    )
+
+
+def test_slices_of_a_series_have_their_own_padding(tmp_path):
+    """One series with one scale, in a folder, on the page, and cut in another plane."""
+    brain = np.concatenate([BRAIN, BRAIN[1:4]])
+    values = (None, 65535, 65000)
+    for k in range(9):
+        brain[k, 5, 5] = values[k % 3] or 0
+    brain[0, 5, 5] = brain[2, 6, 6] = 65535  # a hot pixel, as it is not the padding of that slice
+    for k in range(9):
+        padding = {} if k % 3 == 0 else dict(PixelPaddingValue=values[k % 3])
+        save(tmp_path / f"s/{k}", dicom(brain[k], SeriesInstanceUID="1.2", **(place(4.0 * k) | padding)))
+    expected = np.clip(brain / BRAIN.max(), 0, 1)
+    expected[1:, 5, 5] = 0
+    slices = read(tmp_path)
+    assert_slices(slices, expected)
+    assert "2 outlying values, up to 65535, became 0 or 1; 6 pixels of padding" in slices.notes[-1]
+    groups, _ = series.read(folder.find(tmp_path, SETTINGS)["s"], "coronal")
+    (joined,) = groups[0]
+    volume = volumes.from_stack("s", joined.stack)
+    shown = volumes.crop(volume, volume.slices)  # from front to back, the head at the top
+    np.testing.assert_allclose(shown, expected[::-1].transpose(1, 0, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "npy", "mat"])
+def test_files_of_one_slice_have_a_scale_for_each_type_of_integers(tmp_path, extension):
+    """8 bits and 16 bits of one subject; colours count by the bits of their file."""
+    eight, deep = np.rint(BRAIN * (255 / BRAIN.max())).astype(np.uint8), BRAIN * np.uint16(65535 // BRAIN.max())
+    for k in range(6):
+        pixels = eight[k] if k % 2 else deep[k]
+        if extension == "npy":
+            content = npy_bytes(pixels)
+        elif extension == "mat":
+            content = matlab_5(image=pixels)
+        else:
+            if k > 3:
+                pixels = np.stack([pixels] * 3, axis=-1)
+            content = png16(pixels) if extension == "png" and pixels.dtype == np.uint16 and k > 3 else None
+            content = content or (
+                picture([pixels]) if extension == "png" else tiff(pixels, photometric="rgb" if k > 3 else "minisblack")
+            )
+        save(tmp_path / f"s/{k}.{extension}", content)
+    slices = read(tmp_path)
+    expected = [images / images.max() for images in (BRAIN[::2], BRAIN[1::2])]
+    np.testing.assert_allclose(slices.image, np.concatenate(expected), atol=5e-3)
+
+
+def test_pages_of_two_types_are_refused(tmp_path):
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as file:
+        file.write(BRAIN[2])
+        file.write(BRAIN[2].astype(np.uint8))
+    save(tmp_path / "a.tif", stream.getvalue())
+    with pytest.raises(InputError, match=r"a\.tif must hold pages of one type, got uint16 and uint8"):
+        read(tmp_path)
+
+
 def test_complex_values_become_magnitudes(tmp_path):
-    save(tmp_path / "a.npy", npy(BRAIN * np.exp(1j * RNG.random(BRAIN.shape))))
+    save(tmp_path / "a.npy", npy_bytes(BRAIN * np.exp(1j * RNG.random(BRAIN.shape))))
     assert_slices(read(tmp_path), BRAIN / BRAIN.max())
 
 
 def test_slices_of_one_value_are_dropped_and_the_rest_is_spread(tmp_path):
     brain = BRAIN.copy()
     brain[0], brain[3] = 0, 7
-    save(tmp_path / "a.npy", npy(brain))
+    save(tmp_path / "a.npy", npy_bytes(brain))
     expected = brain[[1, 2, 4, 5]] / brain.max()
     assert_slices(read(tmp_path), expected, dropped=2)
     assert_slices(read(tmp_path, SETTINGS._replace(slices=2)), expected[[0, 3]], dropped=2)
@@ -300,7 +367,7 @@ def test_subjects_of_a_mixed_folder(tmp_path):
         "IM7",
         "empty/readme.txt",
     ):
-        save(tmp_path / name, dicom(BRAIN) if name == "IM7" else npy(BRAIN))
+        save(tmp_path / name, dicom(BRAIN) if name == "IM7" else npy_bytes(BRAIN))
     for name in (
         "notes.txt",
         "sub2.json",
@@ -313,7 +380,7 @@ def test_subjects_of_a_mixed_folder(tmp_path):
     ):
         save(tmp_path / name, gzip.compress(b"text") if name.endswith("gz") else b"text")
     save(tmp_path / "bytes", b"")
-    save(tmp_path / "elsewhere/.data/a.npy", npy(BRAIN))
+    save(tmp_path / "elsewhere/.data/a.npy", npy_bytes(BRAIN))
     os.symlink(tmp_path / "elsewhere/.data", tmp_path / "linked")
     os.symlink(tmp_path / "sub2", tmp_path / "sub2/loop")
     subjects = folder.find(tmp_path, SETTINGS)
@@ -329,7 +396,7 @@ def test_subjects_of_a_mixed_folder(tmp_path):
 
 
 def test_a_name_twice_is_refused(tmp_path):
-    save(tmp_path / "anna/a.npy", npy(BRAIN))
+    save(tmp_path / "anna/a.npy", npy_bytes(BRAIN))
     save(tmp_path / "anna.nii.gz", gzip.compress(nii(BRAIN)))
     with pytest.raises(
         InputError, match=r"must hold each subject once, but anna is in .*anna/a\.npy and in .*anna\.nii\.gz"
@@ -338,7 +405,7 @@ def test_a_name_twice_is_refused(tmp_path):
 
 
 def test_links_to_the_same_are_refused(tmp_path):
-    save(tmp_path / "anna/a.npy", npy(BRAIN))
+    save(tmp_path / "anna/a.npy", npy_bytes(BRAIN))
     os.symlink(tmp_path / "anna", tmp_path / "bert")
     with pytest.raises(InputError, match=r"must hold each subject once, but anna and bert lead to the same"):
         folder.find(tmp_path, SETTINGS)
@@ -364,7 +431,7 @@ def test_nobody(tmp_path):
 
 
 def test_no_kspace(tmp_path):
-    save(tmp_path / "a.npy", npy(BRAIN))
+    save(tmp_path / "a.npy", npy_bytes(BRAIN))
     with pytest.raises(InputError, match=r"a\.npy must hold complex numbers to be k-space, got uint16"):
         read(tmp_path, SETTINGS._replace(coils=8))
 
@@ -379,28 +446,28 @@ INFINITE[4, 2, 2] = np.inf
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.npy", npy(BRAIN)[:-9], r"s/x\.npy must be a whole file of \d+ bytes"),
+        ("x.npy", npy_bytes(BRAIN)[:-9], r"s/x\.npy must be a whole file of \d+ bytes"),
         ("x.nii.gz", gzip.compress(nii(BRAIN))[:-99], r"s/x\.nii\.gz must be a whole NIfTI file"),
         ("x.png", picture([BRAIN[0]])[:99], r"s/x\.png must be a whole PNG, JPEG or TIFF file"),
         ("IM3", dicom(BRAIN)[:-99], r"s/IM3 must be a whole DICOM file"),
-        ("x.npy", npy(INFINITE), r"s/x\.npy must hold finite numbers, but slice 4 has infinity"),
-        ("x.npy", npy(np.array([[[-1e308] * 9 + [1e308] * 9] * 9])), r"s/x\.npy must hold values of finite range"),
-        ("x.npy", npy(BRAIN.reshape(2, 3, SIZE, SIZE)), r"s/x\.npy must have shape"),
+        ("x.npy", npy_bytes(INFINITE), r"s/x\.npy must hold finite numbers, but slice 4 has infinity"),
+        ("x.npy", npy_bytes(np.array([[[-1e308] * 9 + [1e308] * 9] * 9])), r"s/x\.npy must hold values of finite range"),
+        ("x.npy", npy_bytes(BRAIN.reshape(2, 3, SIZE, SIZE)), r"s/x\.npy must have shape"),
         ("x.png", picture([BRAIN[0, :4]]), r"s/x\.png must hold slices of 8 to"),
         ("x.nrrd", b"NRRD0004", r"s/x\.nrrd must be a \.npy, \.npz, PNG"),
         ("x.hdr", nii(BRAIN)[:344] + b"ni1\0", r"s/x\.hdr must be a NIfTI file of one piece"),
     ],
 )
 def test_unusable_files_are_named(tmp_path, name, content, message):
-    save(tmp_path / "s/good.npy", npy(BRAIN))
+    save(tmp_path / "s/good.npy", npy_bytes(BRAIN))
     save(tmp_path / "s" / name, content)
     with pytest.raises(InputError, match=message):
         read(tmp_path)
 
 
 def test_nothing_to_see(tmp_path):
-    save(tmp_path / "s/a.npy", npy(np.zeros_like(BRAIN)))
-    save(tmp_path / "s/b.npy", npy(np.full_like(BRAIN[0], 3)))
+    save(tmp_path / "s/a.npy", npy_bytes(np.zeros_like(BRAIN)))
+    save(tmp_path / "s/b.npy", npy_bytes(np.full_like(BRAIN[0], 3)))
     with pytest.raises(
         InputError, match=r"a\.npy and what is beside it must hold images, but of 7 slices each has one value"
     ):
