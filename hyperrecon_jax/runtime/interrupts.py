@@ -1,8 +1,11 @@
-"""Ctrl-C and SIGTERM as an exception that Python cannot lose.
+"""Ctrl-C and SIGTERM end a command by `KeyboardInterrupt`, which is raised again if it gets lost.
 
-A signal handler raises `KeyboardInterrupt` in the main thread. Python drops the exception if it comes in a callback that a
-library calls, such as that of JAX for the garbage collector, and the program would go on. So a timer raises it again, until
-it is being handled. JAX is not imported here, because commands call this before anything else.
+The signal handler raises the exception in the main thread, wherever that is. It may be inside a callback that a library
+calls, such as that of JAX for the garbage collector: Python prints and drops an exception there, and the program would go
+on. So a timer raises it again and again, until an `except` or `finally` handles it.
+
+A command calls `end_on_signals` at its start and `finish` at its end. In between, `runtime/signals.py` defers signals while
+a training must first save its state. JAX is not imported here, because commands call this before anything else.
 """
 
 import atexit
@@ -12,24 +15,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 STATUS = 130  # the exit status of a command that was interrupted
-REPEAT = 0.2  # seconds after which an exception that was dropped is raised again
+RAISE_AGAIN_AFTER = 0.2  # seconds from an exception that was dropped to the next
 PATIENCE = 2.0  # seconds that another exception may be handled: it may be what a library made of the interruption
 SAME_EVENT = 1.0  # seconds: signals so close together are one event; `timeout` and schedulers send two
-EXIT_PATIENCE = 3.0  # seconds that threads of libraries have to end
-BACKGROUND = "background"  # name of threads that compute and may be dropped
-DROPPED = (BACKGROUND, "AnyIO")  # how the names of such threads begin; the second are those of the explorer's server
+EXIT_PATIENCE = 3.0  # seconds that the threads of libraries have to end after an interruption
+BACKGROUND = "background"  # name of our threads that compute and may be abandoned
+ABANDONED = (BACKGROUND, "AnyIO")  # how the names of such threads begin; the second are those of the explorer's server
 
 
 def end_on_signals() -> Callable[[], bool]:
-    """From here on Ctrl-C and SIGTERM raise `KeyboardInterrupt`; a second one, more than a second later, ends the process.
+    """From now on Ctrl-C and SIGTERM raise `KeyboardInterrupt`; a second one, more than a second later, ends the process.
 
     Returns:
         A function: whether a signal has come.
     """
-    first: float | None = None
+    first: float | None = None  # when the first signal came
 
     def handle(number, frame):
         nonlocal first
@@ -43,14 +46,14 @@ def end_on_signals() -> Callable[[], bool]:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as Ctrl-C is for the jobs that a script starts with &
             signal.signal(number, handle)
-    atexit.register(
-        _stop_timer
-    )  # the last of all: Python then takes the handlers away, and the timer would kill the process
+    # Exit functions that are registered later run before this one. After it Python takes the signal handlers away, and
+    # without one the timer's signal would kill the process.
+    atexit.register(_stop_timer)
     return lambda: first is not None
 
 
 def raise_until_handled(is_wanted: Callable[[], bool] = lambda: True) -> NoReturn:
-    """Raise `KeyboardInterrupt`, and again after `REPEAT` seconds if it was dropped. A signal handler calls this.
+    """Raise `KeyboardInterrupt`, and again after `RAISE_AGAIN_AFTER` seconds if it was dropped. Signal handlers call this.
 
     Args:
         is_wanted: whether it is to be raised again; once this is False, it stays away.
@@ -63,31 +66,35 @@ def raise_until_handled(is_wanted: Callable[[], bool] = lambda: True) -> NoRetur
         elif not _is_being_handled(time.monotonic() - start):
             raise KeyboardInterrupt
 
-    if hasattr(signal, "setitimer"):  # not on Windows
-        signal.signal(signal.SIGALRM, raise_again)
-        signal.setitimer(signal.ITIMER_REAL, REPEAT, REPEAT)
+    _start_timer(raise_again, RAISE_AGAIN_AFTER, repeat=True)
     raise KeyboardInterrupt
 
 
 def finish(status: int) -> None:
-    """Nothing is left to do but to exit with a status: from here on a signal does that at once.
+    """From now on, when nothing is left to do but to exit with this status, a signal does that at once.
 
-    After an interruption threads that still compute, such as XLA's compiler, hold up the exit for `EXIT_PATIENCE` seconds.
-    If there are threads that may be dropped, it ends now: Python's own end would abort the process while one computes.
+    After an interruption, threads that still compute, such as those of XLA's compiler, hold up the exit for at most
+    `EXIT_PATIENCE` seconds. With threads that may be abandoned the process exits here: while one of them computes, Python's
+    own way to exit would abort the process.
     """
 
-    def end(number, frame):
+    def exit_at_once(number, frame):
         os._exit(status)
 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    if any(thread.name.startswith(DROPPED) for thread in threading.enumerate()):
+    if any(thread.name.startswith(ABANDONED) for thread in threading.enumerate()):
         os._exit(status)
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
+        signal.signal(number, exit_at_once)
+    _start_timer(exit_at_once, EXIT_PATIENCE if status == STATUS else 0, repeat=False)
+
+
+def _start_timer(handle: Callable[[int, Any], None], seconds: float, *, repeat: bool) -> None:
+    """Let the one timer call a function after some seconds, once or again and again; 0 seconds: never. Not on Windows."""
     if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGALRM, end)
-        signal.setitimer(signal.ITIMER_REAL, EXIT_PATIENCE if status == STATUS else 0)
+        signal.signal(signal.SIGALRM, handle)
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds if repeat else 0)
 
 
 def _stop_timer() -> None:

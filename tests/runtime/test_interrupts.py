@@ -59,10 +59,10 @@ def test_it_is_not_raised_again_while_it_is_being_handled(is_interrupted):
             try:
                 os.kill(os.getpid(), signal.SIGINT)
             finally:
-                wait(3 * interrupts.REPEAT)
+                wait(3 * interrupts.RAISE_AGAIN_AFTER)
                 steps.append("finally")
         except KeyboardInterrupt:
-            wait(3 * interrupts.REPEAT)
+            wait(3 * interrupts.RAISE_AGAIN_AFTER)
             steps.append("except")
             raise
 
