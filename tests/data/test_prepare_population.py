@@ -1,6 +1,7 @@
 """The synthetic population in the cache: prepared once, reused, never incomplete, and damage is named."""
 
 import shutil
+import tempfile
 from collections import namedtuple
 
 import numpy as np
@@ -50,6 +51,13 @@ def test_the_cache_holds_the_synthesized_subjects(cache, no_synthesis, monkeypat
         assert split.samples.arrays.label.dtype == np.uint8
         assert split.subjects.dtype == np.int32
         start += len(subjects)
+
+
+def test_a_preparation_leaves_no_temporary_files(tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    data.mni(size=16, subjects=(1, 1, 1), slices=1, cache=tmp_path / "cache")
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 @pytest.mark.parametrize("change", [{"size": 40}, {"slices": 4}, {"seed": 1}, {"subjects": (1, 2, 1)}])
