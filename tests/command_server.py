@@ -66,6 +66,7 @@ class CommandServer:
     def __init__(self, process, folder):
         self.process = process
         self.folder = folder  # where the commands run
+        self.temporary = folder / "temporary"  # for their temporary files
 
     def run(self, name, args, *, number=None, after=0.0):
         """Run `python -m bin.NAME ARGS`; it gets the signal `number` unless it ends within `after` CPU seconds."""
@@ -90,8 +91,10 @@ class CommandServer:
 @contextlib.contextmanager
 def start_command_server(folder):
     """A context with a server whose commands run in a folder, with small networks and nearly without pictures."""
+    (folder / "temporary").mkdir()
     env = {
         **os.environ,
+        "TMPDIR": str(folder / "temporary"),
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
         "PYTHONUNBUFFERED": "1",  # keeps the order of the output
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

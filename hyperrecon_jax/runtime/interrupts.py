@@ -5,7 +5,8 @@ calls, such as that of JAX for the garbage collector: Python prints and drops an
 on. So a timer raises it again and again, until an `except` or `finally` handles it.
 
 A command calls `end_on_signals` at its start and `finish` at its end. In between, `runtime/signals.py` defers signals while
-a training must first save its state. JAX is not imported here, because commands call this before anything else.
+a training must first save its state. While Python itself starts or ends, a signal kills the process as usual. JAX is not
+imported here, because commands call this before anything else.
 """
 
 import atexit

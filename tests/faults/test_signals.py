@@ -6,6 +6,7 @@ A training, whose runs go on from their checkpoints, is in `tests/commands/test_
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,10 @@ def test_no_signal_is_lost(server, folder, name):
             assert status in {None: [0], signal.SIGTERM: [0, 130, -15], signal.SIGKILL: [0, -9]}[number], ended.output
             assert ended.is_handled, ended.output
             assert ended.late_seconds < LIMIT
+            if status == -signal.SIGKILL:
+                shutil.rmtree(server.temporary)
+                server.temporary.mkdir()
+            assert list(server.temporary.iterdir()) == []
             numbers = numbers[:-1] if status else numbers
         assert read_results(out) == expected
         if not numbers:
