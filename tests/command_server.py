@@ -78,7 +78,7 @@ class CommandServer:
             with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
                 command = psutil.Process(command)
                 while _cpu_seconds(command) < after:
-                    time.sleep(0.01)
+                    time.sleep(0.03)
                 sent = _cpu_seconds(command)
                 command.send_signal(number)
         status, seconds = self.process.stdout.readline().split()

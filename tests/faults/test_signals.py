@@ -43,7 +43,7 @@ COMMANDS = {
 }
 MODULES = {"dry-run": "train", "synthesize": "prepare"}  # of commands that have another name than their module
 SIGNALS = 5  # of each kind, for each command
-LATEST = {"study": 0.3}  # the latest moment as a fraction of an undisturbed command; 0.9 for those that start anew
+LATEST = {"study": 0.3, "choose": 0.5}  # the latest moment as a fraction of an undisturbed command; 0.9 for the others
 SEED = 0  # of the moments
 TIMES = ("seconds", "peak_memory_bytes")  # entries of JSON files that differ from run to run
 LIMIT = 5  # CPU seconds that an interrupted command may take to end
@@ -86,10 +86,9 @@ def read_results(out):
             results[name] = drop_times(json.loads(path.read_text().replace(str(out), "OUT")))
         elif path.suffix == ".jsonl":
             results[name] = [drop_times(json.loads(line)) for line in path.read_text().splitlines()]
-        elif path.suffix == ".md":
-            results[name] = path.read_text().replace(str(out), "OUT")
         else:
-            results[name] = path.read_bytes() if path.is_file() and path.suffix != ".nc" else None
+            is_repeated = path.is_file() and path.name not in ("scores.nc", "comparison.md")
+            results[name] = path.read_bytes() if is_repeated else None
     return results
 
 
