@@ -284,7 +284,7 @@ def write_run(config, workdir):
     variables = random_variables(shapes)
     shapes = jax.eval_shape(lambda: initial_state(model, variables, experiment.make_optimizer(config)))
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    state = zeros._replace(step=np.int32(config.train.steps), **variables)
+    state = zeros._replace(step=np.array(config.train.steps, np.int32), **variables)
     run_folder.create_workdir(workdir, config.to_dict(), size=0)
     with checkpoint.manager(workdir, keep=1) as checkpoints:
         checkpoint.save(checkpoints, state, config.to_dict())
