@@ -339,7 +339,7 @@ def test_the_best_checkpoint_stays(initial_state, tmp_path):
     losses = {1: 0.5, 2: 0.1, 3: 0.4, 4: 0.3, 5: 0.2}
     with checkpoint.manager(tmp_path, keep=2, losses=losses) as checkpoints:
         for step in losses:
-            checkpoint.save(checkpoints, initial_state._replace(step=np.int32(step)), {})
+            checkpoint.save(checkpoints, initial_state._replace(step=np.array(step, np.int32)), {})
         checkpoints.wait_until_finished()
         assert sorted(checkpoints.all_steps()) == [2, 4, 5]
 
