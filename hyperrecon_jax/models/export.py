@@ -18,7 +18,7 @@ from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.interop import to_torch
 from hyperrecon_jax.models.model import Model, network_at, reconstruct
 from hyperrecon_jax.models.tensor_files import flatten_tree
-from hyperrecon_jax.models.unet import LEVELS, UNet
+from hyperrecon_jax.models.unet import LEVELS, UNet, side_margins
 from hyperrecon_jax.models.unrolled import Unrolled
 from hyperrecon_jax.physics import operators
 from hyperrecon_jax.physics.net_input import SCALE_QUANTILE, NetInput, physics_input
@@ -156,10 +156,10 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
     Args:
         model: a plain `unet.UNet`, for example from `plain`.
         variables: its variables.
-        shape: `(h, w)`, divisible by 8.
+        shape: `(h, w)`.
 
     Raises:
-        InputError: for another model, such as an unrolled network, or another shape, or if `onnx` is not installed.
+        InputError: for another model, such as an unrolled network, or an impossible shape, or if `onnx` is not installed.
     """
     if isinstance(model.main, Unrolled):
         raise InputError(
@@ -169,8 +169,8 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
         raise InputError(
             "`model` must be a plain U-Net: of a model for many lambdas, the one of a chosen lambda (`plain`)."
         )
-    if len(shape) != 2 or any(side < 8 or side % 8 for side in shape):
-        raise InputError(f"`shape` must be two sides divisible by 8, got {tuple(shape)}.")
+    if len(shape) != 2 or any(side < 1 for side in shape):
+        raise InputError(f"`shape` must be two sides above 0, got {tuple(shape)}.")
     try:
         import onnx
         from onnx import helper, numpy_helper
@@ -181,7 +181,10 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
     constants: dict[str, np.ndarray] = {"scales": np.asarray([1, 1, 2, 2], np.float32), "axes": np.asarray([1], np.int64)}
     if model.main.normalize:
         constants |= _scale_constants(shape)
-    nodes = _onnx_nodes(model.main, state)
+    is_padded = any(map(any, side_margins(shape)))
+    if is_padded:
+        constants |= _padding_constants(shape)
+    nodes = _onnx_nodes(model.main, state, is_padded=is_padded)
     input_names = {name for node in nodes for name in node.input}
     tensors = [numpy_helper.from_array(array, name) for name, array in (state | constants).items() if name in input_names]
     channels = {"y": state["dconv_down1.0.weight"].shape[1], "x_hat": model.main.out_channels}
@@ -193,8 +196,11 @@ def onnx_bytes(model: Model, variables: Tree, *, shape: tuple[int, int]) -> byte
     return bytes(onnx_model.SerializeToString())
 
 
-def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray]) -> list[Any]:
-    """The nodes of the graph: the U-Net's layers from `y` to `x_hat`, whose tensors are those of `state`."""
+def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray], *, is_padded: bool) -> list[Any]:
+    """The nodes of the graph: the U-Net's layers from `y` to `x_hat`, whose tensors are those of `state`.
+
+    With `is_padded` the sides of the image are padded and cropped, with the tensors of `_padding_constants`.
+    """
     from onnx import helper
 
     nodes: list[Any] = []
@@ -226,6 +232,8 @@ def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray]) -> list[Any]:
         scale = _add_scale(add)
         y = add("Div", "y", scale)
     x, skips = y, []
+    if is_padded:
+        x = add("Gather", add("Gather", x, "padded_rows", axis=2), "padded_columns", axis=3)
     for level in range(1, LEVELS):
         x = add_block(x, f"dconv_down{level}")
         skips.append(x)
@@ -235,12 +243,23 @@ def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray]) -> list[Any]:
         x = add("Resize", x, "", "scales", mode="linear", coordinate_transformation_mode="align_corners")
         x = add_block(add("Concat", x, skips.pop(), axis=1), f"dconv_up{level}")
     x = add_layer(x, "conv_last")
+    if is_padded:
+        x = add("Gather", add("Gather", x, "rows", axis=2), "columns", axis=3)
     if unet.residual:
         x = add("Add", x, add("ReduceL2", y, "axes", keepdims=1))
     if unet.normalize:
         add("Mul", x, scale)
     nodes[-1].output[0] = "x_hat"
     return nodes
+
+
+def _padding_constants(shape: tuple[int, int]) -> dict[str, np.ndarray]:
+    """The rows and columns of an image that make the padded one, and those of the padded image that are the image."""
+    constants = {}
+    for name, side, margins in zip(("rows", "columns"), shape, side_margins(shape), strict=True):
+        constants[f"padded_{name}"] = np.pad(np.arange(side, dtype=np.int64), margins, "symmetric")
+        constants[name] = np.arange(margins[0], margins[0] + side, dtype=np.int64)
+    return constants
 
 
 def _scale_constants(shape: tuple[int, int]) -> dict[str, np.ndarray]:

@@ -52,8 +52,8 @@ class UNet(nn.Module):
         """Reconstruct one image.
 
         Args:
-            net_input: `(h, w, c)` of any size; c = 2, the real and imaginary part of the zero-filled image. Inside, sides
-                that are no multiples of 8 are (`pad_sides`), and the result is cropped.
+            net_input: `(h, w, c)` of any size; c = 2, the real and imaginary part of the zero-filled image. Sides that are
+                no multiples of 8 are padded inside (`pad_sides`), and the result is cropped.
             batch_axes: for `norm="batch"` only. None: evaluate with the running statistics. Otherwise train: take the
                 statistics over the named mapped axes (`()`: over this image), and update the running statistics.
 
@@ -155,17 +155,21 @@ def _moments(x, batch_axes):
     return mean, average(jnp.mean(jnp.square(x - mean[None, None]), (0, 1)))
 
 
+def side_margins(shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """How many rows and columns `pad_sides` adds to an image `(h, w, ...)`: before and after it, along both sides."""
+    margins = [-side % 2 ** (LEVELS - 1) for side in shape[:2]]
+    return [(margin // 2, margin - margin // 2) for margin in margins]
+
+
 def pad_sides(x: jax.Array) -> jax.Array:
     """An image `(h, w, c)` whose sides can be halved three times: mirrored at its borders to multiples of 8."""
-    margins = [-side % 2 ** (LEVELS - 1) for side in x.shape[:2]]
-    if not any(margins):
-        return x
-    return jnp.pad(x, [*((margin // 2, margin - margin // 2) for margin in margins), (0, 0)], mode="symmetric")
+    margins = side_margins(x.shape)
+    return jnp.pad(x, [*margins, (0, 0)], mode="symmetric") if any(map(any, margins)) else x
 
 
 def crop_sides(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The part of a padded image that an image of `shape`, `(h, w, ...)`, had before `pad_sides`."""
-    top, left = ((padded - side) // 2 for padded, side in zip(x.shape, shape[:2], strict=False))
+    (top, _), (left, _) = side_margins(shape)
     return x[top : top + shape[0], left : left + shape[1]]
 
 

@@ -95,6 +95,13 @@ def test_onnx_runtime_reconstructs_as_we_do(options):
     assert sizes == [["batch", 2, 16, 24], ["batch", network[0].main.out_channels, 16, 24]]
 
 
+@pytest.mark.parametrize("normalize", [False, True])
+def test_onnx_of_sides_that_cannot_be_halved(normalize):
+    pytest.importorskip("onnx")
+    network, y = random_model(UNet(2, normalize=normalize)), Y[:, :13, :22]
+    close(run_onnx(export.onnx_bytes(*network, shape=(13, 22)), y), reconstruct_batch(*network, np.zeros((3, 0)), y))
+
+
 def test_onnx_of_what_it_cannot_hold(monkeypatch):
     for network in (
         random_model(UNet(2), hyper_width=3),
@@ -105,8 +112,8 @@ def test_onnx_of_what_it_cannot_hold(monkeypatch):
             export.onnx_bytes(*network, shape=(16, 24))
     with pytest.raises(InputError, match="ONNX runtimes have no complex FFT for the unrolled network"):
         export.onnx_bytes(model.Model(Unrolled(2)), {}, shape=(16, 24))
-    with pytest.raises(InputError, match=r"divisible by 8, got \(16, 20\)"):
-        export.onnx_bytes(*random_model(UNet(2)), shape=(16, 20))
+    with pytest.raises(InputError, match=r"two sides above 0, got \(16, 0\)"):
+        export.onnx_bytes(*random_model(UNet(2)), shape=(16, 0))
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(InputError, match="onnx, which is not installed"):
         export.onnx_bytes(*random_model(UNet(2)), shape=(16, 24))
