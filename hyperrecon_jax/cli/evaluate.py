@@ -12,6 +12,7 @@ Results are in RUN/evaluation, those of a comparison in runs/comparison, unless 
 interrupted.
 """
 
+import contextlib
 import pathlib
 from typing import Any
 
@@ -84,10 +85,12 @@ def _compare(folders: list[str]) -> int:
     runs = [paths.expand(folder, argument="--compare") for folder in folders]
     out = command.parse_path(OUT) or pathlib.Path("runs", "comparison")
     from hyperrecon_jax.commands import compare
+    from hyperrecon_jax.runs import slim_run
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
-    compare.compare(runs, out)
+    with contextlib.ExitStack() as stack:
+        compare.compare([stack.enter_context(slim_run.writable_run(run)) for run in runs], out)
     return 0
 
 

@@ -24,7 +24,7 @@ from hyperrecon_jax.models import export, interop, tensor_files
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.models.unrolled import Unrolled
-from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, describe_excess
+from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess, nearest_trained
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.acquisitions import parse_acquisition
 from hyperrecon_jax.runs.experiment import reported_lams
@@ -101,7 +101,11 @@ def export_run(
     content = _describe_content(model, lam, reported)
     ranges = acquisition_range(config)
     if ranges and has_condition:
-        content += _describe_acquisition(ranges, chosen or ranges.middle, say)
+        content += " for acceleration {:.3g}, noise {:.3g} and the mask {}".format(
+            *nearest_trained(ranges, chosen or ranges.middle)
+        )
+        for sentence in describe_excess(ranges, chosen) if chosen else []:
+            say(f"Outside of the training: {sentence} The file is for the nearest that was trained.")
     say(f"{out} holds {content}, {out.stat().st_size / 1e6:.3g} MB. To load it:")
     if names == "torch" and out.suffix in tensor_files.SUFFIXES and model.main.normalize:
         say("    # divide the input by the 99th percentile of its magnitude, multiply the result by it (docs/interop.md)")
@@ -109,7 +113,9 @@ def export_run(
 
 
 def _write_slim_run(run: Path, out: Path, config: ConfigDict, variables: Tree, say: Say) -> None:
-    slim_run.write(out, config.to_dict(), variables, steps=steps_done(run))
+    """Write a slim run; of a slim run, with the images that lie in its folder."""
+    images = slim_run.own_images(run, run_folder.read_settings(run)["data"]) if slim_run.is_slim(run) else {}
+    slim_run.write(out, config.to_dict(), variables, steps=steps_done(run), images=images)
     size = sum(file.stat().st_size for file in out.iterdir())
     say(f"{out} holds the whole model, {size / 1e6:.3g} MB. Every command takes it: --run {shlex.quote(str(out))}")
 
@@ -120,13 +126,6 @@ def _describe_content(model: Model, lam: ArrayLike | None, reported: str) -> str
         return "the whole model"
     network = "U-Net" if isinstance(model.main, UNet) else "network"
     return f"the {network} of lambda = {reported if lam is None else lam_label(np.asarray(lam))}"
-
-
-def _describe_acquisition(ranges: AcquisitionRange, acquisition: Acquisition, say: Say) -> str:
-    """The acquisition that a file is for; one outside of the training is said to be so."""
-    for sentence in describe_excess(ranges, acquisition):
-        say(f"Outside of the training: {sentence} The file is for the nearest that was trained.")
-    return " for acceleration {:.3g}, noise {:.3g} and the mask {}".format(*acquisition)
 
 
 def _check_out(out: Path, names: str) -> None:

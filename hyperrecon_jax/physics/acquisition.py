@@ -70,6 +70,18 @@ def encode(ranges: AcquisitionRange, acquisition: Acquisition) -> np.ndarray:
     return np.clip(np.array(numbers + kinds, np.float32), 0, 1)
 
 
+def nearest_trained(ranges: AcquisitionRange, acquisition: Acquisition) -> Acquisition:
+    """The acquisition inside of the range that is nearest to another one of the same kind of mask."""
+    acceleration, sigma = (
+        min(max(value, low), high)
+        for value, (low, high) in (
+            (acquisition.acceleration, ranges.accelerations),
+            (acquisition.sigma, ranges.sigmas),
+        )
+    )
+    return acquisition._replace(acceleration=acceleration, sigma=sigma)
+
+
 def describe_excess(ranges: AcquisitionRange, acquisition: Acquisition) -> list[str]:
     """What of an acquisition is outside of the range, and by how much: a sentence each, none if all is inside."""
     sentences = []

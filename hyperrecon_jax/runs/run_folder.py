@@ -20,6 +20,7 @@ import json
 import math
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def can_resume(folder: Path, settings: Mapping[str, Any], differences: Callable[
     if (folder / VARIABLES).is_file():
         raise InputError(
             f"The work folder {folder} holds a slim run, which cannot be resumed: choose another --workdir, and start"
-            f" from its weights with --config.train.init_from={folder}."
+            f" from its weights with --config.train.init_from={shlex.quote(str(folder))}."
         )
     if not (folder / CONFIG).is_file():
         raise InputError(f"The work folder {folder} is not empty and holds no {CONFIG}: choose another --workdir.")

@@ -7,7 +7,8 @@ cannot resume it, but can start from it (`config.train.init_from`).
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from hyperrecon_jax.models import tensor_files
 from hyperrecon_jax.runs import run_folder
-from hyperrecon_jax.runtime import paths
+from hyperrecon_jax.runtime import distributed, paths
 from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
@@ -34,26 +35,57 @@ def find_run(run: str | PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def writable_run(run: str | PathLike[str]) -> Iterator[Path]:
-    """Yield the folder of a run to which results are written, as `find_run` finds it.
+    """Yield the folder of a run to which results are written, as `find_run` finds it. All processes call this together.
 
-    The model of the package is copied to `runs/pretrained`. If the work ends with an `InputError`, a new copy is deleted.
+    The model of the package is copied to `runs/pretrained`. If the work ends with an `InputError`, a new copy is deleted,
+    unless something was added to it.
     """
     folder, copy = find_run(run), Path("runs", PRETRAINED)
-    if folder != PRETRAINED_FOLDER or copy.exists():
-        yield folder if folder != PRETRAINED_FOLDER else copy
+    if folder != PRETRAINED_FOLDER:
+        yield folder
         return
-    paths.check_folder(copy, argument="The copy of the model of the package,", advice="work in a folder of your own")
-    has_parent = copy.parent.exists()
-    with run_folder.explain_write_errors(copy):
-        shutil.copytree(PRETRAINED_FOLDER, copy)
+    new_folders = [Path(path) for path in distributed.broadcast_from_primary(partial(_copy_pretrained, copy))]
     try:
         yield copy
     except InputError:
-        shutil.rmtree(copy if has_parent else copy.parent)
+        if new_folders:
+            distributed.run_on_primary(_remove_copy, new_folders)
         raise
 
 
-def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: int, dtype: str = "float16") -> None:
+def _copy_pretrained(copy: Path) -> list[str]:
+    """Copy the model of the package, if there is no copy; returns the folders that are new, the copy first."""
+    if copy.exists():
+        return []
+    paths.check_folder(copy, argument="The copy of the model of the package,", advice="work in a folder of your own")
+    new_folders = [str(folder) for folder in (copy, copy.parent) if not folder.exists()]
+    unfinished = copy.with_name(f"{copy.name}.partial")
+    with run_folder.explain_write_errors(copy):
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a command that was killed
+        shutil.copytree(PRETRAINED_FOLDER, unfinished)
+        unfinished.rename(copy)
+    return new_folders
+
+
+def _remove_copy(new_folders: Sequence[Path]) -> None:
+    """Remove a new copy of the model of the package if it has no other files, and the new parent if that is empty."""
+    names, original_names = ({path.name for path in folder.iterdir()} for folder in (new_folders[0], PRETRAINED_FOLDER))
+    if names == original_names:
+        shutil.rmtree(new_folders[0])
+    with contextlib.suppress(OSError):  # it is not empty
+        for folder in new_folders[1:]:
+            folder.rmdir()
+
+
+def write(
+    folder: Path,
+    settings: Mapping[str, Any],
+    variables: Tree,
+    *,
+    steps: int,
+    images: Mapping[str, Path] | None = None,
+    dtype: str = "float16",
+) -> None:
     """Write a slim run.
 
     Args:
@@ -61,12 +93,15 @@ def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: 
         settings: of the run, nested.
         variables: of its model.
         steps: how many steps it was trained.
+        images: by split, the `.npy` files that are copied to the folder (`own_images`).
         dtype: of the numbers in the file. Half precision changes a reconstruction by about 1e-4.
 
     Raises:
         InputError: if the folder has content, or cannot be written.
     """
     check_new(folder)
+    images = images or {}
+    settings = {**settings, "data": {**settings.get("data", {}), **{split: file.name for split, file in images.items()}}}
     leaves = tensor_files.flatten_tree(jax.device_get({name: variables[name] for name in ("params", "batch_stats")}))
     with run_folder.explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +109,9 @@ def write(folder: Path, settings: Mapping[str, Any], variables: Tree, *, steps: 
             folder / run_folder.VARIABLES,
             {STEPS: np.array(steps), **{name: np.asarray(leaf).astype(dtype) for name, leaf in leaves.items()}},
         )
-        run_folder.write_json(folder / run_folder.CONFIG, dict(settings))
+        for file in {*images.values()}:
+            shutil.copy(file, folder)
+        run_folder.write_json(folder / run_folder.CONFIG, settings)
 
 
 def check_new(folder: Path) -> None:
@@ -89,10 +126,15 @@ def is_slim(folder: Path) -> bool:
     return (folder / run_folder.VARIABLES).is_file()
 
 
+def own_images(folder: Path, data: Mapping[str, Any]) -> dict[str, Path]:
+    """The `.npy` files that the stored `config.data` of a slim run names and that lie in its folder, by split."""
+    files = {split: folder / str(data[split]) for split in ("train", "val", "test") if data.get(split)}
+    return {split: file for split, file in files.items() if file.parent == folder and file.is_file()}
+
+
 def find_images(folder: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     """The settings `config.data` of a slim run, with the paths of the `.npy` files that lie in its own folder."""
-    own = {split: str(folder / str(data.get(split))) for split in ("train", "val", "test") if data.get(split)}
-    return {**data, **{split: path for split, path in own.items() if Path(path).is_file()}}
+    return {**data, **{split: str(file) for split, file in own_images(folder, data).items()}}
 
 
 def read_steps(folder: Path) -> int:

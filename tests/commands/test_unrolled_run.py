@@ -154,7 +154,8 @@ def test_a_file_is_for_the_acquisition_that_is_asked_for(run, tmp_path):
 def test_an_acquisition_outside_of_the_range_is_told(run, tmp_path):
     lines = []
     export.export_run(run, tmp_path / "a.npz", lam=[0], names="ours", acquisition="acceleration=16", say=lines.append)
-    assert any(line.startswith("Outside of the training: The network was trained for acceleration") for line in lines)
+    assert lines[0].startswith("Outside of the training: The network was trained for acceleration")
+    assert " for acceleration 4, noise 0.025 and the mask equispaced_lines, " in lines[1]
     with pytest.raises(InputError, match=r"`acquisition` must be left out: .* whole range"):
         export.export_run(run, tmp_path / "a.run", acquisition="acceleration=2", say=quiet)
     with pytest.raises(InputError, match="There must be one acquisition"):

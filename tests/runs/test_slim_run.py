@@ -1,6 +1,7 @@
 """Slim runs and trainings that start from a run: against the run that they come from."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -162,6 +163,47 @@ def test_a_copy_of_the_package_s_model_stays_only_if_the_work_ends_well(tmp_path
             assert folder == slim_run.Path("runs", "pretrained")
     files, originals = ({path.name for path in place.iterdir()} for place in (folder, slim_run.PRETRAINED_FOLDER))
     assert files == originals
+
+
+@pytest.mark.parametrize("path", ["runs/other/config.json", "runs/pretrained/choice-psnr.json"])
+def test_a_mistake_deletes_no_result_that_came_meanwhile(path, tmp_path, monkeypatch):
+    """Neither of another run beside the new copy, nor of another command that uses it."""
+    monkeypatch.chdir(tmp_path)
+
+    def make_mistake():
+        with slim_run.writable_run("pretrained"):
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text("{}")
+            raise hr.InputError("A mistake.")
+
+    with pytest.raises(hr.InputError, match=r"A mistake\."):
+        make_mistake()
+    assert (tmp_path / path).read_text() == "{}"
+    assert (tmp_path / "runs" / "pretrained").exists() == ("pretrained" in path)
+
+
+def test_a_copy_that_was_interrupted_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "pretrained.partial").mkdir(parents=True)
+    (tmp_path / "runs" / "pretrained.partial" / "variables.npz").write_bytes(b"PK")
+    with slim_run.writable_run("pretrained") as folder:
+        for file in slim_run.PRETRAINED_FOLDER.iterdir():
+            assert (folder / file.name).read_bytes() == file.read_bytes()
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["pretrained"]
+
+
+def test_a_slim_run_of_a_slim_run_has_its_images(run, tmp_path):
+    first, second = tmp_path / "first.run", tmp_path / "second.run"
+    images = np.random.default_rng(1).random((2, 16, 16), np.float32)
+    np.save(tmp_path / "own.npy", images)
+    settings = json.loads((run / run_folder.CONFIG).read_text())
+    slim_run.write(first, settings, hr.load(run)[1], steps=2, images=dict.fromkeys(("val", "test"), tmp_path / "own.npy"))
+    export_run(first, second, say=lambda _: None)
+    shutil.rmtree(first)
+    data = read_config(second).data
+    assert (data.train, data.val) == (settings["data"]["train"], data.test)
+    np.testing.assert_array_equal(np.load(data.test), images)
+    assert run_folder.read_settings(second)["data"]["test"] == "own.npy"
 
 
 def test_bin_export_writes_a_slim_run(run, tmp_path):
