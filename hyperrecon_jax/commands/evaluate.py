@@ -12,6 +12,7 @@ Each picture also comes as PDF.
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def evaluate(
     for name in metrics or ():
         if name in DICE and segmenter is None:
             raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")
-    distributed.run_on_primary(run_folder.check_results_folder, out)
+    distributed.broadcast_from_primary(partial(run_folder.check_results_folder, out))
     evaluation, scorer = _prepare(run, segmenter, metrics, data=data, points=points, count=count, acquisition=acquisition)
     say = say if distributed.is_primary() else lambda _: None
     identity = identify_evaluation(evaluation, scorer, acquisition, segmenter)

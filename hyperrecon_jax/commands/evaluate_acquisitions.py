@@ -6,6 +6,7 @@ OUT/acquisitions.png     PSNR gain and SSIM over acceleration, if there are seve
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ def evaluate_acquisitions(
         raise InputError(f"`metrics` must have {' and '.join(COMPARED)} to compare acquisitions, got {', '.join(metrics)}.")
     config = read_config(run, data=data)
     acquisitions = parse_acquisitions(text, config)
-    run_folder.check_results_folder(out)
+    distributed.broadcast_from_primary(partial(run_folder.check_results_folder, out))
     shape = image_shape(config)
     for acquisition in acquisitions:
         make_mask(fix_acquisition(config, acquisition), shape)  # raises for an acceleration that is too high

@@ -23,6 +23,7 @@ from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime.errors import InputError
 
 TABLE, RESULTS = "scores.csv", "evaluation.json"
+PICTURES = ("slices", "pairs", "curves", "landscape_*")  # patterns of the names that `evaluation_pictures.draw` gives
 
 
 def write_results(
@@ -33,9 +34,13 @@ def write_results(
     seconds: float,
     out: Path,
 ) -> None:
-    """Write scores, tables and pictures. The JSON comes last, so that it tells that the others are complete."""
+    """Write scores, tables and pictures, in the place of those of an earlier evaluation.
+
+    The JSON comes last, so that it tells that the others are complete.
+    """
     best = _find_best(summary)
     rows = scores.make_rows(summary)
+    _remove_pictures(out)  # there are new ones only with PSNR
     scores.save(out / run_folder.SCORES, ds)
     scores.write_csv(out / TABLE, rows)
     pairs = []
@@ -68,7 +73,8 @@ def show_results(summary: xr.Dataset, out: Path, say: Say) -> None:
     """Show the best lambda of each metric, and where the files are."""
     say(format_table(summary, _find_best(summary)))
     pictures = ", ".join(sorted(str(path) for path in out.glob("*.png")))
-    say(f"Look at {pictures}; the scores are in {out / run_folder.SCORES}.")
+    file = out / run_folder.SCORES
+    say(f"Look at {pictures}; the scores are in {file}." if pictures else f"The scores are in {file}.")
 
 
 def format_table(summary: xr.Dataset, best: Mapping[str, tuple[tuple[float, ...], float]]) -> str:
@@ -124,6 +130,13 @@ def _inference_seconds(evaluation: Evaluation, *, repeats: int = 5) -> float:
         jax.block_until_ready(reconstruct_measurement(trained.variables, lam, y))
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:])  # the first call compiles
+
+
+def _remove_pictures(out: Path) -> None:
+    for name in PICTURES:
+        for kind in ("png", "pdf"):
+            for path in out.glob(f"{name}.{kind}"):
+                path.unlink()
 
 
 def _find_best(summary: xr.Dataset) -> dict[str, tuple[tuple[float, ...], float]]:

@@ -254,12 +254,12 @@ def _run_loop(
 
 
 def _log(session: Session, step: int, rows: list[dict[str, float]], selected_lams: np.ndarray) -> None:
-    """The hook for logs. At steps where a run without interruptions writes nothing, they are put by for the next line."""
+    """The hook for logs. Those of steps at which a run without interruptions writes no line wait for the next."""
     unlogged = session.unlogged
     unlogged += rows
     is_due = _is_logged(session.experiment.config, step)
     means = {name: float(np.mean([row[name] for row in unlogged])) for name in rows[0]}
-    session.write(step, "train", means, is_kept=is_due)
+    session.write(step, "train", means, is_stored=is_due)
     file = session.folder.path / run_folder.UNLOGGED
     if is_due:
         unlogged.clear()

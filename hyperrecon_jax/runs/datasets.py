@@ -27,8 +27,8 @@ def load_data(config: ConfigDict, *, splits: Sequence[str] = data.Dataset._field
     if settings.source == "arrays":
         paths = (settings.train, settings.val, settings.test)
         labels = ("config.data.train", "config.data.val", "config.data.test")
-        if len(set(paths)) == 1:  # as `evaluate --data` has it
-            labels = ("--data", "--data", "--data")
+        if len(set(paths)) == 1:  # from the settings, or from `evaluate --data`
+            labels = ("The file", "The file", "The file")
         return data.arrays(train=settings.train, val=settings.val, test=settings.test, labels=labels)
     folder = distributed.run_primary_first(partial(prepared_folder, config))
     disk = None if settings.placement == "auto" else settings.placement == "disk"

@@ -30,8 +30,8 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
         batch: images in a step, for the rate.
 
     Yields:
-        `write(step, "train" or "val", values, is_kept=True)`. When it returns, the values are in the files; if they are not
-        to be kept, they are only shown.
+        `write(step, "train" or "val", values, is_stored=True)`. When it returns, the values are in the files; those
+        that are not to be stored are only shown.
 
     Raises:
         OSError: from this function or from `write`, if a file cannot be written.
@@ -44,9 +44,9 @@ def open_logs(metrics: Path, tensorboard: Path, *, first: int, steps: int, batch
     ):
         start = time.monotonic()
 
-        def write(step: int, group: str, values: dict[str, float], *, is_kept: bool = True) -> None:
+        def write(step: int, group: str, values: dict[str, float], *, is_stored: bool = True) -> None:
             show_progress(step, group, values)
-            if not is_kept:
+            if not is_stored:
                 return
             seconds = round(seconds_before + time.monotonic() - start, 3)
             tagged = {f"{group}/{name}": value for name, value in values.items()}

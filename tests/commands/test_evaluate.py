@@ -98,6 +98,10 @@ def test_a_finished_evaluation_scores_nothing_again(folder, tmp_path, monkeypatc
     lines.clear()
     evaluate.evaluate(folder / "hyper", out, **{**options, "points": 4})
     assert lines[0] == "Scoring 5 images of 16 x 16 at 4 lambdas ..."
+    assert {path.name for path in out.glob("*.png")} == {"slices.png", "pairs.png", "curves.png"}
+    evaluate.evaluate(folder / "hyper", out, **{**options, "metrics": ("mae",)})  # without PSNR there are no pictures
+    assert [*out.glob("*.p*")] == []
+    assert lines[-1] == f"The scores are in {out}/scores.nc."
 
 
 def test_gaps_to_networks_at_different_lambdas_are_drawn_each_at_its_own(tmp_path, monkeypatch):

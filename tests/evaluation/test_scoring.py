@@ -69,7 +69,7 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
         x_input = magnitude(OPERATOR.to_net_input(y))
         x_hat = reconstruct(MODEL, VARIABLES, lam, OPERATOR.to_net_input(y))
         theta = generate_weights(MODEL, VARIABLES["params"], lam)
-        of_input = {"psnr": metrics.psnr(x_input, x), "total_variation": losses.total_variation(x_input)}
+        expected_input = {"psnr": metrics.psnr(x_input, x), "total_variation": losses.total_variation(x_input)}
         scores = {
             "psnr": metrics.psnr(x_hat, x),
             "ssim": metrics.ssim(x_hat, x),
@@ -78,20 +78,20 @@ def test_scores_equal_a_loop_and_do_not_depend_on_the_chunk():
             "hfen": metrics.hfen(x_hat, x),
             "edges": losses.edge_l1(x_hat, x),
             "texture": losses.texture_loss(x_hat, x),
-            "rpsnr": metrics.psnr(x_hat, x) - of_input["psnr"],
+            "rpsnr": metrics.psnr(x_hat, x) - expected_input["psnr"],
             "data_consistency": jnp.sum(jnp.square(x_hat - y)),
             "total_variation": losses.total_variation(x_hat),
             "wavelet_l1": losses.wavelet_l1(x_hat),
             "weight_l1": losses.weight_l1(without_norms(theta)),
             "loss": weighted_loss(OBJECTIVE, lam, term_values(OBJECTIVE, Outcome(x_hat, Sample(x), y, theta))),
         }
-        return x_input, x_hat, of_input, scores
+        return x_input, x_hat, expected_input, scores
 
     for j, x in enumerate(IMAGES):
         for i, lam in enumerate(LAMS):
-            x_input, x_hat, of_input, expected = score_one(lam, j, x)
-            of_input["dice"] = np.mean(dice(segment(x_input), labels[j]))
-            for name, value in of_input.items():
+            x_input, x_hat, expected_input, expected = score_one(lam, j, x)
+            expected_input["dice"] = np.mean(dice(segment(x_input), labels[j]))
+            for name, value in expected_input.items():
                 np.testing.assert_allclose(input_values[name][j], value, rtol=1e-4, err_msg=name)
             regions = dice(segment(x_hat), labels[j])
             expected |= dict(zip(DICE, [np.mean(regions), *regions, np.nan, np.nan], strict=True))

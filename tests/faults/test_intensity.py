@@ -321,7 +321,7 @@ def test_messages_about_arrays_name_the_flag_at_hand(tmp_path):
     np.save(tmp_path / "good.npy", HEAD[None].astype(np.float32))
     np.save(tmp_path / "hot.npy", spoilt(np.float32(1.01))[None])
     good, hot = str(tmp_path / "good.npy"), str(tmp_path / "hot.npy")
-    with pytest.raises(InputError, match=rf"^--data {re.escape(hot)} must hold values in \[0, 1\], got 0 to 1\.01;"):
+    with pytest.raises(InputError, match=rf"^The file {re.escape(hot)} must hold values in \[0, 1\], got 0 to 1\.01;"):
         load_arrays(train=hot, val=hot, test=hot)
     with pytest.raises(InputError, match=rf"^config\.data\.val {re.escape(hot)} must hold values in"):
         load_arrays(train=good, val=hot, test=good)
@@ -333,7 +333,7 @@ def test_a_command_prints_a_note(tmp_path, capsys):
         messages.show_data_warnings()
         dataset = load_arrays(**dict.fromkeys(("train", "val", "test"), str(tmp_path / "a.npy")))
     assert capsys.readouterr().err == (
-        f"note: --data {tmp_path / 'a.npy'} of uint16: scaled by its maximum {STORED.max()}; for another scale, save"
+        f"note: The file {tmp_path / 'a.npy'} of uint16: scaled by its maximum {STORED.max()}; for another scale, save"
         " float32 in [0, 1].\n"
     )
     np.testing.assert_allclose(dataset.test.samples.arrays.image[0, ..., 0], EXPECTED, atol=4e-4)
