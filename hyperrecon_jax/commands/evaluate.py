@@ -30,7 +30,7 @@ from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.acquisitions import format_acquisition
 from hyperrecon_jax.runs.datasets import sample_shape
 from hyperrecon_jax.runs.description import describe_size
-from hyperrecon_jax.runs.load import load_segmenter
+from hyperrecon_jax.runs.load import load_segmenter, steps_done
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runtime import distributed
 from hyperrecon_jax.runtime.errors import InputError
@@ -133,7 +133,7 @@ def stored_scores(run: Path, *, acquisition: Acquisition | None = None) -> xr.Da
     file = _scores_file(run, acquisition)
     if file.exists():
         ds = scores.load(file)
-        if ds.attrs.get("steps") == run_folder.steps_reported(run):
+        if ds.attrs.get("steps") == (run_folder.steps_reported(run) or steps_done(run)):  # no report: slim or unfinished
             return ds
     return None
 

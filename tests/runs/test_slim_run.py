@@ -6,10 +6,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+import xarray as xr
 from helper import write_run
 
 import hyperrecon_jax as hr
+from hyperrecon_jax.commands.evaluate import stored_scores
 from hyperrecon_jax.commands.export import export_run
+from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
@@ -218,3 +221,13 @@ def test_bin_export_writes_a_slim_run(run, tmp_path):
     again = tmp_path / "again.run"
     export_run(tmp_path / "small.run", again, say=lines.append)
     jax.tree.map(np.testing.assert_array_equal, variables, hr.load(again)[1])
+
+
+@pytest.mark.parametrize(("steps", "is_stored"), [(2, True), (1, False)])
+def test_scores_of_a_slim_run_are_used_if_they_are_of_its_step(slim, tmp_path, steps, is_stored):
+    """It has no report of its training that tells the step."""
+    folder = shutil.copytree(slim, tmp_path / "slim")
+    (folder / run_folder.EVALUATION).mkdir()
+    ds = xr.Dataset({"psnr": ("image", [30.0])}, {"subject": ("image", [0])}, {"steps": steps})
+    scores.save(folder / run_folder.EVALUATION / run_folder.SCORES, ds)
+    assert (stored_scores(folder) is not None) == is_stored
