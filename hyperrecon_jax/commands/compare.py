@@ -90,10 +90,10 @@ def _read_terms(run: Path) -> str:
 
 
 def _check_comparable(names: Sequence[str], datasets: Sequence[xr.Dataset]) -> None:
+    """Raise `InputError` if the scores of two runs are of other images."""
     for name, ds in zip(names[1:], datasets[1:], strict=True):
-        for attr in ("terms", "test_images"):
-            if ds.attrs[attr] != datasets[0].attrs[attr]:
-                raise InputError(f"The runs must have the same {attr.replace('_', ' ')}: {names[0]} and {name} do not.")
+        if ds.attrs["test_images"] != datasets[0].attrs["test_images"]:
+            raise InputError(f"The runs must have the same test images: {names[0]} and {name} do not.")
 
 
 def _gaps(hyperrecon: xr.Dataset, fixed: xr.Dataset, metrics: Sequence[str]) -> dict[str, Any]:
