@@ -209,6 +209,8 @@ def _train_or_resume(
                 state = _run_loop(session, step, state, samples, agree_on_stop(is_stop_requested))
         if int(state.step) > first:
             checkpoint.check_saved(workdir, state)
+            if _is_logged(config, int(state.step)):  # not before: a run that is killed resumes from an earlier checkpoint
+                distributed.run_on_primary((workdir / run_folder.UNLOGGED).unlink, missing_ok=True)
     is_signalled = distributed.process_count() == 1 and is_stop_requested()
     return state, int(state.step) < config.train.steps or is_signalled
 
@@ -260,11 +262,10 @@ def _log(session: Session, step: int, rows: list[dict[str, float]], selected_lam
     is_due = _is_logged(session.experiment.config, step)
     means = {name: float(np.mean([row[name] for row in unlogged])) for name in rows[0]}
     session.write(step, "train", means, is_stored=is_due)
-    file = session.folder.path / run_folder.UNLOGGED
     if is_due:
         unlogged.clear()
-        distributed.run_on_primary(file.unlink, missing_ok=True)
     else:
+        file = session.folder.path / run_folder.UNLOGGED
         distributed.run_on_primary(run_folder.write_json, file, {"step": step, "rows": unlogged})
     if uses_dhs(session.experiment.setup):
         file = session.folder.path / run_folder.LAMBDAS

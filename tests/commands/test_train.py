@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
@@ -70,6 +71,29 @@ def uninterrupted(settings, initial_state, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("uninterrupted") / "run"
     assert train.train(settings, workdir, say=lambda line: None)
     return workdir, final_state(workdir, initial_state)
+
+
+def test_logs_outlive_a_kill_after_the_line_that_they_are_part_of(settings, tmp_path, monkeypatch):
+    """Stopped at step 4, resumed, and killed after the line of step 5, before a checkpoint: it starts from step 4 again."""
+    monkeypatch.setattr(train, "uses_dhs", lambda setup: False)
+    lines = []
+
+    def write(*line, is_stored):
+        lines.append((*line, is_stored))
+
+    def resume(first):
+        unlogged = train._read_unlogged(settings, tmp_path, first)
+        experiment = types.SimpleNamespace(config=settings, setup=None)
+        return train.Session(experiment, None, train.WorkFolder(tmp_path, {}, 0, True), None, write, {}, unlogged, None)
+
+    session = resume(0)
+    train._log(session, 3, [{"loss": 3.0}], None)
+    train._log(session, 4, [{"loss": 4.0}], None)
+    for _ in range(2):
+        session = resume(4)
+        assert session.unlogged == [{"loss": 4.0}]
+        train._log(session, 5, [{"loss": 5.0}], None)
+        assert lines[-1] == (5, "train", {"loss": 4.5}, True)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(settings, uninterrupted, initial_state, tmp_path, monkeypatch):
