@@ -6,6 +6,7 @@ from typing import Any
 
 from absl import logging
 
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import DataWarning
 
 LONGEST_MESSAGE = 700  # characters
@@ -17,8 +18,7 @@ def print_error(message: object) -> None:
     The line may have text of the user, of a file or of a library: control characters are shown, not sent to the terminal,
     and the middle of a very long text is left out.
     """
-    text = " ".join(str(message).split())
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    text = paths.printable(" ".join(str(message).split()))
     if len(text) > LONGEST_MESSAGE:
         text = f"{text[: LONGEST_MESSAGE // 2]} ... {text[-LONGEST_MESSAGE // 2 :]}"
     print(f"error: {text}", file=sys.stderr)
@@ -41,7 +41,7 @@ def show_data_warnings() -> None:
 
     def print_note(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, DataWarning):
-            print(f"note: {message}", file=sys.stderr)
+            print(f"note: {paths.printable(str(message))}", file=sys.stderr)
         else:
             show_warning(message, category, *place, **options)
 

@@ -13,7 +13,7 @@ from hyperrecon_jax import data, figures
 from hyperrecon_jax.runs.config import CHANGEABLE_ON_RESUME, complete, default_config
 from hyperrecon_jax.runs.datasets import prepared_folder, sample_shape
 from hyperrecon_jax.runs.report import Say
-from hyperrecon_jax.runtime import memory
+from hyperrecon_jax.runtime import memory, paths
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -73,7 +73,7 @@ def describe(metadata: Mapping[str, Any], dataset: data.Dataset) -> str:
     coils = f", with k-space of {example.coils.kspace.shape[0]} coils" if example.coils is not None else ""
     h, w = sample_shape(dataset.train.samples)
     lines.append(f"Slices are {h} x {w}{labels}{coils}; all of them take {memory.format_bytes(size)} of memory.")
-    return "\n".join(lines)
+    return "\n".join(map(paths.printable, lines))  # names of subjects are those of files
 
 
 def training_command(config: ConfigDict) -> str:

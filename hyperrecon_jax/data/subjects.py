@@ -31,6 +31,7 @@ from hyperrecon_jax.data.sources.base import Settings, Slices
 from hyperrecon_jax.physics.sample import Coils
 from hyperrecon_jax.runtime import memory
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.paths import printable
 from hyperrecon_jax.runtime.workers import end_with_parent
 
 READERS = {"fastmri": fastmri, "abide": abide, "folder": folder}  # a module for each source, see `sources/base.py`
@@ -171,7 +172,7 @@ def _read_until(jobs: list[_Job], total: int, workers: int) -> list[SubjectFile]
             for result in _read_batch(batch, workers):
                 results.append(result)
                 if result.file is None:
-                    bar.write(f"cannot be used: {result.subject}: {result.summary['error']}", file=sys.stderr)
+                    bar.write(printable(f"cannot be used: {result.subject}: {result.summary['error']}"), file=sys.stderr)
                     continue
                 usable += 1
                 if usable == 1:

@@ -93,6 +93,14 @@ def nearest_existing(folder: Path) -> Path:
     return Path(absolute.anchor)
 
 
+def printable(text: str) -> str:
+    """Return a text with an escape in the place of each character that a terminal cannot show, or obeys.
+
+    Names of files may have them: control characters, and bytes that are not UTF-8.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def explain_characters(text: str) -> str | None:
     """Return why a text cannot be the name of something, by its characters; None if it can."""
     if any(0xD800 <= ord(character) <= 0xDFFF for character in text):

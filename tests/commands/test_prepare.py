@@ -10,6 +10,7 @@ from PIL import Image
 
 from hyperrecon_jax import data
 from hyperrecon_jax.commands import prepare
+from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.errors import InputError
 
 
@@ -87,6 +88,15 @@ def test_it_lists_a_dozen_notes():
     lines = prepare._list_notes({"a": ["x", "y"], "b": [], "c": ["y", *map(str, range(12))], "d": ["y"]})
     assert lines[:3] == ["Note: a: x.", "Note: a and 2 more: y.", "Note: c: 0."]
     assert lines[12:] == ["... and 2 more notes."]
+
+
+def test_names_of_files_do_not_reach_the_terminal_as_they_are():
+    """A terminal obeys control characters, and an output in UTF-8 cannot hold bytes that are not."""
+    samples = data.in_memory(Sample(np.zeros((3, 16, 16, 1), np.float32)))
+    three = data.Split(samples, np.arange(3, dtype=np.int32))
+    metadata = {"slices": {split: [1] for split in prepare.SPLIT_NAMES}, "unusable": {"\x1b[31m\n\udcff": "it is ü"}}
+    lines = prepare.describe(metadata, data.Dataset(three, three, three)).splitlines()
+    assert lines[4] == r"Not used: \x1b[31m\n\udcff: it is ü"
 
 
 def test_the_picture_shows_slices(first):
