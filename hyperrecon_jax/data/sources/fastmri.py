@@ -32,12 +32,13 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
 
     All files with the same `patient_id` are one subject. Without that attribute, files of the same name are, because
     fastMRI gives a scan the same name in its archives of one coil and of many. A file that cannot be opened is a subject
-    of its own, so that `read` can say what is wrong with it. Symbolic links are followed, each folder once.
+    of its own, so that `read` can say what is wrong with it. Symbolic links are followed, each folder once. Hidden files,
+    such as those of macOS in archives, are ignored.
 
     Raises:
         InputError: if there are no such files, or none with `settings.acquisition`.
     """
-    paths = sorted(path for path in files_below(Path(root)) if path.name.endswith(".h5"))
+    paths = sorted(path for path in files_below(Path(root)) if _is_scan(path.name))
     if not paths:
         raise InputError(f"{root} must hold the .h5 files of fastMRI, but there are none.\n{INSTRUCTIONS}")
     subjects: dict[str, list[Path]] = {}
@@ -78,3 +79,8 @@ def read(files: list[Path], settings: Settings) -> Slices:
     if slices is None:
         raise InputError(explain_empty(files))
     return slices
+
+
+def _is_scan(name: str) -> bool:
+    """Whether a file of this name is one to read."""
+    return name.lower().endswith(".h5") and not name.startswith(".")

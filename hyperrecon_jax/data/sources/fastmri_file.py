@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hyperrecon_jax.data.sources.image_files import check_regular
 from hyperrecon_jax.data.volumes import hdf5
 from hyperrecon_jax.data.volumes.scan import Scan, require_truth, to_images
 from hyperrecon_jax.data.volumes.stack import Stack, brief
@@ -16,6 +17,7 @@ def open_file(path: Path) -> Iterator[Any]:
     """The open HDF5 file. Any error inside becomes an `InputError`, because damaged files raise many kinds of errors."""
     import h5py
 
+    check_regular(path)
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -120,7 +120,7 @@ def read(files: list[Path], settings: Settings) -> Slices:
     slices = make_slices([[(file.path, file.stack) for file in members] for members in groups], settings, flip=False)
     if slices is None:
         total = sum(len(file.stack.raw) for members in groups for file in members)
-        reasons = [f"of {total} slices each has one value alone"] if total else []
+        reasons = [f"{'its slice has' if total == 1 else f'each of {total} slices has'} one value alone"] if total else []
         reasons += [f"{count} {'was' if count == 1 else 'were'} skipped ({reason})" for reason, count in skipped.items()]
         beside = " and what is beside it" if len(files) > 1 else ""
         raise InputError(f"{files[0]}{beside} must hold images, but {', and '.join(reasons)}.")

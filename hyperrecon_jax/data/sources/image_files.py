@@ -29,11 +29,18 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
     """
     if limit < 0 and path.suffix.lower() == ".cfl":
         return _read_pair(path)
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return file.read(limit)
     except OSError as error:
         raise InputError(f"{path} must be a file that can be read: {brief(error)}") from error
+
+
+def check_regular(path: Path) -> None:
+    """Raises `InputError` for a pipe, which would be waited for, a device, which may never end, and a folder."""
+    if os.path.exists(path) and not os.path.isfile(path):  # these raise no error, as those of `Path` do
+        raise InputError(f"{path} must be a regular file, but it is a {'folder' if path.is_dir() else 'pipe or a device'}.")
 
 
 def read_stack(path: Path, *, plane: str) -> Stack:

@@ -112,9 +112,12 @@ def join(files: Sequence[File]) -> File:
 
 
 def study_id(path: Path) -> str:
-    """The StudyInstanceUID of a DICOM file; "" if it has none or is of another format."""
-    is_dicom = path.name.lower().endswith(formats.EXTENSIONS["dicom"]) or read_bytes(path, 132)[128:] == b"DICM"
-    return _read_header(path, read_bytes(path))["StudyInstanceUID"] if is_dicom else ""
+    """The StudyInstanceUID of a DICOM file; "" if it has none, cannot be read, or is of another format."""
+    try:
+        is_dicom = path.name.lower().endswith(formats.EXTENSIONS["dicom"]) or read_bytes(path, 132)[128:] == b"DICM"
+        return _read_header(path, read_bytes(path))["StudyInstanceUID"] if is_dicom else ""
+    except InputError:  # whoever reads its image says what is wrong
+        return ""
 
 
 def _read_file(path: Path, content: bytes, plane: str) -> File:

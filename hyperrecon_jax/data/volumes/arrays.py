@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.volumes.scan import Scan, complex_fields, make_scan, read_complex, to_complex
-from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_length, check_size, type_unit
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_coils, check_length, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
 
@@ -49,9 +49,13 @@ def _read_raw(file_name: str, content: bytes, kind: str) -> tuple[np.ndarray, bo
         return _read_array(file_name, io.BytesIO(content), kind == "kspace"), False
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [name for name in archive.namelist() if name.endswith(".npy")]
+        if not names:  # documents of office programs are archives, too
+            raise NoImageError(
+                f"{file_name} must hold an array, but it is an archive without one.", "an archive without arrays"
+            )
         standard = [name for name in (f"{kind}.npy", "image.npy", "kspace.npy") if name in names]
         if len(names) != 1 and not standard:
-            array_names = ", ".join(n.removesuffix(".npy") for n in names[:8]) or "none"
+            array_names = ", ".join(n.removesuffix(".npy") for n in names[:8])
             raise InputError(f"{file_name} must hold one array, or one of the name `image` or `kspace`, got {array_names}.")
         with archive.open(names[0] if len(names) == 1 else standard[0]) as stream:
             return _read_array(file_name, stream, kind == "kspace"), "mask.npy" in names

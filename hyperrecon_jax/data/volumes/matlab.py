@@ -11,7 +11,7 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import hdf5
 from hyperrecon_jax.data.volumes.scan import Scan, looks_like_kspace, make_scan, to_complex
-from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, Stack, check_size, type_unit
+from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, NoImageError, Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
 NAMES = ("kspace", "ksp", "kdata", "k_space", "kspacedata", "rawdata", "data")  # the first that a file has, in any case
@@ -21,8 +21,11 @@ def read(file_name: str, content: bytes, kind: str) -> Scan | Stack:
     """The k-space of a file, or its images if the array is real. `kind` is "image" or "kspace".
 
     Raises:
-        InputError: if it holds no array of numbers, or several of which none has one of `NAMES`.
+        InputError: if it holds several arrays of numbers of which none has one of `NAMES`; `NoImageError` if it holds none,
+            or is a text, as the matrices of FSL are.
     """
+    if b"\0" not in content[:128] and not content.startswith(b"MATLAB "):
+        raise NoImageError(f"{file_name} must be a MATLAB file, but it is a text.", "a text file")
     name, array, has_mask = (_read_hdf5 if b"\x89HDF\r\n\x1a\n" in content[:4096] else _read_version_5)(file_name, content)
     if not np.iscomplexobj(array):
         if array.ndim not in (2, 3):
@@ -81,9 +84,12 @@ def _choose_name(file_name: str, shapes: dict[str, Any]) -> str:
     for name in NAMES:
         if name in by_name:
             return by_name[name]
-    if len(by_name) != 1:
-        names = ", ".join(f"{name} {tuple(shapes[name])}" for name in list(by_name.values())[:8]) or "none"
-        raise InputError(f"{file_name} must hold one array, or one of the name `kspace`, got {names}.")
+    expected = f"{file_name} must hold one array, or one of the name `kspace`"
+    if not by_name:
+        raise NoImageError(f"{expected}, got none of at least 8 x 8 numbers.", "a MATLAB file without images")
+    if len(by_name) > 1:
+        names = ", ".join(f"{name} {tuple(shapes[name])}" for name in list(by_name.values())[:8])
+        raise InputError(f"{expected}, got {names}.")
     return next(iter(by_name.values()))
 
 

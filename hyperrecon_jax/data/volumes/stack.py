@@ -1,5 +1,6 @@
 """The type that a reader of a format returns, and the checks that all readers share."""
 
+import re
 import textwrap
 from typing import Any, NamedTuple
 
@@ -88,5 +89,9 @@ def check_finite(file_name: str, index: int, values: np.ndarray) -> None:
 
 
 def brief(error: Exception) -> str:
-    """The first words of an error's message, up to 200 characters, as the end of a sentence."""
-    return (textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__).rstrip(".") + "."
+    """The first words of an error's message, up to 200 characters, as the end of a sentence.
+
+    Objects of Python, such as `<_io.BytesIO object at 0x7f12>`, mean nothing to the user and are left out.
+    """
+    text = re.sub(r" ?<[^<>]* object at 0x\w+>", "", str(error))
+    return (textwrap.shorten(text, 200, placeholder=" ...") or type(error).__name__).rstrip(".") + "."

@@ -1,5 +1,7 @@
 """fastMRI: files in its format, written from known images and coils; their slices, and what is refused."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -86,7 +88,7 @@ def assert_consistent(slices, settings):
 def test_files_of_a_patient_are_one_subject(tmp_path):
     b = write(tmp_path / "train" / "b.h5", patient="p1")
     a = write(tmp_path / "val" / "a.h5", patient="p1", acquisition="CORPDFS_FBK")
-    c = write(tmp_path / "train" / "c.h5", patient="p0")
+    c = write(tmp_path / "train" / "c.H5", patient="p0")
     without_id = [write(tmp_path / folder / "d.h5", patient=None) for folder in ("single", "train")]
     (tmp_path / "notes.txt").write_text("no scan")
     subjects = fastmri.find(tmp_path, SETTINGS)
@@ -104,8 +106,12 @@ def test_a_broken_file_does_not_stop_the_search_but_its_reading(tmp_path):
     content = good.read_bytes()
     for name, damaged in (("cut.h5", content[: len(content) // 2]), ("text.h5", b"hello"), ("void.h5", b"")):
         (tmp_path / name).write_bytes(damaged)
+    os.mkfifo(tmp_path / "pipe.h5")
+    (tmp_path / "._good.h5").write_bytes(b"of macOS")
     subjects = fastmri.find(tmp_path, SETTINGS._replace(acquisition="CORPD_FBK"))
-    assert set(subjects) == {"p1", "cut.h5", "text.h5", "void.h5"}
+    assert set(subjects) == {"p1", "cut.h5", "text.h5", "void.h5", "pipe.h5"}
+    with pytest.raises(InputError, match="pipe.h5 must be a regular file, but it is a pipe or a device"):
+        fastmri.read(subjects["pipe.h5"], SETTINGS)
     for name in ("cut.h5", "text.h5", "void.h5"):
         for settings in (SETTINGS, COILS):
             with pytest.raises(InputError, match=f"{name} must be a whole HDF5 file, but it cannot be read"):

@@ -3,12 +3,14 @@
 import gzip
 import io
 import os
+import zipfile
 
 import h5py
 import nibabel
 import numpy as np
 import pydicom
 import pytest
+import scipy.io
 import tifffile
 from faults.intensity_files import png16, tiff
 from faults.kspace_files import matlab_5
@@ -469,12 +471,40 @@ def test_nothing_to_see(tmp_path):
     save(tmp_path / "s/a.npy", npy_bytes(np.zeros_like(BRAIN)))
     save(tmp_path / "s/b.npy", npy_bytes(np.full_like(BRAIN[0], 3)))
     with pytest.raises(
-        InputError, match=r"a\.npy and what is beside it must hold images, but of 7 slices each has one value"
+        InputError, match=r"a\.npy and what is beside it must hold images, but each of 7 slices has one value alone"
     ):
         read(tmp_path)
 
 
-def test_a_link_to_nothing(tmp_path):
-    os.symlink(tmp_path / "gone", tmp_path / "a.npy")
-    with pytest.raises(InputError, match=r"a\.npy must be a file that can be read: .*No such file"):
+def test_a_file_that_cannot_be_read_does_not_stop_the_search_but_its_reading(tmp_path):
+    save(tmp_path / "good.npy", npy_bytes(BRAIN))
+    save(tmp_path / "cut.dcm", b"\0" * 128 + b"DICM" + b"\2\0\0\0UL\4")
+    os.symlink(tmp_path / "gone", tmp_path / "link.npy")
+    os.mkfifo(tmp_path / "pipe.png")
+    subjects = folder.find(tmp_path, SETTINGS)
+    assert set(subjects) == {"cut", "good", "link", "pipe"}
+    for name, message in (
+        ("cut", r"cut\.dcm must "),
+        ("link", r"link\.npy must be a file that can be read: .*No such file"),
+        ("pipe", r"pipe\.png must be a regular file, but it is a pipe or a device"),
+    ):
+        with pytest.raises(InputError, match=message):
+            folder.read(subjects[name], SETTINGS)
+
+
+def test_documents_beside_images_are_skipped(tmp_path):
+    """Documents of office programs are .zip archives, and FSL keeps matrices as text in .mat files."""
+    save(tmp_path / "s/a.npy", npy_bytes(BRAIN))
+    with zipfile.ZipFile(tmp_path / "s/report.docx", "w") as archive:
+        archive.writestr("word/document.xml", "<text/>")
+    save(tmp_path / "s/to_atlas.mat", b"1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n")
+    scipy.io.savemat(tmp_path / "s/parameters.mat", {"TR": 2.5})
+    result = read(tmp_path)
+    assert_slices(result, BRAIN / BRAIN.max())
+    assert result.skipped == {"an archive without arrays": 1, "a text file": 1, "a MATLAB file without images": 1}
+
+
+def test_a_page_of_the_web_is_no_picture(tmp_path):
+    save(tmp_path / "a.jpg", b"<html>not found</html>")
+    with pytest.raises(InputError, match=r"a\.jpg must be a whole PNG, .* cannot be read: cannot identify image file\.$"):
         read(tmp_path)
