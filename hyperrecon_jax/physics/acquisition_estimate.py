@@ -21,6 +21,7 @@ CORNER_SHARE = 1 / 6  # side of such a corner
 CLEARLY_LESS = 0.6  # the corners are few samples, with a standard error of up to 25 %, so only a clear difference counts
 KAISER = 7.0  # the beta of the window of this image: its side lobes are below the noise, 1e-3 of the image
 MAX_SLICES = 32  # of the leading axes, evenly spaced: more cost time and add nothing
+EQUAL_SHARE = 0.99  # of the frequencies: masks that differ by less are of one kind, as a sample may be 0 by chance
 LINES_SHARE = 0.99  # of the crossings of sampled rows and columns: with so many sampled, the mask consists of lines
 MAX_GAP_DIFFERENCE = 1  # pixels between the widest and the narrowest gap of equispaced lines, which are rounded to pixels
 
@@ -33,7 +34,7 @@ def estimate_acquisition(kspace: np.ndarray) -> Acquisition:
 
     Args:
         kspace: `(*b, h, w)` complex, as `np.fft.fft2(image, norm="ortho")`, zero where nothing was sampled; the leading
-            axes are slices and coils that were sampled alike.
+            axes are slices and coils. If they were sampled in several ways, that of the one in the middle counts.
 
     Returns:
         The acceleration is the inverse of the sampled share. The noise has the units of the image that belongs to the
@@ -49,17 +50,24 @@ def estimate_acquisition(kspace: np.ndarray) -> Acquisition:
         raise InputError(f"`kspace` must be complex (*b, h, w), got {kspace.dtype} {kspace.shape}.")
     if not np.isfinite(kspace).all():
         raise InputError("`kspace` must hold finite numbers, but it has NaN or infinity.")
-    sampled = (kspace != 0).any(tuple(range(kspace.ndim - 2)))
-    if not sampled.any():
+    if not kspace.any():
         raise InputError("`kspace` must have values that are not zero, got zeros alone.")
-    return Acquisition(float(1 / sampled.mean()), _estimate_sigma(kspace, sampled), _classify_mask(sampled))
+    slices = _select_slices(kspace)
+    sampled = (slices != 0).any(0)
+    return Acquisition(float(1 / sampled.mean()), _estimate_sigma(slices, sampled), _classify_mask(sampled))
 
 
-def _estimate_sigma(kspace: np.ndarray, sampled: np.ndarray) -> float:
-    """The standard deviation of the complex noise: the smallest of its estimates."""
-    slices = kspace.reshape(-1, *sampled.shape)
-    slices = slices[slices.any((1, 2))]  # empty slices and coils do not count
+def _select_slices(kspace: np.ndarray) -> np.ndarray:
+    """Slices and coils, `(n, h, w)`, that were sampled alike: those of an evenly spaced choice that are as its middle."""
+    slices = kspace.reshape(-1, *kspace.shape[-2:])
+    slices = slices[slices.any((1, 2))]  # empty ones do not count
     slices = slices[np.unique(np.linspace(0, len(slices) - 1, MAX_SLICES).astype(int))]
+    masks = slices != 0
+    return slices[(masks == masks[len(masks) // 2]).mean((1, 2)) >= EQUAL_SHARE]
+
+
+def _estimate_sigma(slices: np.ndarray, sampled: np.ndarray) -> float:
+    """The standard deviation of the complex noise: the smallest of its estimates."""
     highest = _sigma_of_high_frequencies(slices, sampled)
     if _consists_of_lines(sampled):
         return min(highest, _sigma_of_margins(slices, sampled), _sigma_of_margins(slices.swapaxes(1, 2), sampled.T))

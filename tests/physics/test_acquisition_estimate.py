@@ -56,6 +56,19 @@ def test_kinds_of_masks_do_not_depend_on_the_seed(kind):
         assert estimate_acquisition(simulate(80, np.pad(mask, ((0, 16), (0, 0))), 0.02)).mask == kind
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_slices_with_masks_of_their_own(kind):
+    """Together they cover more than each of them, and the first one everything."""
+    kspace = np.stack(
+        [simulate(96, masks.make(kind, (96, 96), acceleration=4.0, seed=seed), 0.03, seed) for seed in range(8)]
+    )
+    kspace[0], kspace[1:3] = simulate(96, 1, 0.03), 0
+    estimate = estimate_acquisition(kspace)
+    np.testing.assert_allclose(estimate.acceleration, 4, rtol=0.03)
+    np.testing.assert_allclose(estimate.sigma, 0.03, rtol=0.15)
+    assert estimate.mask == kind
+
+
 def test_fastmri_masks_with_one_step_are_equispaced():
     frequencies = np.fft.ifftshift(np.arange(96) - 48)
     columns = (frequencies % 4 == 1) | (np.abs(frequencies) < 4)
