@@ -59,6 +59,7 @@ A. Di Martino et al., The autism brain imaging data exchange: towards a large-sc
 architecture in autism, Molecular Psychiatry 19, 2014, 659-667.
 """
 
+DOWNLOAD = "http://preprocessed-connectomes-project.org/abide has them for download (FreeSurfer 5.1)"
 IMAGES = ("norm", "brain")  # names of the image; the first that exists is used
 CODES = "aseg"
 EXTENSIONS = (".mgz", ".mgh", ".nii.gz", ".nii")  # the first that exists is used
@@ -107,7 +108,9 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
             )
         subjects[subject] = [folder / file for file in files]
     if not subjects:
-        raise InputError(f"{root} must hold subjects as SUBJECT/mri/norm.mgz and SUBJECT/mri/aseg.mgz, but there is none.")
+        raise InputError(
+            f"{root} must hold subjects as SUBJECT/mri/norm.mgz and SUBJECT/mri/aseg.mgz, but there is none; {DOWNLOAD}."
+        )
     return dict(sorted(subjects.items()))
 
 

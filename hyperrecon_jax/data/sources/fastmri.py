@@ -25,6 +25,7 @@ accept the data sharing agreement of NYU Langone Health, which forbids to pass t
 come by mail. Unpack the archives (singlecoil_train, singlecoil_val, multicoil_train, multicoil_val, brain_multicoil_...)
 into one folder; its .h5 files are found at any depth. Those of the test and challenge sets are under-sampled and hold no
 truth. Please cite Zbontar et al., arXiv:1811.08839 (2018), and Knoll et al., Radiology: AI 2:e190007 (2020)."""
+DOWNLOAD = "register at https://fastmri.med.nyu.edu/ to get them, and unpack the archives of train and val into this folder"
 
 
 def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
@@ -40,7 +41,7 @@ def find(root: Path, settings: Settings) -> dict[str, list[Path]]:
     """
     paths = sorted(path for path in files_below(Path(root)) if _is_scan(path.name))
     if not paths:
-        raise InputError(f"{root} must hold the .h5 files of fastMRI, but there are none.\n{INSTRUCTIONS}")
+        raise InputError(f"{root} must hold the .h5 files of fastMRI, but there are none; {DOWNLOAD}.")
     subjects: dict[str, list[Path]] = {}
     damaged: dict[str, list[Path]] = {}
     other_acquisitions = set()

@@ -199,7 +199,9 @@ def test_a_subject_twice_is_refused(tmp_path):
 def test_missing_files(tmp_path):
     with pytest.raises(InputError, match=r"gone must be a folder, but there is none"):
         abide.find(tmp_path / "gone", SETTINGS)
-    with pytest.raises(InputError, match=r"must hold subjects as SUBJECT/mri/norm\.mgz .*, but there is none"):
+    with pytest.raises(
+        InputError, match=r"must hold subjects as SUBJECT/mri/norm\.mgz .*, but there is none; http\S+/abide has"
+    ):
         abide.find(tmp_path, SETTINGS)
     write(tmp_path / "s/mri", codes=None)
     with pytest.raises(
