@@ -103,14 +103,17 @@ def _random_slices(dataset: data.Dataset, seed: int) -> dict[str, tuple[np.ndarr
 
 
 def _list_notes(notes: Mapping[str, Sequence[str]]) -> list[str]:
-    """What was done to the files, such as how their values were scaled; each note once, with the number of subjects."""
+    """What was done to the files, such as how their values were scaled; each note once, with the number of subjects.
+
+    Those of most subjects come first: notes with numbers, such as a scale, are of one subject each and often too many.
+    """
     subjects: dict[str, list[str]] = {}
     for subject, subject_notes in notes.items():
         for note in subject_notes:
             subjects.setdefault(note, []).append(subject)
     lines = [
         f"Note: {names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {note}."
-        for note, names in subjects.items()
+        for note, names in sorted(subjects.items(), key=lambda item: -len(item[1]))
     ]
     more = len(lines) - NUM_NOTES
     return lines if more <= 0 else [*lines[:NUM_NOTES], f"... and {more} more notes."]

@@ -74,7 +74,10 @@ def find_subjects(source: str, root: Path, settings: Settings, *, counts: tuple[
     except OSError as error:
         raise InputError(f"`root` {root} must be a folder that can be read: {error}.") from error
     if len(files) < sum(counts):
-        raise InputError(f"`subjects` must be at most {len(files)} together, as many as {root} holds, got {counts}.")
+        names = ", ".join([*list(files)[:3], *(["..."] if len(files) > 3 else [])])
+        raise InputError(
+            f"`subjects` must be at most {len(files)} together, as many as {root} holds ({names}), got {counts}."
+        )
     return files
 
 

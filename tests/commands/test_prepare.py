@@ -86,7 +86,7 @@ def test_it_describes_the_prepared_data(root, first):
 
 def test_it_lists_a_dozen_notes():
     lines = prepare._list_notes({"a": ["x", "y"], "b": [], "c": ["y", *map(str, range(12))], "d": ["y"]})
-    assert lines[:3] == ["Note: a: x.", "Note: a and 2 more: y.", "Note: c: 0."]
+    assert lines[:3] == ["Note: a and 2 more: y.", "Note: a: x.", "Note: c: 0."]
     assert lines[12:] == ["... and 2 more notes."]
 
 
@@ -190,7 +190,7 @@ MISTAKES = [
     (["--subjects=1,2", "ROOT"], "--subjects must be three numbers of at least 1, got (1, 2)."),
     (["--subjects=1,2,x", "ROOT"], "--subjects must be whole numbers, got 1,2,x."),
     (["--subjects=1.5,2,1", "ROOT"], "--subjects must be whole numbers, got 1.5,2,1."),
-    (["--subjects=4,2,1", "ROOT"], "--subjects must be at most 6 together, as many as "),
+    (["--subjects=4,2,1", "ROOT"], "/my scans holds (bad, pictures, s0, ...), got (4, 2, 1)."),
     (
         ["--subjects=4,1,1", "--size=16", "ROOT"],
         "--subjects must be at most the 5 that can be used, got (4, 1, 1); 1 cannot",
