@@ -47,8 +47,8 @@ def test_other_integers_are_scaled_by_the_range_of_all_splits(tmp_path, dtype, l
     stored = (low + IMAGES * (high - low)).astype(dtype)
     paths = [tmp_path / f"{split}.npy" for split in ("train", "val", "test")]
     parts = stored[:2], stored[2:3], stored[3:]
-    for path, part in zip(paths, parts, strict=True):
-        np.save(path, part)
+    for path, part, byte_order in zip(paths, parts, "<><", strict=True):
+        np.save(path, part.astype(part.dtype.newbyteorder(byte_order)))
     with pytest.warns(DataWarning, match=rf"^`train` .*train\.npy and 2 more of {np.dtype(dtype)}: .*; for another scale"):
         dataset = data.arrays(train=paths[0], val=paths[1], test=paths[2])
     black = min(float(stored.min()), 0)

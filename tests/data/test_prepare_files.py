@@ -332,7 +332,10 @@ def test_a_disk_that_fills_up_is_reported(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"subjects": (4, 1, 2)}, r"`subjects` must be at most 6 together, as many as .*scans holds \(.*\), got \(4, 1, 2\)"),
+        (
+            {"subjects": (4, 1, 2)},
+            r"`subjects` must be at most 6 together, as many as .*scans holds \(.*\), got \(4, 1, 2\)",
+        ),
         (
             {"subjects": (3, 1, 2)},
             r"`subjects` must be at most the 5 that can be used, .* 1 cannot: fay: .*fay\.npy must be",

@@ -161,7 +161,7 @@ def scale_arrays(arrays: Sequence[tuple[str, np.ndarray]]) -> tuple[list[np.ndar
 
     Floating-point values stay as they are; those that leave [0, 1] by rounding are clipped, and NaN becomes 0. Booleans are
     0 and 1. uint8 and uint16 are divided by 255 and 65535 if their values reach into the upper half of that range. All
-    other integers have one scale for all arrays of their type, by `find_scale`.
+    other integers have one scale for all arrays of their type, in either order of bytes, by `find_scale`.
 
     Args:
         arrays: for each its name for messages, and its images `(n, h, w)`.
@@ -173,19 +173,20 @@ def scale_arrays(arrays: Sequence[tuple[str, np.ndarray]]) -> tuple[list[np.ndar
         InputError: if a type is no real number, if values are infinite, or if floating-point values leave [0, 1].
     """
     notes: list[str] = []
-    scales: dict[np.dtype, Scale | None] = {}
+    scales: dict[str, Scale | None] = {}  # of each type of integers
     results = []
     for name, images in arrays:
-        if images.dtype.kind in "iu" and images.dtype not in scales:
-            group = [(label, Stack(other, [])) for label, other in arrays if other.dtype == images.dtype]
-            scales[images.dtype], group_notes = _integer_scale(group)
+        unit = images.dtype.name
+        if images.dtype.kind in "iu" and unit not in scales:
+            group = [(label, Stack(other, [])) for label, other in arrays if other.dtype.name == unit]
+            scales[unit], group_notes = _integer_scale(group)
             notes += group_notes
         if images.dtype.kind == "b":
             results.append(images.astype(np.float32))
         elif images.dtype.kind == "f":
             results.append(_clip_rounding(name, images, notes))
         elif images.dtype.kind in "iu":
-            scale = scales[images.dtype]
+            scale = scales[unit]
             if scale is None:
                 results.append(np.divide(images, np.iinfo(images.dtype).max, dtype=np.float32))
             else:
@@ -206,7 +207,9 @@ def _integer_scale(group: list[tuple[str, Stack]]) -> tuple[Scale | None, list[s
     if scale.black == scale.white or (is_picture and scale.white > np.iinfo(dtype).max / 2):
         return None, []
     names = name if len(group) == 1 else f"{name} and {len(group) - 1} more"
-    return scale, [f"{names} of {dtype}: {'; '.join(describe_scale(scale))}; for another scale, save float32 in [0, 1]."]
+    return scale, [
+        f"{names} of {dtype.name}: {'; '.join(describe_scale(scale))}; for another scale, save float32 in [0, 1]."
+    ]
 
 
 def _clip_rounding(name: str, images: np.ndarray, notes: list[str]) -> np.ndarray:
