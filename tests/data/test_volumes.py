@@ -644,7 +644,7 @@ PHOTO = picture([np.zeros((16, 16), np.uint8) + 5], "PNG")
         ("x", zipped(declared((2**40, 16, 16))), "must hold at most 134217728 pixels"),
         ("x", zipped(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + bytes(10**6)), "whole .npz file, but it cannot"),
         ("x", zipped(saved(IMAGES))[:-30], "must be a whole .npz file, but it cannot be read"),
-        ("x", zipped(saved(IMAGES), "a.txt"), "must hold one array, or one of the name `image` or `kspace`, got none"),
+        ("x", zipped(saved(IMAGES), "a.txt"), "must hold an array, but it is an archive without one"),
         ("x", flipped(zipped(saved(IMAGES)), 500), "must be a whole .npz file, but it cannot be read"),
         ("x", volumes.npz(IMAGES, {}).replace(b"image.npy", b"imaga.npy"), "got imaga, metadata"),
         ("x", PHOTO[:-30], "must be a whole PNG, JPEG or TIFF file, but it cannot be read"),

@@ -59,7 +59,7 @@ def list_notes(files: Sequence[tuple[str, Sequence[str]]]) -> tuple[str, ...]:
     for path, notes in files:
         for note in dict.fromkeys(notes):
             paths.setdefault(note, []).append(path)
-    return tuple(f"{'' if len(those) == len(files) else f'{name_files(those)}: '}{note}" for note, those in paths.items())
+    return tuple(f"{'' if len(names) == len(files) else f'{name_files(names)}: '}{note}" for note, names in paths.items())
 
 
 def name_files(paths: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ from hyperrecon_jax.runtime.errors import InputError
 LABEL_SLICES = 9  # slices that tell whether a series holds labels
 FEW_VALUES = 16  # images have more values
 FLAT = 0.7  # part of the pixels of labels, without background, that equal the pixel on their left
-UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
@@ -137,7 +136,7 @@ def to_grid(
         resample: `grid.resample`, or `grid.resample_labels`.
     """
     sides = np.array(geometry.pixel_size(affine))
-    if sides.max() > (1 + UNEQUAL) * sides.min():
+    if not geometry.is_square(*sides):
         lengths = sides * images.shape[1:]
         rows, columns = np.rint(lengths / max(sides.min(), lengths.max() / size)).astype(int)
         images = resample(images, max(rows, 1), max(columns, 1))

@@ -82,7 +82,7 @@ def parse_header(header: str) -> Any:
 
 def count_pixels(shape: tuple[int, int], encoded: tuple[float, float], lengths: tuple[float, float]) -> tuple[int, int]:
     """How many rows and columns of the image of k-space cover `lengths`."""
-    counts = [max(1, round(side * length / whole)) for side, whole, length in zip(shape, encoded, lengths, strict=True)]
+    counts = [max(1, round(side * length / field)) for side, field, length in zip(shape, encoded, lengths, strict=True)]
     return counts[0], counts[1]
 
 

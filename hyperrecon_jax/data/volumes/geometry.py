@@ -27,6 +27,7 @@ ACQUIRED = "acquired"
 PLANES = (*VIEWS, ACQUIRED)
 LETTERS = ("LR", "PA", "IS")  # to the left, right; back (posterior), front; bottom (inferior), top
 
+_SQUARE = 1.01  # sides of a pixel that differ by less count as equal
 _EQUAL = 1.1  # sides of a voxel that differ by less count as equal
 _SKEW = math.sin(math.radians(5))  # a stack is only cut in another plane if its axes are nearer to right angles than this
 
@@ -51,6 +52,11 @@ def pixel_size(affine: np.ndarray | None) -> tuple[float, float]:
     if not sides.max() <= 100 * sides.min() < math.inf:
         return 1.0, 1.0
     return float(sides[0]), float(sides[1])
+
+
+def is_square(height: float, width: float) -> bool:
+    """Whether pixels of these sides count as squares."""
+    return max(height, width) <= _SQUARE * min(height, width)
 
 
 def plane_of(affine: np.ndarray) -> str:

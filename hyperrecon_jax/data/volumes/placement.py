@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.data.volumes.stack import Stack
 
 UNPLACED = "the file does not say how it lies, so its axes were taken to run to the left, front and top"  # a note
@@ -70,7 +71,7 @@ def picture_affine(info: Mapping[Any, Any], orientation: int) -> np.ndarray | No
     """
     density = info.get("dpi") or info.get("aspect") or (info.get("jfif_density") if info.get("jfif_unit") == 0 else None)
     x, y = map(float, density or (1, 1))
-    if not (0 < x < math.inf and 0 < y < math.inf) or max(x, y) < 1.01 * min(x, y):
+    if not (0 < x < math.inf and 0 < y < math.inf) or geometry.is_square(x, y):
         return None
     height, width = (y, x) if orientation in (5, 6, 7, 8) else (x, y)
     shorter = min(height, width)

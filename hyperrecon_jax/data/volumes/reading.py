@@ -131,7 +131,7 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
     if (rows, columns) != (h, w):
         notes.append(f"padded with zeros to {rows} x {columns}")
     height, width = geometry.pixel_size(stack.affine)
-    if not math.isclose(height, width, rel_tol=0.01):
+    if not geometry.is_square(height, width):
         notes.append(f"pixels are {height / width:.3g} times as high as wide")
     return Volume(
         slices=slices,

@@ -12,12 +12,12 @@ import numpy as np
 
 from hyperrecon_jax.data import grid
 from hyperrecon_jax.data.kspace import crop_field, is_fully_sampled, sampled_share
+from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.data.volumes.field_of_view import FieldOfView, count_pixels, pixel_sides
 from hyperrecon_jax.data.volumes.stack import Stack, check_coils, check_finite, check_size, to_double
 from hyperrecon_jax.runtime.errors import InputError
 
 MASKED = "it has a `mask`, as files of test and challenge sets: it is under-sampled and holds no truth"
-UNEQUAL = 0.01  # pixels count as squares if their sides differ by at most this fraction
 # unlike an image: what is not cut from the image of the k-space, as fastMRI's are, must be seen clearly
 CLEARLY_LESS = 0.25
 CLEARLY_MORE = 10.0  # times the energy
@@ -112,21 +112,21 @@ def match_images(scan: Scan, images: Any) -> Scan:
     if n != scan.shape[0]:
         return scan
     with np.errstate(over="ignore", invalid="ignore"):  # NaN compares as unlike
-        seen = _combine(to_double(scan.read_slice(k)))
-        seen = grid.centre(seen[None], rows, seen.shape[1])
-        middle, w = grid.centre(seen, rows, columns)[0], seen.shape[2]
+        combined = _combine(to_double(scan.read_slice(k)))
+        combined = grid.centre(combined[None], rows, combined.shape[1])
+        middle, w = grid.centre(combined, rows, columns)[0], combined.shape[2]
         places = w // 2 + (np.arange(columns) - columns // 2) * w / columns  # so that the middle stays in the middle
-        everything = np.stack([np.interp(places, np.arange(w), row) for row in seen[0]])
+        all_columns = np.stack([np.interp(places, np.arange(w), row) for row in combined[0]])
         image = to_double(np.asarray(images[k]))
-        is_everything = _unlikeness(everything, image) < CLEARLY_LESS * _unlikeness(middle, image)
+        shows_all = _unlikeness(all_columns, image) < CLEARLY_LESS * _unlikeness(middle, image)
     encoded = (scan.field.encoded[0], float(columns))
-    return scan._replace(field=scan.field._replace(encoded=encoded)) if is_everything else scan
+    return scan._replace(field=scan.field._replace(encoded=encoded)) if shows_all else scan
 
 
-def _unlikeness(one: np.ndarray, other: np.ndarray) -> float:
+def _unlikeness(first: np.ndarray, second: np.ndarray) -> float:
     """One minus the cosine of the angle between two images."""
-    lengths = np.linalg.norm(one) * np.linalg.norm(other)
-    return 1 - float(np.vdot(one, other) / lengths) if lengths else 1.0
+    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+    return 1 - float(np.vdot(first, second) / lengths) if lengths else 1.0
 
 
 def _combine(coils: np.ndarray) -> np.ndarray:
@@ -281,7 +281,7 @@ def pixel_affine(sides: tuple[float, float], is_metric: bool) -> np.ndarray | No
     """
     row, column = sides
     if not is_metric:
-        if max(row, column) <= (1 + UNEQUAL) * min(row, column):
+        if geometry.is_square(row, column):
             return None
         row, column = row / min(row, column), column / min(row, column)
     return np.diag([row, column, 1.0, 1.0])

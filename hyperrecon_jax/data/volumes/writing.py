@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data import grid
-from hyperrecon_jax.data.volumes import placement
+from hyperrecon_jax.data.volumes import geometry, placement
 from hyperrecon_jax.data.volumes.reading import Volume, crop, shift
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -65,7 +65,7 @@ def png(
     height, width = pixel_size
     if not (0 < height < math.inf and 0 < width < math.inf):
         raise InputError(f"`pixel_size` must be two finite numbers above 0, got {pixel_size!r}.")
-    if not math.isclose(height, width, rel_tol=0.01):
+    if not geometry.is_square(height, width):
         rows, columns = (max(1, round(n * side / min(pixel_size))) for n, side in zip(image.shape, pixel_size, strict=True))
         image = grid.resample(image[None], rows, columns)[0]
     gray = np.clip((image.astype(np.float64) - level) / window + 0.5, 0, 1)
