@@ -16,7 +16,8 @@ from hyperrecon_jax.data.volumes.intensity import luminance
 from hyperrecon_jax.data.volumes.stack import Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
-BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT = 258, 262, 274, 339  # tags of TIFF, and of EXIF
+# tags of TIFF, and of EXIF
+BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION, SAMPLE_FORMAT, IMAGE_DEPTH = 258, 262, 274, 339, 32997
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # values of SAMPLE_FORMAT
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE = 0, 1, 2, 3  # values of PHOTOMETRIC
 MAX_SAMPLES = 8  # of a pixel: colours, transparency and others that are ignored
@@ -122,7 +123,9 @@ def _read_tiff(file_name: str, content: bytes) -> Stack:
 
 
 def _is_lossless(tags: Any) -> bool:
-    """Whether Pillow keeps the numbers of a page."""
+    """Whether Pillow keeps the numbers of a page. Of a page of several planes it would read the first alone."""
+    if tags.get(IMAGE_DEPTH, 1) != 1:
+        return False
     bits, form = tags.get(BITS_PER_SAMPLE, (1,)), set(tags.get(SAMPLE_FORMAT, (UNSIGNED,)))
     if form == {UNSIGNED}:
         return max(bits) <= 8 or bits in ((12,), (16,))
@@ -147,7 +150,9 @@ def _read_tiff_exactly(file_name: str, content: bytes) -> Stack:
         for page_or_frame in file.pages:
             page: Any = page_or_frame.aspage()
             check_size(file_name, n, page.imagelength, page.imagewidth)
-            if page.imagedepth != 1 or page.dtype is None or page.dtype.kind not in "biuf":
+            if page.imagedepth != 1:
+                raise InputError(f"{file_name} must hold a page for each slice, got one of {page.imagedepth} planes.")
+            if page.dtype is None or page.dtype.kind not in "biuf":
                 raise InputError(f"{file_name} must hold pages of real numbers, got {page.dtype} of shape {page.shape}.")
             if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE):
                 raise InputError(f"{file_name} must be gray or RGB, got {page.dtype} of the kind {page.photometric.name}.")

@@ -504,6 +504,12 @@ def test_documents_beside_images_are_skipped(tmp_path):
     assert result.skipped == {"an archive without arrays": 1, "a text file": 1, "a MATLAB file without images": 1}
 
 
+def test_a_tiff_of_several_planes_in_a_page_is_not_its_first_plane(tmp_path):
+    save(tmp_path / "a.tif", tiff(np.stack([BRAIN[0]] * 16), volumetric=True, tile=(16, 16, 16)))
+    with pytest.raises(InputError, match=r"a\.tif must hold a page for each slice, got one of 16 planes"):
+        read(tmp_path)
+
+
 def test_a_page_of_the_web_is_no_picture(tmp_path):
     save(tmp_path / "a.jpg", b"<html>not found</html>")
     with pytest.raises(InputError, match=r"a\.jpg must be a whole PNG, .* cannot be read: cannot identify image file\.$"):
