@@ -10,6 +10,9 @@ from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import DataWarning
 
 LONGEST_MESSAGE = 700  # characters
+# Orbax writes in several threads: when one write fails, so do others, and the first error says all. The others read files:
+# they log what they correct, for each file.
+SILENT_LOGGERS = ("asyncio", "nibabel.global", "pydicom", "tifffile")
 
 
 def print_error(message: object) -> None:
@@ -27,8 +30,8 @@ def print_error(message: object) -> None:
 def silence_libraries() -> None:
     """Keep warnings and log messages of libraries away from the user of a command."""
     logging.set_verbosity(logging.FATAL)
-    # Orbax writes in several threads. When one write fails, so do others: the first error says all.
-    logging.get_absl_logger().manager.getLogger("asyncio").disabled = True
+    for name in SILENT_LOGGERS:
+        logging.get_absl_logger().manager.getLogger(name).disabled = True
     sys.unraisablehook = lambda _: None
     if not sys.warnoptions:  # `python -W` shows warnings
         warnings.simplefilter("ignore")

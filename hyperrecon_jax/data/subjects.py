@@ -11,11 +11,13 @@ from these files.
 import contextlib
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -191,7 +193,7 @@ def _read_batch(jobs: list[_Job], workers: int) -> Iterator[SubjectFile]:
         return
     context = get_context("spawn")  # a fork of a process with threads may hang
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(workers, context, end_with_parent) as pool:
+    with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:
             yield from pool.map(_read_subject, jobs)
         except BrokenProcessPool as error:
@@ -204,6 +206,13 @@ def _read_batch(jobs: list[_Job], workers: int) -> Iterator[SubjectFile]:
                 worker.terminate()  # otherwise it would first finish its subject
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _start_worker() -> None:
+    """Called at the start of a worker: what it has to say is in its results, so it writes nothing."""
+    end_with_parent()
+    logging.disable()
+    warnings.simplefilter("ignore")
 
 
 def _read_subject(job: _Job) -> SubjectFile:

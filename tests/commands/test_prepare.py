@@ -3,6 +3,7 @@
 import shlex
 
 import matplotlib.image
+import nibabel
 import numpy as np
 import pytest
 from helper import ROOT, npy_bytes, run_forks, run_python
@@ -27,7 +28,9 @@ def root(tmp_path_factory):
     for k in range(4):
         pixels = rng.integers(0, 255, (16, 16), np.uint8) * (k != 2)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"pictures/{k}.png")
-    (folder / "bad.npy").write_bytes(npy_bytes(np.zeros((3, 16, 16))))
+    bad = nibabel.Nifti1Image(np.zeros((16, 16, 8), np.float32), np.eye(4))
+    bad.header["pixdim"][1] = -1  # which nibabel corrects, with a message
+    (folder / "bad.nii").write_bytes(bad.to_bytes())
     return folder
 
 

@@ -270,6 +270,15 @@ def test_sides_of_zero_are_one(sides):
     assert volume.pixel_size == (1, 1)
 
 
+@pytest.mark.parametrize("form", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_voxels_do_not_start_inside_of_the_header(form):
+    """An offset of 0 stands for the end of the header: its bytes were shown as voxels."""
+    content = bytearray(nifti(HEAD, np.eye(4), form=form).to_bytes())
+    start, size = (108, 4) if form is nibabel.Nifti1Image else (168, 8)
+    content[start : start + size] = bytes(size)
+    assert_shows(bytes(content), as_radiologists_see(HEAD, "axial"))
+
+
 def test_other_numbers_of_dimensions():
     flat = HEAD[:, :, 0]
     assert_shows(

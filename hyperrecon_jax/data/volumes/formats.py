@@ -185,7 +185,10 @@ def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
     view = geometry.choose_view(affine, volume_shape, plane)
     h, w, n = (volume_shape[axis] for axis in view.axes)
     check_size(file_name, n, h, w, what=f"{view.plane} slices")
-    voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, int(header.get_data_offset()))
+    # as the NIfTI library, which takes an offset inside of the header, such as 0, for none
+    offset = header.get_data_offset()
+    offset = max(int(offset), getattr(header, "single_vox_offset", 0)) if offset >= 0 else int(offset)
+    voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, offset)
     slope, intercept = header.get_slope_inter()
     notes = [f"{view.plane} slices along the file's {('first', 'second', 'third')[view.axes[2]]} axis", *notes]
     if math.prod(shape) > math.prod(volume_shape):
