@@ -9,6 +9,7 @@ import numpy as np
 
 from hyperrecon_jax.data.dataset import Dataset, Split, in_memory
 from hyperrecon_jax.data.volumes.intensity import scale_arrays
+from hyperrecon_jax.data.volumes.stack import MIN_SIDE
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import DataWarning, InputError
@@ -83,6 +84,8 @@ def _read(file_label: str, path: Path) -> np.ndarray:
         images = stored
     if images.ndim != 3:
         raise InputError(f"{file_label} must have shape (n, h, w), (n, h, w, 1) or (n, 1, h, w), got {shape}.")
+    if len(images) and min(images.shape[1:]) < MIN_SIDE:
+        raise InputError(f"{file_label} must hold images of at least {MIN_SIDE} pixels a side, got shape {shape}.")
     if not images.size:
         raise InputError(f"{file_label} must hold at least one image, got shape {shape}.")
     return images

@@ -100,6 +100,7 @@ def spoilt(value):
         (spoilt(-0.5), r"must hold values in \[0, 1\], got -0.5 to"),
         (IMAGES[0], r"must have shape \(n, h, w\), .* got \(16, 24\)"),
         (np.zeros((2, 16, 16, 3), np.float32), r"must have shape .* got \(2, 16, 16, 3\)"),
+        (np.zeros((16, 16, 3), np.float32), r"at least 8 pixels a side, got shape \(16, 16, 3\)"),
         (IMAGES[:0], r"must hold at least one image, got shape \(0, 16, 24\)"),
         (IMAGES.astype(np.complex64), "must hold real numbers, got complex64"),
         (np.array([None, "x"], dtype=object), "cannot be read: Object arrays"),

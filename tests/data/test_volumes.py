@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pydicom
 import pytest
+import tifffile
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -779,3 +780,22 @@ def test_nothing_is_imported_before_it_is_needed():
     code = "import sys, hyperrecon_jax.data.volumes; print({'nibabel', 'pydicom', 'h5py', 'PIL', 'jax'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# Pictures of several frames.
+
+
+@pytest.mark.parametrize("options", [{"truncate": True}, {"truncate": True, "imagej": True}])
+def test_a_tiff_that_describes_more_slices_than_pages_is_refused(options):
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, np.arange(5 * 16 * 16, dtype=np.uint16).reshape(5, 16, 16), **options)
+    with pytest.raises(InputError, match=r"a\.tif must hold a page for each slice, but it describes 1280 numbers"):
+        volumes.read("a.tif", stream.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "MPO"])
+def test_the_first_frame_of_a_picture_is_said_to_be_that(kind):
+    frames = [Image.fromarray(pixels) for pixels in RNG.integers(0, 255, (3, 16, 16), np.uint8)]
+    stream = io.BytesIO()
+    frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
+    assert "; the first of 3 frames; " in volumes.read("a.png", stream.getvalue()).note

@@ -44,7 +44,9 @@ def read(file_name: str, content: bytes) -> Stack:
             orientation = file.getexif().get(ORIENTATION, 1)
             affine = placement.picture_affine(dict(file.info), orientation)
         pixels = _read_deep_png(content, colour_type) if is_deep else _to_pixels(file)
-    return _to_stack(file_name, [geometry.turn_upright(pixels, orientation)], affine)
+        frames = getattr(file, "n_frames", 1)  # of an animated PNG, or of a camera's JPEG with previews
+    stack = _to_stack(file_name, [geometry.turn_upright(pixels, orientation)], affine)
+    return stack._replace(notes=[f"the first of {frames} frames", *stack.notes]) if frames > 1 else stack
 
 
 def _to_pixels(file: Any) -> np.ndarray:
@@ -99,6 +101,7 @@ def _read_tiff(file_name: str, content: bytes) -> Stack:
     """The pages of a TIFF file. Those in which white is 0 are as they are stored, at every depth."""
     from PIL import Image, UnidentifiedImageError
 
+    _check_pages(file_name, content)
     pages, photometrics, affine = [], [], None
     try:
         file: Any
@@ -120,6 +123,20 @@ def _read_tiff(file_name: str, content: bytes) -> Stack:
     except UnidentifiedImageError:  # an unusual type
         return _read_tiff_exactly(file_name, content)
     return _to_stack(file_name, pages, affine, inverted=_is_inverted(file_name, photometrics))
+
+
+def _check_pages(file_name: str, content: bytes) -> None:
+    """Raise `InputError` if a file says that it has more slices than pages, as ImageJ's and tifffile's can."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(content)) as file:
+        described = sum(series.size for series in file.series)
+        stored = sum(page.size for page in file.pages)
+    if described > stored:
+        raise InputError(
+            f"{file_name} must hold a page for each slice, but it describes {described} numbers and has pages of {stored};"
+            " save it without `truncate`, or as several files."
+        )
 
 
 def _is_lossless(tags: Any) -> bool:
