@@ -73,15 +73,18 @@ class CommandServer:
         log = self.folder / "log.txt"
         log.write_text("")
         self.process.stdin.write(json.dumps([name, args, str(self.folder), str(log)]) + "\n")
-        command, sent = int(self.process.stdout.readline()), None
+        command, sent, workers = int(self.process.stdout.readline()), None, []
         if number is not None:
             with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
                 command = psutil.Process(command)
                 while _cpu_seconds(command) < after:
                     time.sleep(0.03)
                 sent = _cpu_seconds(command)
+                workers = command.children(recursive=True)
                 command.send_signal(number)
         status, seconds = self.process.stdout.readline().split()
+        _, alive = psutil.wait_procs(workers, timeout=60)  # they end a little later than a command that is killed
+        assert not alive, alive
         status, seconds = int(status), float(seconds)
         printed, end, _ = log.read_text().partition(END)
         is_handled = status != -signal.SIGTERM or not printed or bool(end)
