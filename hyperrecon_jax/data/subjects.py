@@ -195,7 +195,10 @@ def _read_batch(jobs: list[_Job], workers: int) -> Iterator[SubjectFile]:
     others = set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, _start_worker) as pool:
         try:
-            yield from pool.map(_read_subject, jobs)
+            # not `pool.map`: it cancels what is left, and Python 3.11 prints a traceback if workers then end
+            futures = [pool.submit(_read_subject, job) for job in jobs][::-1]
+            while futures:
+                yield futures.pop().result()
         except BrokenProcessPool as error:
             raise InputError(
                 f"`workers` must be fewer than {workers}: one of them was ended from outside, as happens where memory runs"
@@ -204,7 +207,6 @@ def _read_batch(jobs: list[_Job], workers: int) -> Iterator[SubjectFile]:
         except BaseException:
             for worker in set(multiprocessing.active_children()) - others:
                 worker.terminate()  # otherwise it would first finish its subject
-            pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 

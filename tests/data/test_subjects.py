@@ -2,8 +2,10 @@
 
 import errno
 import hashlib
+import multiprocessing
 import os
 import shutil
+import threading
 from collections import namedtuple
 from pathlib import Path
 
@@ -270,6 +272,20 @@ def test_a_process_that_dies_is_reported(root):
     jobs = [module._Job("folder", name, [], Deadly(), root) for name in NAMES]
     with pytest.raises(InputError, match=r"`workers` must be fewer than 2: one of them was ended from outside"):
         list(module._read_batch(jobs, 2))
+
+
+def test_interrupted_workers_print_nothing(root, tmp_path, monkeypatch):
+    """The thread that leads the workers must not fail when they are ended before their subjects are read."""
+    errors = []
+    monkeypatch.setattr(threading, "excepthook", errors.append)
+    source = {name: [root / f"{name}.npy"] for name in NAMES}
+    jobs = [module._Job("folder", name, files, SETTINGS, tmp_path) for name, files in source.items()]
+    results = module._read_batch(jobs, 2)
+    next(results)
+    with pytest.raises(KeyboardInterrupt):
+        results.throw(KeyboardInterrupt)
+    assert not errors
+    assert not multiprocessing.active_children()
 
 
 def test_a_disk_too_small_is_reported_after_the_first_subject(root, reads, monkeypatch):
