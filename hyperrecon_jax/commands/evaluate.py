@@ -87,7 +87,9 @@ def evaluate(
         if name in DICE and segmenter is None:
             raise InputError(f"The metric {name} needs a network that segments: --segmenter RUN.")
     distributed.broadcast_from_primary(partial(run_folder.check_results_folder, out))
-    evaluation, scorer = _prepare(run, segmenter, metrics, data=data, points=points, count=count, acquisition=acquisition)
+    evaluation, scorer = _load_with_scorer(
+        run, segmenter, metrics, data=data, points=points, count=count, acquisition=acquisition
+    )
     say = say if distributed.is_primary() else lambda _: None
     identity = identify_evaluation(evaluation, scorer, acquisition, segmenter)
     with run_folder.lock(out), run_folder.explain_write_errors(out):
@@ -110,7 +112,7 @@ def evaluate(
     return ds
 
 
-def _prepare(
+def _load_with_scorer(
     run: Path, segmenter: Path | None, metrics: Sequence[str] | None, *, acquisition: Acquisition | None, **options
 ) -> tuple[Evaluation, Scorer]:
     """What is scored, and the function that scores it. `options` as in `load_evaluation`."""

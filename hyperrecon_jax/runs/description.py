@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from hyperrecon_jax.models.model import count_parameters, network_at
-from hyperrecon_jax.models.unet import pad_sides
+from hyperrecon_jax.models.unet import side_margins
 from hyperrecon_jax.runs.batches import Placement
 from hyperrecon_jax.runs.config import AUTO
 from hyperrecon_jax.runs.datasets import sample_shape
@@ -61,7 +61,7 @@ def _describe_data(experiment: Experiment, placement: Placement) -> str:
 
 def describe_size(shape: tuple[int, int]) -> str:
     """The size `(h, w)` of images in words, with that inside of the U-Net where it is another."""
-    padded = jax.eval_shape(pad_sides, jax.ShapeDtypeStruct((*shape, 1), jnp.float32)).shape[:2]
+    padded = tuple(side + sum(margins) for side, margins in zip(shape, side_margins(shape), strict=True))
     size, padded_size = (f"{h} x {w}" for h, w in (shape, padded))
     return size if padded == tuple(shape) else f"{size} ({padded_size} inside of the U-Net)"
 

@@ -133,8 +133,8 @@ def make_model(config: ConfigDict) -> tuple[Model, Tree, Callable[[jax.Array], T
     """The networks of `config.model`. Nothing is compiled yet, and the networks are traced once.
 
     Returns:
-        The model; the shapes of its variables (a tree of `jax.ShapeDtypeStruct`); and a compiled function that makes the
-        initial variables from a key.
+        The model; the shapes of its variables (a tree of `jax.ShapeDtypeStruct`); and a function of a key that makes
+        the initial variables, which is compiled when it is called.
     """
     settings = config.model
     channels = len(LABELS) if config.task.name == "segmentation" else 1
