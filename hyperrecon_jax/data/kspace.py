@@ -15,10 +15,10 @@ Of each slice (`make_image_and_maps`):
     8. combine              the image is the magnitude of the combined coils (`coils.combine`)
 At last the caller divides image and k-space by one number for the volume.
 
-Preparing for training (`sources/scans.py`) takes all steps, `fastmri` with the flip. The explorer takes 1, 3 and 4 when it
-reads the file (`volumes.read`, to sides that are multiples of 8), 5 when it opens it, and 6 to 8 when it shows a slice
+Preparing for training (`sources/scans.py`) takes all steps, `fastmri` with the flip. The explorer takes 1 and 4 when it
+reads the file (`volumes.read`), 5 when it opens it, and 6 to 8 when it shows a slice
 (`explorer/measurement.py`). It takes 1 where lines were sampled whole, for the rows alone. It leaves out 2, as it writes
-results in the units of the file, and the flip, as it shows images as they are stored. It divides by the largest value of
+results in the units of the file, 3, as the network takes images of any size, and the flip, as it shows images as they are stored. It divides by the largest value of
 the zero-filled images, as the reference image may be unknown, and it calibrates on what was measured (`measured_centre`),
 as the file may be under-sampled.
 """
@@ -110,7 +110,7 @@ def to_corner(kspace: np.ndarray, *, flip: bool) -> np.ndarray:
     if flip:
         moved = np.roll(moved[..., ::-1, ::-1], 1, (-2, -1))
     # The middle of the image is at pixel side // 2 and the origin of fft2 at pixel 0; a flip adds one pixel.
-    turns = [_phase_turns(side, side // 2 + flip) for side in kspace.shape[-2:]]
+    turns = [_phase_turns(side, side // 2 + 1 if flip else -(side // 2)) for side in kspace.shape[-2:]]
     return moved * np.multiply.outer(*turns).astype(kspace.dtype)
 
 
@@ -157,7 +157,7 @@ def is_fully_sampled(sampled: np.ndarray) -> bool:
 
 
 def _phase_turns(side: int, pixels: int) -> np.ndarray:
-    """The factors `(side,)` of the frequencies that move an image by some pixels."""
-    if 2 * pixels == side:
+    """The factors `(side,)` of the frequencies that move an image by some pixels to the left."""
+    if 2 * abs(pixels) == side:
         return (-1.0) ** np.arange(side)  # half the field of view; without rounding
     return np.exp(2j * np.pi * np.arange(side) * pixels / side)

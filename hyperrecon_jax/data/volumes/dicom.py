@@ -9,7 +9,7 @@ import numpy as np
 from hyperrecon_jax.data.volumes import placement
 from hyperrecon_jax.data.volumes.dicom_pixels import read_pixels
 from hyperrecon_jax.data.volumes.mosaic import Mosaic, find_mosaic
-from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_size
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_size, describe_frame
 from hyperrecon_jax.runtime.errors import InputError
 
 IDENTITY = (
@@ -17,13 +17,14 @@ IDENTITY = (
     *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
     *("FrameOfReferenceUID", "Modality"),
 )
+_SPACINGS = ("ImagerPixelSpacing", "NominalScannedPixelSpacing")  # in mm, if there is no PixelSpacing
 _IMAGES = ("Image", "Enhanced US Volume", "Parametric Map")  # what the names of classes with images contain
 
 
-def read(file_name: str, content: bytes) -> Stack:
-    """The frames of a file as they are stored, in the order of their positions; `file_name` is for messages.
+def read(file_name: str, content: bytes, frame: int = 0) -> Stack:
+    """The images of a file as they are stored, in the order of their positions; `file_name` is for messages.
 
-    The slices that a Siemens mosaic tiles are frames, too.
+    If each position has several images, such as times, they are those of the volume `frame`, or the last one. The slices that a Siemens mosaic tiles are frames, too.
 
     Raises:
         NoImageError: if it is a DICOM file of another kind, such as a report.
@@ -48,9 +49,11 @@ def read(file_name: str, content: bytes) -> Stack:
     if mosaic:
         n, raw = mosaic.num_slices, mosaic.cut(raw[0])
         notes = [*notes, f"the {n} slices of a Siemens mosaic"]
-    layout, *others = _lay_out(data, n, mosaic)
-    if others:
-        notes.append(f"the first of {1 + len(others)} volumes")
+    layouts = _lay_out(data, n, mosaic)
+    frame = min(frame, len(layouts) - 1)
+    layout = layouts[frame]
+    if len(layouts) > 1:
+        notes.append(describe_frame(frame, len(layouts)))
     slopes, intercepts = _frame_values(data, n, "PixelValueTransformationSequence", "RescaleSlope", "RescaleIntercept")
     order = layout.order
     return Stack(
@@ -63,6 +66,8 @@ def read(file_name: str, content: bytes) -> Stack:
         identity=tuple((key, str(data[key].value)) for key in IDENTITY if data.get(key)),
         inverted=data.PhotometricInterpretation == "MONOCHROME1",
         padding=pixels.padding,
+        is_metric=layout.affine is not None and _is_metric(data, n),
+        frames=len(layouts),
     )
 
 
@@ -98,12 +103,20 @@ def _read_layout(data: Any, n: int, mosaic: Mosaic | None) -> list[placement.Lay
 def _pixel_spacing(data: Any, n: int) -> tuple[float, float] | None:
     """Distance from row to row and from column to column in mm, or in units of the pixel's height; None if not known."""
     (spacings,) = _frame_values(data, n, "PixelMeasuresSequence", "PixelSpacing")
-    keys = ("ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
-    for value in (spacings[0], *(data.get(key) for key in keys)):
-        pair = [_to_float(number) for number in value] if value is not None and np.size(value) == 2 else []
-        if len(pair) == 2 and min(pair) > 0:
-            return pair[0], pair[1]
-    return None
+    values = (spacings[0], *(data.get(key) for key in (*_SPACINGS, "PixelAspectRatio")))
+    return next(filter(None, map(_to_pair, values)), None)
+
+
+def _is_metric(data: Any, n: int) -> bool:
+    """Whether a file says how many mm large its pixels are, not only the ratio of their sides."""
+    (spacings,) = _frame_values(data, n, "PixelMeasuresSequence", "PixelSpacing")
+    return any(map(_to_pair, (spacings[0], *(data.get(key) for key in _SPACINGS))))
+
+
+def _to_pair(value: Any) -> tuple[float, float] | None:
+    """Two numbers above 0; None for anything else."""
+    pair = [_to_float(number) for number in value] if value is not None and np.size(value) == 2 else []
+    return (pair[0], pair[1]) if len(pair) == 2 and min(pair) > 0 else None
 
 
 def _to_float(value: Any) -> float:

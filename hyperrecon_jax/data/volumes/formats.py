@@ -4,17 +4,18 @@ import contextlib
 import gzip
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from hyperrecon_jax.data.volumes import arrays, bart, dicom, geometry, hdf5, matlab, pictures, placement, scan
-from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size
+from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size, describe_frame
 from hyperrecon_jax.runtime.errors import InputError
 
 _MAX_HEADER = 2**26  # bytes before the voxels of a NIfTI file: header and extensions
 KSPACE_FORMATS = ("npy", "npz", "h5", "mat", "bart")
+_CHUNK = 2**20  # bytes of a volume that is passed over
 _GZIP = b"\x1f\x8b"
 _NAMES = {
     "npy": ".npy",
@@ -55,23 +56,30 @@ def decode(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIR
     return scan.to_magnitudes(name, stack) if kind == "image" else stack
 
 
-def decode_as_stored(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED) -> Stack:
-    """As `decode`, but a file that holds no images stays k-space, whatever the kind."""
+def decode_as_stored(
+    name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED, frame: int = 0
+) -> Stack:
+    """As `decode`, but a file that holds no images stays k-space, whatever the kind.
+
+    Of a file of several volumes it is the volume `frame`; of an index that is too large, any volume (`Stack.frames`).
+    """
     geometry.check_plane(plane)
     form = format_of(name, content)
     if kind == "kspace":
         _check_holds_kspace(name, form)
     with _name_damaged_file(name, _NAMES[form]):
         if form in ("nifti", "mgh"):
-            return _read_nibabel(name, content, plane)
+            return _read_nibabel(name, content, plane, frame)
         if form == "h5":
             stack = hdf5.read(name, content, kind)
         elif form in ("npy", "npz"):
             stack = arrays.read(name, content, kind)
         elif form in ("mat", "bart"):
             stack = _read_scan_or_images(name, content, form, kind)
+        elif form == "dicom":
+            stack = dicom.read(name, content, frame)
         else:
-            stack = _READERS[form](name, content)
+            stack = pictures.read(name, content)
         return stack if stack.kind == "kspace" else geometry.arrange_stack(name, stack, plane)
 
 
@@ -170,8 +178,8 @@ def _name_damaged_file(file_name: str, form: str) -> Iterator[None]:
         raise InputError(f"{file_name} must be a whole {form} file, but it cannot be read: {brief(error)}") from error
 
 
-def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
-    """The slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only the first volume is read."""
+def _read_nibabel(file_name: str, content: bytes, plane: str, frame: int) -> Stack:
+    """The slices of a NIfTI or MGH file. nibabel reads the header; of the voxels only one volume is read."""
     stream: Any = gzip.GzipFile(fileobj=io.BytesIO(content)) if content.startswith(_GZIP) else io.BytesIO(content)
     head = stream.read(540)
     header = _nibabel_header(file_name, head)
@@ -188,11 +196,13 @@ def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
     # as the NIfTI library, which takes an offset inside of the header, such as 0, for none
     offset = header.get_data_offset()
     offset = max(int(offset), getattr(header, "single_vox_offset", 0)) if offset >= 0 else int(offset)
-    voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, offset)
+    frames = math.prod(shape) // math.prod(volume_shape)
+    frame = min(frame, frames - 1)
+    voxels = _read_voxels(file_name, stream, head, volume_shape, dtype, offset, frame)
     slope, intercept = header.get_slope_inter()
     notes = [f"{view.plane} slices along the file's {('first', 'second', 'third')[view.axes[2]]} axis", *notes]
-    if math.prod(shape) > math.prod(volume_shape):
-        notes.append(f"the first of {math.prod(shape) // math.prod(volume_shape)} volumes")
+    if frames > 1:
+        notes.append(describe_frame(frame, frames))
     return Stack(
         geometry.arrange(voxels, view).transpose(2, 0, 1),
         notes,
@@ -200,7 +210,19 @@ def _read_nibabel(file_name: str, content: bytes, plane: str) -> Stack:
         intercept=intercept or 0.0,
         affine=geometry.arrange_affine(affine, volume_shape, view),
         space=space,
+        is_metric=_is_metric(header, bool(space)),
+        frames=frames,
     )
+
+
+def _is_metric(header: Any, is_placed: bool) -> bool:
+    """Whether a NIfTI or MGH file gives lengths in mm. If it names no unit, they are, where it also says how it lies."""
+    import nibabel
+
+    if not isinstance(header, nibabel.Nifti1Header):
+        return is_placed
+    unit = header.get_xyzt_units()[0]
+    return unit == "mm" or (unit == "unknown" and is_placed)
 
 
 def _nibabel_affine(header: Any, head: bytes) -> tuple[np.ndarray, int, list[str]]:
@@ -229,20 +251,19 @@ def _nibabel_header(file_name: str, head: bytes) -> Any:
 
 
 def _read_voxels(
-    file_name: str, stream: Any, head: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int
+    file_name: str, stream: Any, head: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int, frame: int
 ) -> np.ndarray:
-    """The first volume of a file, of which `head` has been read from `stream`."""
+    """A volume of a file, of which `head` has been read from `stream`; those before it are not kept in memory."""
     if not 0 <= offset <= _MAX_HEADER:
         raise InputError(f"{file_name} must have voxels that start within {_MAX_HEADER} bytes, got {offset}.")
     count = math.prod(shape)
-    end = offset + count * dtype.itemsize
+    start = offset + frame * count * dtype.itemsize
+    end = start + count * dtype.itemsize
+    content, skipped = head, 0
+    while len(content) and skipped + len(content) <= start:
+        skipped += len(content)
+        content = stream.read(min(_CHUNK, start - skipped) or _CHUNK)
     # one byte more than needed: at the end of the stream its checksum is compared
-    content = head + stream.read(max(end + 1 - len(head), 0))
-    check_length(file_name, len(content), end)
-    return np.frombuffer(content, dtype, count, offset).reshape(shape, order="F")
-
-
-_READERS: dict[str, Callable[[str, bytes], Stack]] = {
-    "picture": pictures.read,
-    "dicom": dicom.read,
-}
+    content += stream.read(max(end + 1 - skipped - len(content), 0))
+    check_length(file_name, skipped + len(content), end)
+    return np.frombuffer(content, dtype, count, start - skipped).reshape(shape, order="F")

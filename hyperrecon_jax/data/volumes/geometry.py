@@ -29,6 +29,7 @@ LETTERS = ("LR", "PA", "IS")  # to the left, right; back (posterior), front; bot
 
 _SQUARE = 1.01  # sides of a pixel that differ by less count as equal
 _EQUAL = 1.1  # sides of a voxel that differ by less count as equal
+_OBLIQUE = math.sin(math.radians(20))  # a direction has a second letter if it is so far from its first
 _SKEW = math.sin(math.radians(5))  # a stack is only cut in another plane if its axes are nearer to right angles than this
 
 
@@ -62,6 +63,17 @@ def is_square(height: float, width: float) -> bool:
 def plane_of(affine: np.ndarray) -> str:
     """The plane of the slices of an affine: that of the anatomical axis that is nearest to the third axis."""
     return _plane_across(int(_patient_axes(affine)[2]))
+
+
+def edge_letters(affine: np.ndarray) -> dict[str, str]:
+    """Letters for the edges of the slices of an affine: to where the picture's left, right, top and bottom lie.
+
+    The first letter is that of the nearest direction of the patient. A second one follows where the slice is oblique, by
+    more than `_OBLIQUE`.
+    """
+    down, across, _ = (affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)).T
+    directions = {"left": -across, "right": across, "top": -down, "bottom": down}
+    return {edge: _direction_letters(direction) for edge, direction in directions.items()}
 
 
 def choose_view(affine: np.ndarray, shape: Sequence[int], plane: str) -> View:
@@ -137,6 +149,12 @@ def turn_upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
         pixels = pixels.swapaxes(0, 1)
     vertical, horizontal = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     return pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1]
+
+
+def _direction_letters(direction: np.ndarray) -> str:
+    order = np.argsort(-np.abs(direction), kind="stable")
+    letters = [LETTERS[axis][int(direction[axis] > 0)] for axis in order[:2]]
+    return "".join(letters if abs(direction[order[1]]) > _OBLIQUE else letters[:1])
 
 
 def _patient_axes(affine: np.ndarray) -> np.ndarray:

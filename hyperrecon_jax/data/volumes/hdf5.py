@@ -129,7 +129,9 @@ def read_reconstruction(file_name: str, file: Any, key: str) -> Stack:
     if stored.ndim != 3:
         raise InputError(f"{file_name} must have `{key}` of shape (slices, h, w), got {stored.shape}.")
     check_size(file_name, *stored.shape)
-    return Stack(stored[()], [*_acquisition_notes(file), f"its `{key}`"], affine=image_affine(file))
+    affine = image_affine(file)
+    notes = [*_acquisition_notes(file), f"its `{key}`"]
+    return Stack(stored[()], notes, affine=affine, is_metric=affine is not None)
 
 
 def _acquisition_notes(file: Any) -> list[str]:

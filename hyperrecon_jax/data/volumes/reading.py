@@ -1,4 +1,4 @@
-"""From the slices of a file to a `Volume`: scaled values, sides that are multiples of 8, and positions."""
+"""From the slices of a file to a `Volume`: scaled values and positions."""
 
 import functools
 import math
@@ -6,20 +6,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hyperrecon_jax.data.kspace import crop_frequencies, to_corner
+from hyperrecon_jax.data.kspace import to_corner
 from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.data.volumes.formats import decode_as_stored
 from hyperrecon_jax.data.volumes.intensity import describe_scale, describe_stack, find_scale, read_values, to_intensity
 from hyperrecon_jax.data.volumes.stack import Stack, check_finite, check_size, to_double
 from hyperrecon_jax.runtime.errors import InputError
 
-MULTIPLE = 8  # the sides of `Volume.slices` are multiples of it: the U-Net halves images three times
-
 
 class Volume(NamedTuple):
     """The slices of a file, and all that is needed to write a slice back with the file's units and position."""
 
-    slices: np.ndarray  # (n, h, w), multiples of 8: float32 images in [0, 1], or complex64 k-space; (n, c, h, w) of coils
+    slices: np.ndarray  # (n, h, w): float32 images in [0, 1], or complex64 k-space; (n, c, h, w) of coils
     kind: str  # "image" or "kspace"
     affine: np.ndarray | None  # (4, 4) float64: (row, column, slice, 1) of `slices` -> mm to the right, front and top
     scale: tuple[float, float]  # (black, white): value in the file = black + x * (white - black)
@@ -30,17 +28,27 @@ class Volume(NamedTuple):
     pixel_size: tuple[float, float] = (1.0, 1.0)  # height and width of a pixel, in mm where the file says so
     identity: tuple[tuple[str, str], ...] = ()  # keywords of DICOM and their values: whose image it is, and of which study
     no_truth: str = ""  # of k-space: why its image is no truth; "" if all of it was sampled
+    is_metric: bool = False  # `affine` and `pixel_size` are in mm; else only the ratio of the sides counts
+    frames: int = 1  # volumes that the file holds, such as times; the slices are those of one of them
 
 
-def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometry.ACQUIRED) -> Volume:
+def read(
+    name: str,
+    content: bytes,
+    *,
+    kind: str = "image",
+    plane: str = geometry.ACQUIRED,
+    frame: int = 0,
+    multiple: int = 1,
+) -> Volume:
     """Read a file. Its first bytes show its format, or else its name does.
 
     - `.npy`, `.npz`: one array `(h, w)`, `(n, h, w)`, `(n, h, w, 1)` or `(n, 1, h, w)`; of an archive with several
       arrays, the array `image`.
     - PNG, JPEG, TIFF: gray, or colours as luminance, upright by the orientation tag; the pages of a TIFF are the slices.
-    - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: the first volume.
-    - DICOM: one file with one or more frames, in the order of their positions; rescaled by slope and intercept, or by its
-      modality look-up table.
+    - NIfTI (`.nii`, `.nii.gz`), FreeSurfer's `.mgh` and `.mgz`: one volume, `frame`.
+    - DICOM: one file with one or more images, in the order of their positions; rescaled by slope and intercept, or by its
+      modality look-up table. If each position has several images, such as times, `frame` says which.
     - fastMRI's HDF5 (`.h5`), and k-space in ISMRMRD (`.h5`), MATLAB (`.mat`) and BART (`.cfl` and `.hdr` in one `.zip`).
 
     The slices of NIfTI, MGH and DICOM with positions are those of `plane`, shown as radiologists look at it:
@@ -55,8 +63,7 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
     lower, becomes 0 and the largest of the whole volume 1. Where large values are dark they are inverted. `intensity.py`
-    has the rules, with those for NaN, padding and outliers, and `note` says what was done. Sides are padded evenly with
-    zeros to multiples of 8. A fastMRI file gives its `reconstruction_esc`, else its `reconstruction_rss`, else the root of
+    has the rules, with those for NaN, padding and outliers, and `note` says what was done. A fastMRI file gives its `reconstruction_esc`, else its `reconstruction_rss`, else the root of
     the sum of squares over coils of the inverse transform of `kspace`, cropped to its field of view
     (`field_of_view.py`). Files of k-space, complex arrays that look like it, and fastMRI files that are under-sampled stay
     k-space (`Volume.kind`), as they hold no images.
@@ -65,8 +72,7 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The
     result is `np.fft.fft2(image, norm="ortho")`, the zero frequency in the corner, with zeros where the file has zeros. It
     is divided by the largest value of the zero-filled images of the whole volume: their magnitude, or with several coils
-    the root of the sum of squares. Where sides are no multiples of 8, the highest frequencies are cut off, at most 7: the
-    field of view stays and pixels get a little larger.
+    the root of the sum of squares.
 
     Args:
         name: name of the file, for its extension and for messages.
@@ -74,43 +80,34 @@ def read(name: str, content: bytes, *, kind: str = "image", plane: str = geometr
         kind: "image" or "kspace".
         plane: "axial", "coronal", "sagittal", or "acquired": the plane of the two finest axes of a volume (axial, if they
             are equal), or of the images of a DICOM file.
+        frame: which volume of a file that holds several, from 0.
+        multiple: images are padded evenly with zeros to sides that are multiples of it.
 
     Raises:
         InputError: if the file is empty, damaged, of another format, too large or too small, if it holds no finite
-            numbers of that kind, or if it does not say where its slices lie and another plane is asked for.
+            numbers of that kind or no such volume, or if it does not say where its slices lie and another plane is asked
+            for.
     """
     if kind not in ("image", "kspace"):
         raise InputError(f'`kind` must be "image" or "kspace", got {kind!r}.')
-    stack = decode_as_stored(name, content, kind, plane=plane)
+    stack = decode_as_stored(name, content, kind, plane=plane, frame=frame)
+    if not 0 <= frame < stack.frames:
+        raise InputError(f"`frame` must be from 0 to {stack.frames - 1}, the volumes of {name}, got {frame}.")
     if stack.kind == "image" and kind == "image":
-        return _read_images(name, stack)
+        return from_stack(name, stack, multiple=multiple)
     if kind == "image":
         stack = stack._replace(notes=[*stack.notes, "these are no images, so they were opened as measured k-space"])
     return _read_kspace(name, stack)
 
 
-def from_stack(name: str, stack: Stack) -> Volume:
-    """The `Volume` of images that are read already, such as those of several files; `name` is for messages."""
-    return _read_images(name, stack)
+def from_stack(file_name: str, stack: Stack, *, multiple: int = 1) -> Volume:
+    """The `Volume` of images that are read already, such as those of several files.
 
-
-def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
-    """Images without the padding: `(*b, h, w)` of the size of `volume.slices` -> the pixels of the file."""
-    image = np.asarray(image)
-    if image.shape[-2:] != volume.slices.shape[-2:]:
-        raise InputError(f"`image` must have shape (*b, h, w) with h, w = {volume.slices.shape[-2:]}, got {image.shape}.")
-    (row, column), (h, w) = volume.corner, volume.size or image.shape[-2:]
-    return image[..., row : row + h, column : column + w]
-
-
-def shift(row: float, column: float, index: float) -> np.ndarray:
-    """The affine `(4, 4)` that adds a number of rows, columns and slices."""
-    matrix = np.eye(4)
-    matrix[:3, 3] = row, column, index
-    return matrix
-
-
-def _read_images(file_name: str, stack: Stack) -> Volume:
+    Args:
+        file_name: for messages.
+        stack: the images.
+        multiple: as for `read`.
+    """
     raw = stack.raw
     n, h, w = raw.shape
     check_size(file_name, n, h, w)
@@ -121,7 +118,7 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
     if scale.black == scale.white or (scale.lowest == scale.highest and not background):
         raise InputError(f"{file_name} must hold an image, but its values go from {scale.lowest:g} to {scale.highest:g}.")
 
-    rows, columns = -(-h // MULTIPLE) * MULTIPLE, -(-w // MULTIPLE) * MULTIPLE
+    rows, columns = -(-h // multiple) * multiple, -(-w // multiple) * multiple
     top, left = (rows - h) // 2, (columns - w) // 2
     slices = np.zeros((n, rows, columns), np.float32)
     for k in range(n):
@@ -144,7 +141,25 @@ def _read_images(file_name: str, stack: Stack) -> Volume:
         corner=(top, left),
         pixel_size=geometry.pixel_size(stack.affine),
         identity=stack.identity,
+        is_metric=stack.is_metric,
+        frames=stack.frames,
     )
+
+
+def crop(volume: Volume, image: np.ndarray) -> np.ndarray:
+    """Images without the padding: `(*b, h, w)` of the size of `volume.slices` -> the pixels of the file."""
+    image = np.asarray(image)
+    if image.shape[-2:] != volume.slices.shape[-2:]:
+        raise InputError(f"`image` must have shape (*b, h, w) with h, w = {volume.slices.shape[-2:]}, got {image.shape}.")
+    (row, column), (h, w) = volume.corner, volume.size or image.shape[-2:]
+    return image[..., row : row + h, column : column + w]
+
+
+def shift(row: float, column: float, index: float) -> np.ndarray:
+    """The affine `(4, 4)` that adds a number of rows, columns and slices."""
+    matrix = np.eye(4)
+    matrix[:3, 3] = row, column, index
+    return matrix
 
 
 def _read_kspace(file_name: str, stack: Stack) -> Volume:
@@ -153,20 +168,17 @@ def _read_kspace(file_name: str, stack: Stack) -> Volume:
         raise InputError(f"{file_name} must hold complex numbers to be k-space, got {raw.dtype}.")
     n, *coils, h, w = raw.shape
     check_size(file_name, n, h, w)
-    # Cut, not padded, so that fully sampled k-space stays fully sampled.
-    rows, columns = h // MULTIPLE * MULTIPLE, w // MULTIPLE * MULTIPLE
-
     peak = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for k in range(n):
-            planes = (_corner_plane(file_name, raw, (k, *coil), rows, columns) for coil in np.ndindex(*coils))
+            planes = (_corner_plane(file_name, raw, (k, *coil)) for coil in np.ndindex(*coils))
             magnitudes = (np.abs(np.fft.ifft2(plane, norm="ortho")) for plane in planes)
             peak = max(peak, float(functools.reduce(np.hypot, magnitudes).max()))
     if not (math.isfinite(peak) and peak >= np.finfo(np.float32).tiny):
         raise InputError(f"{file_name} must hold k-space of an image, but the largest value of the image is {peak:g}.")
-    slices = np.empty((n, *coils, rows, columns), np.complex64)
+    slices = np.empty((n, *coils, h, w), np.complex64)
     for index in np.ndindex(n, *coils):
-        slices[index] = _corner_plane(file_name, raw, index, rows, columns) / peak
+        slices[index] = _corner_plane(file_name, raw, index) / peak
 
     kind = f"k-space of {coils[0]} coils " if coils else "k-space "
     root_sum_of_squares = ", the root of the sum of squares of their coils" if coils else ""
@@ -175,25 +187,23 @@ def _read_kspace(file_name: str, stack: Stack) -> Volume:
         "zero frequency moved to the corner",
         f"divided by {peak:g}, the maximum of the zero-filled images{root_sum_of_squares}",
     ]
-    if (rows, columns) != (h, w):
-        notes.append(f"the highest frequencies cut off to {rows} x {columns}, which makes pixels larger")
-    affine = None if stack.affine is None else stack.affine @ np.diag([h / rows, w / columns, 1, 1])
     return Volume(
         slices=slices,
         kind="kspace",
-        affine=affine,
+        affine=stack.affine,
         scale=(0.0, peak),
         note=_sentence([_slice_count(n, h, w, f"of {kind}"), *notes]),
-        pixel_size=geometry.pixel_size(affine),
+        pixel_size=geometry.pixel_size(stack.affine),
         no_truth=stack.no_truth,
+        is_metric=stack.is_metric,
     )
 
 
-def _corner_plane(file_name: str, raw: np.ndarray, index: tuple[int, ...], rows: int, columns: int) -> np.ndarray:
-    """The k-space of a slice, or of a coil of it, `(rows, columns)` complex128, zero frequency in the corner."""
+def _corner_plane(file_name: str, raw: np.ndarray, index: tuple[int, ...]) -> np.ndarray:
+    """The k-space of a slice, or of a coil of it, `(h, w)` complex128, zero frequency in the corner."""
     plane = to_double(raw[index])
     check_finite(file_name, index[0], plane)
-    return to_corner(crop_frequencies(plane, rows, columns), flip=False)
+    return to_corner(plane, flip=False)
 
 
 def _slice_count(n: int, h: int, w: int, kind: str = "") -> str:

@@ -170,7 +170,7 @@ def to_images(file_name: str, scan: Scan) -> Stack:
     cropped = f", the middle of {h} x {w} pixels" if (rows, columns) != (h, w) else ""
     note = f"the magnitude of the inverse transform of its k-space{combined}{cropped}"
     affine = pixel_affine(pixel_sides((h, w), encoded), scan.field.is_metric)
-    return Stack(images, [*scan.notes, note], affine=affine)
+    return Stack(images, [*scan.notes, note], affine=affine, is_metric=scan.field.is_metric)
 
 
 def to_kspace(file_name: str, scan: Scan) -> Stack:
@@ -192,7 +192,10 @@ def to_kspace(file_name: str, scan: Scan) -> Stack:
         notes.append(f"the middle {rows} of {h} rows of the image, which is the field of view without oversampling")
     raw = np.stack(slices)
     affine = pixel_affine(sides, scan.field.is_metric)
-    return Stack(raw[:, 0] if c == 1 else raw, notes, affine=affine, kind="kspace", no_truth=scan.no_truth)
+    kspace = raw[:, 0] if c == 1 else raw
+    return Stack(
+        kspace, notes, affine=affine, kind="kspace", no_truth=scan.no_truth, is_metric=scan.field.is_metric
+    )
 
 
 def planes_to_slices(file_name: str, kspace: np.ndarray, axis: int) -> np.ndarray:
@@ -265,7 +268,7 @@ def to_magnitudes(file_name: str, stack: Stack) -> Stack:
     require_truth(file_name, stack.no_truth)
     raw = stack.raw[:, None] if stack.raw.ndim == 3 else stack.raw
     images = to_images(file_name, make_scan(file_name, raw, notes=tuple(stack.notes)))
-    return images._replace(affine=stack.affine)
+    return images._replace(affine=stack.affine, is_metric=stack.is_metric)
 
 
 def require_truth(file_name: str, no_truth: str) -> None:

@@ -41,6 +41,8 @@ class Stack(NamedTuple):
     padding: tuple[Any, Any] | None = None  # lowest and highest stored value that mean that there is no pixel, as `slope`
     kind: str = "image"  # or "kspace": `raw` is centred k-space
     no_truth: str = ""  # of k-space: why it is no truth, as in `scan.Scan`
+    is_metric: bool = False  # `affine` is in mm; else only the ratio of the sides of a pixel counts
+    frames: int = 1  # volumes that the file holds, such as times; `raw` is one of them
     unit: str = ""  # of files that do not say what their numbers mean: their type, as files of one type are comparable
 
 
@@ -74,6 +76,11 @@ def check_coils(file_name: str, n: int, c: int, h: int, w: int) -> None:
             f"{file_name} must hold k-space of at most {MAX_PIXELS} samples, got {n} slices of {c} coils of {h} x {w}; drop"
             " a part of its slices."
         )
+
+
+def describe_frame(frame: int, frames: int) -> str:
+    """A note that says which volume of a file with several was read."""
+    return f"the first of {frames} volumes" if frame == 0 else f"volume {frame + 1} of {frames}"
 
 
 def check_length(file_name: str, got: int, expected: int) -> None:
