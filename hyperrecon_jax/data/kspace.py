@@ -16,11 +16,11 @@ Of each slice (`make_image_and_maps`):
 At last the caller divides image and k-space by one number for the volume.
 
 Preparing for training (`sources/scans.py`) takes all steps, `fastmri` with the flip. The explorer takes 1 and 4 when it
-reads the file (`volumes.read`), 5 when it opens it, and 6 to 8 when it shows a slice
-(`explorer/measurement.py`). It takes 1 where lines were sampled whole, for the rows alone. It leaves out 2, as it writes
-results in the units of the file, 3, as the network takes images of any size, and the flip, as it shows images as they are stored. It divides by the largest value of
-the zero-filled images, as the reference image may be unknown, and it calibrates on what was measured (`measured_centre`),
-as the file may be under-sampled.
+reads the file (`volumes.read`), 5 when it opens it, and 6 to 8 when it shows a slice (`explorer/measurement.py`). It takes
+1 where lines were sampled whole, for the rows alone. It leaves out 2, as it writes results in the units of the file, 3, as
+the network takes images of any size, and the flip, as it shows images as they are stored. It divides by the largest value
+of the zero-filled images, as the reference image may be unknown, and it calibrates on what was measured
+(`measured_centre`), as the file may be under-sampled.
 """
 
 import numpy as np

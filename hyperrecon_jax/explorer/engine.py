@@ -5,12 +5,9 @@ The scores are those of `bin.evaluate`.
 """
 
 import functools
-import io
-import re
 import shlex
 import threading
 import time
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +16,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hyperrecon_jax.data import subset, volumes
+import hyperrecon_jax
+from hyperrecon_jax.data import subset
 from hyperrecon_jax.evaluation import diverse, scoring
-from hyperrecon_jax.explorer import programs
+from hyperrecon_jax.explorer import measurement_band, programs
+from hyperrecon_jax.explorer.open_volume import MeasuredSlice
 from hyperrecon_jax.explorer.programs import METRICS
 from hyperrecon_jax.explorer.volume_store import VolumeStore
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
@@ -31,7 +30,6 @@ from hyperrecon_jax.models.model import at_condition, network_at
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.physics.net_input import zero_filled
 from hyperrecon_jax.runs import run_folder
-from hyperrecon_jax.runs.acquisitions import format_acquisition
 from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load_run, read_config
 from hyperrecon_jax.runs.slim_run import find_run
@@ -55,7 +53,7 @@ PROBLEM_CACHE_SIZE = 8  # problems (size of a slice, and mask) whose compiled pr
 MAX_DENSE_LAMBDAS = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
 GOOD_PSNR_GAP = 0.5  # dB: a reconstruction is good if its PSNR is within this of the best
 MAX_DIVERSE_BYTES = 2**29  # the most memory for the reconstructions from which diverse ones are selected
-FORMATS = ("png", "npy", "nii", "dcm")
+NOTICE = "For research. Not for diagnosis."
 
 
 class Engine:
@@ -86,11 +84,17 @@ class Engine:
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORK_CACHE_SIZE)(self._generate_network)
         self._programs = functools.lru_cache(PROBLEM_CACHE_SIZE)(functools.partial(programs.compile_programs, self.model))
+        self._contradiction = functools.lru_cache(PROBLEM_CACHE_SIZE)(
+            lambda problem: jax.jit(functools.partial(measurement_band.contradiction, problem))
+        )
         self._network_at = jax.jit(functools.partial(network_at, self.model))
         self._best_lambda = jax.jit(functools.partial(programs.best_lambda, self.model))
 
-    def describe(self) -> dict[str, Any]:
-        """The run for the page: names, the meaning of each lambda, the volumes, the landscape if the run was evaluated."""
+    def describe(self, tab: str | None = None, linked: str = "") -> dict[str, Any]:
+        """The run for the page: names, the meaning of each lambda, the volumes, the landscape if the run was evaluated.
+
+        `tab` and `linked` say which volumes, as in `VolumeStore.describe_all`.
+        """
         return {
             "name": self.run.resolve().name,
             "folder": str(self.run),
@@ -101,7 +105,9 @@ class Engine:
             "metrics": METRICS,
             "best_metrics": METRICS,
             "metric_facts": page_facts((*METRICS, "data_consistency")),
-            "volumes": self.volumes.describe_all(),
+            "volumes": self.volumes.describe_all(tab, linked),
+            "version": hyperrecon_jax.__version__,
+            "notice": NOTICE,
             "evaluation": self._landscape(),
             "acquisitions": self._describe_acquisitions(),
             "writable": True,
@@ -195,13 +201,15 @@ class Engine:
             acquisition: how it is measured, in words (`VolumeStore.find_acquisition`).
 
         Returns:
-            `(1 or 2, h, w)`, and for the page whether the reference is known and the scores of the input.
+            `(1 or 2, h, w)`, and for the page whether the reference is known, the scores of the input, and what noise
+            alone gives (`_describe_noise`).
         """
         _, measured = self.volumes.measure(volume, index, acquisition)
         image = zero_filled(measured.net_input)
         planes = [image] if measured.x is None else [image, measured.x]
         metrics = {} if measured.x is None else programs.score_image(image, measured.x)
-        info = {"truth": measured.x is not None, "metrics": _to_json(metrics)}
+        noise = self._describe_noise(volume, measured, acquisition)
+        info = {"truth": measured.x is not None, "metrics": _to_json(metrics), "noise": noise}
         return np.stack([np.asarray(plane)[..., 0] for plane in planes]), info
 
     def reconstruct(
@@ -212,7 +220,7 @@ class Engine:
         Returns:
             `(h, w)`, and for the page the lambda, the scores (J always, the others if the reference is known) and the time.
         """
-        lam = self._check_lambda(lam)
+        lam = self.check_lambda(lam)
         start = time.perf_counter()
         with self._lock:
             opened, measured = self.volumes.measure(volume, index, acquisition)
@@ -221,6 +229,32 @@ class Engine:
             image = np.asarray(x_hat)[..., 0]
         info = {"lam": lam, "metrics": _to_json(metrics), "milliseconds": 1000 * (time.perf_counter() - start)}
         return image, info
+
+    def contradiction(
+        self, volume: str, index: int, lam: Sequence[float], *, acquisition: str | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """What of the reconstruction of a slice the measurement contradicts; the arguments are those of `reconstruct`.
+
+        Returns:
+            `(h, w)` by `measurement_band.contradiction`, and for the page the values from which it is shown and at which it
+            has its full colour.
+        """
+        x_hat, _ = self.reconstruct(volume, index, lam, acquisition=acquisition)
+        opened, measured = self.volumes.measure(volume, index, acquisition)
+        with self._lock:
+            plane = np.asarray(self._contradiction(opened.problem)(jnp.asarray(x_hat)[..., None], measured.y))[..., 0]
+        noise = self.volumes.find_noise(volume, acquisition)
+        level = 0.0 if noise is None else measurement_band.noise_level(noise, measured.y, plane.shape)
+        level = max(level, measurement_band.LEAST_SHOWN)
+        return plane, {"low": level, "high": 2 * max(level, 0.05), "noise": noise is not None}
+
+    def _describe_noise(self, volume: str, measured: MeasuredSlice, acquisition: str | None) -> dict[str, Any] | None:
+        """J from noise alone: its mean and standard deviation, and whether the noise is an estimate; None if not known."""
+        noise = self.volumes.find_noise(volume, acquisition)
+        if noise is None:
+            return None
+        j, spread = measurement_band.expected_j(noise, measured.y, measured.x)
+        return {"j": j, "spread": spread, "estimate": noise.is_estimate}
 
     def select_diverse(
         self,
@@ -276,67 +310,7 @@ class Engine:
         lam, value = self._best_lambda(variables, starts, METRICS.index(metric), measured.net_input, measured.x)
         return _round_lambda(lam), METRIC_TABLE[metric].sign * float(value)
 
-    def export(
-        self,
-        volume: str,
-        index: int,
-        lams: Sequence[Sequence[float]],
-        format: str,
-        *,
-        window: float = 1.0,
-        level: float = 0.5,
-        acquisition: str | None = None,
-    ) -> tuple[str, bytes]:
-        """Reconstructions of a slice as a file: its name and content. For several lambdas it is a zip.
-
-        Args:
-            volume, index: which slice.
-            lams: the lambdas of the reconstructions.
-            format: one of `FORMATS`; "npy" is an archive of NumPy with the image and its metadata.
-            window, level: the width and the centre of the gray scale of a PNG.
-            acquisition: as in `input_and_reference`.
-        """
-        if format not in FORMATS:
-            raise InputError(f"The format must be one of {', '.join(FORMATS)}, got {format!r}.")
-        if not lams:
-            raise InputError("There must be a lambda to export, got none.")
-        distinct = dict.fromkeys(self._check_lambda(lam) for lam in lams)
-        files = [self._export_file(volume, index, lam, format, window, level, acquisition) for lam in distinct]
-        if len(files) == 1:
-            return files[0]
-        content = io.BytesIO()
-        with zipfile.ZipFile(content, "w") as archive:
-            for name, file_content in files:
-                archive.writestr(name, file_content)
-        return f"{Path(files[0][0]).name.partition('_lambda')[0]}.zip", content.getvalue()
-
-    def _export_file(self, volume, index, lam, format, window, level, acquisition):
-        image, info = self.reconstruct(volume, index, lam, acquisition=acquisition)
-        used = self.volumes.find_acquisition(volume, acquisition)
-        opened = self.volumes.get(volume, index)
-        metadata = {
-            "software": "hyperrecon_jax",
-            "run": self.run.resolve().name,
-            "task": self.volumes.describe_task(),
-            **({} if used is None else {"acquisition": format_acquisition(used)}),
-            "loss": ", ".join(self.terms),
-            "lambda": ", ".join(f"{v:g}" for v in info["lam"]),
-            "volume": opened.name,
-            "slice": str(index),
-            **{name: f"{value:.6g}" for name, value in info["metrics"].items() if value is not None},
-        }
-        stem = re.sub(r"\W+", "_", opened.name.partition(".")[0]).strip("_") or "volume"
-        name = f"{stem}_{index}_lambda_{'_'.join(f'{v:g}' for v in info['lam'])}"
-        if format == "png":
-            pixels, pixel_size = volumes.crop(opened.file, image), opened.file.pixel_size
-            return f"{name}.png", volumes.png(pixels, window=window, level=level, text=metadata, pixel_size=pixel_size)
-        if format == "npy":
-            return f"{name}.npz", volumes.npz(volumes.crop(opened.file, image), metadata)
-        if format == "dcm":
-            return f"{name}.dcm", volumes.dicom(opened.file, index, image, metadata)[0]
-        return f"{name}.nii.gz", volumes.nifti(opened.file, index, image, metadata)
-
-    def _check_lambda(self, lam: Sequence[float]) -> tuple[float, ...]:
+    def check_lambda(self, lam: Sequence[float]) -> tuple[float, ...]:
         """A lambda of the page, rounded; raises `InputError` if it is no lambda of this run."""
         return tuple(_round_lambda(hyperparams.check(np.asarray(lam), len(self.terms))))
 

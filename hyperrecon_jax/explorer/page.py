@@ -109,6 +109,7 @@ def _export_slice(engine: Engine, index: int, grid: list[list[float]], bar: Any)
         "input": _encode(planes[0], low, high),
         "truth": _encode(planes[1], low, high) if info["truth"] else None,
         "metrics": info["metrics"],
+        "noise": info["noise"],
         "reconstructions": [
             {"data": _encode(image, low, high), "metrics": image_info["metrics"]} for image, image_info in reconstructions
         ],

@@ -1,14 +1,19 @@
 """The explorer's server: the engine over HTTP, and the page.
 
     GET  /                    the page and its files
-    GET  /api/run             JSON: `Engine.describe`
+    GET  /api/run             tab, volume: JSON, `Engine.describe` with the volumes of a tab and the one of a link
     GET  /api/slice           volume, index: float32 planes, little-endian (the input, and the truth); X-Info: JSON
     GET  /api/reconstruct     volume, index, lam=0.5 or 0.9,1: a float32 plane; X-Info: JSON
+    GET  /api/contradiction   volume, index, lam: a float32 plane, what the measurement contradicts; X-Info: JSON
     GET  /api/diverse         volume, index, count: JSON
     GET  /api/best            volume, index, metric: JSON
-    GET  /api/export          volume, index, lam (one or more), format, window, level: a file
-    POST /api/volumes         name, kind, plane; the body is the file: JSON; or files, kind, plane: the body is a line of
-                              JSON, [[name, bytes], ...], and then these files: JSON of a list
+    GET  /api/export          volume, index, lam (one or more), format, content, window, level: a file
+    GET  /api/export-volume   volume, lam, format, content: all slices in a file
+    GET  /api/export-scores   volume, lam: a file
+    POST /api/volumes         name, kind, plane, tab; the body is the file: JSON; or files, kind, plane, tab: the body is a
+                              line of JSON, [[name, bytes], ...], and then these files: JSON of a list
+    POST /api/cut             volume, plane, frame, tab: JSON of a list, the volumes of the same files cut again
+    POST /api/remove          volume, tab
 
 Where a request names a slice, it may also have acquisition=acceleration=4,sigma=0.02,mask=random_lines: how the slice is
 measured, for a run with a range of acquisitions.
@@ -17,14 +22,16 @@ A wrong request gets a sentence, {"error": ...}, and the server goes on.
 """
 
 import asyncio
-import itertools
+import io
 import json
 import logging
 import math
 import socket
+import tempfile
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 import uvicorn
@@ -38,6 +45,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from hyperrecon_jax.explorer import exporting
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -65,9 +73,14 @@ def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
         Route("/api/run", _report_errors(partial(_send_run, engine))),
         Route("/api/slice", _report_errors(partial(_send_slice, engine))),
         Route("/api/reconstruct", _report_errors(partial(_send_reconstruction, engine))),
+        Route("/api/contradiction", _report_errors(partial(_send_contradiction, engine))),
         Route("/api/diverse", _report_errors(partial(_send_diverse, engine))),
         Route("/api/best", _report_errors(partial(_send_best, engine))),
         Route("/api/export", _report_errors(partial(_send_export, engine))),
+        Route("/api/export-volume", _report_errors(partial(_send_volume, engine))),
+        Route("/api/export-scores", _report_errors(partial(_send_scores, engine))),
+        Route("/api/cut", _report_errors(partial(_cut_volume, engine)), methods=["POST"]),
+        Route("/api/remove", _report_errors(partial(_remove_volume, engine)), methods=["POST"]),
         Route("/api/volumes", _report_errors(partial(_add_volume, engine, upload_slot)), methods=["POST"]),
         Mount("/", StaticFiles(directory=STATIC)),
     ]
@@ -133,7 +146,9 @@ async def _send_page(request: Request) -> Response:
 
 
 async def _send_run(engine: Engine, request: Request) -> Response:
-    return JSONResponse(await run_in_threadpool(engine.describe))
+    tab, linked = _parameter(request, "tab", ""), _parameter(request, "volume", "")
+    description = await run_in_threadpool(engine.describe, tab, linked)
+    return JSONResponse(description | {"max_upload_bytes": MAX_UPLOAD_BYTES})
 
 
 async def _send_slice(engine: Engine, request: Request) -> Response:
@@ -148,6 +163,13 @@ async def _send_reconstruction(engine: Engine, request: Request) -> Response:
     lam = _parse_lambda(_parameter(request, "lam"))
     return _planes_response(
         *await run_in_threadpool(engine.reconstruct, volume, index, lam, acquisition=_acquisition(request))
+    )
+
+
+async def _send_contradiction(engine: Engine, request: Request) -> Response:
+    lam = _parse_lambda(_parameter(request, "lam"))
+    return _planes_response(
+        *await run_in_threadpool(engine.contradiction, *_slice_id(request), lam, acquisition=_acquisition(request))
     )
 
 
@@ -168,38 +190,77 @@ async def _send_best(engine: Engine, request: Request) -> Response:
 
 async def _send_export(engine: Engine, request: Request) -> Response:
     lams = [_parse_lambda(text) for text in request.query_params.getlist("lam")]
-    name, content = await run_in_threadpool(
-        engine.export,
-        *_slice_id(request),
-        lams,
-        _parameter(request, "format"),
-        window=_number(request, "window", "1"),
-        level=_number(request, "level", "0.5"),
-        acquisition=_acquisition(request),
+    return _file_response(
+        *await run_in_threadpool(
+            exporting.export_slices,
+            engine,
+            *_slice_id(request),
+            lams,
+            _parameter(request, "format"),
+            content=_parameter(request, "content", "result"),
+            window=_number(request, "window", "1"),
+            level=_number(request, "level", "0.5"),
+            acquisition=_acquisition(request),
+        )
     )
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
-    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+async def _send_volume(engine: Engine, request: Request) -> Response:
+    return _file_response(
+        *await run_in_threadpool(
+            exporting.export_volume,
+            engine,
+            _parameter(request, "volume"),
+            _parse_lambda(_parameter(request, "lam")),
+            _parameter(request, "format"),
+            content=_parameter(request, "content", "result"),
+            acquisition=_acquisition(request),
+        )
+    )
+
+
+async def _send_scores(engine: Engine, request: Request) -> Response:
+    volume, lam = _parameter(request, "volume"), _parse_lambda(_parameter(request, "lam"))
+    return _file_response(
+        *await run_in_threadpool(exporting.export_scores, engine, volume, lam, acquisition=_acquisition(request))
+    )
+
+
+async def _cut_volume(engine: Engine, request: Request) -> Response:
+    if not _is_from_own_page(request):
+        return _error("A volume can be cut from the explorer's own page alone.", 403)
+    cut_again = partial(engine.volumes.cut_again, _parameter(request, "volume"), plane=_parameter(request, "plane"))
+    frame, tab = _whole_number(request, "frame", "0"), _parameter(request, "tab", "")
+    ids = await run_in_threadpool(cut_again, frame=frame, tab=tab)
+    return JSONResponse([engine.volumes.describe(volume) for volume in ids])
+
+
+async def _remove_volume(engine: Engine, request: Request) -> Response:
+    if not _is_from_own_page(request):
+        return _error("A volume can be removed from the explorer's own page alone.", 403)
+    engine.volumes.remove(_parameter(request, "volume"), tab=_parameter(request, "tab", ""))
+    return JSONResponse({})
 
 
 async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: Request) -> Response:
-    if request.headers.get("origin") not in (None, f"{request.url.scheme}://{request.headers['host']}"):
+    if not _is_from_own_page(request):
         return _error("A file can be dropped on the explorer's own page alone.", 403)
     has_files = _parameter(request, "files", "") != ""
     name, kind = _parameter(request, "name", "" if has_files else None), _parameter(request, "kind", "image")
-    plane = _parameter(request, "plane", "acquired")
+    plane, tab = _parameter(request, "plane", "acquired"), _parameter(request, "tab", "")
     async with upload_slot:
-        content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > MAX_UPLOAD_BYTES:
-                return _error(
-                    f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
-                )
-        if has_files:
-            added = await run_in_threadpool(engine.volumes.add_series, _split_files(bytes(content)), plane, kind=kind)
-            return JSONResponse([engine.volumes.describe(volume) for volume in added])
-        volume = await run_in_threadpool(engine.volumes.add, name, bytes(content), kind, plane)
-    return JSONResponse(engine.volumes.describe(volume))
+        with tempfile.TemporaryFile() as body:  # not in memory, where it would be there twice
+            async for chunk in request.stream():
+                body.write(chunk)
+                if body.tell() > MAX_UPLOAD_BYTES:
+                    return _error(
+                        f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
+                    )
+            body.seek(0)
+            files = _split_files(body) if has_files else [(name, body.read())]
+        added = await run_in_threadpool(engine.volumes.add_series, files, plane, kind=kind, tab=tab)
+    described = [engine.volumes.describe(volume) for volume in added]
+    return JSONResponse(described if has_files else described[0])
 
 
 async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -229,6 +290,11 @@ def _error(sentence: str, status: int) -> Response:
     return JSONResponse({"error": sentence}, status)
 
 
+def _file_response(name: str, content: bytes) -> Response:
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
+    return Response(content, media_type="application/octet-stream", headers=headers)
+
+
 def _planes_response(planes, info):
     """Images as float32, little-endian, with their size and `info` as JSON in a header."""
     return Response(
@@ -251,17 +317,23 @@ def _acquisition(request: Request) -> str | None:
     return request.query_params.get("acquisition")
 
 
-def _split_files(content: bytes) -> list[tuple[str, bytes]]:
+def _is_from_own_page(request: Request) -> bool:
+    """Whether a request that changes something comes from no other site."""
+    return request.headers.get("origin") in (None, f"{request.url.scheme}://{request.headers['host']}")
+
+
+def _split_files(body: IO[bytes]) -> list[tuple[str, bytes]]:
     """Names and contents of the files in a body."""
-    head, _, rest = content.partition(b"\n")
+    length = body.seek(0, io.SEEK_END)
+    body.seek(0)
+    head = body.readline()
     try:
         sizes = [(str(name), int(size)) for name, size in json.loads(head)]
     except (ValueError, TypeError) as error:
         raise InputError("The body must start with a line of JSON, [[name, bytes], ...].") from error
-    if not sizes or min(size for _, size in sizes) < 0 or sum(size for _, size in sizes) != len(rest):
-        raise InputError(f"The files must take the {len(rest)} bytes after the first line.")
-    ends = list(itertools.accumulate((size for _, size in sizes), initial=0))
-    return [(name, rest[start:end]) for (name, _), (start, end) in zip(sizes, itertools.pairwise(ends), strict=True)]
+    if not sizes or min(size for _, size in sizes) < 0 or sum(size for _, size in sizes) != length - len(head):
+        raise InputError(f"The files must take the {length - len(head)} bytes after the first line.")
+    return [(name, body.read(size)) for name, size in sizes]
 
 
 def _parameter(request: Request, name: str, default: str | None = None) -> str:

@@ -1,15 +1,14 @@
 """The volumes that the page can show: the test images of the run, and files that were dropped on it.
 
-A volume has an id: "test" for the test images, else the digest of its file. Any thread may call the functions.
+A volume has an id: "test" for the test images, else the digest of its file and of how it is read. It belongs to the tabs
+of browsers that have added it; another tab sees it only if it knows the id, from a link. Any thread may call the functions.
 """
 
 import functools
-import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,15 +16,18 @@ import numpy as np
 
 from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
-from hyperrecon_jax.data.sources import series
-from hyperrecon_jax.data.sources.image_files import is_image, natural_order
-from hyperrecon_jax.data.volumes import bart
+from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.evaluation import scoring
-from hyperrecon_jax.explorer.measurement import MeasuredKspace, inspect_kspace, make_sample
+from hyperrecon_jax.explorer.differences import describe_contrast, describe_size, mean_brightness
+from hyperrecon_jax.explorer.measurement import inspect_kspace, make_sample
+from hyperrecon_jax.explorer.measurement_band import Noise
+from hyperrecon_jax.explorer.open_volume import MeasuredSlice, OpenVolume
+from hyperrecon_jax.explorer.uploads import Upload, make_upload, read_upload
+from hyperrecon_jax.explorer.volume_description import describe_task, describe_volume
+from hyperrecon_jax.models.unet import side_margins
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
 from hyperrecon_jax.physics.acquisition_estimate import estimate_acquisition
-from hyperrecon_jax.physics.net_input import NetInput
-from hyperrecon_jax.physics.problem import Measurement, Problem, measured
+from hyperrecon_jax.physics.problem import Problem, measured
 from hyperrecon_jax.physics.sample import Sample, take
 from hyperrecon_jax.runs.acquisitions import parse_acquisition
 from hyperrecon_jax.runs.load import TrainedRun
@@ -36,33 +38,14 @@ from hyperrecon_jax.runs.task import (
     make_problem,
     make_training_problem,
     match_network,
+    trained_range,
 )
 from hyperrecon_jax.runtime.errors import InputError
 
 PROBLEM_CACHE_SIZE = 32  # acquisitions whose masks stay in memory
 MEASUREMENT_CACHE_SIZE = 16  # slices whose measurements stay in memory
-UPLOAD_CACHE_BYTES = 2**30  # bytes of dropped files that stay in memory; the oldest are removed first
-
-
-class OpenVolume(NamedTuple):
-    """A volume and how its slices are measured."""
-
-    name: str
-    note: str  # for the user
-    file: volumes.Volume  # images, which the problem of the run measures; or k-space, which a scanner measured
-    problem: Problem  # of the network inputs and of J; with a range of acquisitions, another one may measure the slices
-    has_reference: bool  # the true image is known
-    start: int  # the slice to show first: the one with the largest mean
-    kspace: MeasuredKspace | None = None  # of a scanner; its array is that of `file`
-    estimate: Acquisition | None = None  # of k-space, read off the data, if the run has a range of acquisitions
-
-
-class MeasuredSlice(NamedTuple):
-    """A slice as the network gets it."""
-
-    y: Measurement
-    net_input: NetInput
-    x: jax.Array | None  # (h, w, 1), the reference image; None if it is not known
+LEAST_SIDE = 11  # pixels along a side of a slice: SSIM takes no less
+UPLOAD_CACHE_BYTES = 2**29  # bytes of dropped files and their slices that stay in memory; the oldest are removed first
 
 
 class VolumeStore:
@@ -80,122 +63,132 @@ class VolumeStore:
         self._noise_key = trained.keys.test
         self._test_samples = trained.dataset.test.samples
         images = data.images(self._test_samples)
+        self._test_brightness = mean_brightness(images)
         file = volumes.Volume(images, "image", None, (0.0, 1.0), "")
         problem = make_training_problem(self.settings, images.shape[1:3]) or trained.problem
         self._lock = threading.RLock()
         self._volumes: OrderedDict[str, OpenVolume] = OrderedDict(
-            test=OpenVolume("test images", "", file, problem, True, _brightest_slice(images))
+            test=OpenVolume(
+                "test images", "", file, problem, True, _brightest_slice(images), subjects=_number_subjects(trained)
+            )
         )
         self._problems: dict[tuple[Any, ...], Problem] = {}  # by shape and kind: programs are compiled for each problem
         self._observing_problem = functools.lru_cache(PROBLEM_CACHE_SIZE)(self._make_observing_problem)
         self._measure_cached = functools.lru_cache(MEASUREMENT_CACHE_SIZE)(self._measure_slice)
 
-    def describe_all(self) -> list[dict[str, Any]]:
-        """`describe` of each volume, the test images first."""
+    def describe_all(self, tab: str | None = None, linked: str = "") -> list[dict[str, Any]]:
+        """`describe` of the test images and of the volumes of a tab, oldest first; None: of all tabs.
+
+        The volume of the id `linked` is added, so that a link opens in another tab.
+        """
         with self._lock:
-            return [self.describe(volume) for volume in self._volumes]
+            return [
+                self.describe(volume)
+                for volume, entry in self._volumes.items()
+                if tab is None or volume in ("test", linked) or tab in entry.owners
+            ]
 
     def describe(self, volume: str) -> dict[str, Any]:
-        """A volume for the page: id, name, size, first slice, whether its reference is known, what was done to its file.
-
-        `aspect` is the height of a pixel divided by its width. With a range of acquisitions also the fields of it that the
-        user may choose, and what was read off the data.
-        """
-        entry = self.get(volume)
-        count, (h, w) = len(entry.file.slices), entry.file.slices.shape[-2:]
-        return {
-            "id": volume,
-            "name": entry.name,
-            "slices": count,
-            "height": h,
-            "width": w,
-            "aspect": entry.file.pixel_size[0] / entry.file.pixel_size[1],
-            "start": entry.start,
-            "truth": entry.has_reference,
-            "note": entry.note,
-            "choices": self._choices(entry),
-            "acquisition": self._describe_estimate(entry),
-        }
+        """A volume for the page, as `describe_volume`."""
+        return describe_volume(volume, self.get(volume), self.ranges)
 
     def describe_task(self) -> str:
         """The task of the run in words."""
-        task = self.config.task
-        if self.ranges:
-            (low, high), (weakest, strongest), _ = self.ranges
-            return f"{low:g} to {high:g}-fold under-sampled MRI, noise {weakest:g} to {strongest:g}"
-        noise = f", noise {task.sigma:g}" if task.sigma else ""
-        return {
-            "csmri": f"{task.acceleration:g}-fold under-sampled MRI{noise}",
-            "denoising": f"denoising{noise}",
-            "super_resolution": f"{task.factor}-fold super-resolution{noise}",
-        }[task.name]
+        return describe_task(self.config, self.ranges)
 
-    def add(self, name: str, content: bytes, kind: str = "image", plane: str = "acquired") -> str:
-        """Read a file and keep it; removes the oldest files if there are too many.
+    def add(self, name: str, content: bytes, kind: str = "image", plane: str = "acquired", *, tab: str = "") -> str:
+        """`add_series` of a single file: the id of its volume."""
+        return self.add_series([(name, content)], plane, kind=kind, tab=tab)[0]
 
-        Args:
-            name: name of the file.
-            content: the bytes of the file.
-            kind: "image": the task of the run measures its slices. "kspace": a scanner measured them.
-            plane: of the slices, as in `volumes.read`.
+    def add_series(
+        self, files: Sequence[tuple[str, bytes]], plane: str = "acquired", *, kind: str = "image", tab: str = ""
+    ) -> list[str]:
+        """Read files and keep them; removes the oldest files if there are too many.
 
-        Returns:
-            The id of the volume.
-
-        Raises:
-            InputError: if the file cannot be read, the run's task has no k-space, or no sensitivities of the coils can be
-                estimated.
-        """
-        self._check_kind(kind)
-        volume = hashlib.sha256(f"{kind}{'' if plane == 'acquired' else plane}".encode() + content).hexdigest()[:20]
-        file = volumes.read(name, content, kind=kind, plane=plane)
-        self._check_kind(file.kind)  # a file that is dropped as an image may hold k-space
-        entry = self._open(name, file)
-        with self._lock:
-            self._volumes.pop(volume, None)
-            self._volumes[volume] = entry
-            self._remove_oldest(newest=volume)
-        return volume
-
-    def add_series(self, files: Sequence[tuple[str, bytes]], plane: str = "acquired", *, kind: str = "image") -> list[str]:
-        """Read several files of images: the files of each series become one volume with one scale.
-
-        The two halves of a BART file count as one file; it is read as by `add` if there is no other.
+        Several files are images: the files of each series become one volume with one scale. The two halves of a BART file
+        count as one file; it is read as a single file if there is no other.
 
         Args:
-            files: name and content of each. Files that hold no image are skipped, and the note of each volume says so.
-            kind: of a single file, as for `add`.
+            files: name and content of each. Of several, files that hold no image are skipped, and the note of each volume
+                says so.
             plane: of the slices, as in `volumes.read`.
+            kind: of a single file. "image": the task of the run measures its slices. "kspace": a scanner measured them.
+            tab: the tab to which the volumes belong.
 
         Returns:
             The ids of the volumes, the largest first.
 
         Raises:
-            InputError: if a file is damaged, or none holds an image.
+            InputError: if a file is damaged, or none holds an image; if the run's task has no k-space, or no sensitivities
+                of the coils can be estimated.
         """
-        files = bart.join_halves(files)
-        if len(files) == 1:
-            return [self.add(*files[0], kind, plane)]
-        images = [(Path(name), content) for name, content in files if is_image(Path(name), content)]
-        groups, skipped = series.group(sorted(images, key=lambda image: natural_order(image[0])), plane)
-        if others := len(files) - len(images):
-            skipped["no image"] = others
-        if not groups:
-            raise InputError(f"The {len(files)} files must hold images, but none does.")
-        counts = ", ".join(f"{count} ({reason})" for reason, count in skipped.items())
-        entries = []
-        for joined in sorted(map(series.join, groups), key=lambda file: -file.stack.raw.size):
-            name = Path(joined.path).name
-            entry = self._open(name, volumes.from_stack(name, joined.stack))
-            entries.append(entry._replace(note=_sentences([entry.note, f"Files skipped: {counts}" if counts else ""])))
-        digest = hashlib.sha256(repr([(name, hashlib.sha256(content).digest()) for name, content in files]).encode())
-        ids = [f"{digest.hexdigest()[:16]}{plane[:1]}{k}" for k in range(len(entries))]
+        self._check_kind(kind)
+        return self._keep(make_upload(list(files), kind, plane), tab)
+
+    def cut_again(self, volume: str, *, plane: str, frame: int = 0, tab: str = "") -> list[str]:
+        """Read the files of a volume again in another plane, or another volume of its file.
+
+        Args:
+            volume: its id.
+            plane: of the slices, as in `volumes.read`.
+            frame: which volume of a file that holds several.
+            tab: the tab that asks: the volumes of these files are no longer its own, the new ones are.
+
+        Returns:
+            The ids of all volumes of these files, first the one that shows what `volume` showed.
+
+        Raises:
+            InputError: if the files cannot be shown so; then nothing has changed.
+        """
+        entry = self.get(volume)
+        if entry.upload is None:
+            raise InputError("The test images are shown as the run has them; drop a file to choose its plane.")
+        geometry.check_plane(plane)
+        ids = self._keep(entry.upload._replace(plane=plane, frame=frame), tab)
         with self._lock:
-            for volume, entry in reversed(list(zip(ids, entries, strict=True))):
-                self._volumes.pop(volume, None)
-                self._volumes[volume] = entry
-                self._remove_oldest(newest=volume)
-        return [volume for volume in ids if volume in self._volumes]
+            same = [other for other, opened in self._volumes.items() if opened.upload == entry.upload]
+        for other in same:
+            if other not in ids:
+                self.remove(other, tab=tab)
+        return sorted(ids, key=lambda other: self.get(other).name != entry.name)
+
+    def remove(self, volume: str, *, tab: str = "") -> None:
+        """Take a volume out of a tab. It is forgotten if it is in no other; the test images stay."""
+        with self._lock:
+            entry = self.get(volume)
+            if entry.upload is None:
+                raise InputError("The test images belong to the run and cannot be removed.")
+            owners = entry.owners - {tab}
+            if owners:
+                self._volumes[volume] = entry._replace(owners=owners)
+                return
+            del self._volumes[volume]
+            self._measure_cached.cache_clear()
+
+    def _keep(self, upload: Upload, tab: str) -> list[str]:
+        """Open the volumes of an upload for a tab; their ids."""
+        opened = read_upload(upload, multiple=self._multiple)
+        digest = upload.digest
+        for volume in opened:
+            self._check_kind(volume.file.kind)  # a file that is dropped as an image may hold k-space
+        entries = []
+        while opened:  # each is let go before the next: the coils of k-space are compressed
+            volume = opened.pop(0)
+            entry = self._open(volume.name, volume.file)
+            entries.append(entry._replace(note=_sentences([entry.note, volume.skipped]), upload=upload, files=digest))
+        ids = [f"{upload.identity}{f'-{k}' if k else ''}" for k in range(len(entries))]
+        with self._lock:
+            for volume_id, entry in reversed(list(zip(ids, entries, strict=True))):
+                before = self._volumes.pop(volume_id, None)
+                owners = frozenset({tab}) | (before.owners if before else frozenset())
+                self._volumes[volume_id] = entry._replace(owners=owners)
+                self._remove_oldest(newest=volume_id)
+        return [volume_id for volume_id in ids if volume_id in self._volumes]
+
+    @property
+    def _multiple(self) -> int:
+        """The sides of images must be multiples of it."""
+        return self.config.task.factor if self.config.task.name == "super_resolution" else 1
 
     def measure(self, volume: str, index: int, chosen: str | None = None) -> tuple[OpenVolume, MeasuredSlice]:
         """A volume, and one of its slices as the network gets it.
@@ -234,6 +227,21 @@ class VolumeStore:
             return acquisition
         return acquisition._replace(sigma=entry.estimate.sigma) if entry.has_reference else entry.estimate
 
+    def find_noise(self, volume: str, chosen: str | None = None) -> Noise | None:
+        """The noise of the measured slices of a volume; None, if it is not known.
+
+        `volume` and `chosen` are as in `find_acquisition`. Noise is read off measured k-space.
+        """
+        entry, task = self.get(volume), self.config.task
+        if entry.estimate is not None:
+            return Noise(entry.estimate.sigma, "complex", is_estimate=True)
+        if entry.upload is None and self.config.data.coils:  # measured coils have noise of their own
+            return None
+        acquisition = self.find_acquisition(volume, chosen)
+        if acquisition is not None:
+            return Noise(acquisition.sigma, "complex")
+        return Noise(float(task.sigma), "complex" if task.name == "csmri" else task.noise)
+
     def get(self, volume: str, index: int = 0) -> OpenVolume:
         """A volume; raises `InputError` if it was removed or has no slice `index`."""
         entry = self._volumes.get(volume)
@@ -250,45 +258,34 @@ class VolumeStore:
 
     def _remove_oldest(self, *, newest: str) -> None:
         """Remove dropped files until the rest fits in `UPLOAD_CACHE_BYTES` bytes, but never the newest."""
-        sizes = {volume: entry.file.slices.nbytes for volume, entry in self._volumes.items() if volume != "test"}
-        for volume in [volume for volume in sizes if volume != newest]:
-            if sum(sizes.values()) <= UPLOAD_CACHE_BYTES:
+        for volume in [volume for volume, entry in self._volumes.items() if entry.upload and volume != newest]:
+            if _num_bytes(list(self._volumes.values())) <= UPLOAD_CACHE_BYTES:
                 break
-            del self._volumes[volume], sizes[volume]
+            del self._volumes[volume]
             self._measure_cached.cache_clear()
 
     def _open(self, name: str, file: volumes.Volume) -> OpenVolume:
-        h, w = file.slices.shape[-2:]
+        shape = (h, w) = file.slices.shape[-2:]
+        if min(shape) < LEAST_SIDE:
+            raise InputError(f"{name} must have slices of at least {LEAST_SIDE} x {LEAST_SIDE} pixels, got {h} x {w}.")
         trained = self._volumes["test"].file.slices.shape[-2:]
-        notes = [file.note]
-        if (h, w) != trained:
-            notes.append(f"The network was trained on {trained[0]} x {trained[1]} pixels, this is {h} x {w}.")
+        size = describe_size(shape, (trained[0], trained[1]))
+        notes = [file.note, size, _describe_margins((h, w))]
         start = _brightest_slice(file.slices)
         if file.kind == "image":
-            return OpenVolume(name, _sentences(notes), file, self._get_problem((h, w), "image"), True, start)
+            contrast = describe_contrast(file.slices[start], self._test_brightness)
+            problem = self._get_problem((h, w), "image")
+            differences = tuple(filter(None, [size, contrast]))
+            return OpenVolume(name, _sentences(notes), file, problem, True, start, differences=differences)
         kspace = inspect_kspace(name, file.slices, no_truth=file.no_truth)
         file = file._replace(slices=kspace.kspace)
         problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
+        estimate = estimate_acquisition(kspace.kspace)
+        ranges = trained_range(self.settings)
+        used = ranges.middle._replace(sigma=estimate.sigma) if kspace.is_full else estimate
+        differences = tuple(filter(None, [size, *describe_excess(ranges, used)]))
         note = _sentences([*notes, *kspace.notes])
-        estimate = estimate_acquisition(kspace.kspace) if self.ranges else None
-        return OpenVolume(name, note, file, problem, kspace.is_full, start, kspace, estimate)
-
-    def _choices(self, entry: OpenVolume) -> list[str]:
-        """The fields of the acquisition that the user may choose."""
-        if self.ranges is None or (entry.estimate is not None and not entry.has_reference):
-            return []
-        return [name for name in Acquisition._fields if name != "sigma" or entry.estimate is None]
-
-    def _describe_estimate(self, entry: OpenVolume) -> str:
-        """What was read off measured k-space, in words, and how it differs from what the network was trained for."""
-        if entry.estimate is None or self.ranges is None:
-            return ""
-        acceleration, sigma, mask = entry.estimate
-        if entry.has_reference:
-            facts, acquisition = f"Noise {sigma:.2g}", self.ranges.middle._replace(sigma=sigma)
-        else:
-            facts, acquisition = f"{acceleration:.1f}-fold, noise {sigma:.2g}, {mask.replace('_', ' ')}", entry.estimate
-        return " ".join([f"{facts}: read off the data.", *describe_excess(self.ranges, acquisition)])
+        return OpenVolume(name, note, file, problem, kspace.is_full, start, kspace, estimate, differences)
 
     def _get_problem(self, shape: tuple[int, int], kind: str) -> Problem:
         if (shape, kind) not in self._problems:
@@ -325,8 +322,31 @@ class VolumeStore:
         return MeasuredSlice(y, entry.problem.to_net_input(y), samples.image[0] if entry.has_reference else None)
 
 
+def _num_bytes(entries: Sequence[OpenVolume]) -> int:
+    """Bytes of dropped files and of their slices; files that gave several volumes count once."""
+    uploads = {id(entry.upload): entry.upload.num_bytes for entry in entries if entry.upload}
+    return sum(uploads.values()) + sum(entry.file.slices.nbytes for entry in entries if entry.upload)
+
+
 def _brightest_slice(slices: np.ndarray) -> int:
     return int(np.argmax([np.abs(image).mean() for image in slices]))
+
+
+def _describe_margins(shape: tuple[int, int]) -> str:
+    """What the network does with sides that it cannot halve three times; "" if it can."""
+    padded = [side + sum(margin) for side, margin in zip(shape, side_margins(shape), strict=True)]
+    if tuple(padded) == shape:
+        return ""
+    return f"The network mirrors its borders to {padded[0]} x {padded[1]} pixels and cuts them off again"
+
+
+def _number_subjects(trained: TrainedRun) -> list[int]:
+    """The subject of each test image, counted from 1; an empty list if that is not known."""
+    if trained.config.data.source == "arrays":  # every image counts as a subject of its own
+        return []
+    subjects = np.asarray(trained.dataset.test.subjects)
+    order = {subject: k for k, subject in enumerate(dict.fromkeys(subjects.tolist()), 1)}
+    return [order[subject] for subject in subjects.tolist()]
 
 
 def _sentences(parts: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
 from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.explorer import engine as module
-from hyperrecon_jax.explorer import measurement, volume_store
+from hyperrecon_jax.explorer import exporting, measurement, volume_store
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.models import model
 from hyperrecon_jax.physics.sample import Sample
@@ -83,7 +83,7 @@ def test_measured_k_space_gives_the_same_as_its_image(engine):
     kspace[:, :, ::3] = 0  # now only a part was measured
     partial = engine.volumes.add("k.npy", npy_bytes(kspace), "kspace")
     planes, info = engine.input_and_reference(partial, 0)
-    assert (len(planes), info) == (1, {"truth": False, "metrics": {}})
+    assert (len(planes), info["truth"], info["metrics"]) == (1, False, {})
     zero_filled = np.abs(np.fft.fftshift(np.fft.ifft2(np.fft.ifftshift(kspace[0]), norm="ortho")))
     np.testing.assert_allclose(planes[0] / planes[0].max(), zero_filled / zero_filled.max(), atol=1e-5)
     assert set(engine.reconstruct(partial, 0, [0.2])[1]["metrics"]) == {"data_consistency"}
@@ -131,8 +131,8 @@ def test_k_space_of_coils(engine):
     assert engine._programs.cache_info().misses == programs + 1
     second = engine.volumes.add("second.npy", npy_bytes(kspace[:1]), "kspace")
     assert engine.volumes.get(second).problem is opened.problem
-    for format in module.FORMATS:
-        assert engine.export(volume, 1, [[0.4]], format)[1]
+    for format in exporting.FORMATS:
+        assert exporting.export_slices(engine, volume, 1, [[0.4]], format)[1]
 
 
 def test_some_columns_of_coils(engine):
@@ -143,7 +143,7 @@ def test_some_columns_of_coils(engine):
     volume = engine.volumes.add("part.npy", npy_bytes(kspace), "kspace")
     assert "the central 14 x 14 frequencies. 47% of k-space was measured" in engine.volumes.describe(volume)["note"]
     planes, info = engine.input_and_reference(volume, 0)
-    assert (planes.shape, info) == ((1, 64, 64), {"truth": False, "metrics": {}})
+    assert (planes.shape, info["truth"], info["metrics"]) == ((1, 64, 64), False, {})
     opened, measured = engine.volumes.measure(volume, 0)
     np.testing.assert_array_equal(np.asarray(measured.y.kspace).any((0, 1)), np.fft.ifftshift(columns))
     x_hat, info = engine.reconstruct(volume, 0, [0.4])
@@ -222,9 +222,20 @@ def test_the_description_of_the_run(engine):
         "slices": 3,
         "height": 16,
         "width": 16,
+        "files": None,
+        "kind": "image",
         "aspect": 1,
+        "pixel": None,
+        "letters": None,
+        "plane": "acquired",
+        "shown_plane": "",
+        "planes": ["acquired"],
+        "frame": 0,
+        "frames": 1,
+        "subjects": [],
         "truth": True,
         "note": "",
+        "differences": [],
         "choices": [],
         "acquisition": "",
     }
@@ -258,19 +269,19 @@ def test_exports_hold_the_image_and_its_metadata(engine):
     from PIL import Image
 
     image, info = engine.reconstruct("test", 0, [0.25])
-    name, content = engine.export("test", 0, [[0.25]], "npy")
+    name, content = exporting.export_slices(engine, "test", 0, [[0.25]], "npy")
     with np.load(io.BytesIO(content)) as archive:
         np.testing.assert_allclose(archive["image"].squeeze(), image, atol=1e-6)
         metadata = json.loads(str(archive["metadata"]))
     assert name == "test_images_0_lambda_0.25.npz"
     assert (metadata["run"], metadata["lambda"], metadata["slice"]) == ("run", "0.25", "0")
     assert float(metadata["psnr"]) == pytest.approx(info["metrics"]["psnr"], rel=1e-4)
-    picture = Image.open(io.BytesIO(engine.export("test", 0, [[0.25]], "png", window=0.5, level=0.25)[1]))
+    picture = Image.open(io.BytesIO(exporting.export_slices(engine, "test", 0, [[0.25]], "png", window=0.5, level=0.25)[1]))
     np.testing.assert_allclose(np.asarray(picture), np.clip(image / 0.5, 0, 1) * 255, atol=0.51)
     assert picture.text["lambda"] == "0.25"
-    nifti = nibabel.Nifti1Image.from_bytes(gzip.decompress(engine.export("test", 0, [[0.25]], "nii")[1]))
+    nifti = nibabel.Nifti1Image.from_bytes(gzip.decompress(exporting.export_slices(engine, "test", 0, [[0.25]], "nii")[1]))
     np.testing.assert_allclose(np.sort(np.asarray(nifti.dataobj).ravel()), np.sort(image.ravel()), atol=1e-6)
-    name, content = engine.export("test", 0, [[0.25], [1.0]], "png")
+    name, content = exporting.export_slices(engine, "test", 0, [[0.25], [1.0]], "png")
     assert name == "test_images_0.zip"
     assert zipfile.ZipFile(io.BytesIO(content)).namelist() == [
         "test_images_0_lambda_0.25.png",
@@ -280,7 +291,7 @@ def test_exports_hold_the_image_and_its_metadata(engine):
 
 def test_the_oldest_files_are_removed(engine, monkeypatch):
     ids = []
-    monkeypatch.setattr(volume_store, "UPLOAD_CACHE_BYTES", 2 * 16 * 16 * 4)  # two slices
+    monkeypatch.setattr(volume_store, "UPLOAD_CACHE_BYTES", 5 * 16 * 16 * 4)  # two slices and their files
     for seed in range(3):
         ids.append(engine.volumes.add("one.npy", npy_bytes(np.random.default_rng(seed).random((16, 16), np.float32))))
         engine.input_and_reference(ids[-1], 0)
@@ -305,8 +316,8 @@ def test_the_oldest_files_are_removed(engine, monkeypatch):
         (lambda e: e.reconstruct("test", 0, [0.1, 0.2]), "1 for 2 loss terms"),
         (lambda e: e.select_diverse("test", 0, 1), r"must be in \[2, 24\], got 1"),
         (lambda e: e.find_best("test", 0, "beauty"), "must be one of psnr, .* got 'beauty'"),
-        (lambda e: e.export("test", 0, [[0.1]], "jpg"), "must be one of png, npy, nii, dcm, got 'jpg'"),
-        (lambda e: e.export("test", 0, [], "png"), "a lambda to export, got none"),
+        (lambda e: exporting.export_slices(e, "test", 0, [[0.1]], "jpg"), "must be one of png, npy, nii, dcm, got 'jpg'"),
+        (lambda e: exporting.export_slices(e, "test", 0, [], "png"), "a lambda to export, got none"),
         (lambda e: e.volumes.add("x.npy", b"nonsense"), "x.npy"),
     ],
 )

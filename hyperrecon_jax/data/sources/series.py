@@ -27,6 +27,7 @@ import numpy as np
 
 from hyperrecon_jax.data.sources.image_files import read_bytes
 from hyperrecon_jax.data.volumes import formats, geometry, placement
+from hyperrecon_jax.data.volumes.memory_limit import check_memory, reserve
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -76,6 +77,7 @@ def group(files: Iterable[tuple[Path, bytes]], plane: str) -> tuple[list[list[Fi
         except NoImageError as error:
             skip(error.reason)
             continue
+        reserve(file.stack.raw.nbytes)
         digest = hashlib.sha256(content).digest()
         if file.series[0] == "dicom" and digest in digests:
             skip("a copy of another file")
@@ -103,6 +105,7 @@ def join(files: Sequence[File]) -> File:
     sizes = list(dict.fromkeys(stack.raw.shape[1:] for stack in stacks))
     if len(sizes) > 1:
         raise InputError(f"{first.path} and its series must have slices of one size, got {sizes[0]} and {sizes[1]}.")
+    check_memory(first.path, sum(stack.raw.size for stack in stacks), first.stack.raw.dtype)
     layouts = []
     if all(stack.affine is not None and stack.space for stack in stacks):
         layouts = placement.lay_out_stacks(stacks)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.scan import Scan, complex_fields, make_scan, read_complex, to_complex
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_coils, check_length, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
@@ -78,6 +79,7 @@ def _read_array(file_name: str, stream: Any, coils: bool) -> np.ndarray:
     if len(layout) == 4:
         check_coils(file_name, *layout)
     count = math.prod(layout)
+    check_memory(file_name, count, dtype)
     stream.seek(start.tell())
     stored = stream.read(count * dtype.itemsize + 1)  # one byte more: at the end an archive's checksum is compared
     check_length(file_name, len(stored), count * dtype.itemsize)

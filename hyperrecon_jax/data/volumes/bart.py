@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.scan import Scan, looks_like_kspace, make_scan, planes_to_slices
 from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, check_length
 from hyperrecon_jax.runtime.errors import InputError
@@ -38,6 +39,7 @@ def read(file_name: str, content: bytes, kind: str) -> Scan:
         with archive.open(pair[0]) as stream:
             sides = _read_dimensions(file_name, stream.read(2**16))
         with archive.open(names[0]) as stream:
+            check_memory(file_name, int(np.prod(sides)), np.dtype(np.complex64))
             numbers = stream.read(8 * int(np.prod(sides)) + 1)  # one byte more: at the end a checksum is compared
         return _make_scan(file_name, numbers, sides, kind)
 

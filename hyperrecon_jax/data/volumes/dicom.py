@@ -8,6 +8,7 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import placement
 from hyperrecon_jax.data.volumes.dicom_pixels import read_pixels
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.mosaic import Mosaic, find_mosaic
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, check_size, describe_frame
 from hyperrecon_jax.runtime.errors import InputError
@@ -24,7 +25,8 @@ _IMAGES = ("Image", "Enhanced US Volume", "Parametric Map")  # what the names of
 def read(file_name: str, content: bytes, frame: int = 0) -> Stack:
     """The images of a file as they are stored, in the order of their positions; `file_name` is for messages.
 
-    If each position has several images, such as times, they are those of the volume `frame`, or the last one. The slices that a Siemens mosaic tiles are frames, too.
+    If each position has several images, such as times, they are those of the volume `frame`, or the last one. The slices
+    that a Siemens mosaic tiles are images, too.
 
     Raises:
         NoImageError: if it is a DICOM file of another kind, such as a report.
@@ -41,6 +43,8 @@ def read(file_name: str, content: bytes, frame: int = 0) -> Stack:
         raise InputError(message) if is_image else NoImageError(message, "a DICOM file without an image")
     n, h, w = int(data.get("NumberOfFrames") or 1), int(data.Rows), int(data.Columns)
     check_size(file_name, n, h, w)
+    stored = np.dtype(f"u{4 if int(data.get('BitsAllocated') or 16) > 16 else 2}")
+    check_memory(file_name, n * h * w * int(data.get("SamplesPerPixel") or 1), stored)
     mosaic = find_mosaic(file_name, data)
     if mosaic:
         check_size(file_name, mosaic.num_slices, h // mosaic.num_tiles, w // mosaic.num_tiles)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.volumes import arrays, bart, dicom, geometry, hdf5, matlab, pictures, placement, scan
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.stack import NoImageError, Stack, brief, check_length, check_size, describe_frame
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -56,9 +57,7 @@ def decode(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIR
     return scan.to_magnitudes(name, stack) if kind == "image" else stack
 
 
-def decode_as_stored(
-    name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED, frame: int = 0
-) -> Stack:
+def decode_as_stored(name: str, content: bytes, kind: str, *, plane: str = geometry.ACQUIRED, frame: int = 0) -> Stack:
     """As `decode`, but a file that holds no images stays k-space, whatever the kind.
 
     Of a file of several volumes it is the volume `frame`; of an index that is too large, any volume (`Stack.frames`).
@@ -193,6 +192,7 @@ def _read_nibabel(file_name: str, content: bytes, plane: str, frame: int) -> Sta
     view = geometry.choose_view(affine, volume_shape, plane)
     h, w, n = (volume_shape[axis] for axis in view.axes)
     check_size(file_name, n, h, w, what=f"{view.plane} slices")
+    check_memory(file_name, math.prod(volume_shape), dtype)
     # as the NIfTI library, which takes an offset inside of the header, such as 0, for none
     offset = header.get_data_offset()
     offset = max(int(offset), getattr(header, "single_vox_offset", 0)) if offset >= 0 else int(offset)

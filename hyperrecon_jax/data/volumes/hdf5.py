@@ -11,6 +11,7 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import ismrmrd
 from hyperrecon_jax.data.volumes.field_of_view import MAX_HEADER, find_field_of_view, read_encoding
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.scan import (
     MASKED,
     Scan,
@@ -129,6 +130,7 @@ def read_reconstruction(file_name: str, file: Any, key: str) -> Stack:
     if stored.ndim != 3:
         raise InputError(f"{file_name} must have `{key}` of shape (slices, h, w), got {stored.shape}.")
     check_size(file_name, *stored.shape)
+    check_memory(file_name, stored.size, stored.dtype)
     affine = image_affine(file)
     notes = [*_acquisition_notes(file), f"its `{key}`"]
     return Stack(stored[()], notes, affine=affine, is_metric=affine is not None)
@@ -160,6 +162,7 @@ def _open_kspace(file_name: str, file: Any) -> tuple[Any, tuple[int, int, int, i
     # A large file is read slice by slice. That needs chunks of a slice each: otherwise a slice decompresses others, too.
     if stored.size > MAX_PIXELS and stored.chunks and stored.chunks[0] > 1:
         raise InputError(f"{file_name} must have `kspace` in chunks of one slice as it is large, got {stored.chunks}.")
+    check_memory(file_name, stored.size, stored.dtype)
     return stored, (n, c, h, w)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.volumes.field_of_view import MAX_HEADER, check_cartesian, find_field_of_view, parse_header
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.scan import Scan, make_scan, planes_to_slices
 from hyperrecon_jax.data.volumes.stack import MAX_COILS, MAX_PIXELS
 from hyperrecon_jax.runtime.errors import InputError
@@ -145,6 +146,7 @@ def _place_lines(
     size = len(slice_numbers) * coils * planes * samples * rows
     if min(encoded) < 1 or size > MAX_PIXELS:
         raise InputError(f"{file_name} must hold k-space of at most {MAX_PIXELS} samples, got {size}.")
+    check_memory(file_name, size, np.dtype(np.complex64))
     kspace = np.zeros((len(slice_numbers), coils, planes, samples, rows), np.complex64)
     counts = np.zeros((len(slice_numbers), planes, samples, rows), np.int32)
     row_centre = _encoding_centre(root, "kspace_encoding_step_1", rows)

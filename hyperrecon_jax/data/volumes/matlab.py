@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hyperrecon_jax.data.volumes import hdf5
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.scan import Scan, looks_like_kspace, make_scan, to_complex
 from hyperrecon_jax.data.volumes.stack import MAX_PIXELS, NoImageError, Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
@@ -52,6 +53,8 @@ def _read_version_5(file_name: str, content: bytes) -> tuple[str, np.ndarray, bo
     name = _choose_name(file_name, numeric)
     if np.prod([int(side) for side in numeric[name]], dtype=object) > MAX_PIXELS:
         raise InputError(f"{file_name} must hold at most {MAX_PIXELS} numbers, got `{name}` of shape {numeric[name]}.")
+    # the header does not say if they are complex
+    check_memory(file_name, int(np.prod(numeric[name])), np.dtype(np.complex128))
     array = np.asarray(scipy_io.loadmat(io.BytesIO(content), variable_names=[name])[name])
     return name, array, _has_mask(shapes)
 
@@ -71,6 +74,7 @@ def _read_hdf5(file_name: str, content: bytes) -> tuple[str, np.ndarray, bool]:
         stored = hdf5.dataset(file_name, file, name)
         if stored.size > MAX_PIXELS:
             raise InputError(f"{file_name} must hold at most {MAX_PIXELS} numbers, got `{name}` of shape {stored.shape}.")
+        check_memory(file_name, stored.size, stored.dtype)
         return name, to_complex(stored[()]).T, _has_mask(shapes)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from hyperrecon_jax.data.volumes import geometry, placement
 from hyperrecon_jax.data.volumes.intensity import luminance
+from hyperrecon_jax.data.volumes.memory_limit import check_memory
 from hyperrecon_jax.data.volumes.stack import Stack, check_size, type_unit
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -25,6 +26,7 @@ DEFLATE = (8, 32946)  # values of the tag Compression
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # colour type of a PNG -> Pillow's mode, and its names for the high and the low bytes of 16 bits
 DEEP_COLOURS = {2: ("RGB", "RGB;16B", "RGB;16L"), 6: ("RGBA", "RGBA;16B", "RGBA;16L")}
+_PIXEL = np.dtype(np.float32)  # what a pixel of a picture takes at most: colours, or the float32 luminance of them
 GRAY_AND_ALPHA = 4  # colour type of a PNG
 
 
@@ -37,6 +39,7 @@ def read(file_name: str, content: bytes) -> Stack:
     with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as file:
         w, h = file.size
         check_size(file_name, 1, h, w)
+        check_memory(file_name, h * w, _PIXEL)
         bits, colour_type = content[24:26] if file.format == "PNG" else (8, 0)
         is_deep = bits == 16 and colour_type in (*DEEP_COLOURS, GRAY_AND_ALPHA)
         orientation, affine = 1, None
@@ -108,6 +111,7 @@ def _read_tiff(file_name: str, content: bytes) -> Stack:
         with Image.open(io.BytesIO(content), formats=("TIFF",)) as file:
             n = getattr(file, "n_frames", 1)
             check_size(file_name, n, *file.size[::-1])
+            check_memory(file_name, n * file.size[0] * file.size[1], _PIXEL)
             with contextlib.suppress(Exception):
                 affine = placement.picture_affine(dict(file.info), 1)  # Pillow turns pages itself
             for k in range(n):
@@ -167,6 +171,7 @@ def _read_tiff_exactly(file_name: str, content: bytes) -> Stack:
         for page_or_frame in file.pages:
             page: Any = page_or_frame.aspage()
             check_size(file_name, n, page.imagelength, page.imagewidth)
+            check_memory(file_name, n * page.imagelength * page.imagewidth, page.dtype or _PIXEL)
             if page.imagedepth != 1:
                 raise InputError(f"{file_name} must hold a page for each slice, got one of {page.imagedepth} planes.")
             if page.dtype is None or page.dtype.kind not in "biuf":

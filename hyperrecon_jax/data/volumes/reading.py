@@ -63,10 +63,10 @@ def read(
 
     Images (`kind="image"`) are magnitudes: complex values become their modulus. The smallest value or 0, whichever is
     lower, becomes 0 and the largest of the whole volume 1. Where large values are dark they are inverted. `intensity.py`
-    has the rules, with those for NaN, padding and outliers, and `note` says what was done. A fastMRI file gives its `reconstruction_esc`, else its `reconstruction_rss`, else the root of
-    the sum of squares over coils of the inverse transform of `kspace`, cropped to its field of view
-    (`field_of_view.py`). Files of k-space, complex arrays that look like it, and fastMRI files that are under-sampled stay
-    k-space (`Volume.kind`), as they hold no images.
+    has the rules, with those for NaN, padding and outliers, and `note` says what was done. A fastMRI file gives its
+    `reconstruction_esc`, else its `reconstruction_rss`, else the root of the sum of squares over coils of the inverse
+    transform of `kspace`, cropped to its field of view (`field_of_view.py`). Files of k-space, complex arrays that look
+    like it, and fastMRI files that are under-sampled stay k-space (`Volume.kind`), as they hold no images.
 
     K-space (`kind="kspace"`) is complex. In the file its zero frequency is CENTERED at
     `[h // 2, w // 2]`, and so is the image: fftshift(fft2(ifftshift(image))). With several coils it is `(n, c, h, w)`. The

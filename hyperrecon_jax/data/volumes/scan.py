@@ -193,9 +193,7 @@ def to_kspace(file_name: str, scan: Scan) -> Stack:
     raw = np.stack(slices)
     affine = pixel_affine(sides, scan.field.is_metric)
     kspace = raw[:, 0] if c == 1 else raw
-    return Stack(
-        kspace, notes, affine=affine, kind="kspace", no_truth=scan.no_truth, is_metric=scan.field.is_metric
-    )
+    return Stack(kspace, notes, affine=affine, kind="kspace", no_truth=scan.no_truth, is_metric=scan.field.is_metric)
 
 
 def planes_to_slices(file_name: str, kspace: np.ndarray, axis: int) -> np.ndarray:

@@ -13,12 +13,16 @@
 //                    #slot-a, #slot-b, #copy-to-b, #swap
 //   acquisition      #acquisition-acceleration, #acquisition-sigma, #acquisition-mask, #acquisition-note
 //   figures          #readouts td[data-metric=psnr][data-of=A], of=B, of=input; #pixel
+//   honesty          #verdict; #readouts .worse, .better, .above-noise; td[data-metric=noise_j]; #band, #band-legend[data-share]
+//   anatomy          figures have data-letters ("R L A P": left, right, top, bottom) and data-bar ("5 cm")
 //   display          #mode-single, -side, -flicker, -difference, -error; #tool-pan, -window, -profile; #window, #level,
 //                    #auto-window, #reset, #smooth, #gain, #auto-gain, #scale-bar[data-range], #flicker-timer
-//   image            #volume, #slice, #slice-value, #volume-note, #file, #kind-image, #kind-kspace, #drop
+//   image            #volume, #slice, #slice-value, #slice-label, #volume-note, #plane, #frame, #remove-volume, #file,
+//                    #folder, #kind-image, #kind-kspace, #drop
 //   finding          #best, #best-metric, #best-result, #diverse, #diverse-list button[data-lam]
 //   profile          #profile, #profile-plot polyline[data-curve], #profile-close
-//   export           #export-view, button[data-format=png|npy|nii], #batch-lams, #batch-format, #batch-export
+//   export           #export-view, #export-content, button[data-format=png|npy|nii|dcm], #batch-lams, #batch-format,
+//                    #batch-export, button[data-volume-format=nii|dcm], #export-scores
 //   messages         #toasts li.error, #toasts li.info, #banner; #copy-link, #help
 //   window.explorer  { state, latencies, cache, requests, views }; latencies are { kind, ms } from the input event to
 //                    the drawn canvas: "cached" for what could be shown at once (exact or the nearest λ), "exact" for
@@ -53,6 +57,7 @@
     zoom: 1,
     pan: [0.5, 0.5],
     smooth: false,
+    band: false, // what the measurement contradicts is coloured
     profile: null, // two points, in parts of the image
     metric: null, // of the landscape
     flicker: "A", // the slot that flicker shows
@@ -69,6 +74,7 @@
     controls: null,
     finding: null,
     cursor: null, // { view, at }: where the pointer is in an image
+    band: null,
     autoWindow: () => change({ needsWindow: true }),
     change,
     changeOver: () => change({ flicker: state.flicker === "A" ? "B" : "A" }),
@@ -149,10 +155,10 @@
     goTo(state.volume, indices[Math.min(indices.length - 1, Math.max(0, position))]);
   }
 
-  function showVolume({ id }) {
+  function showVolume({ id, start }) {
     state.needsWindow = true;
     const indices = source.indices(volume(id));
-    goTo(id, indices[Math.floor(indices.length / 2)]);
+    goTo(id, indices.find((index) => index === start) ?? indices[Math.floor(indices.length / 2)]);
   }
 
   function setAcquisition(acquisition) {
@@ -372,6 +378,8 @@
     document.body.classList.toggle("read-only", !run.writable || !source.live);
     app.controls = new Lambda.Controls(run, (lam, event) => setLam(lam, event));
     app.finding = new Finding(app);
+    app.band = Band(app);
+    app.band.attach();
     Acquisition.attach(app);
     addViews();
     Toolbar.attach(app);

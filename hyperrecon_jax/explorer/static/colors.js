@@ -6,6 +6,7 @@ const Colors = (() => {
     gray: "000000 ffffff",
     viridis: "440154 472d7b 3b528b 2c728e 21918c 28ae80 5ec962 addc30 fde725",
     inferno: "000004 210c4a 57106e 8a226a bc3754 e45a31 f98e09 f9cb35 fcffa4",
+    band: "b5179e f72585 ff8500 ffdd00",
     // Crameri's berlin: black at zero, so that two equal images leave the screen dark.
     berlin: "9eb0ff 6ca9e6 3e90bc 286886 1a4256 11212a 0a0a0a 310f00 501803 7d341e a85a4a d2837a ffadad",
   };
@@ -41,9 +42,11 @@ const Colors = (() => {
     }
   }
 
-  /** The same colours as a CSS gradient from left to right. */
-  const gradient = (name) =>
-    `linear-gradient(to right, ${ANCHORS[name].split(" ").map((hex) => `#${hex}`).join(", ")})`;
+  /** The colours from which a table is made, evenly spaced, as CSS has them. */
+  const stops = (name) => ANCHORS[name].split(" ").map((hex) => `#${hex}`);
 
-  return { gradient, paint };
+  /** The same colours as a CSS gradient from left to right. */
+  const gradient = (name) => `linear-gradient(to right, ${stops(name).join(", ")})`;
+
+  return { gradient, paint, stops };
 })();

@@ -1,6 +1,6 @@
 "use strict";
 
-// Files to take away: reconstructions from the server, and the picture as it is on the screen.
+// Files to take away: from the server, and the picture as it is on the screen.
 const Exporting = (() => {
   const get = (id) => document.getElementById(id);
 
@@ -12,11 +12,11 @@ const Exporting = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  async function fromServer(app, lams, format, button) {
+  async function fromServer(app, lams, fields, button) {
     button.disabled = true;
     try {
       const { window, level } = app.state; // the gray scale of a PNG
-      const { blob, name } = await app.source.export(app.place(), lams, format, { window, level });
+      const { blob, name } = await app.source.export(app.place(), lams, { window, level, ...fields });
       save(blob, name);
     } catch (error) {
       app.report(error);
@@ -29,45 +29,40 @@ const Exporting = (() => {
     event.preventDefault();
     try {
       const lams = Lambda.parseList(get("batch-lams").value, app.run.lams.length);
-      fromServer(app, lams, get("batch-format").value, get("batch-export"));
+      fromServer(app, lams, { format: get("batch-format").value }, get("batch-export"));
     } catch (error) {
       app.report(error);
     }
   }
 
-  /** The main view, with B beside it where it is shown, each under its caption, and under both what they are of. */
-  function asSeen(app) {
-    const figures = [...document.querySelectorAll("#views figure:not([hidden])")];
-    const canvases = figures.map((figure) => figure.querySelector("canvas"));
-    const line = 22 * (window.devicePixelRatio || 1);
-    const page = document.createElement("canvas");
-    page.width = canvases.reduce((sum, canvas) => sum + canvas.width, 0);
-    page.height = Math.max(...canvases.map((canvas) => canvas.height)) + 2 * line;
-    const context = page.getContext("2d");
-    context.fillStyle = "#000";
-    context.fillRect(0, 0, page.width, page.height);
-    context.fillStyle = "#fff";
-    context.font = `${line * 0.6}px sans-serif`;
-    let left = 0;
-    canvases.forEach((canvas, i) => {
-      context.drawImage(canvas, left, line);
-      const scale = get("scale-bar").hidden ? "" : `  (${get("scale-bar").dataset.range})`;
-      context.fillText(figures[i].querySelector(".label").textContent + scale, left + line / 4, line * 0.7);
-      left += canvas.width;
-    });
-    const { name } = app.volume(app.state.volume);
-    const scores = document.querySelector("#readouts td[data-metric=psnr][data-of=A]");
-    const { label, unit } = Readouts.describe("psnr");
-    const psnr = scores && scores.textContent !== "–" ? `, ${label} of A ${scores.textContent} ${unit}` : "";
-    context.fillText(`${app.run.name}: ${name}, slice ${app.state.index}${psnr}`, line / 4, page.height - line * 0.3);
-    page.toBlob((blob) => save(blob, `${name.replace(/\W+/g, "_")}_${app.state.index}_${app.state.mode}.png`));
+  /** All slices of the volume in one file, or the table of their scores. */
+  async function wholeVolume(app, fields, button) {
+    const { slices } = app.volume(app.state.volume);
+    const busy = Messages.toast(`Reconstructing ${slices} slices …`, "busy");
+    button.disabled = true;
+    try {
+      const { blob, name } = await app.source.exportAll(app.place(), app.state.lam.A, fields);
+      save(blob, name);
+    } catch (error) {
+      app.report(error);
+    } finally {
+      busy.remove();
+      button.disabled = false;
+    }
   }
 
   function attach(app) {
-    get("export-view").onclick = () => asSeen(app);
+    get("export-view").onclick = () => AsSeen.draw(app).toBlob((blob) => save(blob, AsSeen.fileName(app)));
+    const content = () => get("export-content").value;
     for (const button of document.querySelectorAll("[data-format]")) {
-      button.onclick = () => fromServer(app, [app.state.lam.A], button.dataset.format, button);
+      const { format } = button.dataset;
+      button.onclick = () => fromServer(app, [app.state.lam.A], { format, content: content() }, button);
     }
+    for (const button of document.querySelectorAll("[data-volume-format]")) {
+      const format = button.dataset.volumeFormat;
+      button.onclick = () => wholeVolume(app, { format, content: content() }, button);
+    }
+    get("export-scores").onclick = ({ currentTarget }) => wholeVolume(app, {}, currentTarget);
     get("batch").onsubmit = (event) => batch(app, event);
     get("batch-lams").value = app.run.lams.length === 1 ? "0, 0.25, 0.5, 0.75, 1" : examples(app.run.lams.length);
   }

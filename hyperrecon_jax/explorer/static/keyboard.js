@@ -35,6 +35,7 @@ const Keyboard = (() => {
       p: () => app.change({ tool: state.tool === "profile" ? "pan" : "profile" }),
       g: () => app.autoWindow(),
       r: () => app.reset(),
+      m: () => app.band.toggle(),
       i: () => app.change({ smooth: !state.smooth }),
       y: () => app.copyLink(),
       Escape: () => app.closeProfile(),

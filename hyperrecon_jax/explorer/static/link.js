@@ -34,6 +34,7 @@ const Link = (() => {
       pan: list(state.pan),
     });
     if (state.acquisition) fields.set("acquisition", Acquisition.text(state.acquisition));
+    if (state.band) fields.set("band", 1);
     if (state.smooth) fields.set("smooth", 1);
     if (state.profile) fields.set("profile", list(state.profile.flat()));
     return `#${fields.toString().replaceAll("%2C", ",").replaceAll("%3D", "=")}`;
@@ -55,6 +56,7 @@ const Link = (() => {
       level: number(get("level"), -1e6, 1e6),
       zoom: number(get("zoom"), 1, 40),
       pan: unit(numbers(get("pan"), 2)),
+      band: fields.has("mode") ? get("band") === "1" : null,
       smooth: fields.has("mode") ? get("smooth") === "1" : null,
       profile: pair(unit(numbers(get("profile"), 4))),
     };

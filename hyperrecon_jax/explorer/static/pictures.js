@@ -5,10 +5,15 @@ const Pictures = (app) => {
   const { state } = app;
   const memo = Memo();
 
+  /** What a picture needs of its volume. */
+  function frame() {
+    const { width, height, aspect, pixel, letters } = app.size();
+    return { width, height, aspect, pixel, letters };
+  }
+
   function gray(plane) {
-    const { width, height, aspect } = app.size();
     const { level, window } = state;
-    return { plane, width, height, aspect, low: level - window / 2, high: level + window / 2, colours: "gray" };
+    return { plane, ...frame(), low: level - window / 2, high: level + window / 2, colours: "gray" };
   }
 
   function differing(first, second, combine) {
@@ -27,10 +32,9 @@ const Pictures = (app) => {
   function errorMap(plane, exact) {
     if (state.gain[state.mode] === null && exact) state.gain[state.mode] = gainFor(plane);
     const limit = 1 / (state.gain[state.mode] || 10);
-    const { width, height, aspect } = app.size();
     const isSigned = state.mode === "difference";
     const colours = isSigned ? "berlin" : "inferno";
-    return { plane, width, height, aspect, low: isSigned ? -limit : 0, high: limit, colours };
+    return { plane, ...frame(), low: isSigned ? -limit : 0, high: limit, colours };
   }
 
   function gainFor(plane) {
@@ -49,7 +53,9 @@ const Pictures = (app) => {
 
   function slotContent(slot, found) {
     const text = `${slot}  λ = ${Lambda.format(state.lam[slot])}`;
-    return { shows: slot, text, image: found, picture: found && gray(found.plane) };
+    const band = app.band.overlay(slot, found);
+    const picture = found && { ...gray(found.plane), band, paintBand: app.band.paint };
+    return { shows: slot, text, image: found, picture };
   }
 
   function differenceContent({ A, B }) {

@@ -30,6 +30,13 @@ const Profile = (() => {
   const length = ([start, end], { width, height }) =>
     Math.hypot((end[0] - start[0]) * width, (end[1] - start[1]) * height);
 
+  /** The length of a line and its unit: mm where they are known, else widths of a pixel, which need not be square. */
+  function measured([start, end], { width, height, aspect = 1, pixel }) {
+    const [high, wide] = pixel || [aspect, 1];
+    const extent = Math.hypot((end[0] - start[0]) * width * wide, (end[1] - start[1]) * height * high);
+    return { extent, unit: pixel ? "mm" : "pixels" };
+  }
+
   function sample(image, line) {
     const [start, end] = line;
     const count = Math.max(2, Math.ceil(2 * length(line, image)) + 1);
@@ -52,7 +59,7 @@ const Profile = (() => {
     return at.map((value) => ({ at: value, text: value.toFixed(digits) }));
   }
 
-  function frame(svg, box, x, y, across, low, high) {
+  function frame(svg, box, x, y, { extent: across, unit }, low, high) {
     for (const { at, text } of ticks(low, high, 4)) {
       node(svg, "line", { x1: box.left, x2: box.right, y1: y(at), y2: y(at), class: "grid" });
       node(svg, "text", { x: box.left - 6, y: y(at) + 4, "text-anchor": "end" }, text);
@@ -61,25 +68,25 @@ const Profile = (() => {
       node(svg, "text", { x: x(at), y: box.bottom + 14, "text-anchor": "middle" }, text);
     }
     const below = { x: box.right, y: box.bottom + 28, "text-anchor": "end" };
-    node(svg, "text", below, "along the line, from its dot (pixels)");
+    node(svg, "text", below, `along the line, from its dot (${unit})`);
   }
 
   /** `curves` are { name, image, className }; the line's ends are in parts of the image. */
   function plot(svg, line, curves) {
     svg.replaceChildren();
     const [width, height] = [svg.clientWidth, svg.clientHeight];
-    const across = line && curves.length ? length(line, curves[0].image) : 0;
-    if (!across || !width) return;
+    const across = line && curves.length ? measured(line, curves[0].image) : { extent: 0 };
+    if (!across.extent || !width) return;
     const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
     const sampled = curves.map((curve) => ({ ...curve, values: sample(curve.image, line) }));
     const all = sampled.flatMap((curve) => curve.values);
     const low = Math.min(0, ...all);
     const high = Math.max(...all, low + 0.01) * 1.04;
-    const x = (pixels) => box.left + (pixels / across) * (box.right - box.left);
+    const x = (distance) => box.left + (distance / across.extent) * (box.right - box.left);
     const y = (value) => box.bottom - ((value - low) / (high - low)) * (box.bottom - box.top);
     frame(svg, box, x, y, across, low, high);
     for (const { name, className, values } of sampled) {
-      const along = (i) => x((i / (values.length - 1)) * across);
+      const along = (i) => x((i / (values.length - 1)) * across.extent);
       const points = values.map((value, i) => `${along(i).toFixed(1)},${y(value).toFixed(1)}`);
       node(svg, "polyline", { points: points.join(" "), class: `curve ${className}`, "data-curve": name });
     }

@@ -26,44 +26,105 @@ const Readouts = (() => {
     return unit ? `${label} ${unit}` : label;
   }
 
-  /** Which of A and B is better by a metric; null if they are equal or missing, or the metric has no direction. */
-  function better(metric, metricsA, metricsB) {
+  /** The better one of two values of a metric: 0 or 1; null if they look equal, are missing, or there is no direction. */
+  function better(metric, first, second) {
     const { higher_is_better: higher } = describe(metric);
-    const [a, b] = [metricsA[metric], metricsB[metric]];
-    const comparable = higher !== null && Number.isFinite(a) && Number.isFinite(b);
-    if (!comparable || format(metric, a) === format(metric, b)) return null;
-    return a > b === higher ? "A" : "B";
+    const comparable = higher !== null && Number.isFinite(first) && Number.isFinite(second);
+    if (!comparable || format(metric, first) === format(metric, second)) return null;
+    return first > second === higher ? 0 : 1;
   }
 
-  function cell(metric, column, value, wins) {
+  /**
+   * What a score of A or B is worth: "worse" than the input, "better" than the input and than the other one, or null.
+   * The better one of two that are worse than the input is still worse.
+   */
+  function judge(metric, value, other, input) {
+    if (metric === "data_consistency") return null; // the input is no result: its J says nothing
+    const toInput = better(metric, value, input);
+    if (toInput === 1) return "worse";
+    return toInput === 0 && better(metric, value, other) === 0 ? "better" : null;
+  }
+
+  /** Whether J is clearly more than noise alone explains: beyond three standard deviations, and by a tenth. */
+  const isAboveNoise = (j, noise) => Boolean(noise) && j > noise.j + Math.max(3 * noise.spread, 0.1 * noise.j) + 1e-6;
+
+  const MARKS = {
+    better: { sign: "✓", words: "better than the input, and the better of A and B" },
+    worse: { sign: "✗", words: "worse than the input" },
+    "above-noise": { sign: "▲", words: "more than noise alone: the result leaves the measurement" },
+  };
+
+  function cell(metric, column, value, verdict) {
     const element = document.createElement("td");
     element.dataset.metric = metric;
     element.dataset.of = column;
     element.textContent = format(metric, value);
-    element.classList.toggle("better", wins);
-    if (wins) element.title = "the better of A and B";
+    if (verdict) {
+      const { sign, words } = MARKS[verdict];
+      const mark = Object.assign(document.createElement("span"), { className: "mark-sign", textContent: sign });
+      mark.setAttribute("role", "img");
+      mark.setAttribute("aria-label", words);
+      element.classList.add(verdict);
+      element.title = words;
+      element.append(mark);
+    }
     return element;
   }
 
-  function row(metric, columns) {
-    const element = document.createElement("tr");
+  function heading(text, hint) {
     const head = document.createElement("th");
+    Object.assign(head, { scope: "row", title: hint, textContent: text });
+    return head;
+  }
+
+  function row(metric, columns, noise) {
+    const element = document.createElement("tr");
     const { higher_is_better: higher, hint } = describe(metric);
-    head.scope = "row";
-    head.title = hint;
-    head.textContent = title(metric) + (higher === null ? "" : higher ? " ↑" : " ↓");
-    const best = columns.B ? better(metric, columns.A || {}, columns.B) : null;
-    const cells = ["A", "B", "input"].map((name) =>
-      cell(metric, name, (columns[name] || {})[metric], best === name),
-    );
-    element.append(head, ...cells);
+    const values = Object.fromEntries(["A", "B", "input"].map((name) => [name, (columns[name] || {})[metric]]));
+    const verdicts = {
+      A: judge(metric, values.A, values.B, values.input),
+      B: judge(metric, values.B, values.A, values.input),
+    };
+    if (metric === "data_consistency") {
+      for (const slot of ["A", "B"]) if (isAboveNoise(values[slot], noise)) verdicts[slot] = "above-noise";
+    }
+    const arrow = higher === null ? "" : higher ? " ↑" : " ↓";
+    const cells = ["A", "B", "input"].map((name) => cell(metric, name, values[name], verdicts[name]));
+    element.append(heading(title(metric) + arrow, hint), ...cells);
     return element;
   }
 
-  /** `columns` maps A, B and input to their metrics, or to null for an empty column. */
-  function table(body, metrics, columns) {
-    body.replaceChildren(...[...metrics, "data_consistency"].map((metric) => row(metric, columns)));
+  /** J that noise alone gives: `noise` is { j, spread, estimate }, or null if it is not known. */
+  function noiseRow(noise) {
+    const element = document.createElement("tr");
+    const value = Object.assign(document.createElement("td"), { colSpan: 3 });
+    value.dataset.metric = "noise_j";
+    const about = noise && noise.estimate ? "about " : "";
+    const number = (figure) => format("data_consistency", figure);
+    value.textContent = noise ? `${about}${number(noise.j)} ± ${number(noise.spread)}` : "unknown";
+    const hint = "J that the true image has: noise alone. A larger J leaves the measurement, a smaller one fits its noise.";
+    const source = noise && noise.estimate ? " The noise was read off the data." : "";
+    element.append(heading("J of noise", hint + source), value);
+    return element;
   }
 
-  return { describe, format, load, table, title };
+  /** `columns` maps A, B and input to their metrics, or to null for an empty column; `noise` as for `noiseRow`. */
+  function table(body, metrics, columns, noise) {
+    const rows = [...metrics, "data_consistency"].map((metric) => row(metric, columns, noise));
+    body.replaceChildren(...rows, ...(noise === undefined ? [] : [noiseRow(noise)]));
+  }
+
+  /** Says in words where A or B is worse than the input, and which reasons are known: `differences`, sentences. */
+  function verdict(element, metrics, { A, B, input }, differences) {
+    const worse = (own) => metrics.filter((metric) => own && input && better(metric, own[metric], input[metric]) === 1);
+    const parts = Object.entries({ A, B })
+      .map(([slot, own]) => [slot, worse(own).map((metric) => describe(metric).label)])
+      .filter(([, labels]) => labels.length)
+      .map(([slot, labels]) => `${slot} is worse than the input by ${labels.join(", ")}.`);
+    const reasons = differences.length ? `Possible reasons: ${differences.join(" ")}` : "No reason is known.";
+    element.hidden = !parts.length;
+    element.textContent = parts.length ? `✗ ${parts.join(" ")} ${reasons}` : "";
+  }
+
+  return { describe, format, load, table, title, verdict };
 })();

@@ -27,6 +27,7 @@ const Screen = (app, pictures) => {
     get("view-message").hidden = !main.message;
     get("view-message").textContent = main.message || "";
     scaleBar(main.picture);
+    app.band.legend(main.picture && main.picture.band);
   }
 
   function show(name, { picture, shows, text, message, image: found }, shared) {
@@ -41,7 +42,7 @@ const Screen = (app, pictures) => {
     Object.assign(figure.dataset, { shows, lam, exact, ...(picture ? { acquisition: "", ...app.place() } : {}) });
     const label = figure.querySelector(".label");
     if (label.textContent !== text) label.textContent = text;
-    view.canvas.setAttribute("aria-label", text);
+    view.canvas.setAttribute("aria-label", text + (view.picture ? Anatomy.describe(view.picture) : ""));
     const approximate = figure.querySelector(".approximate");
     if (!approximate) return;
     approximate.hidden = !found || found.exact;
@@ -106,9 +107,12 @@ const Screen = (app, pictures) => {
   function drawReadouts({ A, B }) {
     const loaded = app.slice();
     const truth = app.volume(state.volume).truth;
+    const { differences = [] } = app.volume(state.volume);
     memo("readouts", [A && A.entry, B && B.entry, loaded, truth], () => {
       const columns = { A: A && A.entry.metrics, B: B && B.entry.metrics, input: loaded && loaded.metrics };
-      Readouts.table(get("readouts").tBodies[0], truth ? app.run.metrics : [], columns);
+      const metrics = truth ? app.run.metrics : [];
+      Readouts.table(get("readouts").tBodies[0], metrics, columns, loaded && loaded.noise);
+      Readouts.verdict(get("verdict"), metrics, columns, differences);
     });
     for (const [slot, found] of Object.entries({ A, B })) {
       const isApproximate = Boolean(found) && !found.exact;

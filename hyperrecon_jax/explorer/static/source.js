@@ -34,6 +34,19 @@ const Source = (() => {
     }
   }
 
+  async function file(response) {
+    const told = response.headers.get("Content-Disposition") || "";
+    const name = /filename(?:\*=UTF-8''|="?)([^";]+)/.exec(told);
+    return { name: name ? decodeURIComponent(name[1]) : "export", blob: await body(response, "blob") };
+  }
+
+  /** The name of this tab: volumes belong to the tab that has added them. It outlives a reload. */
+  function tabName() {
+    const name = sessionStorage.getItem("tab") || crypto.getRandomValues(new Uint32Array(4)).join("-");
+    sessionStorage.setItem("tab", name);
+    return name;
+  }
+
   const query = (fields) => new URLSearchParams(fields).toString();
   const distance = (one, other) => Math.hypot(...one.map((value, axis) => value - other[axis]));
   const nearest = (lams, lam) =>
@@ -43,10 +56,13 @@ const Source = (() => {
   class LiveSource {
     constructor() {
       this.live = true;
+      this.tab = tabName();
     }
 
+    /** The run, with the volumes of this tab and that of the address. */
     async run(signal) {
-      return body(await ask("api/run", { signal }), "json");
+      const volume = new URLSearchParams(location.hash.slice(1)).get("volume") || "";
+      return body(await ask(`api/run?${query({ tab: this.tab, volume })}`, { signal }), "json");
     }
 
     async slice(place, signal) {
@@ -54,15 +70,22 @@ const Source = (() => {
       const info = JSON.parse(response.headers.get("X-Info"));
       const planes = new Float32Array(await body(response, "arrayBuffer"));
       const pixels = info.height * info.width;
-      const { height, width, metrics } = info;
+      const { height, width, metrics, noise } = info;
       const truth = info.truth ? planes.subarray(pixels, 2 * pixels) : null;
-      return { ...place, height, width, metrics, input: planes.subarray(0, pixels), truth };
+      return { ...place, height, width, metrics, noise, input: planes.subarray(0, pixels), truth };
     }
 
     async reconstruct(place, lam, signal) {
       const response = await ask(`api/reconstruct?${query({ ...place, lam: lam.join(",") })}`, { signal });
       const { metrics, milliseconds } = JSON.parse(response.headers.get("X-Info"));
       return { ...place, lam, metrics, milliseconds, plane: new Float32Array(await body(response, "arrayBuffer")) };
+    }
+
+    /** What of a reconstruction the measurement contradicts: { plane, low, high, noise }. */
+    async contradiction(place, lam) {
+      const response = await ask(`api/contradiction?${query({ ...place, lam: lam.join(",") })}`);
+      const { low, high, noise } = JSON.parse(response.headers.get("X-Info"));
+      return { low, high, noise, plane: new Float32Array(await body(response, "arrayBuffer")) };
     }
 
     async diverse(place, count) {
@@ -74,21 +97,36 @@ const Source = (() => {
     }
 
     /** The volumes of a file, or of the series in several files. */
-    async upload(files, kind, plane) {
+    async upload(files, kind) {
       const [file] = files;
+      const { tab } = this;
       const send = async (fields, content) =>
-        body(await ask(`api/volumes?${query({ ...fields, plane })}`, { method: "POST", body: content }), "json");
+        body(await ask(`api/volumes?${query({ ...fields, tab })}`, { method: "POST", body: content }), "json");
       if (files.length === 1) return [await send({ name: file.name, kind }, file)];
       const head = JSON.stringify(files.map(({ name, path, size }) => [path || name, size]));
       return send({ files: files.length, kind }, new Blob([head, "\n", ...files]));
     }
 
-    async export(place, lams, format, shades) {
+    /** The volumes of the same files in another plane, or another volume of the file; first the one that shows the same. */
+    async cut(volume, plane, frame) {
+      const fields = { volume, plane, frame, tab: this.tab };
+      return body(await ask(`api/cut?${query(fields)}`, { method: "POST" }), "json");
+    }
+
+    async remove(volume) {
+      await ask(`api/remove?${query({ volume, tab: this.tab })}`, { method: "POST" });
+    }
+
+    async export(place, lams, fields) {
       const settings = lams.map((lam) => `lam=${lam.join(",")}`).join("&");
-      const response = await ask(`api/export?${query({ ...place, format, ...shades })}&${settings}`);
-      const told = response.headers.get("Content-Disposition") || "";
-      const name = /filename(?:\*=UTF-8''|="?)([^";]+)/.exec(told);
-      return { name: name ? decodeURIComponent(name[1]) : `slice.${format}`, blob: await body(response, "blob") };
+      return file(await ask(`api/export?${query({ ...place, ...fields })}&${settings}`));
+    }
+
+    /** All slices of a volume in one file, or with no `format` the table of their scores. */
+    async exportAll({ volume, acquisition }, lam, fields) {
+      const path = fields.format ? "api/export-volume" : "api/export-scores";
+      const chosen = acquisition ? { acquisition } : {};
+      return file(await ask(`${path}?${query({ volume, ...chosen, lam: lam.join(","), ...fields })}`));
     }
 
     indices(volume) {
@@ -132,9 +170,9 @@ const Source = (() => {
     }
 
     async slice(place) {
-      const { height, width, scale, input, truth, metrics } = this.find(place);
+      const { height, width, scale, input, truth, metrics, noise } = this.find(place);
       const planes = { input: decode(input, scale), truth: truth ? decode(truth, scale) : null };
-      return { ...place, height, width, metrics: metrics || {}, ...planes };
+      return { ...place, height, width, metrics: metrics || {}, noise, ...planes };
     }
 
     at(lam) {

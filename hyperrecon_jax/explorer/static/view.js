@@ -8,6 +8,8 @@ class View {
     this.canvas = figure.querySelector("canvas");
     this.bitmap = document.createElement("canvas");
     this.painted = null;
+    this.bandBitmap = document.createElement("canvas");
+    this.paintedBand = null;
     this.picture = null;
     new ResizeObserver(() => {
       this.fit();
@@ -59,7 +61,10 @@ class View {
     return [(dx * ratio) / (scale * width), (dy * ratio) / (scale * height)];
   }
 
-  /** `picture` is { plane, width, height, aspect, low, high, colours } or null; `shared` zoom, pan, smooth, profile, cursor. */
+  /**
+   * `picture` is { plane, width, height, aspect, low, high, colours }, with letters, pixel, band and paintBand where there
+   * are any, or null; `shared` has zoom, pan, smooth, profile, cursor.
+   */
   draw(picture, shared) {
     this.picture = picture;
     const context = this.canvas.getContext("2d");
@@ -72,6 +77,8 @@ class View {
     context.imageSmoothingQuality = "high";
     const { width, height } = this.extent();
     context.drawImage(this.bitmap, left, top, width * scale, height * scale);
+    if (picture.band) this.band(context, picture, [left, top, width * scale, height * scale]);
+    Anatomy.mark(context, picture, scale, this.figure);
     if (shared.profile) this.line(context, shared);
     if (shared.cursor && shared.cursor.view !== this) this.cross(context, shared);
   }
@@ -88,6 +95,19 @@ class View {
     Colors.paint(plane, low, high, colours, pixels.data);
     context.putImageData(pixels, 0, 0);
     this.painted = { plane, low, high, colours };
+  }
+
+  /** A band over the picture: { plane, low, high, paint }. */
+  band(context, { band, paintBand, width, height }, box) {
+    if (this.paintedBand !== band) {
+      Object.assign(this.bandBitmap, { width, height });
+      const bandContext = this.bandBitmap.getContext("2d");
+      const pixels = bandContext.createImageData(width, height);
+      paintBand(band, pixels.data);
+      bandContext.putImageData(pixels, 0, 0);
+      this.paintedBand = band;
+    }
+    context.drawImage(this.bandBitmap, ...box);
   }
 
   point([u, v], shared) {

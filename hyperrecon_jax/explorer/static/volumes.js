@@ -6,16 +6,33 @@ const Volumes = (() => {
 
   const kind = () => document.querySelector("input[name=kind]:checked").value;
 
+  const mebibytes = (bytes) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+
+  /** Whether files are small enough to be sent; if they are not, says so. */
+  function fits(app, files) {
+    const limit = app.run.max_upload_bytes;
+    const size = files.reduce((sum, file) => sum + file.size, 0);
+    if (!limit || size <= limit) return true;
+    const what = files.length > 1 ? `The ${files.length} files are` : `${files[0].name} is`;
+    app.report(new Error(`${what} ${mebibytes(size)}, the page takes at most ${mebibytes(limit)}: save a part of the slices.`));
+    return false;
+  }
+
+  /** Puts volumes in the place of others, and shows the first of them. */
+  function replace(app, gone, opened) {
+    const ids = [...gone, ...opened.map(({ id }) => id)];
+    app.run.volumes = [...app.run.volumes.filter(({ id }) => !ids.includes(id)), ...opened];
+    app.showVolume(opened[0]);
+  }
+
   /** Several files are images: each series of them is a volume, and the largest is shown. */
   async function upload(app, files, as) {
-    if (!files.length) return;
+    if (!files.length || !fits(app, files)) return;
     const busy = Messages.toast(`Reading ${files.length > 1 ? `${files.length} files` : files[0].name} …`, "busy");
     try {
-      const opened = await app.source.upload(files, as, get("plane").value);
-      const ids = opened.map(({ id }) => id);
-      app.run.volumes = [...app.run.volumes.filter(({ id }) => !ids.includes(id)), ...opened];
+      const opened = await app.source.upload(files, as);
       const [volume] = opened;
-      app.showVolume(volume);
+      replace(app, [], opened);
       const names = opened.map(({ name }) => name).join(", ");
       Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.${volume.note ? ` ${volume.note}` : ""}`);
     } catch (error) {
@@ -23,6 +40,35 @@ const Volumes = (() => {
     } finally {
       busy.remove();
     }
+  }
+
+  /** The shown volume in another plane, or another volume of its file. */
+  async function cut(app, changes) {
+    const before = app.volume(app.state.volume);
+    const { plane, frame } = { ...before, ...changes };
+    const busy = Messages.toast(`Cutting ${before.name} …`, "busy");
+    try {
+      const opened = await app.source.cut(before.id, plane, frame);
+      const same = app.run.volumes.filter(({ files }) => files === before.files).map(({ id }) => id);
+      replace(app, same, opened);
+    } catch (error) {
+      app.report(error);
+      app.schedule();
+    } finally {
+      busy.remove();
+    }
+  }
+
+  async function remove(app) {
+    const { id } = app.volume(app.state.volume);
+    try {
+      await app.source.remove(id);
+    } catch (error) {
+      app.report(error);
+      return;
+    }
+    app.run.volumes = app.run.volumes.filter((volume) => volume.id !== id);
+    app.showVolume(app.run.volumes[0]);
   }
 
   /** The files that were dropped, and those in folders. The entries must be taken before anything is awaited. */
@@ -80,12 +126,48 @@ const Volumes = (() => {
       upload(app, [...event.target.files], kind());
       event.target.value = ""; // the same file again is a change too
     };
+    get("folder").onchange = (event) => {
+      const files = [...event.target.files];
+      for (const file of files) file.path = file.webkitRelativePath;
+      upload(app, files, kind());
+      event.target.value = "";
+    };
+    get("plane").onchange = ({ target }) => cut(app, { plane: target.value });
+    get("frame").onchange = ({ target }) => {
+      const { frames } = app.volume(app.state.volume);
+      const frame = target.valueAsNumber;
+      if (Number.isInteger(frame) && frame >= 0 && frame < frames) cut(app, { frame });
+      else app.schedule();
+    };
+    get("remove-volume").onclick = () => remove(app);
     dropping(app);
   }
 
   function list(app) {
     const options = app.run.volumes.map(({ id, name }) => new Option(name, id));
     get("volume").replaceChildren(...options);
+  }
+
+  /** What can be chosen of the shown volume: its plane, the volume of its file, and whether it stays. */
+  function choices(app) {
+    const { id, plane, planes = [], shown_plane: shownPlane, frame, frames } = app.volume(app.state.volume);
+    get("plane-row").hidden = planes.length < 2;
+    if (document.activeElement !== get("plane")) get("plane").value = plane;
+    const asAcquired = get("plane").querySelector("[value=acquired]");
+    asAcquired.textContent = plane === "acquired" && shownPlane ? `as acquired (${shownPlane})` : "as acquired";
+    get("frame-row").hidden = !(frames > 1);
+    get("frame").max = frames - 1;
+    if (document.activeElement !== get("frame")) get("frame").value = frame;
+    get("frame-count").textContent = `of 0–${frames - 1}`;
+    get("remove-volume").hidden = id === "test";
+  }
+
+  /** Which subject a test image shows. */
+  function subject(app) {
+    const { subjects } = app.volume(app.state.volume);
+    if (!subjects) return "";
+    if (!subjects.length) return "Subject unknown: the file of the test images does not say it";
+    return `Subject ${subjects[app.state.index]} of the ${Math.max(...subjects)} in the test images`;
   }
 
   function note(id, text) {
@@ -107,7 +189,8 @@ const Volumes = (() => {
     const isWhole = indices.length === app.volume(state.volume).slices;
     const range = isWhole ? ` of 0–${indices.length - 1}` : ` (${position + 1} of ${indices.length})`;
     get("slice-value").textContent = state.index + range;
-    note("slice-label", app.source.label(app.place()));
+    note("slice-label", [subject(app), app.source.label(app.place())].filter(Boolean).join("; "));
+    choices(app);
     note("volume-note", app.volume(state.volume).note || "");
   }
 

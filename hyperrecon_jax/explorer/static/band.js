@@ -1,0 +1,76 @@
+"use strict";
+
+// A coloured band over the picture where a result leaves the measurement: |Re A^H (A x − y)|, as far as it is above noise.
+// The server computes it, so a page without a server has no such control.
+const Band = (app) => {
+  const KEPT = 60; // planes of bands that are kept
+  const OPACITY = [0.35, 0.9]; // at the lowest and at the highest value
+  const get = (id) => document.getElementById(id);
+  const bands = new Map(); // slice and λ -> { plane, low, high, noise }
+  const queue = { A: new Store.Newest(load), B: new Store.Newest(load) };
+  const failed = new Set();
+
+  const isOffered = Boolean(app.source.contradiction);
+  const key = (place, lam) => `${Store.sliceKey(place)}|${Store.lamKey(lam)}`;
+
+  async function load({ place, lam }) {
+    const name = key(place, lam);
+    if (bands.has(name)) return;
+    try {
+      bands.set(name, await app.source.contradiction(place, lam));
+      if (bands.size > KEPT) bands.delete(bands.keys().next().value);
+      app.schedule();
+    } catch (error) {
+      failed.add(name); // not asked for again with every draw
+      app.report(error);
+    }
+  }
+
+  /** The band of a slot's image; null while it is switched off, not here yet, or the image is not the exact one. */
+  function overlay(slot, found) {
+    if (!isOffered || !app.state.band || !found || !found.exact) return null;
+    const { entry } = found;
+    const name = key(app.place(), entry.lam);
+    const band = bands.get(name);
+    if (!band && !failed.has(name)) queue[slot].ask({ place: app.place(), lam: entry.lam });
+    return band || null;
+  }
+
+  /** Writes a band into the RGBA bytes `pixels`: clear below `low`, full colour from `high` on. */
+  function paint({ plane, low, high }, pixels) {
+    Colors.paint(plane, low, high, "band", pixels);
+    for (let i = 0; i < plane.length; i++) {
+      const part = Math.min(1, (plane[i] - low) / (high - low));
+      pixels[4 * i + 3] = part > 0 ? Math.round(255 * (OPACITY[0] + (OPACITY[1] - OPACITY[0]) * part)) : 0;
+    }
+  }
+
+  /** The share of the pixels in which a band shows. */
+  const share = ({ plane, low }) => plane.reduce((count, value) => count + (value > low), 0) / plane.length;
+
+  function legend(band) {
+    get("band").setAttribute("aria-pressed", String(app.state.band));
+    get("band-legend").hidden = !band;
+    if (!band) return;
+    const { low, high, noise } = band;
+    const part = (100 * share(band)).toFixed(1);
+    get("band-text").textContent =
+      `contradicted by the measurement, ${noise ? "above noise" : "noise unknown: all of it"}: ${part} % of the picture`;
+    get("band-legend").querySelector(".bar").style.background = Colors.gradient("band");
+    const texts = [low.toFixed(3), "", `≥ ${high.toFixed(3)}`];
+    get("band-legend").querySelectorAll(".numbers span").forEach((span, i) => (span.textContent = texts[i]));
+    get("band-legend").dataset.share = part;
+  }
+
+  function attach() {
+    get("band").hidden = !isOffered;
+    get("band").onclick = toggle;
+  }
+
+  function toggle() {
+    failed.clear();
+    if (isOffered) app.change({ band: !app.state.band });
+  }
+
+  return { attach, legend, overlay, paint, toggle };
+};
