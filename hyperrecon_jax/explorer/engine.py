@@ -84,9 +84,8 @@ class Engine:
         self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORK_CACHE_SIZE)(self._generate_network)
         self._programs = functools.lru_cache(PROBLEM_CACHE_SIZE)(functools.partial(programs.compile_programs, self.model))
-        self._contradiction = functools.lru_cache(PROBLEM_CACHE_SIZE)(
-            lambda problem: jax.jit(functools.partial(measurement_band.contradiction, problem))
-        )
+        self._band = functools.lru_cache(PROBLEM_CACHE_SIZE)(measurement_band.compile_band)
+        self._unit_noise_level = functools.lru_cache(NETWORK_CACHE_SIZE)(self._simulate_noise_level)
         self._network_at = jax.jit(functools.partial(network_at, self.model))
         self._best_lambda = jax.jit(functools.partial(programs.best_lambda, self.model))
 
@@ -241,12 +240,19 @@ class Engine:
         """
         x_hat, _ = self.reconstruct(volume, index, lam, acquisition=acquisition)
         opened, measured = self.volumes.measure(volume, index, acquisition)
+        image = jnp.asarray(x_hat)[..., None]
         with self._lock:
-            plane = np.asarray(self._contradiction(opened.problem)(jnp.asarray(x_hat)[..., None], measured.y))[..., 0]
-        noise = self.volumes.find_noise(volume, acquisition)
-        level = 0.0 if noise is None else measurement_band.noise_level(noise, measured.y, plane.shape)
-        level = max(level, measurement_band.LEAST_SHOWN)
+            plane = np.asarray(self._band(opened.problem).contradiction(image, measured.y))[..., 0]
+        noise, level = self.volumes.find_noise(volume, acquisition), measurement_band.LEAST_SHOWN
+        if noise is not None and noise.sigma:
+            level = max(level, noise.sigma * self._unit_noise_level(volume, index, acquisition))
         return plane, {"low": level, "high": 2 * max(level, 0.05), "noise": noise is not None}
+
+    def _simulate_noise_level(self, volume: str, index: int, acquisition: str | None) -> float:
+        """`measurement_band.unit_noise_level` of a slice."""
+        opened, measured = self.volumes.measure(volume, index, acquisition)
+        image = zero_filled(measured.net_input)
+        return float(self._band(opened.problem).unit_noise_level(image, measured.y))
 
     def _describe_noise(self, volume: str, measured: MeasuredSlice, acquisition: str | None) -> dict[str, Any] | None:
         """J from noise alone: its mean and standard deviation, and whether the noise is an estimate; None if not known."""

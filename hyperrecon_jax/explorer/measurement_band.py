@@ -1,23 +1,34 @@
 """Where a result leaves the measurement, and how large J is from noise alone.
 
-The half of the gradient of J = ||A x - y||^2 is the real part of A^H (A x - y). At a result it is the image that would have
-to be taken away for the result to agree with the measurement: it is zero where nothing is contradicted, and what the
-measurement did not sample is not in it. Noise alone makes it larger than zero, so the page shows what is above noise.
+The half of the gradient of J = ||A x - y||^2 is the real part of A^H (A x - y), an image. At a result it is what would have
+to be taken away for the result to agree with the measurement: zero where nothing is contradicted, and without anything that
+was not sampled. Noise alone makes it larger than zero, so the page shows what is above noise.
 """
 
 import math
-from statistics import NormalDist
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
 from hyperrecon_jax.physics.problem import Measurement, Problem
 from hyperrecon_jax.physics.sample import Coils
 
+WINDOW = 5  # pixels along a side of the region over which a contradiction is averaged
 FALSE_ALARMS = 0.05  # the share of images in which noise alone would show at one pixel or more
+DRAWS = 40  # of noise, to find the level of noise
 LEAST_SHOWN = 1 / 255  # one of the gray levels of a screen: less is never shown
+
+
+class BandPrograms(NamedTuple):
+    """The compiled functions of a problem."""
+
+    contradiction: Callable[[jax.Array, Measurement], jax.Array]
+    unit_noise_level: Callable[[jax.Array, Measurement], jax.Array]
 
 
 class Noise(NamedTuple):
@@ -26,6 +37,11 @@ class Noise(NamedTuple):
     sigma: float  # as in `operators.complex_noise`, `awgn` or `rician`
     kind: str  # "complex" of k-space, "gaussian" or "rician" of images
     is_estimate: bool = False  # read off the data
+
+
+def compile_band(problem: Problem) -> BandPrograms:
+    """`contradiction` and `unit_noise_level` of a problem."""
+    return BandPrograms(*(jax.jit(partial(function, problem)) for function in (contradiction, unit_noise_level)))
 
 
 def expected_j(noise: Noise, y: Measurement, x: np.ndarray | jax.Array | None = None) -> tuple[float, float]:
@@ -48,26 +64,49 @@ def expected_j(noise: Noise, y: Measurement, x: np.ndarray | jax.Array | None = 
     return float((2 * clean**2 + 2 * power - 2 * clean * _rician_mean(clean, noise.sigma)).sum()), spread
 
 
-def noise_level(noise: Noise, y: Measurement, shape: tuple[int, int]) -> float:
-    """The value of `contradiction` that noise alone exceeds somewhere in the share `FALSE_ALARMS` of images `(h, w)`."""
-    if noise.kind == "complex":  # half of the power is in the real part; it is spread over all pixels
-        coils = len(y.kspace) if isinstance(y, Coils) else 1
-        count, deviation = math.prod(shape), noise.sigma * math.sqrt(_count(y) / coils / (2 * math.prod(shape)))
-    else:
-        count, deviation = np.size(y), noise.sigma
-    return deviation * NormalDist().inv_cdf(1 - FALSE_ALARMS / (2 * count))
-
-
 def contradiction(problem: Problem, x_hat: jax.Array, y: Measurement) -> jax.Array:
-    """|Re A^H (A x_hat - y)|, `(h, w, 1)` in units of image intensity; `x_hat` `(h, w, 1)`.
+    """How much of a result the measurement contradicts around each pixel, `(h, w, 1)` in units of image intensity.
 
-    Where a measured value is the mean of f pixels, as in super-resolution, A^H divides by f. There it is multiplied by f,
-    so that this is the difference of the means, whatever f is.
+    It is the root mean square of Re A^H (A x_hat - y) over `WINDOW` x `WINDOW` pixels: what is wrong in one way over a
+    region shows, although each of its pixels is hidden in noise. Where a measured value is the mean of f pixels, as in
+    super-resolution, A^H divides by f. There it is multiplied by f, so that this is the difference of the means.
     """
-    gradient = jax.grad(problem.data_consistency)(x_hat, y)
     values = y.kspace[0] if isinstance(y, Coils) else y
-    pixels_per_value = x_hat.size // values.size
-    return abs(gradient) / 2 * pixels_per_value
+    residual = jax.grad(problem.data_consistency)(x_hat, y) / 2 * (x_hat.size // values.size)
+    return jnp.sqrt(_sum_around(jnp.square(residual)) / _sum_around(jnp.ones_like(residual)))
+
+
+def unit_noise_level(problem: Problem, x_hat: jax.Array, y: Measurement) -> jax.Array:
+    """The `contradiction` that noise of sigma 1 exceeds somewhere in about the share `FALSE_ALARMS` of images, simulated.
+
+    Times sigma it is that of other noise. Rician noise counts as Gaussian.
+
+    Args:
+        problem: that of y.
+        x_hat: an image of the size of the result; its values do not matter.
+        y: the measurement; k-space is zero where it was not sampled.
+    """
+
+    def largest(key: jax.Array) -> jax.Array:
+        return contradiction(problem, jnp.zeros_like(x_hat), _simulate(key, y)).max()
+
+    return jnp.quantile(jax.lax.map(largest, jax.random.split(jax.random.key(0), DRAWS)), 1 - FALSE_ALARMS)
+
+
+def _simulate(key: jax.Array, y: Measurement) -> Measurement:
+    """Noise of the standard deviation 1 in place of a measurement."""
+    values = y.kspace if isinstance(y, Coils) else y
+    noise = jax.random.normal(key, values.shape, values.dtype)  # a complex normal has E |n|^2 = 1
+    if not jnp.iscomplexobj(values):
+        return noise
+    if not isinstance(y, Coils):
+        return jnp.where(values != 0, noise, 0)
+    return y._replace(kspace=jnp.where(jnp.any(values != 0, axis=0, keepdims=True), noise, 0))
+
+
+def _sum_around(image: jax.Array) -> jax.Array:
+    """The sum over the window around each pixel, as far as it is inside of the image."""
+    return jax.lax.reduce_window(image, 0.0, jax.lax.add, (WINDOW, WINDOW, 1), (1, 1, 1), "SAME")
 
 
 def _count(y: Measurement) -> int:

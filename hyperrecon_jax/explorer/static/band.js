@@ -1,6 +1,7 @@
 "use strict";
 
-// A coloured band over the picture where a result leaves the measurement: |Re A^H (A x − y)|, as far as it is above noise.
+// A coloured band over the picture where a result leaves the measurement: the root mean square of A^H (A x − y) around each
+// pixel, as far as it is above noise.
 // The server computes it, so a page without a server has no such control.
 const Band = (app) => {
   const KEPT = 60; // planes of bands that are kept
@@ -48,10 +49,17 @@ const Band = (app) => {
   /** The share of the pixels in which a band shows. */
   const share = ({ plane, low }) => plane.reduce((count, value) => count + (value > low), 0) / plane.length;
 
+  /** `band` is that of the main view; null while it is computed, or where there is none. */
   function legend(band) {
     get("band").setAttribute("aria-pressed", String(app.state.band));
-    get("band-legend").hidden = !band;
-    if (!band) return;
+    const isPicture = ["single", "side", "flicker"].includes(app.state.mode);
+    get("band-legend").hidden = !(isOffered && app.state.band && isPicture);
+    get("band-legend").classList.toggle("waiting", !band);
+    if (!band) {
+      get("band-text").textContent = "computing what the measurement contradicts …";
+      delete get("band-legend").dataset.share;
+      return;
+    }
     const { low, high, noise } = band;
     const part = (100 * share(band)).toFixed(1);
     get("band-text").textContent =
