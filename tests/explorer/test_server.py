@@ -145,6 +145,36 @@ def test_files_that_are_too_large_or_malformed(client, monkeypatch):
     assert client.get("/api/run").status_code == 200
 
 
+def test_a_volume_is_cut_again_taken_away_and_removed(engine, client):
+    """Each tab has its own list; another site cuts and removes nothing."""
+    image = nibabel.Nifti1Image(np.random.default_rng(0).random((14, 13, 12)).astype(np.float32), np.diag([1, 2, 3, 1]))
+    added = client.post("/api/volumes", params={"name": "a.nii", "tab": "one"}, content=image.to_bytes()).json()
+    assert (added["plane"], added["height"], added["width"]) == ("acquired", 13, 14)
+
+    def ids(tab):
+        return [volume["id"] for volume in client.get("/api/run", params={"tab": tab}).json()["volumes"]]
+
+    assert ids("one") == ["test", added["id"]]
+    assert ids("two") == ["test"]
+    fields = {"volume": added["id"], "plane": "sagittal", "tab": "one"}
+    for path in ("/api/cut", "/api/remove"):
+        assert client.post(path, params=fields, headers={"origin": "http://elsewhere.org"}).status_code == 403
+    (cut,) = client.post("/api/cut", params=fields).json()
+    assert (cut["files"], cut["plane"], cut["height"], cut["width"]) == (added["files"], "sagittal", 12, 13)
+    assert ids("one") == ["test", cut["id"]]
+    place = {"volume": cut["id"], "lam": "0.5"}
+    plane = client.get("/api/contradiction", params={**place, "index": 3})
+    expected, info = engine.contradiction(cut["id"], 3, [0.5])
+    np.testing.assert_array_equal(np.frombuffer(plane.content, "<f4").reshape(12, 13), expected)
+    assert json.loads(plane.headers["x-info"]) == {"height": 12, "width": 13, **info}
+    whole = client.get("/api/export-volume", params={**place, "format": "nii"})
+    assert "a_all_lambda_0.5.nii.gz" in whole.headers["content-disposition"]
+    assert client.get("/api/export-scores", params=place).content.startswith(b"slice,subject,image,psnr")
+    assert client.post("/api/remove", params={"volume": cut["id"], "tab": "one"}).status_code == 200
+    assert ids("one") == ["test"]
+    assert client.get("/api/run").json()["max_upload_bytes"] == server.MAX_UPLOAD_BYTES
+
+
 def test_only_the_page_is_served_and_only_to_itself(client):
     for path in (
         "/engine.py",

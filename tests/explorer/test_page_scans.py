@@ -1,0 +1,279 @@
+"""The page in a real Chromium: what it says of bad results, and a scan as people have it."""
+
+import base64
+import csv
+import gzip
+import io
+
+import nibabel
+import numpy as np
+import pytest
+from helper import npy_bytes, small_networks, train_explorable
+
+from hyperrecon_jax.explorer import export
+from hyperrecon_jax.explorer.page import widget
+from tests.explorer.test_page import EXACT, browser, drawn, needs_chromium, opened  # noqa: F401
+from tests.explorer.test_scans import HEAD, STRAIGHT, TURNED, dicom_series, nii
+
+pytestmark = [pytest.mark.slow, needs_chromium]
+
+LARGE = np.kron(HEAD, np.ones((6, 6, 3), np.float32))  # 108 to the right, 84 to the front, 36 to the top
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A run without noise, whose network is hardly trained, so that its results are bad."""
+    with small_networks():
+        run = train_explorable(tmp_path_factory.mktemp("runs")) / "run"
+        shown = widget(run)
+        yield shown
+        shown.close()
+
+
+@pytest.fixture(scope="module")
+def engine(shown):
+    return shown.engine
+
+
+def drop(page, files):
+    """Drop files, (path, content) each, on the page; a path with a folder is that of a file in a dropped folder."""
+    page.evaluate(
+        """files => {
+            const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+            const carried = new DataTransfer();
+            for (const [path, text] of files) carried.items.add(new File([bytes(text)], path.split("/").pop()));
+            document.querySelector("#view-main").dispatchEvent(
+                new DragEvent("drop", { dataTransfer: carried, bubbles: true, cancelable: true }));
+        }""",
+        [(path, base64.b64encode(content).decode()) for path, content in files],
+    )
+
+
+def wait_for_volume(page, before):
+    page.wait_for_function("before => explorer.state.volume !== before", arg=before)
+    volume = page.evaluate("explorer.state.volume")
+    page.wait_for_selector(f"{EXACT}[data-volume='{volume}']")
+    return volume
+
+
+def select(page, selector, value):
+    before = page.evaluate("explorer.state.volume")
+    page.select_option(selector, value)
+    return wait_for_volume(page, before)
+
+
+def marks(page, metric, column):
+    return page.get_attribute(f"#readouts td[data-metric={metric}][data-of={column}]", "class") or ""
+
+
+def test_what_is_worse_than_the_input_is_red_and_never_green(shown, engine, browser):  # noqa: F811
+    with opened(browser, shown.address) as page:
+        page.wait_for_selector("#readouts td[data-metric=psnr][data-of=input]:not(:text('–'))")
+        index = page.evaluate("explorer.state.index")
+        source = engine.input_and_reference("test", index)[1]["metrics"]
+        results = {slot: engine.reconstruct("test", index, [lam])[1]["metrics"] for slot, lam in (("A", 0.5), ("B", 1.0))}
+        signs = {"psnr": 1, "ssim": 1, "mae": -1, "hfen": -1}
+        expected, worse = {}, []
+        for metric, sign in signs.items():
+            for slot, other in (("A", "B"), ("B", "A")):
+                is_worse = sign * results[slot][metric] < sign * source[metric]
+                is_best = not is_worse and sign * results[slot][metric] > sign * results[other][metric]
+                expected[metric, slot] = "worse" if is_worse else "better" if is_best else ""
+                worse += [is_worse]
+        assert any(worse)  # else this test shows nothing
+        page.wait_for_function("count => document.querySelectorAll('#readouts td.worse').length === count", arg=sum(worse))
+        assert {key: marks(page, *key) for key in expected} == expected
+        text = page.inner_text("#readouts td.worse >> nth=0")
+        assert text.endswith("✗")
+        assert page.get_attribute("#readouts td.worse .mark-sign >> nth=0", "aria-label") == "worse than the input"
+        assert "worse than the input by" in page.inner_text("#verdict")
+        assert "No reason is known." in page.inner_text("#verdict")
+        # J beside that of noise alone, of which this run has none
+        assert page.inner_text("#readouts td[data-metric=noise_j]").startswith("0")
+        assert "above-noise" in marks(page, "data_consistency", "A")
+        assert "Subject unknown" in page.inner_text("#slice-label")
+        before = page.evaluate("explorer.state.volume")
+        drop(page, [("bright.npy", npy_bytes(0.9 + 0.1 * np.random.default_rng(0).random((24, 24))))])
+        wait_for_volume(page, before)
+        page.wait_for_selector("#verdict:has-text('Possible reasons')")
+        assert "trained on 16 x 16 pixels, this is 24 x 24" in page.inner_text("#verdict")
+        assert "brighter than in all test images" in page.inner_text("#verdict")
+
+
+def test_the_band_shows_where_the_measurement_is_contradicted(shown, engine, browser):  # noqa: F811
+    with opened(browser, shown.address) as page:
+        before = drawn(page)
+        page.keyboard.press("m")
+        page.wait_for_selector("#band-legend[data-share]")
+        page.wait_for_timeout(300)
+        assert drawn(page) != before
+        assert page.get_attribute("#band", "aria-pressed") == "true"
+        index = page.evaluate("explorer.state.index")
+        plane, info = engine.contradiction("test", index, [0.5])
+        share = 100 * (plane > info["low"]).mean()
+        assert float(page.get_attribute("#band-legend", "data-share")) == pytest.approx(share, abs=0.06)
+        assert "above noise" in page.inner_text("#band-text")
+        link = page.wait_for_function("() => location.href.includes('band=1') && location.href").json_value()
+        with opened(browser, link) as other:
+            other.wait_for_selector("#band-legend[data-share]")
+        page.keyboard.press("m")
+        page.wait_for_selector("#band-legend", state="hidden")
+        assert drawn(page) == before
+
+
+def test_a_page_from_disk_has_no_band_but_the_judgement(shown, engine, browser, tmp_path):  # noqa: F811
+    with opened(browser, export(engine, tmp_path / "talk", slices=1, points=2).as_uri()) as page:
+        assert not page.is_visible("#band")
+        page.keyboard.press("m")
+        assert page.evaluate("explorer.state.band") is False
+        page.wait_for_selector("#readouts td.worse")
+        assert page.inner_text("#readouts td[data-metric=noise_j]").startswith("0")
+        for selector in ("#plane", "#remove-volume", "#export-scores", "#folder"):
+            assert not page.is_visible(selector)
+
+
+def test_planes_letters_and_millimetres(shown, browser):  # noqa: F811
+    with opened(browser, shown.address) as page:
+        assert page.get_attribute("#view-main", "data-letters") == ""
+        drop(page, [("head.nii.gz", nii(LARGE, STRAIGHT))])
+        axial = wait_for_volume(page, "test")
+        assert page.get_attribute("#view-main", "data-letters") == "R L A P"
+        assert "left: the patient's right" in page.get_attribute("#view-main canvas", "aria-label")
+        bar = page.get_attribute("#view-main", "data-bar")
+        # 108 x 0.8 = 86.4 mm and 84 x 1.2 = 100.8 mm fit into the view; the bar takes at most 30 % of its width
+        width, height = page.evaluate("[explorer.views.main.canvas.width, explorer.views.main.canvas.height]")
+        scale = min(width / 86.4, height / 100.8)  # canvas pixels for a millimetre
+        longest = max(length for length in (1, 2, 5, 10, 20, 50) if length * scale <= 0.3 * width)
+        assert bar == (f"{longest / 10:g} cm" if longest >= 10 else f"{longest} mm")
+        place = page.evaluate("explorer.views.main.place(explorer.state)")
+        np.testing.assert_allclose(place["scale"], scale * 0.8, rtol=1e-6)
+        assert page.inner_text("#plane option:checked") == "as acquired (axial)"
+        assert "axial slices along the file's third axis" in page.inner_text("#volume-note")
+
+        sagittal = select(page, "#plane", "sagittal")
+        assert sagittal != axial
+        assert page.get_attribute("#view-main", "data-letters") == "A P S I"
+        assert page.evaluate("[explorer.views.main.picture.height, explorer.views.main.picture.width]") == [36, 84]
+        # a profile from top to bottom is as long as the head is high: 36 x 3 mm
+        page.evaluate("explorer.state.profile = [[0.5, 0], [0.5, 1]]")
+        page.keyboard.press("i")
+        page.wait_for_selector("#profile-plot text:has-text('(mm)')", state="attached")
+        ticks = page.eval_on_selector_all("#profile-plot text[text-anchor=middle]", "all => all.map(t => +t.textContent)")
+        assert max(ticks) == 100
+        page.keyboard.press("Escape")
+        assert select(page, "#plane", "acquired") == axial
+        page.click("#remove-volume")
+        page.wait_for_selector(f"{EXACT}[data-volume=test]")
+        assert page.eval_on_selector_all("#volume option", "all => all.length") == 1
+
+        drop(page, [("turned.nii.gz", nii(LARGE, TURNED))])
+        wait_for_volume(page, "test")
+        assert page.get_attribute("#view-main", "data-letters") == "RA LP AL PR"
+
+
+def test_frames_series_and_what_is_too_large(shown, engine, browser):  # noqa: F811
+    affine = np.array([[0, 0.8, 0, -5], [-1.2, 0, 0, 9], [0, 0, 3.0, 20], [0, 0, 0, 1]])
+    with opened(browser, shown.address) as page:
+        drop(page, [("four.nii.gz", nii(np.stack([LARGE, LARGE[::-1]], -1)))])
+        first = wait_for_volume(page, "test")
+        before = drawn(page, "view-truth")
+        page.fill("#frame", "1")
+        page.keyboard.press("Enter")
+        second = wait_for_volume(page, first)
+        page.wait_for_selector(f"#view-truth[data-volume='{second}'][data-exact=true]")
+        assert drawn(page, "view-truth") != before
+        assert "volume 2 of 2" in page.inner_text("#volume-note")
+        assert page.inner_text("#frame-count") == "of 0–1"
+
+        drop(page, [*dicom_series(affine, 12), ("report.txt", b"text")])
+        series = wait_for_volume(page, second)
+        assert page.evaluate("explorer.views.main.picture.height") == 14
+        assert "12 slices of 14 x 18" in page.inner_text("#volume-note")
+        assert "1 (no image)" in page.inner_text("#volume-note")
+        assert page.get_attribute("#view-main", "data-letters") == "R L A P"
+
+        with opened(browser, shown.address) as other:  # another tab has its own list
+            assert other.eval_on_selector_all("#volume option", "all => all.length") == 1
+        link = page.wait_for_function("id => location.href.includes(id) && location.href", arg=series).json_value()
+        with opened(browser, link) as other:  # a link names the volume
+            assert other.get_attribute("#view-main", "data-volume") == series
+
+        page.evaluate(  # a file is judged by its size before any of it is sent
+            """() => {
+                const file = new File(["x"], "huge.nii");
+                Object.defineProperty(file, "size", { value: 2 ** 31 });
+                const transfer = { items: [], files: [file], types: ["Files"] };
+                const drop = new Event("drop", { bubbles: true, cancelable: true });
+                Object.defineProperty(drop, "dataTransfer", { value: transfer });
+                document.querySelector("#view-main").dispatchEvent(drop);
+            }"""
+        )
+        page.wait_for_selector("#toasts li.error")
+        assert "huge.nii is 2048 MiB, the page takes at most 512 MiB" in page.inner_text("#toasts li.error")
+
+
+def test_a_folder_that_is_opened_is_a_series(shown, browser, tmp_path):  # noqa: F811
+    affine = np.array([[0, 0.8, 0, -5], [-1.2, 0, 0, 9], [0, 0, 3.0, 20], [0, 0, 0, 1]])
+    for name, content in dicom_series(affine, 12):
+        (tmp_path / "study" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "study" / name).write_bytes(content)
+    with opened(browser, shown.address) as page:
+        page.set_input_files("#folder", tmp_path / "study")
+        wait_for_volume(page, "test")
+        assert "12 slices of 14 x 18" in page.inner_text("#volume-note")
+        page.click("#remove-volume")
+        page.wait_for_selector(f"{EXACT}[data-volume=test]")
+
+        client = page.context.new_cdp_session(page)  # a real drop: the browser makes the entries of the folder
+        box = page.locator("#view-main").bounding_box()
+        point = {"x": box["x"] + 50, "y": box["y"] + 50}
+        data = {"items": [], "files": [str(tmp_path / "study")], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            client.send("Input.dispatchDragEvent", {"type": kind, "data": data, **point})
+            page.wait_for_timeout(300)  # the page answers whether it takes what is dragged
+        wait_for_volume(page, "test")
+        assert "12 slices of 14 x 18" in page.inner_text("#volume-note")
+
+
+def saved(page, selector):
+    with page.expect_download() as download:
+        page.click(selector)
+    return download.value.suggested_filename, open(download.value.path(), "rb").read()
+
+
+def test_files_to_take_away(shown, engine, browser):  # noqa: F811
+    with opened(browser, shown.address) as page:
+        drop(page, [("head.nii.gz", nii(HEAD * 500, TURNED))])
+        volume = wait_for_volume(page, "test")
+        name, content = saved(page, "button[data-volume-format=nii]")
+        assert name == "head_all_lambda_0.5.nii.gz"
+        result = nibabel.Nifti1Image.from_bytes(gzip.decompress(content))
+        assert result.shape == (14, 18, 12)
+        image, _ = engine.reconstruct(volume, 2, [0.5])
+        peak = engine.volumes.get(volume).file.scale[1]
+        np.testing.assert_allclose(result.get_fdata()[:, :, 2], image * peak, atol=1e-3 * peak)
+        page.select_option("#export-content", "truth")
+        assert saved(page, "button[data-format=npy]")[0].endswith("_truth.npz")
+        name, content = saved(page, "#export-scores")
+        rows = list(csv.DictReader(io.StringIO(content.decode())))
+        assert len(rows) == 24
+        psnr = engine.reconstruct(volume, 2, [0.5])[1]["metrics"]["psnr"]
+        np.testing.assert_allclose(float(rows[4]["psnr"]), psnr, rtol=1e-5)
+
+        page.click("#mode-side")
+        page.wait_for_selector("#view-b[data-exact=true]")
+        name, content = saved(page, "#export-view")
+        from PIL import Image
+
+        picture = np.asarray(Image.open(io.BytesIO(content)).convert("L"))
+        sizes = page.evaluate(
+            "['main', 'b'].map(name => explorer.views[name].canvas).map(canvas => [canvas.width, canvas.height])"
+        )
+        assert picture.shape[1] == sizes[0][0] + sizes[1][0]
+        foot = picture[sizes[0][1] + 26 :]  # below the views: a bar from black to white for each, and lines of text
+        bar = foot[8, 10:110].astype(int)
+        assert bar[0] < 60
+        assert bar[-1] > 180
+        assert (np.diff(bar) >= 0).all()
+        has_text = (foot[28:] > 150).any(1).astype(int)
+        assert (np.diff(has_text) == 1).sum() >= 2  # which volume, run and λ; version, date and what it is not for
