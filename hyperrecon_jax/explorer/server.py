@@ -67,7 +67,7 @@ def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
         engine: computes the answers.
         hosts: the host names that a browser may use; a page of another name (DNS rebinding) gets nothing.
     """
-    upload_slot = asyncio.Semaphore(1)  # one upload at a time: several large files would fill the memory
+    upload_slot = asyncio.Semaphore(1)  # one file at a time is read: several large ones would fill the memory
     routes = [
         Route("/", _send_page),
         Route("/api/run", _report_errors(partial(_send_run, engine))),
@@ -79,7 +79,7 @@ def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
         Route("/api/export", _report_errors(partial(_send_export, engine))),
         Route("/api/export-volume", _report_errors(partial(_send_volume, engine))),
         Route("/api/export-scores", _report_errors(partial(_send_scores, engine))),
-        Route("/api/cut", _report_errors(partial(_cut_volume, engine)), methods=["POST"]),
+        Route("/api/cut", _report_errors(partial(_cut_volume, engine, upload_slot)), methods=["POST"]),
         Route("/api/remove", _report_errors(partial(_remove_volume, engine)), methods=["POST"]),
         Route("/api/volumes", _report_errors(partial(_add_volume, engine, upload_slot)), methods=["POST"]),
         Mount("/", StaticFiles(directory=STATIC)),
@@ -226,12 +226,13 @@ async def _send_scores(engine: Engine, request: Request) -> Response:
     )
 
 
-async def _cut_volume(engine: Engine, request: Request) -> Response:
+async def _cut_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: Request) -> Response:
     if not _is_from_own_page(request):
         return _error("A volume can be cut from the explorer's own page alone.", 403)
     cut_again = partial(engine.volumes.cut_again, _parameter(request, "volume"), plane=_parameter(request, "plane"))
     frame, tab = _whole_number(request, "frame", "0"), _parameter(request, "tab", "")
-    ids = await run_in_threadpool(cut_again, frame=frame, tab=tab)
+    async with upload_slot:
+        ids = await run_in_threadpool(cut_again, frame=frame, tab=tab)
     return JSONResponse([engine.volumes.describe(volume) for volume in ids])
 
 

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.explorer.open_volume import OpenVolume
 from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, describe_excess
 
 
-def describe_task(config: ConfigDict, ranges: AcquisitionRange | None) -> str:
+def describe_task(config: Any, ranges: AcquisitionRange | None) -> str:
     """The task of a run in words; `ranges` are its acquisitions, if it has a range of them."""
     task = config.task
     if ranges:

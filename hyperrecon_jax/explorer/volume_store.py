@@ -146,10 +146,9 @@ class VolumeStore:
         geometry.check_plane(plane)
         ids = self._keep(entry.upload._replace(plane=plane, frame=frame), tab)
         with self._lock:
-            same = [other for other, opened in self._volumes.items() if opened.upload == entry.upload]
-        for other in same:
-            if other not in ids:
-                self.remove(other, tab=tab)
+            for other in [other for other, opened in self._volumes.items() if opened.files == entry.files]:
+                if other not in ids:
+                    self.remove(other, tab=tab)
         return sorted(ids, key=lambda other: self.get(other).name != entry.name)
 
     def remove(self, volume: str, *, tab: str = "") -> None:

@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import io
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -238,7 +239,7 @@ def test_a_folder_that_is_opened_is_a_series(shown, browser, tmp_path):  # noqa:
 def saved(page, selector):
     with page.expect_download() as download:
         page.click(selector)
-    return download.value.suggested_filename, open(download.value.path(), "rb").read()
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
 
 def test_files_to_take_away(shown, engine, browser):  # noqa: F811

@@ -37,7 +37,10 @@ class Finding {
     const found = await this.waiting(event.currentTarget, (place) => this.app.source.best(place, metric));
     if (!found) return;
     const { label, unit } = Readouts.describe(metric);
-    this.result.textContent = `${label} ${Readouts.format(metric, found.value)} ${unit}`.trim();
+    const input = this.app.slice() && this.app.slice().metrics[metric];
+    const isWorse = Readouts.better(metric, found.value, input) === 1;
+    const text = `${label} ${Readouts.format(metric, found.value)} ${unit}`.trim();
+    this.result.textContent = isWorse ? `${text} ✗ worse than the input` : text;
     this.app.setLam(found.lam); // no event: what it took to find is no latency of the picture
   }
 

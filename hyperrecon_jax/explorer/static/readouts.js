@@ -126,5 +126,5 @@ const Readouts = (() => {
     element.textContent = parts.length ? `✗ ${parts.join(" ")} ${reasons}` : "";
   }
 
-  return { describe, format, load, table, title, verdict };
+  return { better, describe, format, load, table, title, verdict };
 })();
