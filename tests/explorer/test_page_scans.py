@@ -229,7 +229,7 @@ def test_a_folder_that_is_opened_is_a_series(shown, browser, tmp_path):  # noqa:
         box = page.locator("#view-main").bounding_box()
         point = {"x": box["x"] + 50, "y": box["y"] + 50}
         data = {"items": [], "files": [str(tmp_path / "study")], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
+        for kind in ("dragEnter", "dragOver", "dragOver", "drop"):  # the second time over what the page shows
             client.send("Input.dispatchDragEvent", {"type": kind, "data": data, **point})
             page.wait_for_timeout(300)  # the page answers whether it takes what is dragged
         wait_for_volume(page, "test")
