@@ -117,10 +117,12 @@ const Readouts = (() => {
   /** Says in words where A or B is worse than the input, and which reasons are known: `differences`, sentences. */
   function verdict(element, metrics, { A, B, input }, differences) {
     const worse = (own) => metrics.filter((metric) => own && input && better(metric, own[metric], input[metric]) === 1);
-    const parts = Object.entries({ A, B })
-      .map(([slot, own]) => [slot, worse(own).map((metric) => describe(metric).label)])
-      .filter(([, labels]) => labels.length)
-      .map(([slot, labels]) => `${slot} is worse than the input by ${labels.join(", ")}.`);
+    const labels = { A: worse(A), B: worse(B) };
+    const list = (slot) => labels[slot].map((metric) => describe(metric).label).join(", ");
+    const isSame = labels.A.join() === labels.B.join();
+    const parts = (isSame ? ["A"] : ["A", "B"])
+      .filter((slot) => labels[slot].length)
+      .map((slot) => `${isSame ? "A and B are" : `${slot} is`} worse than the input by ${list(slot)}.`);
     const reasons = differences.length ? `Possible reasons: ${differences.join(" ")}` : "No reason is known.";
     element.hidden = !parts.length;
     element.textContent = parts.length ? `✗ ${parts.join(" ")} ${reasons}` : "";
