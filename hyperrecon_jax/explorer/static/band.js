@@ -5,7 +5,7 @@
 // The server computes it, so a page without a server has no such control.
 const Band = (app) => {
   const KEPT = 60; // planes of bands that are kept
-  const OPACITY = [0.35, 0.9]; // at the lowest and at the highest value
+  const OPACITY = [0.6, 0.9]; // at the lowest and at the highest value
   const get = (id) => document.getElementById(id);
   const bands = new Map(); // slice and λ -> { plane, low, high, noise }
   const queue = { A: new Store.Newest(load), B: new Store.Newest(load) };
