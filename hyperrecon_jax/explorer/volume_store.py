@@ -60,6 +60,8 @@ class VolumeStore:
         self.config = trained.config  # with one acquisition
         self.settings = trained.config if settings is None else settings
         self.ranges = acquisition_range(self.settings)
+        task = self.config.task
+        self._multiple = task.factor if task.name == "super_resolution" else 1  # of which the sides of images must be
         self._noise_key = trained.keys.test
         self._test_samples = trained.dataset.test.samples
         images = data.images(self._test_samples)
@@ -183,11 +185,6 @@ class VolumeStore:
                 self._volumes[volume_id] = entry._replace(owners=owners)
                 self._remove_oldest(newest=volume_id)
         return [volume_id for volume_id in ids if volume_id in self._volumes]
-
-    @property
-    def _multiple(self) -> int:
-        """The sides of images must be multiples of it."""
-        return self.config.task.factor if self.config.task.name == "super_resolution" else 1
 
     def measure(self, volume: str, index: int, chosen: str | None = None) -> tuple[OpenVolume, MeasuredSlice]:
         """A volume, and one of its slices as the network gets it.

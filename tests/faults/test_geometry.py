@@ -648,7 +648,7 @@ def test_dicom_out_without_a_place_and_with_too_many_words():
 def store():
     """The volumes of a page, without a run: files are opened, and nothing is measured."""
     opened = VolumeStore.__new__(VolumeStore)
-    opened._lock, opened._volumes = threading.RLock(), OrderedDict()
+    opened._lock, opened._volumes, opened._multiple = threading.RLock(), OrderedDict(), 1
     opened._open = lambda name, file: OpenVolume(name, file.note, file, None, True, 0)
     return opened
 
