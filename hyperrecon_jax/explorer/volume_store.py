@@ -21,7 +21,10 @@ from hyperrecon_jax.data.sources import series
 from hyperrecon_jax.data.sources.image_files import is_image, natural_order
 from hyperrecon_jax.data.volumes import bart
 from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.explorer.coil_samples import CoilSamples
+from hyperrecon_jax.explorer.jobs import NOBODY, Job
 from hyperrecon_jax.explorer.measurement import MeasuredKspace, inspect_kspace, make_sample
+from hyperrecon_jax.explorer.shared_cache import SharedCache
 from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
 from hyperrecon_jax.physics.acquisition_estimate import estimate_acquisition
 from hyperrecon_jax.physics.net_input import NetInput
@@ -88,7 +91,8 @@ class VolumeStore:
         )
         self._problems: dict[tuple[Any, ...], Problem] = {}  # by shape and kind: programs are compiled for each problem
         self._observing_problem = functools.lru_cache(PROBLEM_CACHE_SIZE)(self._make_observing_problem)
-        self._measure_cached = functools.lru_cache(MEASUREMENT_CACHE_SIZE)(self._measure_slice)
+        self._coil_samples = CoilSamples(MEASUREMENT_CACHE_SIZE)
+        self._measured = SharedCache(MEASUREMENT_CACHE_SIZE)
 
     def describe_all(self) -> list[dict[str, Any]]:
         """`describe` of each volume, the test images first."""
@@ -197,7 +201,9 @@ class VolumeStore:
                 self._remove_oldest(newest=volume)
         return [volume for volume in ids if volume in self._volumes]
 
-    def measure(self, volume: str, index: int, chosen: str | None = None) -> tuple[OpenVolume, MeasuredSlice]:
+    def measure(
+        self, volume: str, index: int, chosen: str | None = None, *, job: Job = NOBODY
+    ) -> tuple[OpenVolume, MeasuredSlice]:
         """A volume, and one of its slices as the network gets it.
 
         The first call for a slice of k-space with several coils takes seconds, for the sensitivity maps.
@@ -205,12 +211,22 @@ class VolumeStore:
         Args:
             volume, index: which slice.
             chosen: the acquisition, as in `find_acquisition`.
+            job: learns how far the maps are, and may be dropped meanwhile.
 
         Raises:
             InputError: if there is no such volume or slice, or the acquisition is impossible.
+            Dropped: if the job is dropped.
         """
-        with self._lock:
-            return self.get(volume, index), self._measure_cached(volume, index, self.find_acquisition(volume, chosen))
+        acquisition = self.find_acquisition(volume, chosen)
+        entry = self.get(volume, index)
+        sample = None
+        if entry.kspace is not None and entry.kspace.kspace.shape[1] > 1:  # not inside of `measure`: others wait, too
+            sample = self._coil_samples.get(volume, index, entry.kspace, job)
+
+        def measure() -> MeasuredSlice:
+            return self._measure_slice(entry, index, acquisition, sample or self._make_sample(entry, index))
+
+        return entry, self._measured.get((volume, index, acquisition), measure)
 
     def find_acquisition(self, volume: str, chosen: str | None = None) -> Acquisition | None:
         """How the slices of a volume are measured; None, if the run has one acquisition.
@@ -255,7 +271,8 @@ class VolumeStore:
             if sum(sizes.values()) <= UPLOAD_CACHE_BYTES:
                 break
             del self._volumes[volume], sizes[volume]
-            self._measure_cached.cache_clear()
+            self._coil_samples.remove(volume)
+            self._measured.clear()
 
     def _open(self, name: str, file: volumes.Volume) -> OpenVolume:
         h, w = file.slices.shape[-2:]
@@ -266,6 +283,8 @@ class VolumeStore:
         start = _brightest_slice(file.slices)
         if file.kind == "image":
             return OpenVolume(name, _sentences(notes), file, self._get_problem((h, w), "image"), True, start)
+        if file.slices.ndim == 4 and file.slices.shape[1] > 1:
+            self._coil_samples.prepare()
         kspace = inspect_kspace(name, file.slices, no_truth=file.no_truth)
         file = file._replace(slices=kspace.kspace)
         problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
@@ -309,15 +328,18 @@ class VolumeStore:
         config = fix_acquisition(self.settings, acquisition)
         return measured(make_mask(config, shape)) if is_kspace else make_problem(config, shape, coils=0)
 
-    def _measure_slice(self, volume: str, index: int, acquisition: Acquisition | None) -> MeasuredSlice:
-        entry = self.get(volume)
-        if volume == "test":
-            samples = self._test_samples.take(np.array([index]))
-        elif entry.kspace is not None:
-            samples = jax.tree.map(lambda leaf: leaf[None], make_sample(entry.kspace, index))
-        else:
-            samples = Sample(entry.file.slices[index][None, ..., None])
-        samples = jax.tree.map(jnp.asarray, samples)
+    def _make_sample(self, entry: OpenVolume, index: int) -> Sample:
+        """The sample of a slice, which takes no time worth a job."""
+        if entry is self._volumes["test"]:
+            return jax.tree.map(lambda leaf: leaf[0], self._test_samples.take(np.array([index])))
+        if entry.kspace is not None:
+            return make_sample(entry.kspace, index)
+        return Sample(entry.file.slices[index][..., None])
+
+    def _measure_slice(
+        self, entry: OpenVolume, index: int, acquisition: Acquisition | None, sample: Sample
+    ) -> MeasuredSlice:
+        samples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], sample)
         problem = entry.problem
         if acquisition is not None and entry.has_reference:
             problem = self._observing_problem(samples.image.shape[1:3], entry.kspace is not None, acquisition)
