@@ -9,11 +9,14 @@
     GET  /api/export          volume, index, lam (one or more), format, window, level: a file
     POST /api/volumes         name, kind, plane; the body is the file: JSON; or files, kind, plane: the body is a line of
                               JSON, [[name, bytes], ...], and then these files: JSON of a list
+    GET  /api/progress        job: JSON, how far the job is; a request names its job by job=NAME (`jobs.py`)
+    POST /api/drop            job: its answer is not wanted any more
 
 Where a request names a slice, it may also have acquisition=acceleration=4,sigma=0.02,mask=random_lines: how the slice is
 measured, for a run with a range of acquisitions.
 
-A wrong request gets a sentence, {"error": ...}, and the server goes on.
+A wrong request gets a sentence, {"error": ...}, and the server goes on. `access.py` says who gets an answer at all. All
+addresses in the page are relative, so it works behind a proxy that adds a path before them.
 """
 
 import asyncio
@@ -21,8 +24,10 @@ import itertools
 import json
 import logging
 import math
+import re
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -31,57 +36,68 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from hyperrecon_jax.explorer import access
 from hyperrecon_jax.explorer.engine import Engine
+from hyperrecon_jax.explorer.jobs import Dropped, Job, Jobs
+from hyperrecon_jax.explorer.uploads import UploadRefused, receive_file
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.interrupts import BACKGROUND
 
 STATIC = Path(__file__).parent / "static"
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-MAX_UPLOAD_BYTES = 2**29  # bytes of a dropped file
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
-}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
+def app(engine: Engine, *, token: str, names: frozenset[str] = access.LOOPBACK) -> Starlette:
     """The application.
 
     Args:
         engine: computes the answers.
-        hosts: the host names that a browser may use; a page of another name (DNS rebinding) gets nothing.
+        token: who asks must have it.
+        names: of the server, for browsers, as by `access.find_names`.
     """
-    upload_slot = asyncio.Semaphore(1)  # one upload at a time: several large files would fill the memory
+    jobs, parse_slot = Jobs(), asyncio.Semaphore(1)
+
+    def api(path: str, handler: Callable[..., Awaitable[Response]], *args: object, method: str = "GET") -> Route:
+        return Route(f"/api/{path}", _report_errors(partial(handler, *args)), methods=[method])
+
     routes = [
         Route("/", _send_page),
-        Route("/api/run", _report_errors(partial(_send_run, engine))),
-        Route("/api/slice", _report_errors(partial(_send_slice, engine))),
-        Route("/api/reconstruct", _report_errors(partial(_send_reconstruction, engine))),
-        Route("/api/diverse", _report_errors(partial(_send_diverse, engine))),
-        Route("/api/best", _report_errors(partial(_send_best, engine))),
-        Route("/api/export", _report_errors(partial(_send_export, engine))),
-        Route("/api/volumes", _report_errors(partial(_add_volume, engine, upload_slot)), methods=["POST"]),
+        api("run", _send_run, engine),
+        api("slice", _send_slice, engine, jobs),
+        api("reconstruct", _send_reconstruction, engine, jobs),
+        api("diverse", _send_diverse, engine, jobs),
+        api("best", _send_best, engine, jobs),
+        api("export", _send_export, engine, jobs),
+        api("volumes", _add_volume, engine, parse_slot, method="POST"),
+        api("progress", _send_progress, jobs),
+        api("drop", _drop_job, jobs, method="POST"),
         Mount("/", StaticFiles(directory=STATIC)),
     ]
-    host_check = [] if "*" in hosts else [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)]
-    return Starlette(routes=routes, middleware=[*host_check, Middleware(BaseHTTPMiddleware, dispatch=_add_headers)])
+    return Starlette(routes=routes, middleware=[Middleware(access.Guard, token=token, names=names)])
 
 
-def serve(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, ready: Callable[[str], None] = print) -> None:
+def serve(
+    engine: Engine,
+    *,
+    token: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    allowed: Iterable[str] = (),
+    ready: Callable[[str], None] = print,
+) -> None:
     """Serve until interrupted.
 
     Args:
         engine: computes the answers.
+        token: who asks must have it.
         host: the address to listen at; any address but the loopback opens the run to the network.
         port: 0: a free port.
+        allowed: further names under which a browser may open the page.
         ready: is called with the page's address as soon as it can be opened.
 
     Raises:
@@ -89,14 +105,30 @@ def serve(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, ready: Call
     """
     listener = listen(host, port)
     engine.compile_ahead()
-    ready(page_address(listener))  # a browser that connects before the next line waits in the socket's queue
-    hosts = LOOPBACK if host in ("127.0.0.1", "localhost", "::1") else ("*",)
-    make_server(engine, hosts=hosts).run([listener])
+    thread = start(make_server(engine, token=token, names=access.find_names(host, allowed)), listener)
+    ready(page_address(listener, token))
+    while thread.is_alive():  # an interruption ends the process from here, whatever the server does (`interrupts.finish`)
+        thread.join(1)
 
 
-def make_server(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> uvicorn.Server:
-    """The server of `app`, to run on a socket."""
-    return uvicorn.Server(uvicorn.Config(app(engine, hosts=hosts), log_level="error", timeout_graceful_shutdown=1))
+def make_server(engine: Engine, *, token: str, names: frozenset[str] = access.LOOPBACK) -> uvicorn.Server:
+    """The server of `app`, to be started on a socket. Its log is silent: what goes wrong in a request is logged here."""
+    config = uvicorn.Config(
+        app(engine, token=token, names=names),
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+def start(http_server: uvicorn.Server, listener: socket.socket) -> threading.Thread:
+    """Run a server in a thread, which may be abandoned at the end of the process."""
+    thread = threading.Thread(target=http_server.run, args=([listener],), name=BACKGROUND, daemon=True)
+    thread.start()
+    return thread
 
 
 def check_address(host: str, port: int) -> None:
@@ -119,93 +151,107 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def page_address(listener: socket.socket) -> str:
-    """The address of the page."""
+def page_address(listener: socket.socket, token: str) -> str:
+    """The address of the page, with its token. A server at all addresses has the name of the machine."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    host = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
 
 
 # The handlers of the routes. The engine computes in threads, so that the server can answer others meanwhile.
 
 
 async def _send_page(request: Request) -> Response:
-    return FileResponse(STATIC / "index.html")
+    """The page. Asked for with a token, its files have it, too: in a frame a browser may keep no cookie."""
+    token = request.query_params.get("token")
+    if token is None:
+        return FileResponse(STATIC / "index.html")
+    text = (STATIC / "index.html").read_text(encoding="utf-8")
+    return HTMLResponse(re.sub(r'((?:href|src)="[\w.]+\.(?:css|js))"', rf'\1?token={quote(token, safe="")}"', text))
 
 
 async def _send_run(engine: Engine, request: Request) -> Response:
     return JSONResponse(await run_in_threadpool(engine.describe))
 
 
-async def _send_slice(engine: Engine, request: Request) -> Response:
-    planes, info = await run_in_threadpool(
-        engine.input_and_reference, *_slice_id(request), acquisition=_acquisition(request)
-    )
-    return _planes_response(planes, info)
+async def _send_slice(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
+
+    def compute(job: Job) -> Response:
+        return _planes_response(*engine.input_and_reference(volume, index, acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
 
 
-async def _send_reconstruction(engine: Engine, request: Request) -> Response:
-    volume, index = _slice_id(request)
+async def _send_reconstruction(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     lam = _parse_lambda(_parameter(request, "lam"))
-    return _planes_response(
-        *await run_in_threadpool(engine.reconstruct, volume, index, lam, acquisition=_acquisition(request))
-    )
+
+    def compute(job: Job) -> Response:
+        return _planes_response(*engine.reconstruct(volume, index, lam, acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
 
 
-async def _send_diverse(engine: Engine, request: Request) -> Response:
-    volume, index = _slice_id(request)
+async def _send_diverse(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     count = _whole_number(request, "count", "6")
-    lams, criterion = await run_in_threadpool(
-        engine.select_diverse, volume, index, count, acquisition=_acquisition(request)
-    )
-    return JSONResponse({"lams": lams, "criterion": criterion})
+
+    def compute(job: Job) -> Response:
+        lams, criterion = engine.select_diverse(volume, index, count, acquisition=acquisition, job=job)
+        return JSONResponse({"lams": lams, "criterion": criterion})
+
+    return await jobs.run(request, compute, is_long=True)
 
 
-async def _send_best(engine: Engine, request: Request) -> Response:
+async def _send_best(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     metric = _parameter(request, "metric")
-    lam, value = await run_in_threadpool(engine.find_best, *_slice_id(request), metric, acquisition=_acquisition(request))
-    return JSONResponse({"lam": lam, "value": value if math.isfinite(value) else None})
+
+    def compute(job: Job) -> Response:
+        lam, value = engine.find_best(volume, index, metric, acquisition=acquisition, job=job)
+        return JSONResponse({"lam": lam, "value": value if math.isfinite(value) else None})
+
+    return await jobs.run(request, compute, is_long=True)
 
 
-async def _send_export(engine: Engine, request: Request) -> Response:
+async def _send_export(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     lams = [_parse_lambda(text) for text in request.query_params.getlist("lam")]
-    name, content = await run_in_threadpool(
-        engine.export,
-        *_slice_id(request),
-        lams,
-        _parameter(request, "format"),
-        window=_number(request, "window", "1"),
-        level=_number(request, "level", "0.5"),
-        acquisition=_acquisition(request),
-    )
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
-    return Response(content, media_type="application/octet-stream", headers=headers)
+    format, window, level = _parameter(request, "format"), _number(request, "window", "1"), _number(request, "level", "0.5")
+
+    def compute(job: Job) -> Response:
+        name, content = engine.export(
+            volume, index, lams, format, window=window, level=level, acquisition=acquisition, job=job
+        )
+        headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name)}"}
+        return Response(content, media_type="application/octet-stream", headers=headers)
+
+    return await jobs.run(request, compute)
 
 
-async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: Request) -> Response:
-    if request.headers.get("origin") not in (None, f"{request.url.scheme}://{request.headers['host']}"):
-        return _error("A file can be dropped on the explorer's own page alone.", 403)
+async def _send_progress(jobs: Jobs, request: Request) -> Response:
+    return JSONResponse(jobs.describe(_parameter(request, "job")))
+
+
+async def _drop_job(jobs: Jobs, request: Request) -> Response:
+    jobs.drop(_parameter(request, "job"))
+    return JSONResponse({})
+
+
+async def _add_volume(engine: Engine, parse_slot: asyncio.Semaphore, request: Request) -> Response:
     has_files = _parameter(request, "files", "") != ""
     name, kind = _parameter(request, "name", "" if has_files else None), _parameter(request, "kind", "image")
     plane = _parameter(request, "plane", "acquired")
-    async with upload_slot:
-        content = bytearray()
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > MAX_UPLOAD_BYTES:
-                return _error(
-                    f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
-                )
+
+    def add(content: bytes) -> Response:
         if has_files:
-            added = await run_in_threadpool(engine.volumes.add_series, _split_files(bytes(content)), plane, kind=kind)
+            added = engine.volumes.add_series(_split_files(content), plane, kind=kind)
             return JSONResponse([engine.volumes.describe(volume) for volume in added])
-        volume = await run_in_threadpool(engine.volumes.add, name, bytes(content), kind, plane)
-    return JSONResponse(engine.volumes.describe(volume))
+        return JSONResponse(engine.volumes.describe(engine.volumes.add(name, content, kind, plane)))
 
-
-async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    response = await call_next(request)
-    response.headers.update(HEADERS)
-    return response
+    async with receive_file(request) as file, parse_slot:
+        return await run_in_threadpool(lambda: add(file.read()))
 
 
 def _report_errors(handler: Handler) -> Handler:
@@ -216,6 +262,10 @@ def _report_errors(handler: Handler) -> Handler:
             return await handler(request)
         except InputError as error:
             return _error(str(error), 400)
+        except UploadRefused as refusal:
+            return _error(str(refusal), refusal.status)
+        except Dropped:
+            return _error("The answer was not wanted any more.", 409)
         except ClientDisconnect:
             return _error("The file did not arrive whole.", 400)  # nobody is connected to read it
         except Exception as error:

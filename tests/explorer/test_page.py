@@ -38,14 +38,18 @@ def folder(tmp_path_factory):
 
 @contextlib.contextmanager
 def serving(folder, port):
-    """The command, until it answers; killed at the end."""
+    """The command, until it answers, and the address that it prints; killed at the end."""
     command = [sys.executable, "-m", "bin.explore", "--run", str(folder / "run"), "--port", str(port), "--noopen"]
     with subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder)},
+        stdout=subprocess.PIPE,
     ) as process:
         try:
-            assert f"http://127.0.0.1:{port}/" in process.stdout.readline().decode()
-            yield process
+            line = process.stdout.readline().decode()
+            (address,) = re.findall(rf"http://127\.0\.0\.1:{port}/\?token=\S+", line)
+            yield process, address
         finally:
             process.send_signal(signal.SIGKILL)
 
@@ -95,8 +99,7 @@ def drawn(page, view="view-main"):
 def test_a_visit(folder, port, browser, tmp_path):
     """One server, since starting it takes most of the time: drag, type, compare, look closer, drop, export, lose it."""
     engine = Engine(folder / "run")
-    address = f"http://127.0.0.1:{port}/"
-    with serving(folder, port) as server, opened(browser, address) as page:
+    with serving(folder, port) as (server, address), opened(browser, address) as page:
         assert "run" in page.inner_text("body")
         drags(page)
         types(page)
@@ -113,16 +116,19 @@ def test_a_visit(folder, port, browser, tmp_path):
         page.keyboard.press("Enter")
         page.wait_for_selector(f"{EXACT}[data-lam='0.350']")
         link = page.wait_for_function("() => location.href.includes('0.35') && location.href").json_value()
+        assert "token" not in link
         server.send_signal(signal.SIGKILL)
         server.wait()
         page.fill("#lambda-number-1", "0.777")
         page.keyboard.press("Enter")
         page.wait_for_selector("body[data-connection=down]")
         assert "bin.explore --run" in page.inner_text("#banner")
-        with serving(folder, port):
+        with serving(folder, port) as (_, address):
             page.wait_for_selector("body[data-connection=up]")
             page.wait_for_selector(f"{EXACT}[data-lam='0.777']")
-            with opened(browser, link) as shared:  # the file that was dropped is gone, the rest of the link holds
+            with opened(
+                browser, address + link[link.index("#") :]
+            ) as shared:  # the file that was dropped is gone, the rest of the link holds
                 assert lam_of(shared) == 0.35
 
 
@@ -333,7 +339,7 @@ def test_acquisitions_are_chosen_and_read_off(browser, tmp_path):
                     "() => location.href.includes('acceleration=8,') && location.href"
                 ).json_value()
                 measures_kspace(page, tmp_path)
-            with opened(browser, link) as other:
+            with opened(browser, shown.address + link[link.index("#") :]) as other:
                 assert other.input_value("#acquisition-acceleration") == "8"
                 assert (
                     other.get_attribute("#view-main", "data-acquisition") == "acceleration=8,sigma=0.025,mask=random_lines"

@@ -68,6 +68,7 @@
     views: {},
     controls: null,
     finding: null,
+    waiting: "",
     cursor: null, // { view, at }: where the pointer is in an image
     autoWindow: () => change({ needsWindow: true }),
     change,
@@ -86,6 +87,7 @@
     setLam,
     setMode,
     slice: () => slices.get(Store.sliceKey(place())), // its input and truth, once they are here
+    showPlace,
     showSlice: (index) => goTo(state.volume, index),
     showVolume,
     size: () => volume(state.volume), // { width, height, aspect }
@@ -155,6 +157,18 @@
     goTo(id, indices[Math.floor(indices.length / 2)]);
   }
 
+  /** Goes to a slice as it was measured when something was asked about it; false if its volume is gone. */
+  function showPlace({ volume: id, index, acquisition }) {
+    if (!volume(id)) {
+      Messages.toast("The volume of this answer is not open any more.", "error");
+      return false;
+    }
+    if (acquisition) state.acquisition = Acquisition.parse(acquisition, app.run.acquisitions);
+    change({ volume: id, index });
+    load();
+    return true;
+  }
+
   function setAcquisition(acquisition) {
     change({ acquisition });
     load();
@@ -185,7 +199,10 @@
   async function loadSlice(wanted) {
     sliceAbort = new AbortController();
     try {
-      const slice = await source.slice(wanted, sliceAbort.signal);
+      const slice = await source.slice(wanted, sliceAbort.signal, (told) => {
+        app.waiting = told ? told.words : ""; // instead of a picture
+        schedule();
+      });
       slices.set(Store.sliceKey(wanted), slice);
       if (slices.size > SLICES) slices.delete(slices.keys().next().value);
       schedule();
@@ -279,17 +296,18 @@
     if (saving || !app.run) return;
     saving = setTimeout(() => {
       saving = null;
-      history.replaceState(null, "", Link.write(state));
+      Link.save(state);
     }, SAVE);
   }
 
   async function copyLink() {
-    history.replaceState(null, "", Link.write(state));
+    Link.save(state);
+    const link = Token.without(location.href);
     try {
-      await navigator.clipboard.writeText(location.href);
+      await navigator.clipboard.writeText(link);
       Messages.toast("The link to this view is copied.");
     } catch {
-      Messages.toast(`This browser does not let the page copy; the link is ${location.href}`);
+      Messages.toast(`This browser does not let the page copy; the link is ${link}`);
     }
   }
 

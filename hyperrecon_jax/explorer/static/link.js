@@ -61,5 +61,14 @@ const Link = (() => {
     return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== null));
   }
 
-  return { read, write };
+  /** Writes the state into the address; a page that a notebook holds has none. */
+  function save(state) {
+    try {
+      history.replaceState(null, "", write(state));
+    } catch (error) {
+      if (error.name !== "SecurityError") throw error;
+    }
+  }
+
+  return { read, save };
 })();

@@ -19,13 +19,14 @@ const Screen = (app, pictures) => {
     const main = pictures.mainContent(images);
     get("view-b").hidden = state.mode !== "side";
     get("view-truth").hidden = !app.volume(state.volume).truth;
-    show("main", main, shared);
+    const message = main.message || (main.picture ? "" : app.waiting);
+    show("main", { ...main, message }, shared);
     if (state.mode === "side") show("b", pictures.slotContent("B", images.B), shared);
     show("input", { shows: "input", text: "input", picture: loaded && pictures.gray(loaded.input) }, shared);
     const truth = loaded && loaded.truth;
     show("truth", { shows: "truth", text: "truth", picture: truth && pictures.gray(truth) }, shared);
-    get("view-message").hidden = !main.message;
-    get("view-message").textContent = main.message || "";
+    get("view-message").hidden = !message;
+    get("view-message").textContent = message;
     scaleBar(main.picture);
   }
 
@@ -115,7 +116,7 @@ const Screen = (app, pictures) => {
       get("readouts").classList.toggle(`approximate-${slot}`, isApproximate);
     }
     get("no-truth").hidden = truth;
-    get("best").disabled = !truth || get("best").classList.contains("busy");
+    get("best").disabled = !truth;
     get("best-metric").disabled = !truth;
   }
 
