@@ -9,7 +9,7 @@ jobs.py          long work for a page: how far it is, and its end when nobody wa
 shared_cache.py  a cache for threads
 access.py        who gets an answer of the server
 tokens.py        the token without which nobody does
-uploads.py       files that are sent to the server
+receiving.py     files that are sent to the server
 server.py        the engine over HTTP, by default on this machine only
 page.py          the page as a file that opens from disk, and the page in a notebook
 static/          the page: HTML, styles and scripts

@@ -44,7 +44,7 @@ from starlette.staticfiles import StaticFiles
 from hyperrecon_jax.explorer import access
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.explorer.jobs import Dropped, Job, Jobs
-from hyperrecon_jax.explorer.uploads import UploadRefused, receive_file
+from hyperrecon_jax.explorer.receiving import UploadRefused, receive_file
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.interrupts import BACKGROUND
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hyperrecon_jax.explorer import coil_samples, uploads
+from hyperrecon_jax.explorer import coil_samples, receiving
 from hyperrecon_jax.explorer.coil_samples import CoilSamples
 from hyperrecon_jax.explorer.jobs import NOBODY, Dropped, Job
 from hyperrecon_jax.explorer.measurement import MeasuredKspace
@@ -128,7 +128,7 @@ def test_a_server_that_ends_drops_its_jobs():
 
 def test_an_upload_that_stalls_holds_up_nobody_and_ends(slow, monkeypatch):
     engine, client, _ = slow
-    monkeypatch.setattr(uploads, "PATIENCE", 1.0)
+    monkeypatch.setattr(receiving, "PATIENCE", 1.0)
     with socket.create_connection(client.host.split(":")) as stalled:
         stalled.sendall(
             f"POST /api/volumes?name=a&token={client.token} HTTP/1.1\r\nHost: {client.host}\r\n".encode()
@@ -148,7 +148,7 @@ def test_an_upload_that_is_announced_as_too_large_is_not_read(slow):
     with socket.create_connection(client.host.split(":")) as large:
         large.sendall(
             f"POST /api/volumes?name=a&token={client.token} HTTP/1.1\r\nHost: {client.host}\r\n".encode()
-            + f"Content-Length: {uploads.MAX_BYTES + 1}\r\n\r\n".encode()
+            + f"Content-Length: {receiving.MAX_BYTES + 1}\r\n\r\n".encode()
         )
         large.settimeout(30)
         assert b"413" in large.recv(10_000).partition(b"\r\n")[0]
@@ -156,7 +156,7 @@ def test_an_upload_that_is_announced_as_too_large_is_not_read(slow):
 
 def test_a_full_disk_gets_a_sentence(slow, monkeypatch):
     _, client, _ = slow
-    monkeypatch.setattr(uploads, "DISK_RESERVE", 2**62)
+    monkeypatch.setattr(receiving, "DISK_RESERVE", 2**62)
     answer = client.send("POST", "/api/volumes", {"name": "a"}, b"x")
     assert answer.status == 400
     assert "its folder for temporary files is nearly full" in answer.json()["error"]

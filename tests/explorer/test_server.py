@@ -14,7 +14,7 @@ import pytest
 from helper import npy_bytes, write_explorable
 from PIL import Image
 
-from hyperrecon_jax.explorer import server, uploads, widget
+from hyperrecon_jax.explorer import receiving, server, widget
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -141,7 +141,7 @@ def test_files_that_are_too_large_or_malformed(client, monkeypatch):
         answer = client.post("/api/volumes", params={"name": "broken"}, content=content)
         assert answer.status_code == 400, content
         assert len(answer.json()["error"]) > 20
-    monkeypatch.setattr(uploads, "MAX_BYTES", 1000)
+    monkeypatch.setattr(receiving, "MAX_BYTES", 1000)
     assert client.post("/api/volumes", params={"name": "large"}, content=b"x" * 1001).status_code == 413
     assert client.get("/api/run").status_code == 200
 
