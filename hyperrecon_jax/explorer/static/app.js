@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // The page: its state, the data it waits for, the connection and the address.
@@ -32,6 +33,7 @@
   const SAVE = 300; // milliseconds between two changes of the address; browsers limit them
 
   const get = (id) => document.getElementById(id);
+  const inside = (value) => Math.min(1, Math.max(0, value));
 
   const source = Source.open();
   const cache = new Store.Cache();
@@ -79,6 +81,7 @@
     help: () => get("help").showModal(),
     indices: () => source.indices(volume(state.volume)),
     moveSlice,
+    movePan: (across, down) => change({ pan: [across, down].map((step, axis) => inside(state.pan[axis] + step / state.zoom)) }),
     place,
     report,
     reset: () => change({ zoom: 1, pan: [0.5, 0.5], needsWindow: true }),
@@ -94,10 +97,11 @@
     stepLam: (axis, step, event) => setLam(source.step(state.lam[state.active], axis, step), event),
     swap,
     volume,
+    zoomBy: (factor) => change({ zoom: Gestures.limitZoom(state.zoom * factor) }),
   };
 
   const pictures = Pictures(app);
-  const screen = Screen(app, pictures);
+  const screen = PageScreen(app, pictures);
 
   let marks = []; // { kind, since, slot }: input events whose image is not drawn yet
   let sliceAbort = new AbortController();
@@ -313,7 +317,9 @@
 
   /** Takes over what the address says; without a window of its own it gets the automatic one. */
   function restore() {
-    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, app.run.lams.length, MODES, app.run.acquisitions);
+    const { acquisitions, evaluation, lams } = app.run;
+    const metrics = evaluation ? Object.keys(evaluation.values) : [];
+    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, { axes: lams.length, modes: MODES, metrics, acquisitions });
     Object.assign(state, { profile: null }, rest);
     state.needsWindow = !("window" in rest && "level" in rest);
     if (A) state.lam.A = source.snap(A);
@@ -368,7 +374,7 @@
     for (const name of ["main", "b", "input", "truth"]) {
       const view = new View(get(`view-${name}`), schedule);
       app.views[name] = view;
-      Gestures.attach(view, { state, change, reset: app.reset, hover });
+      Gestures.attach(view, { state, change, hover, moveSlice, reset: app.reset });
     }
   }
 

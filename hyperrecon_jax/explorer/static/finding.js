@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Finding a λ: the best one by a metric, and good ones whose images differ.

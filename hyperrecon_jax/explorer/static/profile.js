@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Intensity along a line, drawn as a plot.

@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Metrics: how their values are written, and the table of them.
@@ -45,24 +46,34 @@ const Readouts = (() => {
     return element;
   }
 
-  function row(metric, columns) {
+  function row(metric) {
     const element = document.createElement("tr");
     const head = document.createElement("th");
     const { higher_is_better: higher, hint } = describe(metric);
     head.scope = "row";
-    head.title = hint;
-    head.textContent = title(metric) + (higher === null ? "" : higher ? " ↑" : " ↓");
+    element.dataset.row = metric;
+    head.append(Terms.button(title(metric) + (higher === null ? "" : higher ? " ↑" : " ↓"), hint, "metric-hint"));
+    element.append(head);
+    return element;
+  }
+
+  function fill(row, columns) {
+    const metric = row.dataset.row;
     const best = columns.B ? better(metric, columns.A || {}, columns.B) : null;
     const cells = ["A", "B", "input"].map((name) =>
       cell(metric, name, (columns[name] || {})[metric], best === name),
     );
-    element.append(head, ...cells);
-    return element;
+    while (row.cells.length > 1) row.lastChild.remove();
+    row.append(...cells);
   }
 
   /** `columns` maps A, B and input to their metrics, or to null for an empty column. */
   function table(body, metrics, columns) {
-    body.replaceChildren(...[...metrics, "data_consistency"].map((metric) => row(metric, columns)));
+    const names = [...metrics, "data_consistency"];
+    // The rows stay: a button in one of them may have the focus.
+    const isSame = names.join() === [...body.rows].map(({ dataset }) => dataset.row).join();
+    if (!isSame) body.replaceChildren(...names.map(row));
+    for (const element of body.rows) fill(element, columns);
   }
 
   return { describe, format, load, table, title };

@@ -1,7 +1,8 @@
+// @ts-check
 "use strict";
 
 // Brings the state to the screen: views, read-outs, plot, and how the buttons look.
-const Screen = (app, pictures) => {
+const PageScreen = (app, pictures) => {
   const { state } = app;
   const memo = Memo();
   const get = (id) => document.getElementById(id);
@@ -30,7 +31,9 @@ const Screen = (app, pictures) => {
     scaleBar(main.picture);
   }
 
-  function show(name, { picture, shows, text, message, image: found }, shared) {
+  /** @param {any} content what `Pictures` makes */
+  function show(name, content, shared) {
+    const { picture, shows, text, message, image: found } = content;
     const view = app.views[name];
     const { figure } = view;
     // While the next slice is on its way the last one stays, to scroll without flicker; after a moment it goes dim.
@@ -92,6 +95,7 @@ const Screen = (app, pictures) => {
     pressed("[data-slot]", "slot", active);
     get("slot-a").textContent = `A  ${Lambda.format(lam.A)}`;
     get("slot-b").textContent = `B  ${Lambda.format(lam.B)}`;
+    fieldValue("landscape-metric", state.metric);
     get("copy-to-b").disabled = active === "B";
     fieldValue("window", Number(state.window.toFixed(3)));
     fieldValue("level", Number(state.level.toFixed(3)));

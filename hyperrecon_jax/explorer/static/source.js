@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Where images and figures come from: a server (`LiveSource`), or tables inside this page (`StaticSource`).

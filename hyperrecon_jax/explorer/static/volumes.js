@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // The choice of the image: volume, slice, and files that are opened or dropped.
