@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,6 +12,7 @@ import sys
 
 import numpy as np
 import pytest
+from tests.explorer.chromium import EXACT, drawn, needs_chromium, opened
 from helper import ROOT, npy_bytes, run_python, small_networks, train_explorable
 
 from hyperrecon_jax.commands import train
@@ -24,11 +24,6 @@ from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-EXACT = "#view-main[data-exact=true]"
 
 
 @pytest.fixture(scope="module")
@@ -61,38 +56,8 @@ def port(folder):
         return free.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@contextlib.contextmanager
-def opened(browser, address):
-    """A page that is ready; what it logs as an error fails the test."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("body[data-ready=true]")
-    page.wait_for_selector(EXACT)
-    yield page
-    context.close()
-    assert errors == []
-
-
 def lam_of(page):
     return float(page.get_attribute("#view-main", "data-lam"))
-
-
-def drawn(page, view="view-main"):
-    """The pixels of a view."""
-    return page.eval_on_selector(f"#{view}", "v => (v.matches('canvas') ? v : v.querySelector('canvas')).toDataURL()")
 
 
 @needs_chromium

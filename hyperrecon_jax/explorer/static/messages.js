@@ -20,6 +20,13 @@ const Messages = (() => {
     return item;
   }
 
+  /** What is scrolled to must not end up under the messages: the layout knows their height. */
+  function reserveRoom() {
+    const list = document.getElementById("toasts");
+    const measure = () => document.body.style.setProperty("--messages", `${list.offsetHeight}px`);
+    new ResizeObserver(measure).observe(list);
+  }
+
   function closing(item) {
     const button = document.createElement("button");
     Object.assign(button, { type: "button", textContent: "✕", title: "Close this message" });
@@ -35,6 +42,8 @@ const Messages = (() => {
     place.hidden = !text;
     place.querySelector("span").textContent = text || "";
   }
+
+  reserveRoom();
 
   return { banner, error, toast };
 })();
