@@ -4,6 +4,7 @@ import contextlib
 import shutil
 
 import pytest
+from helper import npy_bytes
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -33,6 +34,11 @@ def answer_diverse(page):
     axes = int(page.get_attribute("body", "data-k")) - 1
     answer = {"lams": [[part / 5] * axes for part in range(6)], "criterion": "Six of them, for a test."}
     page.route("**/api/diverse*", lambda route: route.fulfill(json=answer))
+
+
+def npy_file(name, array):
+    """A .npy file for an input of files."""
+    return {"name": name, "mimeType": "application/octet-stream", "buffer": npy_bytes(array)}
 
 
 def drawn(page, view="view-main"):

@@ -12,7 +12,6 @@ import sys
 
 import numpy as np
 import pytest
-from tests.explorer.chromium import EXACT, drawn, needs_chromium, opened
 from helper import ROOT, npy_bytes, run_python, small_networks, train_explorable
 
 from hyperrecon_jax.commands import train
@@ -22,6 +21,7 @@ from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.explorer.page import widget
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
+from tests.explorer.chromium import EXACT, drawn, needs_chromium, opened
 
 pytestmark = pytest.mark.slow
 

@@ -25,8 +25,8 @@ WALK = """() => {
     const isShown = (e) => e.checkVisibility() && e.getClientRects().length && !e.closest("dialog");
     const labelled = (e) => e.matches("[type=checkbox], [type=radio], [type=file]");
     const target = (e) => labelled(e) && e.labels.length ? e.labels[0] : e;
-    const controls = [...document.querySelectorAll("button, select, input, summary, a[href], [tabindex='0']")].filter(isShown);
-    const targets = [...new Set(controls.map(target))];
+    const controls = [...document.querySelectorAll("button, select, input, summary, a[href], [tabindex='0']")];
+    const targets = [...new Set(controls.filter(isShown).map(target))];
     const scroller = (e) => {
         for (let at = e.parentElement; at; at = at.parentElement)
             if (/auto|scroll/.test(getComputedStyle(at).overflowY)) return at;
@@ -52,7 +52,8 @@ WALK = """() => {
         const inside = box.left >= 0 && box.top >= 0 && box.right <= innerWidth + 0.5 && box.bottom <= innerHeight + 0.5;
         if (!inside) wrong.push(`${name(e)} is outside of the window: ${JSON.stringify(box)}`);
         const hit = document.elementFromPoint((box.left + box.right) / 2, (box.top + box.bottom) / 2);
-        if (!hit || !(e.contains(hit) || hit.contains(e) && hit.closest("label"))) wrong.push(`${name(e)} is under ${hit && name(hit)}`);
+        const isOnTop = hit && (e.contains(hit) || hit.contains(e) && hit.closest("label"));
+        if (!isOnTop) wrong.push(`${name(e)} is under ${hit && name(hit)}`);
         if (e.matches("button, label") && scrolls(e)) wrong.push(`the text of ${name(e)} is cut off`);
     }
     for (const e of document.querySelectorAll("main p, main td, main th, main h2, header h1, #toasts li, dialog"))
@@ -75,7 +76,7 @@ STATES = {
         "#metric-hint",
     ),
     "messages": (
-        "() => { for (let i = 0; i < 6; i++) Messages.toast(`This message number ${i} is about a_file_with_a_very_long_name_"
+        "() => { for (let i = 0; i < 6; i++) Messages.toast(`Message number ${i} is about a_file_with_a_very_long_name_"
         "${'x'.repeat(60)}.nii.gz and stays until it is read.`, i % 2 ? 'error' : 'info'); }",
         "#toasts li.error",
     ),

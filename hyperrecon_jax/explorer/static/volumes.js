@@ -18,7 +18,8 @@ const Volumes = (() => {
       const [volume] = opened;
       app.showVolume(volume);
       const names = opened.map(({ name }) => name).join(", ");
-      Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.${volume.note ? ` ${volume.note}` : ""}`);
+      // What was done to it stands under the choice of the volume.
+      Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.`);
     } catch (error) {
       app.report(error);
     } finally {
