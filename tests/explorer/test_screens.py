@@ -58,6 +58,10 @@ WALK = """() => {
     }
     for (const e of document.querySelectorAll("main p, main td, main th, main h2, header h1, #toasts li, dialog"))
         if (isShown(e) && scrolls(e) && e.id !== "pixel") wrong.push(`${name(e)} is cut off`);
+    for (const caption of document.querySelectorAll("figcaption")) {
+        const [box, around] = [caption, caption.parentElement].map((e) => e.getBoundingClientRect());
+        if (isShown(caption) && box.right > around.right) wrong.push("the caption of an image is cut off");
+    }
     main.scrollTop = 0;
     return { wrong, count: targets.length };
 }"""

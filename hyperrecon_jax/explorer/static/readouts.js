@@ -52,7 +52,8 @@ const Readouts = (() => {
     const { higher_is_better: higher, hint } = describe(metric);
     head.scope = "row";
     element.dataset.row = metric;
-    head.append(Terms.button(title(metric) + (higher === null ? "" : higher ? " ↑" : " ↓"), hint, "metric-hint"));
+    const direction = higher === null ? "" : higher ? "; higher is better" : "; lower is better";
+    head.append(Terms.button(title(metric) + (higher === null ? "" : higher ? " ↑" : " ↓"), hint + direction, "metric-hint"));
     element.append(head);
     return element;
   }

@@ -26,7 +26,7 @@ const Terms = (() => {
       for (const other of document.querySelectorAll(`[aria-controls=${noteId}]`)) other.setAttribute("aria-expanded", "false");
       made.setAttribute("aria-expanded", String(!isShown));
       note.hidden = isShown;
-      note.textContent = `${word}: ${text}.`;
+      note.textContent = `${word.replace(/ [↑↓]$/, "")}: ${text}.`;
     };
     return made;
   }
