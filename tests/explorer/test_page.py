@@ -222,7 +222,9 @@ def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
         page.mouse.up(button="right")
         assert page.input_value("#window") != window
         leveled = drawn(page, "view-input")
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -600)
+        page.keyboard.up("Control")
         page.wait_for_function("() => explorer.state.zoom > 1")
         page.wait_for_timeout(200)
         assert len({input, leveled, drawn(page, "view-input")}) == 3
