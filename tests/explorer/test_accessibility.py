@@ -152,15 +152,13 @@ def test_the_system_decides_on_the_theme_and_images_stay_on_black(browser, addre
     assert luminance(backgrounds["dark"]) < 0.02
 
 
-def test_forced_colors_keep_what_is_pressed_and_where_sliders_are(browser, address):
+def test_forced_colors_keep_what_is_pressed_and_the_images(browser, address):
     with opened(browser, address, forced_colors="active") as page:
         pressed, released = (
             page.eval_on_selector(f"#mode-{mode}", "e => getComputedStyle(e).backgroundColor")
             for mode in ("single", "side")
         )
         assert pressed != released
-        track = "getComputedStyle(document.querySelector('#slice'), '::-webkit-slider-runnable-track')"
-        assert page.evaluate(f"{track}.borderTopStyle") == "solid"
         for view in ("view-main", "view-input"):
             colors = page.eval_on_selector(
                 f"#{view} canvas", "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
