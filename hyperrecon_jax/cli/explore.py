@@ -3,8 +3,9 @@
     hyperrecon explore
     hyperrecon explore --run runs/quickstart
 
-Without --run it opens the model that comes with the package. Ctrl-C ends it. The address of the page holds what it shows:
-open the same address after a restart to continue. As one page that opens from disk, without a server:
+Without --run it opens the model that comes with the package. Ctrl-C ends it. The address that it prints has a token,
+without which nobody gets an answer. The address of the page then holds what it shows: open the same address after a restart
+to continue. As one page that opens from disk, without a server:
 
     hyperrecon explore --run runs/quickstart --export talk --slices 4
 """
@@ -20,11 +21,20 @@ from hyperrecon_jax.runtime.errors import InputError
 
 RUN = flags.DEFINE_string("run", "pretrained", "Folder of a run, or 'pretrained': the model of the package.")
 HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to listen at; others than 127.0.0.1 open the run to the network.")
+ALLOW_HOST = flags.DEFINE_multi_string(
+    "allow-host", [], "Further name under which a browser may open the page; repeatable."
+)
 PORT = flags.DEFINE_integer("port", 8080, "Port to listen at; 0: a free one.")
 OPEN = flags.DEFINE_bool("open", True, "Open the browser.")
 EXPORT = flags.DEFINE_string("export", None, "Write the page with test slices in it to this folder, and serve nothing.")
 SLICES = flags.DEFINE_integer("slices", 4, "With --export: number of test slices, evenly spaced.")
 POINTS = flags.DEFINE_integer("points", None, "With --export: points along each lambda (default: 41 of one, 9 of two).")
+
+EXPOSED = (
+    "It listens at {host}, so others can reach it over the network. Who has this address with its token sees the run, its"
+    " images and the files that are opened, and can open and export files. The connection is not encrypted; that of an"
+    " SSH tunnel is (docs/guides/explore.md)."
+)
 
 
 def explore() -> int:
@@ -35,12 +45,14 @@ def explore() -> int:
             if flag.present:
                 raise InputError(f"--{flag.name} goes with --export FOLDER (see --help).")
     from hyperrecon_jax import explorer
+    from hyperrecon_jax.explorer import access, tokens
     from hyperrecon_jax.explorer.engine import Engine
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
     if page is None:
         explorer.check_address(HOST.value, PORT.value)
+        access.check_names(ALLOW_HOST.value, argument="--allow-host")
     else:
         paths.check_folder(page, argument="--export")
     engine = Engine(run or pathlib.Path("pretrained"))
@@ -50,15 +62,18 @@ def explore() -> int:
         file = explorer.export(engine, page, slices=SLICES.value, points=POINTS.value, progress=True)
         print(f"Open {file} in a browser; it needs nothing else.")
         return 0
-    explorer.serve(engine, host=HOST.value, port=PORT.value, ready=_show)
+    is_local = HOST.value in access.LOOPBACK
+
+    def show(address: str) -> None:
+        print(f"The explorer is at {address} (Ctrl-C ends it).", flush=True)
+        if not is_local:
+            print(EXPOSED.format(host=HOST.value), flush=True)
+        if OPEN.value and (file := tokens.write_opener(address)):
+            webbrowser.open(file.as_uri())
+
+    token = tokens.kept_token() if is_local else tokens.make_token()
+    explorer.serve(engine, token=token, host=HOST.value, port=PORT.value, allowed=ALLOW_HOST.value, ready=show)
     return 0
-
-
-def _show(address: str) -> None:
-    """Print the address of the page, and open it in the browser."""
-    print(f"The explorer is at {address} (Ctrl-C ends it).", flush=True)
-    if OPEN.value:
-        webbrowser.open(address)
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 import ast
 import difflib
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from hyperrecon_jax.cli import messages
 
 def main() -> None:
     """Start the command that the first argument names; the others are its flags."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Ctrl-C prints no traceback while the command is imported; then `command.run` handles it
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
         print(overview())

@@ -34,6 +34,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 Tree = Any
 Score = Callable[[jax.Array, Any], jax.Array]  # x_hat (h, w, 1), target -> a number; higher is better
+FIRST_LENGTH = 0.05  # of a step of gradient ascent
 IMAGES_AT_A_TIME = 4  # images whose activations are in memory at a time
 
 
@@ -67,22 +68,39 @@ def best_lambda(
     if starts.ndim != 2 or not len(starts):
         raise InputError(f"`starts` must have shape (s, K-1) with s of at least 1, got {starts.shape}.")
     start_values = jax.lax.map(value, starts)
-    lam = jnp.asarray(starts)[jnp.argmax(jnp.where(jnp.isnan(start_values), -jnp.inf, start_values))]
-    value_and_gradient = jax.value_and_grad(value)
+    ascent = start_ascent(best_start(starts, start_values))
+    ascent = jax.lax.fori_loop(0, steps + 1, lambda _, ascent: ascend(value, ascent), ascent)
+    return ascent.lam, ascent.value
 
-    def ascend(_, state):
-        length, current = state
-        lam, best, gradient = current
-        norm = jnp.linalg.norm(gradient)
-        trial_lam = jnp.clip(lam + length * gradient / jnp.where(norm > 0, norm, 1.0), 0.0, 1.0)
-        trial = (trial_lam, *value_and_gradient(trial_lam))
-        is_better = trial[1] > best
-        length = jnp.where(is_better, jnp.minimum(2 * length, 0.5), length / 3)
-        return length, jax.tree.map(partial(jnp.where, is_better), trial, current)
 
-    start = (lam, *value_and_gradient(lam))
-    _, (lam, best, _) = jax.lax.fori_loop(0, steps, ascend, (jnp.float32(0.05), start))
-    return lam, best
+class Ascent(NamedTuple):
+    """Where a gradient ascent is."""
+
+    length: jax.Array  # of the next step
+    lam: jax.Array  # (K-1,)
+    value: jax.Array  # at `lam`; -inf before the first step
+    gradient: jax.Array  # (K-1,), at `lam`
+
+
+def best_start(starts: jax.Array | np.ndarray, values: jax.Array | np.ndarray) -> jax.Array:
+    """The start with the largest value that is a number, `(s, K-1), (s,) -> (K-1,)`."""
+    return jnp.asarray(starts)[jnp.argmax(jnp.where(jnp.isnan(values), -jnp.inf, values))]
+
+
+def start_ascent(lam: jax.Array) -> Ascent:
+    """An ascent that starts at a lambda, whose value and gradient the first step computes."""
+    return Ascent(jnp.float32(FIRST_LENGTH / 2), lam, jnp.float32(-jnp.inf), jnp.zeros_like(lam))
+
+
+def ascend(value: Callable[[jax.Array], jax.Array], ascent: Ascent) -> Ascent:
+    """One step of `best_lambda`; the first one stays where it is."""
+    length, lam, best, gradient = ascent
+    norm = jnp.linalg.norm(gradient)
+    trial_lam = jnp.clip(lam + length * gradient / jnp.where(norm > 0, norm, 1.0), 0.0, 1.0)
+    trial = (trial_lam, *jax.value_and_grad(value)(trial_lam))
+    is_better = trial[1] > best
+    length = jnp.where(is_better, jnp.minimum(2 * length, 0.5), length / 3)
+    return Ascent(length, *jax.tree.map(partial(jnp.where, is_better), trial, (lam, best, gradient)))
 
 
 def mean_value(

@@ -2,8 +2,14 @@
 
 volume_store.py  the volumes that can be shown, and their slices as they are measured, with any acquisition of a range
 measurement.py   measured k-space as samples
+coil_samples.py  the same of several coils, in a process aside
 programs.py      the compiled programs of a run
 engine.py        reconstructions, their scores, diverse ones, the best lambda; exported files
+jobs.py          long work for a page: how far it is, and its end when nobody wants the answer any more
+shared_cache.py  a cache for threads
+access.py        who gets an answer of the server
+tokens.py        the token without which nobody does
+receiving.py     files that are sent to the server
 server.py        the engine over HTTP, by default on this machine only
 page.py          the page as a file that opens from disk, and the page in a notebook
 static/          the page: HTML, styles and scripts

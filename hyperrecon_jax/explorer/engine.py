@@ -1,6 +1,7 @@
 """The content of the explorer's page: reconstructions of a run, their scores, diverse ones, the best lambda, files.
 
-No HTTP here; `server.py` sends the results. Any thread may call the functions; reconstructions are computed one at a time.
+No HTTP here; `server.py` sends the results. Any thread may call the functions. Those that may take seconds have an option
+`job`: it learns how far they are, and if it is dropped they end by `Dropped` (`jobs.py`).
 The scores are those of `bin.evaluate`.
 """
 
@@ -18,8 +19,9 @@ import numpy as np
 
 import hyperrecon_jax
 from hyperrecon_jax.data import subset
-from hyperrecon_jax.evaluation import diverse, scoring
+from hyperrecon_jax.evaluation import choose, diverse, scoring
 from hyperrecon_jax.explorer import measurement_band, programs
+from hyperrecon_jax.explorer.jobs import NOBODY, Job
 from hyperrecon_jax.explorer.open_volume import MeasuredSlice
 from hyperrecon_jax.explorer.programs import METRICS
 from hyperrecon_jax.explorer.volume_store import VolumeStore
@@ -51,6 +53,7 @@ HINTS = {
 NETWORK_CACHE_SIZE = 256  # lambdas, at an acquisition each, whose generated weights stay in memory
 PROBLEM_CACHE_SIZE = 8  # problems (size of a slice, and mask) whose compiled programs stay in memory
 MAX_DENSE_LAMBDAS = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
+ASCENT_STEPS = 40  # of the search for the best lambda
 GOOD_PSNR_GAP = 0.5  # dB: a reconstruction is good if its PSNR is within this of the best
 MAX_DIVERSE_BYTES = 2**29  # the most memory for the reconstructions from which diverse ones are selected
 NOTICE = "For research. Not for diagnosis."
@@ -81,13 +84,12 @@ class Engine:
         self.volumes = VolumeStore(trained, read_config(run))
         samples = trained.dataset.test.samples
         self._test_images = scoring.digest(subset(samples, np.arange(samples.size)).identity)  # as `bin.evaluate` has them
-        self._lock = threading.Lock()
         self._network = functools.lru_cache(NETWORK_CACHE_SIZE)(self._generate_network)
         self._programs = functools.lru_cache(PROBLEM_CACHE_SIZE)(functools.partial(programs.compile_programs, self.model))
         self._band = functools.lru_cache(PROBLEM_CACHE_SIZE)(measurement_band.compile_band)
         self._unit_noise_level = functools.lru_cache(NETWORK_CACHE_SIZE)(self._simulate_noise_level)
         self._network_at = jax.jit(functools.partial(network_at, self.model))
-        self._best_lambda = jax.jit(functools.partial(programs.best_lambda, self.model))
+        self._ascend = jax.jit(functools.partial(programs.ascend, self.model))
 
     def describe(self, tab: str | None = None, linked: str = "") -> dict[str, Any]:
         """The run for the page: names, the meaning of each lambda, the volumes, the landscape if the run was evaluated.
@@ -184,14 +186,12 @@ class Engine:
         def compile_others() -> None:
             lams = self._start_lambdas()[:1].repeat(programs.LAMBDA_BATCH, 0)
             self._programs(volume.problem).reconstruct_batch(self.variables, lams, measured)
-            self._best_lambda(self.variables, self._start_lambdas(), 0, measured.net_input, measured.x)
+            self._ascend(self.variables, choose.start_ascent(jnp.asarray(lams[0])), 0, measured.net_input, measured.x)
 
         threading.Thread(target=compile_others, name=BACKGROUND, daemon=True).start()
 
-    # Only `reconstruct` takes the lock: longer computations must not delay the reconstructions while a slider moves.
-
     def input_and_reference(
-        self, volume: str, index: int, *, acquisition: str | None = None
+        self, volume: str, index: int, *, acquisition: str | None = None, job: Job = NOBODY
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The magnitude of the network's input and, if it is known, the reference image.
 
@@ -203,7 +203,7 @@ class Engine:
             `(1 or 2, h, w)`, and for the page whether the reference is known, the scores of the input, and what noise
             alone gives (`_describe_noise`).
         """
-        _, measured = self.volumes.measure(volume, index, acquisition)
+        _, measured = self.volumes.measure(volume, index, acquisition, job=job)
         image = zero_filled(measured.net_input)
         planes = [image] if measured.x is None else [image, measured.x]
         metrics = {} if measured.x is None else programs.score_image(image, measured.x)
@@ -212,7 +212,7 @@ class Engine:
         return np.stack([np.asarray(plane)[..., 0] for plane in planes]), info
 
     def reconstruct(
-        self, volume: str, index: int, lam: Sequence[float], *, acquisition: str | None = None
+        self, volume: str, index: int, lam: Sequence[float], *, acquisition: str | None = None, job: Job = NOBODY
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """The reconstruction of a slice at a lambda; `acquisition` as in `input_and_reference`.
 
@@ -220,17 +220,16 @@ class Engine:
             `(h, w)`, and for the page the lambda, the scores (J always, the others if the reference is known) and the time.
         """
         lam = self.check_lambda(lam)
+        opened, measured = self.volumes.measure(volume, index, acquisition, job=job)
         start = time.perf_counter()
-        with self._lock:
-            opened, measured = self.volumes.measure(volume, index, acquisition)
-            network = self._network(lam, self.volumes.find_acquisition(volume, acquisition))
-            x_hat, metrics = self._programs(opened.problem).reconstruct(*network, measured)
-            image = np.asarray(x_hat)[..., 0]
+        network = self._network(lam, self.volumes.find_acquisition(volume, acquisition))
+        x_hat, metrics = self._programs(opened.problem).reconstruct(*network, measured)
+        image = np.asarray(x_hat)[..., 0]
         info = {"lam": lam, "metrics": _to_json(metrics), "milliseconds": 1000 * (time.perf_counter() - start)}
         return image, info
 
     def contradiction(
-        self, volume: str, index: int, lam: Sequence[float], *, acquisition: str | None = None
+        self, volume: str, index: int, lam: Sequence[float], *, acquisition: str | None = None, job: Job = NOBODY
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """What of the reconstruction of a slice the measurement contradicts; the arguments are those of `reconstruct`.
 
@@ -238,11 +237,9 @@ class Engine:
             `(h, w)` by `measurement_band.contradiction`, and for the page the values from which it is shown and at which it
             has its full colour.
         """
-        x_hat, _ = self.reconstruct(volume, index, lam, acquisition=acquisition)
-        opened, measured = self.volumes.measure(volume, index, acquisition)
-        image = jnp.asarray(x_hat)[..., None]
-        with self._lock:
-            plane = np.asarray(self._band(opened.problem).contradiction(image, measured.y))[..., 0]
+        x_hat, _ = self.reconstruct(volume, index, lam, acquisition=acquisition, job=job)
+        opened, measured = self.volumes.measure(volume, index, acquisition, job=job)
+        plane = np.asarray(self._band(opened.problem).contradiction(jnp.asarray(x_hat)[..., None], measured.y))[..., 0]
         noise, level = self.volumes.find_noise(volume, acquisition), measurement_band.LEAST_SHOWN
         if noise is not None and noise.sigma:
             level = max(level, noise.sigma * self._unit_noise_level(volume, index, acquisition))
@@ -270,6 +267,7 @@ class Engine:
         lams: np.ndarray | None = None,
         *,
         acquisition: str | None = None,
+        job: Job = NOBODY,
     ) -> tuple[list[list[float]], str]:
         """The lambdas of good reconstructions of a slice that differ most (Sec. V-H), and what "good" means, in words.
 
@@ -285,12 +283,13 @@ class Engine:
         """
         if not 2 <= count <= 24:
             raise InputError(f"The number of reconstructions must be in [2, 24], got {count}.")
-        opened, measured = self.volumes.measure(volume, index, acquisition)
+        opened, measured = self.volumes.measure(volume, index, acquisition, job=job)
         if lams is None:
             lams = self._dense_lambdas(zero_filled(measured.net_input).nbytes)
         lams = np.asarray(lams, np.float32)
         program = self._programs(opened.problem).reconstruct_batch
-        x_hat, metrics = programs.reconstruct_all(program, self._variables(volume, acquisition), lams, measured)
+        variables, words = self._variables(volume, acquisition), f"Reconstructions at {len(lams)} lambdas"
+        x_hat, metrics = programs.reconstruct_all(program, variables, lams, measured, job=job, words=words)
         has_reference = measured.x is not None
         if has_reference:
             psnr = metrics["psnr"]
@@ -304,17 +303,28 @@ class Engine:
         return [_round_lambda(lam) for lam in lams[chosen]], criterion
 
     def find_best(
-        self, volume: str, index: int, metric: str, *, acquisition: str | None = None
+        self, volume: str, index: int, metric: str, *, acquisition: str | None = None, job: Job = NOBODY
     ) -> tuple[list[float], float]:
-        """The lambda with the best score of a slice, by gradient ascent through the hypernetwork, and the score."""
+        """The lambda with the best score of a slice, by gradient ascent through the hypernetwork, and the score.
+
+        The steps are those of `choose.best_lambda`, in a program of their own, so that the job can be dropped between them.
+        """
         if metric not in METRICS:
             raise InputError(f"The metric must be one of {', '.join(METRICS)}, got {metric!r}.")
-        _, measured = self.volumes.measure(volume, index, acquisition)
+        opened, measured = self.volumes.measure(volume, index, acquisition, job=job)
         if measured.x is None:
             raise InputError("The best lambda needs the truth, which is not known of this volume.")
         variables, starts = self._variables(volume, acquisition), self._start_lambdas()
-        lam, value = self._best_lambda(variables, starts, METRICS.index(metric), measured.net_input, measured.x)
-        return _round_lambda(lam), METRIC_TABLE[metric].sign * float(value)
+        program, words = self._programs(opened.problem).reconstruct_batch, f"Scores at {len(starts)} lambdas"
+        _, metrics = programs.reconstruct_all(program, variables, starts, measured, job=job, words=words)
+        sign = METRIC_TABLE[metric].sign
+        ascent = choose.start_ascent(choose.best_start(starts, sign * metrics[metric]))
+        for step in range(ASCENT_STEPS + 1):
+            job.report("Climbing to the best lambda", step / (ASCENT_STEPS + 1))
+            ascent = jax.block_until_ready(
+                self._ascend(variables, ascent, METRICS.index(metric), measured.net_input, measured.x)
+            )
+        return _round_lambda(ascent.lam), sign * float(ascent.value)
 
     def check_lambda(self, lam: Sequence[float]) -> tuple[float, ...]:
         """A lambda of the page, rounded; raises `InputError` if it is no lambda of this run."""

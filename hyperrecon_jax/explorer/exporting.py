@@ -14,6 +14,7 @@ import numpy as np
 import hyperrecon_jax
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.explorer.engine import NOTICE, Engine
+from hyperrecon_jax.explorer.jobs import NOBODY, Job
 from hyperrecon_jax.explorer.programs import METRICS
 from hyperrecon_jax.runs.acquisitions import format_acquisition
 from hyperrecon_jax.runtime.errors import InputError
@@ -34,6 +35,7 @@ def export_slices(
     window: float = 1.0,
     level: float = 0.5,
     acquisition: str | None = None,
+    job: Job = NOBODY,
 ) -> tuple[str, bytes]:
     """Images of a slice as a file: its name and bytes. For several lambdas it is a zip.
 
@@ -45,6 +47,7 @@ def export_slices(
         content: one of `CONTENTS`.
         window, level: the width and the centre of the gray scale of a PNG.
         acquisition: as in `Engine.input_and_reference`.
+        job: who waits for it.
     """
     _check("format", format, FORMATS)
     _check("content", content, CONTENTS)
@@ -53,7 +56,7 @@ def export_slices(
     distinct = dict.fromkeys(engine.check_lambda(lam) for lam in lams) if content == "result" else {tuple(lams[0]): None}
     files = []
     for lam in distinct:
-        image, metrics = _image(engine, volume, index, lam, content, acquisition)
+        image, metrics = _image(engine, volume, index, lam, content, acquisition, job)
         metadata = {**_metadata(engine, volume, lam, content, acquisition), "slice": str(index), **_to_text(metrics)}
         name = f"{_stem(engine, volume)}_{index}_{_suffix(lam, content)}"
         files.append(
@@ -72,6 +75,7 @@ def export_volume(
     *,
     content: str = "result",
     acquisition: str | None = None,
+    job: Job = NOBODY,
 ) -> tuple[str, bytes]:
     """All slices of a volume at one lambda, with the geometry of its file: one NIfTI file, or a zip of DICOM files.
 
@@ -81,17 +85,20 @@ def export_volume(
     _check("content", content, CONTENTS)
     lam = engine.check_lambda(lam)
     file = engine.volumes.get(volume).file
-    images = np.stack([_image(engine, volume, k, lam, content, acquisition)[0] for k in range(len(file.slices))])
+    images = []
+    for k in range(len(file.slices)):
+        job.report("Slices", k / len(file.slices))
+        images.append(_image(engine, volume, k, lam, content, acquisition, job)[0])
     metadata = _metadata(engine, volume, lam, content, acquisition)
     name = f"{_stem(engine, volume)}_all_{_suffix(lam, content)}"
     if format == "nii":
-        return f"{name}.nii.gz", volumes.nifti(file, None, images, metadata)
-    files = volumes.dicom(file, None, images, metadata)
+        return f"{name}.nii.gz", volumes.nifti(file, None, np.stack(images), metadata)
+    files = volumes.dicom(file, None, np.stack(images), metadata)
     return f"{name}.zip", _zip([(f"{name}/{k:04d}.dcm", slice_file) for k, slice_file in enumerate(files)])
 
 
 def export_scores(
-    engine: Engine, volume: str, lam: Sequence[float], *, acquisition: str | None = None
+    engine: Engine, volume: str, lam: Sequence[float], *, acquisition: str | None = None, job: Job = NOBODY
 ) -> tuple[str, bytes]:
     """The scores of all slices as a CSV file: a row for the result and one for the input of each slice.
 
@@ -104,9 +111,11 @@ def export_scores(
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    for k in range(len(engine.volumes.get(volume).file.slices)):
-        _, info = engine.input_and_reference(volume, k, acquisition=acquisition)
-        _, result = engine.reconstruct(volume, k, lam, acquisition=acquisition)
+    count = len(engine.volumes.get(volume).file.slices)
+    for k in range(count):
+        job.report("Scores of slices", k / count)
+        _, info = engine.input_and_reference(volume, k, acquisition=acquisition, job=job)
+        _, result = engine.reconstruct(volume, k, lam, acquisition=acquisition, job=job)
         noise_j = info["noise"]["j"] if info["noise"] else None
         row = {**metadata, "slice": k, "subject": subjects[k] if subjects else None, "noise_j": noise_j}
         writer.writerow(row | {"image": "result"} | result["metrics"])
@@ -120,13 +129,13 @@ def _check(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def _image(
-    engine: Engine, volume: str, index: int, lam: Sequence[float], content: str, acquisition: str | None
+    engine: Engine, volume: str, index: int, lam: Sequence[float], content: str, acquisition: str | None, job: Job
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """An image `(h, w)` of a slice and its scores."""
     if content == "result":
-        image, info = engine.reconstruct(volume, index, lam, acquisition=acquisition)
+        image, info = engine.reconstruct(volume, index, lam, acquisition=acquisition, job=job)
         return image, info["metrics"]
-    planes, info = engine.input_and_reference(volume, index, acquisition=acquisition)
+    planes, info = engine.input_and_reference(volume, index, acquisition=acquisition, job=job)
     if content == "input":
         return planes[0], info["metrics"]
     if not info["truth"]:

@@ -73,8 +73,12 @@ def make_sample(measured: MeasuredKspace, index: int) -> Sample:
     Raises:
         InputError: if the slice is not empty, but ESPIRiT finds no sensitivities in it.
     """
+    return check_sample(measured, index, *recipe.make_image_and_maps(measured.kspace[index], calibration=measured.centre))
+
+
+def check_sample(measured: MeasuredKspace, index: int, image: np.ndarray, maps: np.ndarray) -> Sample:
+    """The sample of a slice with its image and maps; raises `InputError` as `make_sample`."""
     kspace, centre = measured.kspace[index], measured.centre
-    image, maps = recipe.make_image_and_maps(kspace, calibration=centre)
     if len(kspace) > 1 and kspace.any() and not maps.any():
         raise InputError(
             f"Slice {index} must show what several coils saw of one image, but no sensitivities can be estimated from"

@@ -1,10 +1,10 @@
 """The explorer's page as a file that opens from disk, without a server; and the page in a notebook."""
 
 import base64
+import html
 import json
 import re
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from hyperrecon_jax.data import evenly_spaced
-from hyperrecon_jax.explorer import server
+from hyperrecon_jax.explorer import server, tokens
 from hyperrecon_jax.explorer.engine import METRICS, Engine
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.runtime import files
@@ -40,6 +40,21 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     Raises:
         InputError: if there are too few or too many of something, or the folder cannot be written.
     """
+    exported = describe_export(engine, slices=slices, points=points, progress=progress)
+    file = folder / "index.html"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.atomic_write(file) as partial:
+            partial.write_text(inline_page(exported), encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
+    return file
+
+
+def describe_export(
+    engine: Engine, *, slices: int = 4, points: int | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """The run, some test slices and their reconstructions, as an exported page holds them; options as in `export`."""
     count = len(engine.terms) - 1
     points = POINTS.get(count, 4) if points is None else points
     run = engine.describe()
@@ -57,19 +72,11 @@ def export(engine: Engine, folder: Path, *, slices: int = 4, points: int | None 
     with tqdm(total=len(index) * len(grid), disable=not progress, file=sys.stderr, unit=" reconstructions") as bar:
         exported_slices = [_export_slice(engine, i, grid, bar) for i in index]
     fixed = {"writable": False, "folder": "", "command": "", "acquisitions": None}  # reconstructions of one acquisition
-    exported = {
+    return {
         "run": run | fixed | {"volumes": [engine.volumes.describe("test")]},
         "grid": grid,
         "slices": exported_slices,
     }
-    file = folder / "index.html"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with files.atomic_write(file) as partial:
-            partial.write_text(inline_page(exported), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
-    return file
 
 
 def inline_page(exported: dict[str, Any] | None = None) -> str:
@@ -128,29 +135,44 @@ class Widget(NamedTuple):
     """The explorer of a run in a notebook; the page is shown if it is the last expression of a cell."""
 
     engine: Engine
-    address: str
-    height: int  # height of the frame, in pixels
+    address: str  # of the page; "" if the page is inside of the notebook
+    html: str  # the frame
     close: Callable[[], None]  # ends the server
 
     def _repr_html_(self) -> str:
-        return f'<iframe src="{self.address}" width="100%" height="{self.height}" style="border: 0"></iframe>'
+        return self.html
 
 
-def widget(run: str | Path, *, height: int = 900) -> Widget:
-    """Start the server of a run in a thread of this process, and show the page in a frame.
+def widget(run: str | Path, *, height: int = 900, inline: bool = False) -> Widget:
+    """Show the page in a frame of a notebook.
 
     Args:
         run: the folder of a run.
         height: height of the frame, in pixels.
+        inline: False: a server in a thread of this process computes what the page shows, so the browser must run on the
+            machine of the kernel. True: the notebook holds the page of `export`, with its test slices. It works where the
+            browser runs on another machine, and after the kernel has ended.
     """
     engine = Engine(Path(run))
+    frame = f'width="100%" height="{height}" style="border: 0"'
+    if inline:
+        page = html.escape(inline_page(describe_export(engine)))
+        # the frame may run scripts, but it is none of the notebook's pages
+        return Widget(
+            engine, "", f'<iframe sandbox="allow-scripts allow-downloads" srcdoc="{page}" {frame}></iframe>', _do_nothing
+        )
     engine.compile_ahead()
-    listener, http_server = server.listen("127.0.0.1", 0), server.make_server(engine)
-    thread = threading.Thread(target=http_server.run, args=([listener],), daemon=True)
-    thread.start()
+    token = tokens.make_token()
+    listener, http_server = server.listen("127.0.0.1", 0), server.make_server(engine, token=token)
+    thread, address = server.start(http_server, listener), server.page_address(listener, token)
 
     def close() -> None:
         http_server.should_exit = True
         thread.join()
 
-    return Widget(engine, server.page_address(listener), height, close)
+    advice = "An empty frame means that the browser runs on another machine than the kernel: widget(run, inline=True)."
+    return Widget(engine, address, f'<iframe src="{address}" {frame}></iframe><p><small>{advice}</small></p>', close)
+
+
+def _do_nothing() -> None:
+    """There is no server to end."""

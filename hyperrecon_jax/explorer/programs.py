@@ -1,4 +1,4 @@
-"""The compiled programs of the explorer: reconstructions of a measured slice with their scores, and the best lambda."""
+"""The compiled programs of the explorer: reconstructions of a slice with their scores, and a step to the best lambda."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from hyperrecon_jax.evaluation import choose
+from hyperrecon_jax.explorer.jobs import Job
 from hyperrecon_jax.explorer.volume_store import MeasuredSlice
 from hyperrecon_jax.losses.metric_table import DEFAULT_METRICS, FULL_REFERENCE, function_to_maximize
 from hyperrecon_jax.models.model import Model, apply_main, reconstruct
@@ -41,18 +42,22 @@ def compile_programs(model: Model, problem: Problem) -> Programs:
 
 
 def reconstruct_all(
-    program: Callable[..., Any], variables: Any, lams: np.ndarray, measured: MeasuredSlice
+    program: Callable[..., Any], variables: Any, lams: np.ndarray, measured: MeasuredSlice, *, job: Job, words: str
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Reconstructions and scores at all lambdas. Each call has `LAMBDA_BATCH` lambdas, so that it is compiled once."""
+    """Reconstructions and scores at all lambdas. Each call has `LAMBDA_BATCH` lambdas, so that it is compiled once.
+
+    The job learns that `words` is being done, and how far it is; raises `Dropped` if it is dropped.
+    """
     batches = []
     for start in range(0, len(lams), LAMBDA_BATCH):
+        job.report(words, start / len(lams))
         index = np.minimum(np.arange(start, start + LAMBDA_BATCH), len(lams) - 1)
         batches.append(jax.device_get(program(variables, lams[index], measured)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(lams)], *batches)
 
 
-def best_lambda(model, variables, starts, metric, net_input, x):
-    """The lambda with the best score; `metric` is an index into `METRICS`.
+def ascend(model, variables, ascent, metric, net_input, x):
+    """One step of the search for the lambda with the best score; `metric` is an index into `METRICS`.
 
     One program serves all metrics, because compiling takes longer than the search.
     """
@@ -62,7 +67,7 @@ def best_lambda(model, variables, starts, metric, net_input, x):
         metrics = [lambda x_hat, name=name: function_to_maximize(name)(x_hat, x) for name in METRICS]
         return jax.lax.switch(metric, metrics, x_hat)
 
-    return choose.best_lambda(value, starts)
+    return choose.ascend(value, ascent)
 
 
 def _scores(problem: Problem, x_hat: jax.Array, measured: MeasuredSlice) -> dict[str, jax.Array]:

@@ -14,11 +14,14 @@
                               line of JSON, [[name, bytes], ...], and then these files: JSON of a list
     POST /api/cut             volume, plane, frame, tab: JSON of a list, the volumes of the same files cut again
     POST /api/remove          volume, tab
+    GET  /api/progress        job: JSON, how far the job is; a request names its job by job=NAME (`jobs.py`)
+    POST /api/drop            job: its answer is not wanted any more
 
 Where a request names a slice, it may also have acquisition=acceleration=4,sigma=0.02,mask=random_lines: how the slice is
 measured, for a run with a range of acquisitions.
 
-A wrong request gets a sentence, {"error": ...}, and the server goes on.
+A wrong request gets a sentence, {"error": ...}, and the server goes on. `access.py` says who gets an answer at all. All
+addresses in the page are relative, so it works behind a proxy that adds a path before them.
 """
 
 import asyncio
@@ -26,9 +29,10 @@ import io
 import json
 import logging
 import math
+import re
 import socket
-import tempfile
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -38,63 +42,73 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from hyperrecon_jax.explorer import exporting
+from hyperrecon_jax.explorer import access, exporting
 from hyperrecon_jax.explorer.engine import Engine
+from hyperrecon_jax.explorer.jobs import Dropped, Job, Jobs
+from hyperrecon_jax.explorer.receiving import MAX_BYTES, UploadRefused, receive_file
 from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.runtime.interrupts import BACKGROUND
 
 STATIC = Path(__file__).parent / "static"
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-MAX_UPLOAD_BYTES = 2**29  # bytes of a dropped file
-HEADERS = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' data: blob:; style-src 'self' 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
-}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def app(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> Starlette:
+def app(engine: Engine, *, token: str, names: frozenset[str] = access.LOOPBACK) -> Starlette:
     """The application.
 
     Args:
         engine: computes the answers.
-        hosts: the host names that a browser may use; a page of another name (DNS rebinding) gets nothing.
+        token: who asks must have it.
+        names: of the server, for browsers, as by `access.find_names`.
     """
-    upload_slot = asyncio.Semaphore(1)  # one file at a time is read: several large ones would fill the memory
+    jobs, parse_slot = Jobs(), asyncio.Semaphore(1)
+
+    def api(path: str, handler: Callable[..., Awaitable[Response]], *args: object, method: str = "GET") -> Route:
+        return Route(f"/api/{path}", _report_errors(partial(handler, *args)), methods=[method])
+
     routes = [
         Route("/", _send_page),
-        Route("/api/run", _report_errors(partial(_send_run, engine))),
-        Route("/api/slice", _report_errors(partial(_send_slice, engine))),
-        Route("/api/reconstruct", _report_errors(partial(_send_reconstruction, engine))),
-        Route("/api/contradiction", _report_errors(partial(_send_contradiction, engine))),
-        Route("/api/diverse", _report_errors(partial(_send_diverse, engine))),
-        Route("/api/best", _report_errors(partial(_send_best, engine))),
-        Route("/api/export", _report_errors(partial(_send_export, engine))),
-        Route("/api/export-volume", _report_errors(partial(_send_volume, engine))),
-        Route("/api/export-scores", _report_errors(partial(_send_scores, engine))),
-        Route("/api/cut", _report_errors(partial(_cut_volume, engine, upload_slot)), methods=["POST"]),
-        Route("/api/remove", _report_errors(partial(_remove_volume, engine)), methods=["POST"]),
-        Route("/api/volumes", _report_errors(partial(_add_volume, engine, upload_slot)), methods=["POST"]),
+        api("run", _send_run, engine),
+        api("slice", _send_slice, engine, jobs),
+        api("reconstruct", _send_reconstruction, engine, jobs),
+        api("contradiction", _send_contradiction, engine, jobs),
+        api("diverse", _send_diverse, engine, jobs),
+        api("best", _send_best, engine, jobs),
+        api("export", _send_export, engine, jobs),
+        api("export-volume", _send_volume, engine, jobs),
+        api("export-scores", _send_scores, engine, jobs),
+        api("volumes", _add_volume, engine, parse_slot, method="POST"),
+        api("cut", _cut_volume, engine, parse_slot, method="POST"),
+        api("remove", _remove_volume, engine, method="POST"),
+        api("progress", _send_progress, jobs),
+        api("drop", _drop_job, jobs, method="POST"),
         Mount("/", StaticFiles(directory=STATIC)),
     ]
-    host_check = [] if "*" in hosts else [Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)]
-    return Starlette(routes=routes, middleware=[*host_check, Middleware(BaseHTTPMiddleware, dispatch=_add_headers)])
+    return Starlette(routes=routes, middleware=[Middleware(access.Guard, token=token, names=names)])
 
 
-def serve(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, ready: Callable[[str], None] = print) -> None:
+def serve(
+    engine: Engine,
+    *,
+    token: str,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    allowed: Iterable[str] = (),
+    ready: Callable[[str], None] = print,
+) -> None:
     """Serve until interrupted.
 
     Args:
         engine: computes the answers.
+        token: who asks must have it.
         host: the address to listen at; any address but the loopback opens the run to the network.
         port: 0: a free port.
+        allowed: further names under which a browser may open the page.
         ready: is called with the page's address as soon as it can be opened.
 
     Raises:
@@ -102,14 +116,30 @@ def serve(engine: Engine, *, host: str = "127.0.0.1", port: int = 0, ready: Call
     """
     listener = listen(host, port)
     engine.compile_ahead()
-    ready(page_address(listener))  # a browser that connects before the next line waits in the socket's queue
-    hosts = LOOPBACK if host in ("127.0.0.1", "localhost", "::1") else ("*",)
-    make_server(engine, hosts=hosts).run([listener])
+    thread = start(make_server(engine, token=token, names=access.find_names(host, allowed)), listener)
+    ready(page_address(listener, token))
+    while thread.is_alive():  # an interruption ends the process from here, whatever the server does (`interrupts.finish`)
+        thread.join(1)
 
 
-def make_server(engine: Engine, *, hosts: tuple[str, ...] = LOOPBACK) -> uvicorn.Server:
-    """The server of `app`, to run on a socket."""
-    return uvicorn.Server(uvicorn.Config(app(engine, hosts=hosts), log_level="error", timeout_graceful_shutdown=1))
+def make_server(engine: Engine, *, token: str, names: frozenset[str] = access.LOOPBACK) -> uvicorn.Server:
+    """The server of `app`, to be started on a socket. Its log is silent: what goes wrong in a request is logged here."""
+    config = uvicorn.Config(
+        app(engine, token=token, names=names),
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
+
+
+def start(http_server: uvicorn.Server, listener: socket.socket) -> threading.Thread:
+    """Run a server in a thread, which may be abandoned at the end of the process."""
+    thread = threading.Thread(target=http_server.run, args=([listener],), name=BACKGROUND, daemon=True)
+    thread.start()
+    return thread
 
 
 def check_address(host: str, port: int) -> None:
@@ -132,142 +162,152 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def page_address(listener: socket.socket) -> str:
-    """The address of the page."""
+def page_address(listener: socket.socket, token: str) -> str:
+    """The address of the page, with its token. A server at all addresses has the name of the machine."""
     host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    host = socket.gethostname() if host in ("0.0.0.0", "::") else host
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/?token={token}"
 
 
 # The handlers of the routes. The engine computes in threads, so that the server can answer others meanwhile.
 
 
 async def _send_page(request: Request) -> Response:
-    return FileResponse(STATIC / "index.html")
+    """The page. Asked for with a token, its files have it, too: in a frame a browser may keep no cookie."""
+    token = request.query_params.get("token")
+    if token is None:
+        return FileResponse(STATIC / "index.html")
+    text = (STATIC / "index.html").read_text(encoding="utf-8")
+    return HTMLResponse(re.sub(r'((?:href|src)="[\w.]+\.(?:css|js))"', rf'\1?token={quote(token, safe="")}"', text))
 
 
 async def _send_run(engine: Engine, request: Request) -> Response:
     tab, linked = _parameter(request, "tab", ""), _parameter(request, "volume", "")
     description = await run_in_threadpool(engine.describe, tab, linked)
-    return JSONResponse(description | {"max_upload_bytes": MAX_UPLOAD_BYTES})
+    return JSONResponse(description | {"max_upload_bytes": MAX_BYTES})
 
 
-async def _send_slice(engine: Engine, request: Request) -> Response:
-    planes, info = await run_in_threadpool(
-        engine.input_and_reference, *_slice_id(request), acquisition=_acquisition(request)
-    )
-    return _planes_response(planes, info)
+async def _send_slice(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
+
+    def compute(job: Job) -> Response:
+        return _planes_response(*engine.input_and_reference(volume, index, acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
 
 
-async def _send_reconstruction(engine: Engine, request: Request) -> Response:
-    volume, index = _slice_id(request)
+async def _send_reconstruction(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     lam = _parse_lambda(_parameter(request, "lam"))
-    return _planes_response(
-        *await run_in_threadpool(engine.reconstruct, volume, index, lam, acquisition=_acquisition(request))
-    )
+
+    def compute(job: Job) -> Response:
+        return _planes_response(*engine.reconstruct(volume, index, lam, acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
 
 
-async def _send_contradiction(engine: Engine, request: Request) -> Response:
+async def _send_contradiction(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     lam = _parse_lambda(_parameter(request, "lam"))
-    return _planes_response(
-        *await run_in_threadpool(engine.contradiction, *_slice_id(request), lam, acquisition=_acquisition(request))
-    )
+
+    def compute(job: Job) -> Response:
+        return _planes_response(*engine.contradiction(volume, index, lam, acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
 
 
-async def _send_diverse(engine: Engine, request: Request) -> Response:
-    volume, index = _slice_id(request)
+async def _send_diverse(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     count = _whole_number(request, "count", "6")
-    lams, criterion = await run_in_threadpool(
-        engine.select_diverse, volume, index, count, acquisition=_acquisition(request)
-    )
-    return JSONResponse({"lams": lams, "criterion": criterion})
+
+    def compute(job: Job) -> Response:
+        lams, criterion = engine.select_diverse(volume, index, count, acquisition=acquisition, job=job)
+        return JSONResponse({"lams": lams, "criterion": criterion})
+
+    return await jobs.run(request, compute, is_long=True)
 
 
-async def _send_best(engine: Engine, request: Request) -> Response:
+async def _send_best(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     metric = _parameter(request, "metric")
-    lam, value = await run_in_threadpool(engine.find_best, *_slice_id(request), metric, acquisition=_acquisition(request))
-    return JSONResponse({"lam": lam, "value": value if math.isfinite(value) else None})
+
+    def compute(job: Job) -> Response:
+        lam, value = engine.find_best(volume, index, metric, acquisition=acquisition, job=job)
+        return JSONResponse({"lam": lam, "value": value if math.isfinite(value) else None})
+
+    return await jobs.run(request, compute, is_long=True)
 
 
-async def _send_export(engine: Engine, request: Request) -> Response:
+async def _send_export(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    (volume, index), acquisition = _slice_id(request), _acquisition(request)
     lams = [_parse_lambda(text) for text in request.query_params.getlist("lam")]
-    return _file_response(
-        *await run_in_threadpool(
-            exporting.export_slices,
-            engine,
-            *_slice_id(request),
-            lams,
-            _parameter(request, "format"),
-            content=_parameter(request, "content", "result"),
-            window=_number(request, "window", "1"),
-            level=_number(request, "level", "0.5"),
-            acquisition=_acquisition(request),
-        )
-    )
+    format, content = _parameter(request, "format"), _parameter(request, "content", "result")
+    window, level = _number(request, "window", "1"), _number(request, "level", "0.5")
+    export = partial(exporting.export_slices, engine, volume, index, lams, format, content=content)
+
+    def compute(job: Job) -> Response:
+        return _file_response(*export(window=window, level=level, acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
 
 
-async def _send_volume(engine: Engine, request: Request) -> Response:
-    return _file_response(
-        *await run_in_threadpool(
-            exporting.export_volume,
-            engine,
-            _parameter(request, "volume"),
-            _parse_lambda(_parameter(request, "lam")),
-            _parameter(request, "format"),
-            content=_parameter(request, "content", "result"),
-            acquisition=_acquisition(request),
-        )
-    )
-
-
-async def _send_scores(engine: Engine, request: Request) -> Response:
+async def _send_volume(engine: Engine, jobs: Jobs, request: Request) -> Response:
     volume, lam = _parameter(request, "volume"), _parse_lambda(_parameter(request, "lam"))
-    return _file_response(
-        *await run_in_threadpool(exporting.export_scores, engine, volume, lam, acquisition=_acquisition(request))
-    )
+    format, content = _parameter(request, "format"), _parameter(request, "content", "result")
+    export = partial(exporting.export_volume, engine, volume, lam, format, content=content)
+    acquisition = _acquisition(request)
+
+    def compute(job: Job) -> Response:
+        return _file_response(*export(acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
 
 
-async def _cut_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: Request) -> Response:
-    if not _is_from_own_page(request):
-        return _error("A volume can be cut from the explorer's own page alone.", 403)
+async def _send_scores(engine: Engine, jobs: Jobs, request: Request) -> Response:
+    volume, lam = _parameter(request, "volume"), _parse_lambda(_parameter(request, "lam"))
+    acquisition = _acquisition(request)
+
+    def compute(job: Job) -> Response:
+        return _file_response(*exporting.export_scores(engine, volume, lam, acquisition=acquisition, job=job))
+
+    return await jobs.run(request, compute)
+
+
+async def _send_progress(jobs: Jobs, request: Request) -> Response:
+    return JSONResponse(jobs.describe(_parameter(request, "job")))
+
+
+async def _drop_job(jobs: Jobs, request: Request) -> Response:
+    jobs.drop(_parameter(request, "job"))
+    return JSONResponse({})
+
+
+async def _cut_volume(engine: Engine, parse_slot: asyncio.Semaphore, request: Request) -> Response:
     cut_again = partial(engine.volumes.cut_again, _parameter(request, "volume"), plane=_parameter(request, "plane"))
     frame, tab = _whole_number(request, "frame", "0"), _parameter(request, "tab", "")
-    async with upload_slot:
+    async with parse_slot:
         ids = await run_in_threadpool(cut_again, frame=frame, tab=tab)
     return JSONResponse([engine.volumes.describe(volume) for volume in ids])
 
 
 async def _remove_volume(engine: Engine, request: Request) -> Response:
-    if not _is_from_own_page(request):
-        return _error("A volume can be removed from the explorer's own page alone.", 403)
     engine.volumes.remove(_parameter(request, "volume"), tab=_parameter(request, "tab", ""))
     return JSONResponse({})
 
 
-async def _add_volume(engine: Engine, upload_slot: asyncio.Semaphore, request: Request) -> Response:
-    if not _is_from_own_page(request):
-        return _error("A file can be dropped on the explorer's own page alone.", 403)
+async def _add_volume(engine: Engine, parse_slot: asyncio.Semaphore, request: Request) -> Response:
     has_files = _parameter(request, "files", "") != ""
     name, kind = _parameter(request, "name", "" if has_files else None), _parameter(request, "kind", "image")
     plane, tab = _parameter(request, "plane", "acquired"), _parameter(request, "tab", "")
-    async with upload_slot:
-        with tempfile.TemporaryFile() as body:  # not in memory, where it would be there twice
-            async for chunk in request.stream():
-                body.write(chunk)
-                if body.tell() > MAX_UPLOAD_BYTES:
-                    return _error(
-                        f"The file is larger than {MAX_UPLOAD_BYTES // 2**20} MiB, the most that the explorer takes.", 413
-                    )
-            body.seek(0)
-            files = _split_files(body) if has_files else [(name, body.read())]
-        added = await run_in_threadpool(engine.volumes.add_series, files, plane, kind=kind, tab=tab)
-    described = [engine.volumes.describe(volume) for volume in added]
-    return JSONResponse(described if has_files else described[0])
 
+    def add(body: IO[bytes]) -> Response:
+        files = _split_files(body) if has_files else [(name, body.read())]
+        added = engine.volumes.add_series(files, plane, kind=kind, tab=tab)
+        described = [engine.volumes.describe(volume) for volume in added]
+        return JSONResponse(described if has_files else described[0])
 
-async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    response = await call_next(request)
-    response.headers.update(HEADERS)
-    return response
+    async with receive_file(request) as file, parse_slot:
+        return await run_in_threadpool(add, file)
 
 
 def _report_errors(handler: Handler) -> Handler:
@@ -278,6 +318,10 @@ def _report_errors(handler: Handler) -> Handler:
             return await handler(request)
         except InputError as error:
             return _error(str(error), 400)
+        except UploadRefused as refusal:
+            return _error(str(refusal), refusal.status)
+        except Dropped:
+            return _error("The answer was not wanted any more.", 409)
         except ClientDisconnect:
             return _error("The file did not arrive whole.", 400)  # nobody is connected to read it
         except Exception as error:
@@ -316,11 +360,6 @@ def _slice_id(request: Request) -> tuple[str, int]:
 def _acquisition(request: Request) -> str | None:
     """The chosen acquisition, if the request has one."""
     return request.query_params.get("acquisition")
-
-
-def _is_from_own_page(request: Request) -> bool:
-    """Whether a request that changes something comes from no other site."""
-    return request.headers.get("origin") in (None, f"{request.url.scheme}://{request.headers['host']}")
 
 
 def _split_files(body: IO[bytes]) -> list[tuple[str, bytes]]:

@@ -18,10 +18,13 @@ from hyperrecon_jax import data
 from hyperrecon_jax.data import volumes
 from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.evaluation import scoring
+from hyperrecon_jax.explorer.coil_samples import CoilSamples
 from hyperrecon_jax.explorer.differences import describe_contrast, describe_size, mean_brightness
+from hyperrecon_jax.explorer.jobs import NOBODY, Job
 from hyperrecon_jax.explorer.measurement import inspect_kspace, make_sample
 from hyperrecon_jax.explorer.measurement_band import Noise
 from hyperrecon_jax.explorer.open_volume import MeasuredSlice, OpenVolume
+from hyperrecon_jax.explorer.shared_cache import SharedCache
 from hyperrecon_jax.explorer.uploads import Upload, make_upload, read_upload
 from hyperrecon_jax.explorer.volume_description import describe_task, describe_volume
 from hyperrecon_jax.models.unet import side_margins
@@ -76,7 +79,8 @@ class VolumeStore:
         )
         self._problems: dict[tuple[Any, ...], Problem] = {}  # by shape and kind: programs are compiled for each problem
         self._observing_problem = functools.lru_cache(PROBLEM_CACHE_SIZE)(self._make_observing_problem)
-        self._measure_cached = functools.lru_cache(MEASUREMENT_CACHE_SIZE)(self._measure_slice)
+        self._coil_samples = CoilSamples(MEASUREMENT_CACHE_SIZE)
+        self._measured = SharedCache(MEASUREMENT_CACHE_SIZE)
 
     def describe_all(self, tab: str | None = None, linked: str = "") -> list[dict[str, Any]]:
         """`describe` of the test images and of the volumes of a tab, oldest first; None: of all tabs.
@@ -163,8 +167,13 @@ class VolumeStore:
             if owners:
                 self._volumes[volume] = entry._replace(owners=owners)
                 return
-            del self._volumes[volume]
-            self._measure_cached.cache_clear()
+            self._forget(volume)
+
+    def _forget(self, volume: str) -> None:
+        """Let go of a volume and of what was computed of it."""
+        del self._volumes[volume]
+        self._coil_samples.remove(volume)
+        self._measured.clear()
 
     def _keep(self, upload: Upload, tab: str) -> list[str]:
         """Open the volumes of an upload for a tab; their ids."""
@@ -186,7 +195,9 @@ class VolumeStore:
                 self._remove_oldest(newest=volume_id)
         return [volume_id for volume_id in ids if volume_id in self._volumes]
 
-    def measure(self, volume: str, index: int, chosen: str | None = None) -> tuple[OpenVolume, MeasuredSlice]:
+    def measure(
+        self, volume: str, index: int, chosen: str | None = None, *, job: Job = NOBODY
+    ) -> tuple[OpenVolume, MeasuredSlice]:
         """A volume, and one of its slices as the network gets it.
 
         The first call for a slice of k-space with several coils takes seconds, for the sensitivity maps.
@@ -194,12 +205,22 @@ class VolumeStore:
         Args:
             volume, index: which slice.
             chosen: the acquisition, as in `find_acquisition`.
+            job: learns how far the maps are, and may be dropped meanwhile.
 
         Raises:
             InputError: if there is no such volume or slice, or the acquisition is impossible.
+            Dropped: if the job is dropped.
         """
-        with self._lock:
-            return self.get(volume, index), self._measure_cached(volume, index, self.find_acquisition(volume, chosen))
+        acquisition = self.find_acquisition(volume, chosen)
+        entry = self.get(volume, index)
+        sample = None
+        if entry.kspace is not None and entry.kspace.kspace.shape[1] > 1:  # not inside of `measure`: others wait, too
+            sample = self._coil_samples.get(volume, index, entry.kspace, job)
+
+        def measure() -> MeasuredSlice:
+            return self._measure_slice(entry, index, acquisition, sample or self._make_sample(entry, index))
+
+        return entry, self._measured.get((volume, index, acquisition), measure)
 
     def find_acquisition(self, volume: str, chosen: str | None = None) -> Acquisition | None:
         """How the slices of a volume are measured; None, if the run has one acquisition.
@@ -257,8 +278,7 @@ class VolumeStore:
         for volume in [volume for volume, entry in self._volumes.items() if entry.upload and volume != newest]:
             if _num_bytes(list(self._volumes.values())) <= UPLOAD_CACHE_BYTES:
                 break
-            del self._volumes[volume]
-            self._measure_cached.cache_clear()
+            self._forget(volume)
 
     def _open(self, name: str, file: volumes.Volume) -> OpenVolume:
         shape = (h, w) = file.slices.shape[-2:]
@@ -273,6 +293,8 @@ class VolumeStore:
             problem = self._get_problem((h, w), "image")
             differences = tuple(filter(None, [size, contrast]))
             return OpenVolume(name, _sentences(notes), file, problem, True, start, differences=differences)
+        if file.slices.ndim == 4 and file.slices.shape[1] > 1:
+            self._coil_samples.prepare()
         kspace = inspect_kspace(name, file.slices, no_truth=file.no_truth)
         file = file._replace(slices=kspace.kspace)
         problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
@@ -302,15 +324,18 @@ class VolumeStore:
         config = fix_acquisition(self.settings, acquisition)
         return measured(make_mask(config, shape)) if is_kspace else make_problem(config, shape, coils=0)
 
-    def _measure_slice(self, volume: str, index: int, acquisition: Acquisition | None) -> MeasuredSlice:
-        entry = self.get(volume)
-        if volume == "test":
-            samples = self._test_samples.take(np.array([index]))
-        elif entry.kspace is not None:
-            samples = jax.tree.map(lambda leaf: leaf[None], make_sample(entry.kspace, index))
-        else:
-            samples = Sample(entry.file.slices[index][None, ..., None])
-        samples = jax.tree.map(jnp.asarray, samples)
+    def _make_sample(self, entry: OpenVolume, index: int) -> Sample:
+        """The sample of a slice, which takes no time worth a job."""
+        if entry is self._volumes["test"]:
+            return jax.tree.map(lambda leaf: leaf[0], self._test_samples.take(np.array([index])))
+        if entry.kspace is not None:
+            return make_sample(entry.kspace, index)
+        return Sample(entry.file.slices[index][..., None])
+
+    def _measure_slice(
+        self, entry: OpenVolume, index: int, acquisition: Acquisition | None, sample: Sample
+    ) -> MeasuredSlice:
+        samples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], sample)
         problem = entry.problem
         if acquisition is not None and entry.has_reference:
             problem = self._observing_problem(samples.image.shape[1:3], entry.kspace is not None, acquisition)

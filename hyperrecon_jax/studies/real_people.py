@@ -3,7 +3,7 @@
 Each slice of each person is measured three times (`reconstruction_methods.TASKS`), with a fixed mask and fixed noise. Rows
 are the zero-filled image, total variation and wavelets by sigpy, and any number of trained runs at five lambdas. The weight
 of a classical method is the one with the best PSNR for each image. That needs the reference image: in practice the PSNR
-would be lower.
+would be lower. Nobody is scored in whose images one of the runs was trained or validated.
 
     OUT/scores.jsonl   one line for each image and method, by which an interrupted study resumes
     OUT/table.md, table.json, people.png
@@ -25,11 +25,13 @@ from hyperrecon_jax import figures
 from hyperrecon_jax.data import evenly_spaced
 from hyperrecon_jax.data.sources import folder
 from hyperrecon_jax.data.sources.base import Settings
+from hyperrecon_jax.data.subjects import order_subjects
 from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.evaluation.scoring import digest
 from hyperrecon_jax.losses.metric_table import METRICS
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
+from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies.plan import Plan
 from hyperrecon_jax.studies.reconstruction_methods import (
@@ -44,6 +46,7 @@ from hyperrecon_jax.studies.reconstruction_methods import (
     read_run_config,
     run_label,
     run_methods,
+    training_folders,
 )
 
 SCORES, TABLE, FIGURES, PICTURE = "scores.jsonl", "table.md", "table.json", "people.png"
@@ -112,6 +115,27 @@ def read_people(root: Path, *, slices: int, size: int, say: Say = print) -> Peop
         raise InputError(f"{root} must hold images of people, but none can be used.")
     subjects = np.repeat(np.arange(len(images), dtype=np.int32), [len(stack) for stack in images])
     return People(np.concatenate(images)[..., None], subjects, names)
+
+
+def keep_unseen(people: People, root: Path, runs: Sequence[Path]) -> People:
+    """The people whom no run saw in its training or validation.
+
+    A run that was trained on a folder saw all but its test subjects (`data/subjects.py`). Runs of other data, and of other
+    folders, leave everybody.
+
+    Raises:
+        InputError: if nobody is left.
+    """
+    unseen = set(people.names)
+    for config in (config for run in runs for config in training_folders(run)):
+        if paths.expand(config.data.root, argument="config.data.root").resolve() == root.resolve():
+            unseen &= set(order_subjects(people.names, config.data.seed)[: config.data.subjects[2]])
+    if not unseen:
+        raise InputError(f"{root} must hold people whom none of the runs saw, but {', '.join(map(str, runs))} saw all.")
+    kept = [index for index, name in enumerate(people.names) if name in unseen]
+    rows = np.isin(people.subjects, kept)
+    subjects = np.searchsorted(kept, people.subjects[rows]).astype(np.int32)
+    return People(people.images[rows], subjects, [people.names[index] for index in kept])
 
 
 def score_method(method: Method, task: Task, people: People, file: Path, stored: dict[str, Any]) -> list[dict[str, Any]]:
@@ -224,7 +248,10 @@ def _report(
 ) -> None:
     """Score all methods, task by task, and write the tables and the picture."""
     methods = [*classical_methods(), *(method for run in runs for method in run_methods(run))]
-    people = read_people(root, slices=slices, size=size, say=say)
+    all_people = read_people(root, slices=slices, size=size, say=say)
+    people = keep_unseen(all_people, root, runs)
+    if len(people.names) < len(all_people.names):
+        say(f"Left out: {len(all_people.names) - len(people.names)} people in whose images a run was trained or validated.")
     say(f"{len(people.names)} people, {len(people.images)} slices of {size} x {size}.")
     results = []
     with run_folder.explain_write_errors(out):

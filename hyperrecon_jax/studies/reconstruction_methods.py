@@ -126,6 +126,17 @@ def read_run_config(run: Path) -> ConfigDict:
     return config
 
 
+def training_folders(run: Path) -> list[ConfigDict]:
+    """The settings of a run and of the runs that it was started from, of those that were trained on a folder of images.
+
+    Raises:
+        InputError: if one of them does not exist any more: nobody can tell what it saw.
+    """
+    config = read_config(run)
+    earlier = training_folders(Path(config.train.init_from)) if config.train.init_from else []
+    return [*earlier, config] if config.data.source == "folder" else earlier
+
+
 def run_methods(run: Path) -> list[Method]:
     """A trained run at each of `LAMS`. Its network gets the measurements of this study, with their mask and noise.
 

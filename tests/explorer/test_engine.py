@@ -13,9 +13,9 @@ from helper import npy_bytes, write_explorable
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
-from hyperrecon_jax.evaluation import scores, scoring
+from hyperrecon_jax.evaluation import choose, scores, scoring
 from hyperrecon_jax.explorer import engine as module
-from hyperrecon_jax.explorer import exporting, measurement, volume_store
+from hyperrecon_jax.explorer import exporting, jobs, measurement, volume_store
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.models import model
 from hyperrecon_jax.physics.sample import Sample
@@ -35,6 +35,38 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def engine(folder):
     return Engine(folder / "run")
+
+
+def test_the_search_for_the_best_lambda_is_that_of_choose_and_can_be_dropped(engine):
+    _, measured = engine.volumes.measure("test", 1)
+    starts = np.linspace(0, 1, 11, dtype=np.float32)[:, None]
+
+    def value(lam):
+        return -jnp.abs(model.reconstruct(engine.model, engine.variables, lam, measured.net_input) - measured.x).mean()
+
+    lam, best = choose.best_lambda(value, starts)
+    found, mae = engine.find_best("test", 1, "mae")
+    np.testing.assert_allclose(found, lam, atol=1e-3)
+    np.testing.assert_allclose(mae, -best, rtol=1e-5)
+    reports = []
+
+    class Impatient(jobs.Job):
+        def report(self, words, share=None):
+            reports.append((words, share))
+            if len(reports) == 4:
+                self.drop()
+            super().report(words, share)
+
+    with pytest.raises(jobs.Dropped):
+        engine.find_best("test", 1, "mae", job=Impatient())
+    assert reports == [
+        ("Scores at 11 lambdas", 0.0),
+        *(("Climbing to the best lambda", step / 41) for step in range(3)),
+    ]
+    dropped = jobs.Job()
+    dropped.drop()
+    with pytest.raises(jobs.Dropped):
+        engine.select_diverse("test", 1, 3, job=dropped)
 
 
 def test_a_score_that_is_infinite_is_shown_as_its_limit():
@@ -186,7 +218,7 @@ def test_too_few_frequencies_for_sensitivities_are_reported(engine, monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(measurement.coils, "sensitivities", lambda kspace, calibration: 0 * kspace)
         with pytest.raises(InputError, match="Slice 0 must show what several coils saw"):
-            engine.input_and_reference(empty, 0)
+            measurement.make_sample(engine.volumes.get(empty).kspace, 0)
     monkeypatch.setitem(sys.modules, "sigpy", None)
     with pytest.raises(InputError, match=r"x.npy has 3 coils. .* pip install hyperrecon_jax\[multicoil\]"):
         engine.volumes.add("x.npy", npy_bytes(kspace), "kspace")

@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,13 +21,9 @@ from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.explorer.page import widget
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runtime.errors import InputError
+from tests.explorer.chromium import EXACT, drawn, needs_chromium, opened
 
 pytestmark = pytest.mark.slow
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-EXACT = "#view-main[data-exact=true]"
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +33,18 @@ def folder(tmp_path_factory):
 
 @contextlib.contextmanager
 def serving(folder, port):
-    """The command, until it answers; killed at the end."""
+    """The command, until it answers, and the address that it prints; killed at the end."""
     command = [sys.executable, "-m", "bin.explore", "--run", str(folder / "run"), "--port", str(port), "--noopen"]
     with subprocess.Popen(
-        command, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(folder)},
+        stdout=subprocess.PIPE,
     ) as process:
         try:
-            assert f"http://127.0.0.1:{port}/" in process.stdout.readline().decode()
-            yield process
+            line = process.stdout.readline().decode()
+            (address,) = re.findall(rf"http://127\.0\.0\.1:{port}/\?token=\S+", line)
+            yield process, address
         finally:
             process.send_signal(signal.SIGKILL)
 
@@ -57,46 +56,15 @@ def port(folder):
         return free.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@contextlib.contextmanager
-def opened(browser, address):
-    """A page that is ready; what it logs as an error fails the test."""
-    context = browser.new_context(viewport={"width": 1400, "height": 900}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(60_000)
-    errors = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(address)
-    page.wait_for_selector("body[data-ready=true]")
-    page.wait_for_selector(EXACT)
-    yield page
-    context.close()
-    assert errors == []
-
-
 def lam_of(page):
     return float(page.get_attribute("#view-main", "data-lam"))
-
-
-def drawn(page, view="view-main"):
-    """The pixels of a view."""
-    return page.eval_on_selector(f"#{view}", "v => (v.matches('canvas') ? v : v.querySelector('canvas')).toDataURL()")
 
 
 @needs_chromium
 def test_a_visit(folder, port, browser, tmp_path):
     """One server, since starting it takes most of the time: drag, type, compare, look closer, drop, export, lose it."""
     engine = Engine(folder / "run")
-    address = f"http://127.0.0.1:{port}/"
-    with serving(folder, port) as server, opened(browser, address) as page:
+    with serving(folder, port) as (server, address), opened(browser, address) as page:
         assert "run" in page.inner_text("body")
         drags(page)
         types(page)
@@ -113,16 +81,19 @@ def test_a_visit(folder, port, browser, tmp_path):
         page.keyboard.press("Enter")
         page.wait_for_selector(f"{EXACT}[data-lam='0.350']")
         link = page.wait_for_function("() => location.href.includes('0.35') && location.href").json_value()
+        assert "token" not in link
         server.send_signal(signal.SIGKILL)
         server.wait()
         page.fill("#lambda-number-1", "0.777")
         page.keyboard.press("Enter")
         page.wait_for_selector("body[data-connection=down]")
         assert "bin.explore --run" in page.inner_text("#banner")
-        with serving(folder, port):
+        with serving(folder, port) as (_, address):
             page.wait_for_selector("body[data-connection=up]")
             page.wait_for_selector(f"{EXACT}[data-lam='0.777']")
-            with opened(browser, link) as shared:  # the file that was dropped is gone, the rest of the link holds
+            with opened(
+                browser, address + link[link.index("#") :]
+            ) as shared:  # the file that was dropped is gone, the rest of the link holds
                 assert lam_of(shared) == 0.35
 
 
@@ -251,7 +222,9 @@ def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
         page.mouse.up(button="right")
         assert page.input_value("#window") != window
         leveled = drawn(page, "view-input")
+        page.keyboard.down("Control")
         page.mouse.wheel(0, -600)
+        page.keyboard.up("Control")
         page.wait_for_function("() => explorer.state.zoom > 1")
         page.wait_for_timeout(200)
         assert len({input, leveled, drawn(page, "view-input")}) == 3
@@ -333,7 +306,7 @@ def test_acquisitions_are_chosen_and_read_off(browser, tmp_path):
                     "() => location.href.includes('acceleration=8,') && location.href"
                 ).json_value()
                 measures_kspace(page, tmp_path)
-            with opened(browser, link) as other:
+            with opened(browser, shown.address + link[link.index("#") :]) as other:
                 assert other.input_value("#acquisition-acceleration") == "8"
                 assert (
                     other.get_attribute("#view-main", "data-acquisition") == "acceleration=8,sigma=0.025,mask=random_lines"

@@ -13,7 +13,7 @@ from helper import npy_bytes, small_networks, train_explorable
 
 from hyperrecon_jax.explorer import export
 from hyperrecon_jax.explorer.page import widget
-from tests.explorer.test_page import EXACT, browser, drawn, needs_chromium, opened  # noqa: F401
+from tests.explorer.chromium import EXACT, drawn, needs_chromium, opened
 from tests.explorer.test_scans import HEAD, STRAIGHT, TURNED, dicom_series, nii
 
 pytestmark = [pytest.mark.slow, needs_chromium]

@@ -14,7 +14,7 @@ import pytest
 from helper import npy_bytes, write_explorable
 from PIL import Image
 
-from hyperrecon_jax.explorer import server, widget
+from hyperrecon_jax.explorer import receiving, server, widget
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -34,6 +34,7 @@ class Client:
     def __init__(self, run):
         self.widget = widget(run)
         self.host = urllib.parse.urlsplit(self.widget.address).netloc
+        self.token = urllib.parse.parse_qs(urllib.parse.urlsplit(self.widget.address).query)["token"][0]
 
     def get(self, path, params=(), **options):
         return self._send("GET", path, params, **options)
@@ -44,7 +45,7 @@ class Client:
     def _send(self, method, path, params, content=None, headers=None):
         connection = http.client.HTTPConnection(self.host, timeout=120)
         query = "?" + urllib.parse.urlencode(dict(params), doseq=True) if params else ""
-        connection.request(method, path + query, content, headers or {})
+        connection.request(method, path + query, content, {"X-Token": self.token, **(headers or {})})
         response = connection.getresponse()
         answer = Answer(response.status, response.headers, response.read())
         connection.close()
@@ -140,7 +141,7 @@ def test_files_that_are_too_large_or_malformed(client, monkeypatch):
         answer = client.post("/api/volumes", params={"name": "broken"}, content=content)
         assert answer.status_code == 400, content
         assert len(answer.json()["error"]) > 20
-    monkeypatch.setattr(server, "MAX_UPLOAD_BYTES", 1000)
+    monkeypatch.setattr(receiving, "MAX_BYTES", 1000)
     assert client.post("/api/volumes", params={"name": "large"}, content=b"x" * 1001).status_code == 413
     assert client.get("/api/run").status_code == 200
 
@@ -194,7 +195,7 @@ def test_only_the_page_is_served_and_only_to_itself(client):
 
 
 def test_a_bug_is_reported_and_the_server_goes_on(engine, client, monkeypatch, caplog):
-    def broken(*args, acquisition):
+    def broken(*args, **options):
         raise RuntimeError("on purpose")
 
     monkeypatch.setattr(engine, "input_and_reference", broken)
@@ -218,16 +219,18 @@ def test_simultaneous_requests_get_their_own_answers(engine, client):
 
 def test_a_notebook_shows_the_page_in_a_frame(client):
     assert f'<iframe src="{client.widget.address}"' in client.widget._repr_html_()
+    assert "?token=" in client.widget.address
 
 
 def test_a_file_that_breaks_off_and_malformed_origins(client, caplog):
     with socket.create_connection(client.host.split(":")) as broken:
         broken.sendall(
-            b"POST /api/volumes?name=a HTTP/1.1\r\nHost: " + client.host.encode() + b"\r\nContent-Length: 999\r\n\r\nab"
+            f"POST /api/volumes?name=a&token={client.token} HTTP/1.1\r\nHost: {client.host}\r\n".encode()
+            + b"Content-Length: 999\r\n\r\nab"
         )
     assert client.get("/api/run").status_code == 200
     assert caplog.text == ""
-    for origin in ("http://[::1", "null", "https://" + client.host):
+    for origin in ("http://[::1", "null", "http://localhost:1", "http://127.0.0.1"):
         assert (
             client.post("/api/volumes", params={"name": "a"}, content=b"x", headers={"origin": origin}).status_code == 403
         )

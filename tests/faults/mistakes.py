@@ -774,6 +774,8 @@ VALUES = {
     "explore --host 'a\x00b' --port 0": "--host",
     f"explore --host {LONG} --port 0": "cannot listen at",
     "explore --host *": "cannot listen at",
+    "explore --allow-host http://hub.example": "--allow-host must be a name",
+    "explore --allow-host=": "--allow-host",
     "explore --port -1": "port",
     "explore --port 65536": "port",
     "explore --port 1": "port 1",

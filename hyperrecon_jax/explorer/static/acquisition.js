@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // How images are measured, for a run with a range of acquisitions: three controls, or what was read off measured k-space.

@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // What a picture says of the patient: letters at its edges, and a bar of millimetres. Both are drawn on the canvas, so that
@@ -39,7 +40,7 @@ const Anatomy = (() => {
     const length = barLength(pixelsPerMm, width);
     if (!length) return "";
     const [x, y, end] = [12 * ratio, height - 12 * ratio, 12 * ratio + length * pixelsPerMm];
-    for (const [style, thickness] of [["rgba(0, 0, 0, 0.8)", 5], ["#fff", 2]]) {
+    for (const { style, thickness } of [{ style: "rgba(0, 0, 0, 0.8)", thickness: 5 }, { style: "#fff", thickness: 2 }]) {
       context.beginPath();
       context.moveTo(x, y);
       context.lineTo(end, y);

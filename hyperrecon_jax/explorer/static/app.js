@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // The page: its state, the data it waits for, the connection and the address.
@@ -36,6 +37,7 @@
   const SAVE = 300; // milliseconds between two changes of the address; browsers limit them
 
   const get = (id) => document.getElementById(id);
+  const inside = (value) => Math.min(1, Math.max(0, value));
 
   const source = Source.open();
   const cache = new Store.Cache();
@@ -73,6 +75,7 @@
     views: {},
     controls: null,
     finding: null,
+    waiting: "",
     cursor: null, // { view, at }: where the pointer is in an image
     band: null,
     autoWindow: () => change({ needsWindow: true }),
@@ -84,6 +87,7 @@
     help: () => get("help").showModal(),
     indices: () => source.indices(volume(state.volume)),
     moveSlice,
+    movePan: (across, down) => change({ pan: [across, down].map((step, axis) => inside(state.pan[axis] + step / state.zoom)) }),
     place,
     report,
     reset: () => change({ zoom: 1, pan: [0.5, 0.5], needsWindow: true }),
@@ -92,16 +96,18 @@
     setLam,
     setMode,
     slice: () => slices.get(Store.sliceKey(place())), // its input and truth, once they are here
+    showPlace,
     showSlice: (index) => goTo(state.volume, index),
     showVolume,
     size: () => volume(state.volume), // { width, height, aspect }
     stepLam: (axis, step, event) => setLam(source.step(state.lam[state.active], axis, step), event),
     swap,
     volume,
+    zoomBy: (factor) => change({ zoom: Gestures.limitZoom(state.zoom * factor) }),
   };
 
   const pictures = Pictures(app);
-  const screen = Screen(app, pictures);
+  const screen = PageScreen(app, pictures);
 
   let marks = []; // { kind, since, slot }: input events whose image is not drawn yet
   let sliceAbort = new AbortController();
@@ -161,6 +167,18 @@
     goTo(id, indices.find((index) => index === start) ?? indices[Math.floor(indices.length / 2)]);
   }
 
+  /** Goes to a slice as it was measured when something was asked about it; false if its volume is gone. */
+  function showPlace({ volume: id, index, acquisition }) {
+    if (!volume(id)) {
+      Messages.toast("The volume of this answer is not open any more.", "error");
+      return false;
+    }
+    if (acquisition) state.acquisition = Acquisition.parse(acquisition, app.run.acquisitions);
+    change({ volume: id, index });
+    load();
+    return true;
+  }
+
   function setAcquisition(acquisition) {
     change({ acquisition });
     load();
@@ -191,7 +209,10 @@
   async function loadSlice(wanted) {
     sliceAbort = new AbortController();
     try {
-      const slice = await source.slice(wanted, sliceAbort.signal);
+      const slice = await source.slice(wanted, sliceAbort.signal, (told) => {
+        app.waiting = told ? told.words : ""; // instead of a picture
+        schedule();
+      });
       slices.set(Store.sliceKey(wanted), slice);
       if (slices.size > SLICES) slices.delete(slices.keys().next().value);
       schedule();
@@ -285,23 +306,26 @@
     if (saving || !app.run) return;
     saving = setTimeout(() => {
       saving = null;
-      history.replaceState(null, "", Link.write(state));
+      Link.save(state);
     }, SAVE);
   }
 
   async function copyLink() {
-    history.replaceState(null, "", Link.write(state));
+    Link.save(state);
+    const link = Token.without(location.href);
     try {
-      await navigator.clipboard.writeText(location.href);
+      await navigator.clipboard.writeText(link);
       Messages.toast("The link to this view is copied.");
     } catch {
-      Messages.toast(`This browser does not let the page copy; the link is ${location.href}`);
+      Messages.toast(`This browser does not let the page copy; the link is ${link}`);
     }
   }
 
   /** Takes over what the address says; without a window of its own it gets the automatic one. */
   function restore() {
-    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, app.run.lams.length, MODES, app.run.acquisitions);
+    const { acquisitions, evaluation, lams } = app.run;
+    const metrics = evaluation ? Object.keys(evaluation.values) : [];
+    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, { axes: lams.length, modes: MODES, metrics, acquisitions });
     Object.assign(state, { profile: null }, rest);
     state.needsWindow = !("window" in rest && "level" in rest);
     if (A) state.lam.A = source.snap(A);
@@ -356,7 +380,7 @@
     for (const name of ["main", "b", "input", "truth"]) {
       const view = new View(get(`view-${name}`), schedule);
       app.views[name] = view;
-      Gestures.attach(view, { state, change, reset: app.reset, hover });
+      Gestures.attach(view, { state, change, hover, moveSlice, reset: app.reset });
     }
   }
 

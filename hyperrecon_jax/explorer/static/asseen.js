@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // The picture as it is on the screen, as an image: views under their captions, their scales, and what they are of.

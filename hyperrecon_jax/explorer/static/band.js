@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // A coloured band over the picture where a result leaves the measurement: the root mean square of A^H (A x − y) around each

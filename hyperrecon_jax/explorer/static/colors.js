@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Colours: tables of 256 RGB entries that turn a value into a pixel.

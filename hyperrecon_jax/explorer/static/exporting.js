@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Files to take away: from the server, and the picture as it is on the screen.

@@ -1,60 +1,62 @@
+// @ts-check
 "use strict";
 
 // Finding a λ: the best one by a metric, and good ones whose images differ.
+const ANSWERS = 16; // slices whose answers are kept
+
 class Finding {
   constructor(app) {
     this.app = app;
-    this.thumbnails = [];
-    this.for = null; // the slice that the list is of
-    this.button = document.getElementById("diverse");
+    this.searches = new Searches(app);
+    this.answers = new Map(); // slice -> { best: text, thumbnails, criterion }
+    this.shown = null; // the slice whose answers are on the screen
     this.list = document.getElementById("diverse-list");
     this.note = document.getElementById("diverse-note");
     this.result = document.getElementById("best-result");
     const metric = document.getElementById("best-metric");
     metric.replaceChildren(...app.run.best_metrics.map((name) => new Option(Readouts.describe(name).label, name)));
-    document.getElementById("best").onclick = (event) => this.best(metric.value, event);
-    this.button.onclick = () => this.diverse();
+    document.getElementById("best").onclick = () => this.best(metric.value);
+    document.getElementById("diverse").onclick = () => this.diverse();
   }
 
-  async waiting(button, work) {
-    const place = this.app.place();
-    button.disabled = true;
-    button.classList.add("busy");
-    try {
-      const answer = await work(place);
-      // The user may have gone on to another slice, which the answer says nothing about.
-      return Store.sliceKey(place) === Store.sliceKey(this.app.place()) ? answer : null;
-    } catch (error) {
-      this.app.report(error);
-      return null;
-    } finally {
-      button.disabled = false;
-      button.classList.remove("busy");
-    }
+  describe({ volume, index }) {
+    return `slice ${index} of ${this.app.volume(volume).name}`;
   }
 
-  async best(metric, event) {
-    const found = await this.waiting(event.currentTarget, (place) => this.app.source.best(place, metric));
-    if (!found) return;
+  async best(metric) {
+    const [place, slot] = [this.app.place(), this.app.state.active];
     const { label, unit } = Readouts.describe(metric);
     const input = this.app.slice() && this.app.slice().metrics[metric];
+    const title = `Best λ by ${label}, ${this.describe(place)}`;
+    const work = (signal, heard) => this.app.source.best(place, metric, signal, heard);
+    const found = await this.searches.run(title, work);
+    if (!found) return;
+    const score = `${label} ${Readouts.format(metric, found.value)} ${unit}`.trim();
     const isWorse = Readouts.better(metric, found.value, input) === 1;
-    const text = `${label} ${Readouts.format(metric, found.value)} ${unit}`.trim();
-    this.result.textContent = isWorse ? `${text} ✗ worse than the input` : text;
-    this.app.setLam(found.lam); // no event: what it took to find is no latency of the picture
+    const text = isWorse ? `${score} ✗ worse than the input` : score;
+    this.keep(place, { best: text });
+    // no event: what it took to find is no latency of the picture
+    const show = () => this.app.setLam(found.lam, null, slot);
+    this.searches.deliver(place, `${title}: ${Lambda.format(found.lam)}, ${text}`, show);
   }
 
   async diverse() {
-    const found = await this.waiting(this.button, (place) => this.app.source.diverse(place, 6));
-    if (!found) return;
     const place = this.app.place();
-    this.for = Store.sliceKey(place);
+    const title = `Different good ones, ${this.describe(place)}`;
+    const found = await this.searches.run(title, (signal, heard) => this.app.source.diverse(place, 6, signal, heard));
+    if (!found) return;
     const lams = found.lams.map((lam) => this.app.source.snap(lam));
-    this.thumbnails = lams.map((lam) => this.thumbnail(lam));
-    this.list.replaceChildren(...this.thumbnails.map(({ item }) => item));
-    this.note.textContent = found.criterion;
-    this.note.hidden = !found.criterion;
-    this.app.requests.fillFirst(place, lams);
+    this.keep(place, { thumbnails: lams.map((lam) => this.thumbnail(lam)), criterion: found.criterion });
+    this.searches.deliver(place, `${title}: here they are`, () => {});
+  }
+
+  keep(place, answer) {
+    const key = Store.sliceKey(place);
+    const kept = this.answers.get(key);
+    this.answers.delete(key);
+    this.answers.set(key, { best: "", thumbnails: [], criterion: "", ...kept, ...answer });
+    if (this.answers.size > ANSWERS) this.answers.delete(this.answers.keys().next().value);
+    if (this.shown === key) this.shown = null;
     this.app.schedule();
   }
 
@@ -67,28 +69,24 @@ class Finding {
     return { lam, canvas, caption, button, item: Lambda.element("li", {}, button), painted: null };
   }
 
-  clear() {
-    this.for = null;
-    this.thumbnails = [];
-    this.list.replaceChildren();
-    this.note.hidden = true;
-    this.result.textContent = "";
-  }
-
-  /** Paints the thumbnails whose images have come, in the window of the views. */
+  /** Shows the answers for this slice, and paints the thumbnails whose images have come, in the window of the views. */
   draw(low, high) {
     const place = this.app.place();
     const key = Store.sliceKey(place);
+    const { best, thumbnails, criterion } = this.answers.get(key) || { best: "", thumbnails: [], criterion: "" };
     if (this.shown !== key) {
       this.shown = key;
-      this.result.textContent = "";
+      this.result.textContent = best;
+      this.list.replaceChildren(...thumbnails.map(({ item }) => item));
+      this.note.textContent = criterion;
+      this.note.hidden = !criterion;
+      if (thumbnails.length) this.app.requests.fillFirst(place, thumbnails.map(({ lam }) => lam));
     }
-    if (this.for && this.for !== key) this.clear();
-    for (const thumbnail of this.thumbnails) {
+    for (const thumbnail of thumbnails) {
       const entry = this.app.cache.get(place, thumbnail.lam);
-      const key = `${low} ${high}`;
-      if (entry && thumbnail.painted !== key) this.paint(thumbnail, entry, low, high);
-      if (entry) thumbnail.painted = key;
+      const range = `${low} ${high}`;
+      if (entry && thumbnail.painted !== range) this.paint(thumbnail, entry, low, high);
+      if (entry) thumbnail.painted = range;
     }
   }
 

@@ -1,10 +1,13 @@
+// @ts-check
 "use strict";
 
-// What a pointer does on an image: pan, window and level, zoom, and the line of the profile.
+// What pointers do on an image: pan, window and level, zoom, the line of the profile; and the wheel, which steps slices.
 const Gestures = (() => {
   const ZOOM = [1, 40];
+  /** @type {(value: number, limits: number[]) => number} */
   const clamp = (value, [low, high]) => Math.min(high, Math.max(low, value));
   const inside = (value) => clamp(value, [0, 1]);
+  const STEP = 50; // pixels of the wheel for one slice: a notch of a mouse is more, a trackpad sends many small ones
 
   const ACTIONS = {
     pan(view, start, event) {
@@ -30,45 +33,110 @@ const Gestures = (() => {
     return event.button === 1 ? "pan" : state.tool;
   };
 
-  /** About the cursor: the point under it stays where it is. */
-  function zoomed(view, event, state) {
-    const at = view.locate(event, state);
-    const zoom = clamp(state.zoom * Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015)), ZOOM);
-    const keep = state.zoom / zoom;
-    return { zoom, pan: at.map((value, axis) => inside(value + (state.pan[axis] - value) * keep)) };
+  const limitZoom = (zoom) => clamp(zoom, ZOOM);
+
+  /** The zoom, and the pan with which the point `at` of the image lies at a place (clientX, clientY) of the screen. */
+  function zoomAt(view, place, at, zoom) {
+    const limited = limitZoom(zoom);
+    const beside = view.locate(place, { zoom: limited, pan: [0.5, 0.5] });
+    return { zoom: limited, pan: at.map((value, axis) => inside(0.5 + value - beside[axis])) };
   }
 
-  function attach(view, { state, change, reset, hover }) {
+  /** About the cursor: the point under it stays where it is. */
+  function zoomed(view, event, state) {
+    const factor = Math.exp(-event.deltaY * (event.deltaMode ? 0.05 : 0.0015));
+    return zoomAt(view, event, view.locate(event, state), state.zoom * factor);
+  }
+
+  /** What two fingers hold: the middle between them, and how far they are apart. */
+  function grip(fingers) {
+    const [one, other] = [...fingers.values()];
+    const middle = { clientX: (one.clientX + other.clientX) / 2, clientY: (one.clientY + other.clientY) / 2 };
+    return { middle, apart: Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY) };
+  }
+
+  /** One pointer does what the tool says; two zoom and move the image. */
+  function dragging(view, { state, change, hover }) {
     const { canvas } = view;
+    const pointers = new Map(); // those that are down, by id, where each is
     let drag = null;
-    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    canvas.addEventListener("dblclick", reset);
-    canvas.addEventListener("pointerdown", (event) => {
-      if (!view.picture || drag) return;
-      event.preventDefault(); // the middle button would start to scroll
-      canvas.setPointerCapture(event.pointerId);
+    let pinch = null;
+
+    function begin(event, action) {
       const { pan, zoom, window, level } = state;
       const at = view.locate(event, state);
-      const before = { pan, zoom, window, level };
-      drag = { x: event.clientX, y: event.clientY, at, action: chosen(event, state), state: before };
+      drag = { x: event.clientX, y: event.clientY, at, action, state: { pan, zoom, window, level } };
+    }
+
+    function beginPinch() {
+      drag = null;
+      const { middle, apart } = grip(pointers);
+      pinch = { at: view.locate(middle, state), apart: Math.max(apart, 1), zoom: state.zoom };
+    }
+
+    function move(event) {
+      if (pinch) {
+        const { middle, apart } = grip(pointers);
+        change(zoomAt(view, middle, pinch.at, (pinch.zoom * apart) / pinch.apart));
+        return;
+      }
+      if (Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > 2) drag.moving = true;
+      if (drag.moving) change(ACTIONS[drag.action](view, drag, event, state));
+    }
+
+    canvas.addEventListener("pointerdown", (event) => {
+      if (!view.picture || pointers.size > 1) return;
+      event.preventDefault(); // the middle button would start to scroll
+      if (document.activeElement instanceof HTMLElement) document.activeElement.blur(); // the keys are the page's
+      canvas.setPointerCapture(event.pointerId);
+      pointers.set(event.pointerId, event);
+      if (pointers.size === 2) beginPinch();
+      else begin(event, chosen(event, state));
     });
     canvas.addEventListener("pointermove", (event) => {
       hover(view, view.locate(event, state));
-      const moved = drag && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) > 2;
-      if (moved) drag.moving = true;
-      if (drag && drag.moving) change(ACTIONS[drag.action](view, drag, event, state));
+      if (!pointers.has(event.pointerId)) return;
+      pointers.set(event.pointerId, event);
+      if (pinch || drag) move(event);
     });
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (drag = null));
+    const end = (event) => {
+      if (!pointers.delete(event.pointerId)) return;
+      drag = null;
+      if (!pinch) return;
+      pinch = null;
+      for (const rest of pointers.values()) begin(rest, "pan"); // the finger that stays moves the image
+    };
+    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, end);
     canvas.addEventListener("pointerleave", () => hover(view, null));
-    canvas.addEventListener(
-      "wheel",
-      (event) => {
-        event.preventDefault();
-        if (view.picture) change(zoomed(view, event, state));
-      },
-      { passive: false },
-    );
   }
 
-  return { attach };
+  /** The wheel steps slices; with Ctrl, which is also what pinching a trackpad sends, it zooms. */
+  function wheel(view, { state, change, moveSlice }) {
+    let turned = 0;
+    const turn = (event) => {
+      if (!view.picture) return;
+      event.preventDefault();
+      if (event.ctrlKey || event.metaKey) {
+        change(zoomed(view, event, state));
+        return;
+      }
+      const pixels = -event.deltaY * (event.deltaMode ? STEP : 1); // up: to the next slice, as the arrow up
+      if (pixels * turned < 0) turned = 0;
+      turned += pixels;
+      if (Math.abs(turned) < STEP) return;
+      moveSlice(Math.sign(turned));
+      turned = 0;
+    };
+    view.canvas.addEventListener("wheel", turn, { passive: false });
+  }
+
+  /** `actions` are { state, change, hover, moveSlice, reset }. */
+  function attach(view, actions) {
+    view.canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+    view.canvas.addEventListener("dblclick", actions.reset);
+    dragging(view, actions);
+    wheel(view, actions);
+  }
+
+  return { attach, limitZoom };
 })();

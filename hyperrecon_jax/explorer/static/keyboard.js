@@ -1,8 +1,13 @@
+// @ts-check
 "use strict";
 
 // The keys of the whole page. Fields that are typed in keep all theirs, sliders and the pad those that move them.
 const Keyboard = (() => {
   const HOLD = 300; // milliseconds from which Space was held to peek, and letting go changes back
+
+  const ZOOM = 1.25; // one press
+  const PAN = 0.1; // of the image at a zoom of 1
+  const SETTING = "hyperrecon.single-keys"; // where the browser keeps whether keys of one character act
 
   const typing = (target) => target.matches("input[type=number], input[type=text], select, textarea");
 
@@ -37,6 +42,13 @@ const Keyboard = (() => {
       r: () => app.reset(),
       m: () => app.band.toggle(),
       i: () => app.change({ smooth: !state.smooth }),
+      "+": () => app.zoomBy(ZOOM),
+      "=": () => app.zoomBy(ZOOM), // the key of + without Shift
+      "-": () => app.zoomBy(1 / ZOOM),
+      h: () => app.movePan(-PAN, 0),
+      j: () => app.movePan(0, PAN),
+      k: () => app.movePan(0, -PAN),
+      l: () => app.movePan(PAN, 0),
       y: () => app.copyLink(),
       Escape: () => app.closeProfile(),
       "?": () => app.help(),
@@ -70,11 +82,36 @@ const Keyboard = (() => {
   const own = (target, key) =>
     target.matches("input[type=range]:not(.lambda), input[type=radio]") && /^(Arrow|Home|End|Page)/.test(key);
 
+  // Space presses or opens these, or is written into them. It has no meaning on a slider or on the pad.
+  const usesSpace = (target) => target.matches("button, select, textarea, a[href], summary, input:not([type=range]), dialog *");
+
+  function readSetting() {
+    try {
+      return localStorage.getItem(SETTING) !== "off";
+    } catch {
+      return true; // a page from disk may have no storage
+    }
+  }
+
+  /** The checkbox that switches off keys of one character: people who speak to their computer would press them unawares. */
+  function switchKeys() {
+    const box = document.getElementById("single-keys");
+    box.checked = readSetting();
+    box.onchange = () => {
+      try {
+        localStorage.setItem(SETTING, box.checked ? "on" : "off");
+      } catch {
+        // It holds until the page is closed.
+      }
+    };
+    return box;
+  }
+
   function space(app) {
     let pressed = 0;
     document.addEventListener("keydown", (event) => {
-      if (event.key !== " " || app.state.mode !== "flicker" || typing(event.target)) return;
-      event.preventDefault(); // a focused button would be pressed
+      if (event.key !== " " || app.state.mode !== "flicker" || usesSpace(event.target)) return;
+      event.preventDefault(); // the page would scroll
       if (event.repeat) return;
       pressed = event.timeStamp;
       app.changeOver();
@@ -89,11 +126,13 @@ const Keyboard = (() => {
 
   function attach(app) {
     const everywhere = keys(app);
+    const singleKeys = switchKeys();
     document.addEventListener("keydown", (event) => {
       const { target, key } = event;
       if (key === "Enter" && target.matches("input[type=number]")) target.blur(); // the keys are the page's again
       if (event.ctrlKey || event.metaKey || event.altKey || typing(target) || own(target, key)) return;
       if (document.querySelector("dialog[open]")) return;
+      if (key.length === 1 && !singleKeys.checked) return;
       const name = key.length === 1 ? key.toLowerCase() : key;
       const action = special(app, target)[name] || everywhere[name];
       if (!action) return;

@@ -1,10 +1,15 @@
+// @ts-check
 "use strict";
 
 // The controls of λ: a slider under the metric's curve for one, a pad on the metric's landscape for two, else sliders.
 const Lambda = (() => {
-  const THUMB = 8; // half the slider's thumb, in pixels: the curve starts where the thumb's middle does
+  const THUMB = 14; // half the slider's thumb, in pixels: the curve starts where the thumb's middle does
   const SUBSCRIPTS = "₁₂₃₄₅₆₇₈₉";
   const STAR = "★";
+  const HOW_TO_DRAG = {
+    slider: "Drag the round handle: the image follows.",
+    pad: "Drag the point on the square: the image follows.",
+  };
 
   function element(tag, attributes = {}, ...children) {
     const made = document.createElement(tag);
@@ -27,7 +32,8 @@ const Lambda = (() => {
       this.axes = axes;
       this.values = values[metric];
       const known = this.values.filter(Number.isFinite);
-      [this.low, this.high] = [Math.min(...known), Math.max(...known)];
+      this.low = Math.min(...known);
+      this.high = Math.max(...known);
       this.best = this.unravel(this.values.indexOf(Readouts.describe(metric).higher_is_better ? this.high : this.low));
     }
 
@@ -69,7 +75,9 @@ const Lambda = (() => {
     }
 
     show(landscape, metric, lams) {
-      Object.assign(this, { landscape, metric, lams });
+      this.landscape = landscape;
+      this.metric = metric;
+      this.lams = lams;
       this.draw();
     }
 
@@ -234,10 +242,19 @@ const Lambda = (() => {
     return input;
   }
 
+  /** What λ is, for this run. */
+  function explanation(lams) {
+    const ends = lams.map(({ low, high }, axis) => `${nameOf(axis, lams.length)}: 0 is ${low} alone, 1 is ${high} alone.`);
+    const start = "The network can be trained for several aims (losses). λ says how much each aim counts.";
+    return [start, ...ends, "Every λ gives another image of the same measurement; none is the true one."].join(" ");
+  }
+
   class Controls {
     /** `change(lam, event)` is called with the λ vector that the user asks for in the active slot. */
     constructor(run, change) {
       const axes = run.lams.length;
+      Terms.attach(document.querySelector("#lambda .term"), explanation(run.lams));
+      document.getElementById("lambda-drag").textContent = HOW_TO_DRAG[axes === 2 ? "pad" : "slider"];
       this.evaluation = run.evaluation;
       this.lam = null;
       const set = (axis, value, event) => change(this.lam.map((old, k) => (k === axis ? value : old)), event);
@@ -252,6 +269,7 @@ const Lambda = (() => {
 
     show({ lam, active, metric }) {
       this.lam = lam[active];
+      document.getElementById("lambda").dataset.active = active;
       if (this.evaluation && this.metric !== metric) {
         this.metric = metric;
         this.landscape = new Landscape(this.evaluation, metric);

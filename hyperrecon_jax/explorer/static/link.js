@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // The state in the address: what is written after the `#`, so that a link opens the same view.
@@ -16,6 +17,7 @@ const Link = (() => {
     return found && found[0] >= low && found[0] <= high ? found[0] : null;
   }
 
+  const gain = (text) => number(text, 1, 200);
   const unit = (values) => (values && values.every((value) => value >= 0 && value <= 1) ? values : null);
   const pair = (values) => (values ? [values.slice(0, 2), values.slice(2)] : null);
   const oneOf = (text, choices) => (choices.includes(text) ? text : null);
@@ -23,7 +25,7 @@ const Link = (() => {
   function write(state) {
     const fields = new URLSearchParams({
       volume: state.volume,
-      slice: state.index,
+      slice: String(state.index),
       a: list(state.lam.A),
       b: list(state.lam.B),
       active: state.active,
@@ -32,16 +34,20 @@ const Link = (() => {
       level: short(state.level),
       zoom: short(state.zoom),
       pan: list(state.pan),
+      tool: state.tool,
     });
+    if (state.mode === "flicker") fields.set("flicker", state.flicker);
+    if (state.metric) fields.set("metric", state.metric);
+    for (const [mode, gain] of Object.entries(state.gain)) if (gain !== null) fields.set(`gain_${mode}`, short(gain));
     if (state.acquisition) fields.set("acquisition", Acquisition.text(state.acquisition));
-    if (state.band) fields.set("band", 1);
-    if (state.smooth) fields.set("smooth", 1);
+    if (state.band) fields.set("band", "1");
+    if (state.smooth) fields.set("smooth", "1");
     if (state.profile) fields.set("profile", list(state.profile.flat()));
     return `#${fields.toString().replaceAll("%2C", ",").replaceAll("%3D", "=")}`;
   }
 
   /** The parts of a state that the hash gives and that make sense; the rest stays as it was. */
-  function read(hash, axes, modes, acquisitions) {
+  function read(hash, { axes, modes, metrics, acquisitions }) {
     const fields = new URLSearchParams(hash.replace(/^#/, ""));
     const get = (name) => fields.get(name);
     const found = {
@@ -59,9 +65,22 @@ const Link = (() => {
       band: fields.has("mode") ? get("band") === "1" : null,
       smooth: fields.has("mode") ? get("smooth") === "1" : null,
       profile: pair(unit(numbers(get("profile"), 4))),
+      tool: oneOf(get("tool"), ["pan", "window", "profile"]),
+      flicker: oneOf(get("flicker"), ["A", "B"]),
+      metric: oneOf(get("metric"), metrics),
+      gain: fields.has("mode") ? { difference: gain(get("gain_difference")), error: gain(get("gain_error")) } : null,
     };
     return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== null));
   }
 
-  return { read, write };
+  /** Writes the state into the address; a page that a notebook holds has none. */
+  function save(state) {
+    try {
+      history.replaceState(null, "", write(state));
+    } catch (error) {
+      if (error.name !== "SecurityError") throw error;
+    }
+  }
+
+  return { read, save };
 })();

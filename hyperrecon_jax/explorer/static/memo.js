@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Work that is done again only when what it depends on has changed: `memo(name, key, work)` keeps, by name, the last

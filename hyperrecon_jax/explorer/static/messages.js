@@ -1,30 +1,38 @@
+// @ts-check
 "use strict";
 
-// What the page tells the user: short messages in a corner, and a banner while the server is away.
+// What the page tells the user: messages that stay until they are closed, and a banner while the server is away.
 const Messages = (() => {
-  const SECONDS = 9;
-  const SHOWN = 4;
-
+  /** Adds a message; one with the same text goes. A message of work that goes on ("busy") is removed by its owner. */
   function toast(text, kind = "info") {
     const list = document.getElementById("toasts");
-    for (const old of [...list.children].filter((item) => item.dataset.text === text)) old.remove();
+    for (const old of /** @type {HTMLElement[]} */ ([...list.children])) if (old.dataset.text === text) old.remove();
     const item = document.createElement("li");
     item.className = kind;
     item.dataset.text = text;
-    item.setAttribute("role", kind === "error" ? "alert" : "status");
     const words = document.createElement("span");
+    if (kind === "error") words.setAttribute("role", "alert");
     words.textContent = text;
-    const close = document.createElement("button");
-    close.type = "button";
-    close.textContent = "✕";
-    close.title = "Close this message";
-    close.setAttribute("aria-label", close.title);
-    close.onclick = () => item.remove();
-    item.append(words, close);
+    item.append(words);
+    if (kind !== "busy") item.append(closing(item));
     list.append(item);
-    while (list.children.length > SHOWN) list.firstChild.remove();
-    if (kind !== "busy") setTimeout(() => item.remove(), SECONDS * 1000);
+    list.scrollTop = list.scrollHeight;
     return item;
+  }
+
+  /** What is scrolled to must not end up under the messages: the layout knows their height. */
+  function reserveRoom() {
+    const list = document.getElementById("toasts");
+    const measure = () => document.body.style.setProperty("--messages", `${list.offsetHeight}px`);
+    new ResizeObserver(measure).observe(list);
+  }
+
+  function closing(item) {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", textContent: "✕", title: "Close this message" });
+    button.setAttribute("aria-label", button.title);
+    button.onclick = () => item.remove();
+    return button;
   }
 
   const error = (problem) => toast(problem.message || String(problem), "error");
@@ -34,6 +42,8 @@ const Messages = (() => {
     place.hidden = !text;
     place.querySelector("span").textContent = text || "";
   }
+
+  reserveRoom();
 
   return { banner, error, toast };
 })();

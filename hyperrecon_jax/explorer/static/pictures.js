@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // What the main view shows of a state: a plane with its window and its colours, and a caption.

@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Intensity along a line, drawn as a plot.
@@ -75,7 +76,7 @@ const Profile = (() => {
   function plot(svg, line, curves) {
     svg.replaceChildren();
     const [width, height] = [svg.clientWidth, svg.clientHeight];
-    const across = line && curves.length ? measured(line, curves[0].image) : { extent: 0 };
+    const across = line && curves.length ? measured(line, curves[0].image) : { extent: 0, unit: "" };
     if (!across.extent || !width) return;
     const box = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: height - MARGIN.bottom };
     const sampled = curves.map((curve) => ({ ...curve, values: sample(curve.image, line) }));

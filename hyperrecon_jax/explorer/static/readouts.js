@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Metrics: how their values are written, and the table of them.
@@ -72,14 +73,23 @@ const Readouts = (() => {
   }
 
   function heading(text, hint) {
-    const head = document.createElement("th");
-    Object.assign(head, { scope: "row", title: hint, textContent: text });
+    const head = Object.assign(document.createElement("th"), { scope: "row" });
+    head.append(Terms.button(text, hint, "metric-hint"));
     return head;
   }
 
-  function row(metric, columns, noise) {
+  function row(metric) {
     const element = document.createElement("tr");
     const { higher_is_better: higher, hint } = describe(metric);
+    element.dataset.row = metric;
+    const direction = higher === null ? "" : higher ? "; higher is better" : "; lower is better";
+    element.append(heading(title(metric) + (higher === null ? "" : higher ? " ↑" : " ↓"), hint + direction));
+    return element;
+  }
+
+  /** Fills the cells of a row anew: the values of A, B and the input, with a sign where one is worth a word. */
+  function fill(row, columns, noise) {
+    const metric = row.dataset.row;
     const values = Object.fromEntries(["A", "B", "input"].map((name) => [name, (columns[name] || {})[metric]]));
     const verdicts = {
       A: judge(metric, values.A, values.B, values.input),
@@ -88,30 +98,39 @@ const Readouts = (() => {
     if (metric === "data_consistency") {
       for (const slot of ["A", "B"]) if (isAboveNoise(values[slot], noise)) verdicts[slot] = "above-noise";
     }
-    const arrow = higher === null ? "" : higher ? " ↑" : " ↓";
-    const cells = ["A", "B", "input"].map((name) => cell(metric, name, values[name], verdicts[name]));
-    element.append(heading(title(metric) + arrow, hint), ...cells);
-    return element;
+    while (row.cells.length > 1) row.lastChild.remove();
+    row.append(...["A", "B", "input"].map((name) => cell(metric, name, values[name], verdicts[name])));
   }
 
-  /** J that noise alone gives: `noise` is { j, spread, estimate }, or null if it is not known. */
-  function noiseRow(noise) {
+  /** The row of J that noise alone gives. */
+  function noiseRow() {
     const element = document.createElement("tr");
+    element.dataset.row = "noise";
+    const hint = "J that the true image has: noise alone. A larger J leaves the measurement, a smaller one fits its noise.";
     const value = Object.assign(document.createElement("td"), { colSpan: 3 });
     value.dataset.metric = "noise_j";
-    const about = noise && noise.estimate ? "about " : "";
-    const number = (figure) => format("data_consistency", figure);
-    value.textContent = noise ? `${about}${number(noise.j)} ± ${number(noise.spread)}` : "unknown";
-    const hint = "J that the true image has: noise alone. A larger J leaves the measurement, a smaller one fits its noise.";
-    const source = noise && noise.estimate ? " The noise was read off the data." : "";
-    element.append(heading("J of noise", hint + source), value);
+    element.append(heading("J of noise", hint), value);
     return element;
   }
 
-  /** `columns` maps A, B and input to their metrics, or to null for an empty column; `noise` as for `noiseRow`. */
+  /** Fills the row of `noiseRow`: `noise` is { j, spread, estimate }, or null if it is not known. */
+  function fillNoise(row, noise) {
+    const about = noise && noise.estimate ? "about " : "";
+    const source = noise && noise.estimate ? ", read off the data" : "";
+    const number = (figure) => format("data_consistency", figure);
+    row.lastChild.textContent = noise ? `${about}${number(noise.j)} ± ${number(noise.spread)}${source}` : "unknown";
+  }
+
+  /** `columns` maps A, B and input to their metrics, or to null for an empty column; `noise` as for `fillNoise`. */
   function table(body, metrics, columns, noise) {
-    const rows = [...metrics, "data_consistency"].map((metric) => row(metric, columns, noise));
-    body.replaceChildren(...rows, ...(noise === undefined ? [] : [noiseRow(noise)]));
+    const names = [...metrics, "data_consistency", ...(noise === undefined ? [] : ["noise"])];
+    // The rows stay: a button in one of them may have the focus.
+    const isSame = names.join() === [...body.rows].map(({ dataset }) => dataset.row).join();
+    if (!isSame) body.replaceChildren(...names.map((name) => (name === "noise" ? noiseRow() : row(name))));
+    for (const element of body.rows) {
+      if (element.dataset.row === "noise") fillNoise(element, noise);
+      else fill(element, columns, noise);
+    }
   }
 
   /** Says in words where A or B is worse than the input, and which reasons are known: `differences`, sentences. */

@@ -1,7 +1,8 @@
+// @ts-check
 "use strict";
 
 // Brings the state to the screen: views, read-outs, plot, and how the buttons look.
-const Screen = (app, pictures) => {
+const PageScreen = (app, pictures) => {
   const { state } = app;
   const memo = Memo();
   const get = (id) => document.getElementById(id);
@@ -19,18 +20,21 @@ const Screen = (app, pictures) => {
     const main = pictures.mainContent(images);
     get("view-b").hidden = state.mode !== "side";
     get("view-truth").hidden = !app.volume(state.volume).truth;
-    show("main", main, shared);
+    const message = main.message || (main.picture ? "" : app.waiting);
+    show("main", { ...main, message }, shared);
     if (state.mode === "side") show("b", pictures.slotContent("B", images.B), shared);
     show("input", { shows: "input", text: "input", picture: loaded && pictures.gray(loaded.input) }, shared);
     const truth = loaded && loaded.truth;
     show("truth", { shows: "truth", text: "truth", picture: truth && pictures.gray(truth) }, shared);
-    get("view-message").hidden = !main.message;
-    get("view-message").textContent = main.message || "";
+    get("view-message").hidden = !message;
+    get("view-message").textContent = message;
     scaleBar(main.picture);
     app.band.legend(main.picture && main.picture.band);
   }
 
-  function show(name, { picture, shows, text, message, image: found }, shared) {
+  /** @param {any} content what `Pictures` makes */
+  function show(name, content, shared) {
+    const { picture, shows, text, message, image: found } = content;
     const view = app.views[name];
     const { figure } = view;
     // While the next slice is on its way the last one stays, to scroll without flicker; after a moment it goes dim.
@@ -92,6 +96,7 @@ const Screen = (app, pictures) => {
     pressed("[data-slot]", "slot", active);
     get("slot-a").textContent = `A  ${Lambda.format(lam.A)}`;
     get("slot-b").textContent = `B  ${Lambda.format(lam.B)}`;
+    fieldValue("landscape-metric", state.metric);
     get("copy-to-b").disabled = active === "B";
     fieldValue("window", Number(state.window.toFixed(3)));
     fieldValue("level", Number(state.level.toFixed(3)));
@@ -119,7 +124,7 @@ const Screen = (app, pictures) => {
       get("readouts").classList.toggle(`approximate-${slot}`, isApproximate);
     }
     get("no-truth").hidden = truth;
-    get("best").disabled = !truth || get("best").classList.contains("busy");
+    get("best").disabled = !truth;
     get("best-metric").disabled = !truth;
   }
 

@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Where images and figures come from: a server (`LiveSource`), or tables inside this page (`StaticSource`).
@@ -11,7 +12,7 @@ const Source = (() => {
   async function ask(path, options) {
     let response;
     try {
-      response = await fetch(path, { cache: "no-store", ...options });
+      response = await fetch(path, { cache: "no-store", headers: Token.headers, ...options });
     } catch (error) {
       throw isAbort(error) ? error : new ConnectionLost(error.message);
     }
@@ -53,6 +54,15 @@ const Source = (() => {
     lams.reduce((best, entry) => (distance(entry, lam) < distance(best, lam) ? entry : best), lams[0]);
   const clamp = (value) => Math.min(1, Math.max(0, value));
 
+  /** As `ask`, for an answer that may take long; `heard` gets how far it is (`Jobs.follow`). */
+  function askLong(path, fields, signal, heard) {
+    const job = Jobs.name();
+    const progress = async () => body(await ask(`api/progress?${query({ job })}`), "json");
+    const drop = () => ask(`api/drop?${query({ job })}`, { method: "POST", keepalive: true });
+    const work = () => ask(`${path}?${query(fields)}&${query({ job })}`, { signal });
+    return Jobs.follow(work, { signal, heard, progress, drop });
+  }
+
   class LiveSource {
     constructor() {
       this.live = true;
@@ -65,8 +75,8 @@ const Source = (() => {
       return body(await ask(`api/run?${query({ tab: this.tab, volume })}`, { signal }), "json");
     }
 
-    async slice(place, signal) {
-      const response = await ask(`api/slice?${query(place)}`, { signal });
+    async slice(place, signal, heard) {
+      const response = await askLong("api/slice", place, signal, heard);
       const info = JSON.parse(response.headers.get("X-Info"));
       const planes = new Float32Array(await body(response, "arrayBuffer"));
       const pixels = info.height * info.width;
@@ -76,24 +86,24 @@ const Source = (() => {
     }
 
     async reconstruct(place, lam, signal) {
-      const response = await ask(`api/reconstruct?${query({ ...place, lam: lam.join(",") })}`, { signal });
+      const response = await askLong("api/reconstruct", { ...place, lam: lam.join(",") }, signal);
       const { metrics, milliseconds } = JSON.parse(response.headers.get("X-Info"));
       return { ...place, lam, metrics, milliseconds, plane: new Float32Array(await body(response, "arrayBuffer")) };
     }
 
     /** What of a reconstruction the measurement contradicts: { plane, low, high, noise }. */
     async contradiction(place, lam) {
-      const response = await ask(`api/contradiction?${query({ ...place, lam: lam.join(",") })}`);
+      const response = await askLong("api/contradiction", { ...place, lam: lam.join(",") });
       const { low, high, noise } = JSON.parse(response.headers.get("X-Info"));
       return { low, high, noise, plane: new Float32Array(await body(response, "arrayBuffer")) };
     }
 
-    async diverse(place, count) {
-      return body(await ask(`api/diverse?${query({ ...place, count })}`), "json");
+    async diverse(place, count, signal, heard) {
+      return body(await askLong("api/diverse", { ...place, count }, signal, heard), "json");
     }
 
-    async best(place, metric) {
-      return body(await ask(`api/best?${query({ ...place, metric })}`), "json");
+    async best(place, metric, signal, heard) {
+      return body(await askLong("api/best", { ...place, metric }, signal, heard), "json");
     }
 
     /** The volumes of a file, or of the series in several files. */

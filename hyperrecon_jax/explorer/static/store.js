@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // Images that were reconstructed before (`Cache`), and the order in which new ones are asked for (`Requests`).
@@ -79,7 +80,10 @@ const Store = (() => {
    */
   class Requests {
     constructor(source, cache, { arrived, failed }) {
-      Object.assign(this, { source, cache, arrived, failed });
+      this.source = source;
+      this.cache = cache;
+      this.arrived = arrived;
+      this.failed = failed;
       this.wishes = new Map(); // slot -> { place, lam, since }
       this.queue = []; // { place, lam }: thumbnails, then the coarse set
       this.slice = null; // the one that the queue is of

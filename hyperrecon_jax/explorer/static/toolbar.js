@@ -1,7 +1,9 @@
+// @ts-check
 "use strict";
 
 // The buttons and fields around the images, and which metric is drawn over λ.
 const Toolbar = (() => {
+  const ZOOM = 1.25; // one press
   const get = (id) => document.getElementById(id);
   const all = (selector) => [...document.querySelectorAll(selector)];
 
@@ -33,6 +35,8 @@ const Toolbar = (() => {
     get("swap").onclick = app.swap;
     get("auto-window").onclick = app.autoWindow;
     get("reset").onclick = app.reset;
+    get("zoom-in").onclick = () => app.zoomBy(ZOOM);
+    get("zoom-out").onclick = () => app.zoomBy(1 / ZOOM);
     get("smooth").onchange = ({ target }) => app.change({ smooth: target.checked });
     get("profile-close").onclick = app.closeProfile;
     get("copy-link").onclick = app.copyLink;
@@ -41,8 +45,14 @@ const Toolbar = (() => {
     onNumber(app, "gain", (power) => app.change({ gain: { ...state.gain, [state.mode]: 10 ** power } }));
     onNumber(app, "window", (width) => width > 0 && app.change({ window: width }));
     onNumber(app, "level", (level) => app.change({ level }));
+    for (const button of all("#toolbar button, #slots button")) button.addEventListener("click", releaseKeys);
     flickerTimer(app);
     addLandscapeChoice(app);
+  }
+
+  /** After a click with a pointer the keys are the page's again; who works with the keyboard keeps the focus. */
+  function releaseKeys(event) {
+    if (event.detail) event.currentTarget.blur();
   }
 
   function addLandscapeChoice(app) {

@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // One image on a canvas. Zoom and pan are shared by all views: `pan` is the point of the image, in parts of its width

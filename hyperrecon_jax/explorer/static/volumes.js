@@ -1,3 +1,4 @@
+// @ts-check
 "use strict";
 
 // The choice of the image: volume, slice, and files that are opened or dropped.
@@ -31,10 +32,10 @@ const Volumes = (() => {
     const busy = Messages.toast(`Reading ${files.length > 1 ? `${files.length} files` : files[0].name} …`, "busy");
     try {
       const opened = await app.source.upload(files, as);
-      const [volume] = opened;
       replace(app, [], opened);
       const names = opened.map(({ name }) => name).join(", ");
-      Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.${volume.note ? ` ${volume.note}` : ""}`);
+      // What was done to it stands under the choice of the volume.
+      Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.`);
     } catch (error) {
       app.report(error);
     } finally {
