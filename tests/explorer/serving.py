@@ -37,7 +37,7 @@ class Client:
 
 def stub_engine(**parts):
     """An engine that has the parts which a test needs."""
-    return SimpleNamespace(describe=lambda: {"name": "stub"}, **parts)
+    return SimpleNamespace(describe=lambda tab, linked: {"name": "stub"}, **parts)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ class SlowEngine:
     def __init__(self):
         self.may_end = threading.Event()
         self.started, self.ended = [], []
-        self.volumes = SimpleNamespace(add=self.add, describe=lambda name: {"id": name})
+        self.volumes = SimpleNamespace(add_series=self.add_series, describe=lambda name: {"id": name})
         self.contents = []
 
     def describe(self):
@@ -50,9 +50,9 @@ class SlowEngine:
         self.wait(f"slice {index}", job)
         return np.zeros((1, 2, 2)), {}
 
-    def add(self, name, content, kind, plane):
-        self.contents.append((name, len(content)))
-        return name
+    def add_series(self, files, plane, *, kind, tab):
+        self.contents += [(name, len(content)) for name, content in files]
+        return [name for name, _ in files]
 
 
 def wait_until(is_true, seconds=10):
@@ -262,4 +262,4 @@ def test_a_cache_computes_each_value_once_for_all_threads():
 
 def test_a_stub_is_enough_of_an_engine():
     with serving(stub_engine()) as client:
-        assert client.send("GET", "/api/run").json() == {"name": "stub"}
+        assert client.send("GET", "/api/run").json()["name"] == "stub"

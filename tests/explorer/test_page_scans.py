@@ -67,7 +67,7 @@ def marks(page, metric, column):
     return page.get_attribute(f"#readouts td[data-metric={metric}][data-of={column}]", "class") or ""
 
 
-def test_what_is_worse_than_the_input_is_red_and_never_green(shown, engine, browser):  # noqa: F811
+def test_what_is_worse_than_the_input_is_red_and_never_green(shown, engine, browser):
     with opened(browser, shown.address) as page:
         page.wait_for_selector("#readouts td[data-metric=psnr][data-of=input]:not(:text('–'))")
         index = page.evaluate("explorer.state.index")
@@ -101,7 +101,7 @@ def test_what_is_worse_than_the_input_is_red_and_never_green(shown, engine, brow
         assert "brighter than in all test images" in page.inner_text("#verdict")
 
 
-def test_the_band_shows_where_the_measurement_is_contradicted(shown, engine, browser):  # noqa: F811
+def test_the_band_shows_where_the_measurement_is_contradicted(shown, engine, browser):
     with opened(browser, shown.address) as page:
         before = drawn(page)
         page.keyboard.press("m")
@@ -122,7 +122,7 @@ def test_the_band_shows_where_the_measurement_is_contradicted(shown, engine, bro
         assert drawn(page) == before
 
 
-def test_a_page_from_disk_has_no_band_but_the_judgement(shown, engine, browser, tmp_path):  # noqa: F811
+def test_a_page_from_disk_has_no_band_but_the_judgement(shown, engine, browser, tmp_path):
     with opened(browser, export(engine, tmp_path / "talk", slices=1, points=2).as_uri()) as page:
         assert not page.is_visible("#band")
         page.keyboard.press("m")
@@ -133,7 +133,7 @@ def test_a_page_from_disk_has_no_band_but_the_judgement(shown, engine, browser, 
             assert not page.is_visible(selector)
 
 
-def test_planes_letters_and_millimetres(shown, browser):  # noqa: F811
+def test_planes_letters_and_millimetres(shown, browser):
     with opened(browser, shown.address) as page:
         assert page.get_attribute("#view-main", "data-letters") == ""
         drop(page, [("head.nii.gz", nii(LARGE, STRAIGHT))])
@@ -172,7 +172,7 @@ def test_planes_letters_and_millimetres(shown, browser):  # noqa: F811
         assert page.get_attribute("#view-main", "data-letters") == "RA LP AL PR"
 
 
-def test_frames_series_and_what_is_too_large(shown, engine, browser):  # noqa: F811
+def test_frames_series_and_what_is_too_large(shown, engine, browser):
     affine = np.array([[0, 0.8, 0, -5], [-1.2, 0, 0, 9], [0, 0, 3.0, 20], [0, 0, 0, 1]])
     with opened(browser, shown.address) as page:
         drop(page, [("four.nii.gz", nii(np.stack([LARGE, LARGE[::-1]], -1)))])
@@ -213,7 +213,7 @@ def test_frames_series_and_what_is_too_large(shown, engine, browser):  # noqa: F
         assert "huge.nii is 2048 MiB, the page takes at most 512 MiB" in page.inner_text("#toasts li.error")
 
 
-def test_a_folder_that_is_opened_is_a_series(shown, browser, tmp_path):  # noqa: F811
+def test_a_folder_that_is_opened_is_a_series(shown, browser, tmp_path):
     affine = np.array([[0, 0.8, 0, -5], [-1.2, 0, 0, 9], [0, 0, 3.0, 20], [0, 0, 0, 1]])
     for name, content in dicom_series(affine, 12):
         (tmp_path / "study" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +242,7 @@ def saved(page, selector):
     return download.value.suggested_filename, Path(download.value.path()).read_bytes()
 
 
-def test_files_to_take_away(shown, engine, browser):  # noqa: F811
+def test_files_to_take_away(shown, engine, browser):
     with opened(browser, shown.address) as page:
         drop(page, [("head.nii.gz", nii(HEAD * 500, TURNED))])
         volume = wait_for_volume(page, "test")

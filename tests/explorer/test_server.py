@@ -173,7 +173,7 @@ def test_a_volume_is_cut_again_taken_away_and_removed(engine, client):
     assert client.get("/api/export-scores", params=place).content.startswith(b"slice,subject,image,psnr")
     assert client.post("/api/remove", params={"volume": cut["id"], "tab": "one"}).status_code == 200
     assert ids("one") == ["test"]
-    assert client.get("/api/run").json()["max_upload_bytes"] == server.MAX_UPLOAD_BYTES
+    assert client.get("/api/run").json()["max_upload_bytes"] == receiving.MAX_BYTES
 
 
 def test_only_the_page_is_served_and_only_to_itself(client):
