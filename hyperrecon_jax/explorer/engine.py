@@ -106,7 +106,6 @@ class Engine:
             "volumes": self.volumes.describe_all(),
             "evaluation": self._landscape(),
             "acquisitions": self._describe_acquisitions(),
-            "writable": True,
         }
 
     def _describe_acquisitions(self) -> dict[str, Any] | None:
