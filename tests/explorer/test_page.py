@@ -212,6 +212,7 @@ def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
         page.mouse.up()
         page.wait_for_selector(f"{EXACT}[data-lam='1.000,0.000']")  # lambda_1 to the right, lambda_2 to the top
 
+        page.wait_for_selector("#view-input[data-exact=true]")
         view = page.locator("#view-main").bounding_box()
         x, y = view["x"] + view["width"] / 2, view["y"] + view["height"] / 2
         window, input = page.input_value("#window"), drawn(page, "view-input")
