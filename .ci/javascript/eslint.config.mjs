@@ -2,6 +2,7 @@
 import js from "@eslint/js";
 
 export default [
+  { ignores: ["**/vendor/**"] },
   js.configs.recommended,
   {
     languageOptions: { ecmaVersion: 2022, sourceType: "script" },

@@ -2,7 +2,6 @@
 // index.html, and the tests drive it in a browser.
 
 interface Window {
-  EXPORTED?: any; // of a page that opens from disk: its slices
   explorer?: any; // for tests
 }
 
@@ -23,3 +22,5 @@ interface EventTarget {
   matches: any; // the list of a media query is a target, too
   blur(): void;
 }
+
+declare const TensorFlow: any; // static/vendor, in the worker of a page without a server

@@ -5,9 +5,9 @@
 
 Without --run it opens the model that comes with the package. Ctrl-C ends it. The address that it prints has a token,
 without which nobody gets an answer. The address of the page then holds what it shows: open the same address after a restart
-to continue. As one page that opens from disk, without a server:
+to continue. As one file that holds the network and opens from disk, without a server:
 
-    hyperrecon explore --run runs/quickstart --export talk --slices 4
+    hyperrecon explore --export page.html
 """
 
 import pathlib
@@ -26,9 +26,8 @@ ALLOW_HOST = flags.DEFINE_multi_string(
 )
 PORT = flags.DEFINE_integer("port", 8080, "Port to listen at; 0: a free one.")
 OPEN = flags.DEFINE_bool("open", True, "Open the browser.")
-EXPORT = flags.DEFINE_string("export", None, "Write the page with test slices in it to this folder, and serve nothing.")
-SLICES = flags.DEFINE_integer("slices", 4, "With --export: number of test slices, evenly spaced.")
-POINTS = flags.DEFINE_integer("points", None, "With --export: points along each lambda (default: 41 of one, 9 of two).")
+EXPORT = flags.DEFINE_string("export", None, "Write the page, with the network in it, to this .html file; serve nothing.")
+SLICES = flags.DEFINE_integer("slices", 8, "With --export: the most test slices, evenly spaced.")
 
 EXPOSED = (
     "It listens at {host}, so others can reach it over the network. Who has this address with its token sees the run, its"
@@ -40,10 +39,12 @@ EXPOSED = (
 def explore() -> int:
     """Serve or export the page by the flags; returns the exit status."""
     run, page = command.parse_path(RUN), command.parse_path(EXPORT)
-    if page is None:
-        for flag in (SLICES, POINTS):
-            if flag.present:
-                raise InputError(f"--{flag.name} goes with --export FOLDER (see --help).")
+    if page is None and SLICES.present:
+        raise InputError("--slices goes with --export FILE.html (see --help).")
+    if page is not None:
+        if page.suffix.lower() != ".html":
+            raise InputError(f"--export must be a file that ends with .html, got {page}.")
+        paths.check_file(page, argument="--export")
     from hyperrecon_jax import explorer
     from hyperrecon_jax.explorer import access, tokens
     from hyperrecon_jax.explorer.engine import Engine
@@ -53,14 +54,12 @@ def explore() -> int:
     if page is None:
         explorer.check_address(HOST.value, PORT.value)
         access.check_names(ALLOW_HOST.value, argument="--allow-host")
-    else:
-        paths.check_folder(page, argument="--export")
     engine = Engine(run or pathlib.Path("pretrained"))
     if engine.evaluation_note:
         print(engine.evaluation_note)
     if page is not None:
-        file = explorer.export(engine, page, slices=SLICES.value, points=POINTS.value, progress=True)
-        print(f"Open {file} in a browser; it needs nothing else.")
+        file = explorer.export(engine, page, slices=SLICES.value)
+        print(f"Open {file} ({file.stat().st_size / 1e6:.1f} MB) in a browser; it needs nothing else.")
         return 0
     is_local = HOST.value in access.LOOPBACK
 

@@ -111,7 +111,6 @@ class Engine:
             "notice": NOTICE,
             "evaluation": self._landscape(),
             "acquisitions": self._describe_acquisitions(),
-            "writable": True,
         }
 
     def _describe_acquisitions(self) -> dict[str, Any] | None:

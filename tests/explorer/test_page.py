@@ -1,4 +1,4 @@
-"""The explorer's page in a real Chromium, through the real command; and the page that opens from disk."""
+"""The explorer's page in a real Chromium, through the real command."""
 
 import base64
 import contextlib
@@ -16,11 +16,9 @@ from helper import ROOT, npy_bytes, run_python, small_networks, train_explorable
 
 from hyperrecon_jax.commands import train
 from hyperrecon_jax.commands.evaluate import evaluate
-from hyperrecon_jax.explorer import export
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.explorer.page import widget
 from hyperrecon_jax.runs.config import complete
-from hyperrecon_jax.runtime.errors import InputError
 from tests.explorer.chromium import EXACT, drawn, needs_chromium, opened
 
 pytestmark = pytest.mark.slow
@@ -193,26 +191,29 @@ def drops(page, tmp_path):
 
 @pytest.fixture(scope="module")
 def landscape(folder):
-    """A run of three losses that was evaluated, as the page that opens from disk."""
+    """The page of a run of three losses that was evaluated."""
     settings = json.loads((folder / "run" / "config.json").read_text())
     settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
     with small_networks():
         train.train(complete(settings), folder / "three", say=lambda _: None)
         evaluate(folder / "three", folder / "three" / "evaluation", points=4, say=lambda _: None)
-        return export(Engine(folder / "three"), folder / "pad", slices=1, points=4)
+        shown = widget(folder / "three")
+        yield shown.address
+        shown.close()
 
 
 @needs_chromium
 def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
-    with opened(browser, landscape.as_uri()) as page:
+    with opened(browser, landscape) as page:
         assert page.get_attribute("body", "data-k") == "3"
         box = page.locator("#lambda-pad").bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.mouse.down()
-        page.mouse.move(box["x"] + 0.99 * box["width"], box["y"] + 0.99 * box["height"], steps=5)
+        page.mouse.move(box["x"] + 1.03 * box["width"], box["y"] + 1.03 * box["height"], steps=5)  # over the corner
         page.mouse.up()
         page.wait_for_selector(f"{EXACT}[data-lam='1.000,0.000']")  # lambda_1 to the right, lambda_2 to the top
 
+        page.wait_for_selector("#view-input[data-exact=true]")
         view = page.locator("#view-main").bounding_box()
         x, y = view["x"] + view["width"] / 2, view["y"] + view["height"] / 2
         window, input = page.input_value("#window"), drawn(page, "view-input")
@@ -235,51 +236,6 @@ def test_two_lambdas_are_a_pad_and_the_views_move_together(landscape, browser):
         page.mouse.move(x + 60, y + 20, steps=4)
         page.mouse.up()
         page.wait_for_selector("#profile-plot polyline[data-curve=truth]", state="attached")
-
-
-@pytest.fixture(scope="module")
-def talk(folder):
-    """The page that opens from disk."""
-    return export(Engine(folder / "run"), folder / "talk", slices=2, points=5)
-
-
-def test_the_page_on_disk_holds_what_the_run_makes(folder, talk):
-    text = talk.read_text()
-    assert not re.search(r'(src|href)="(?!#|data:)', text)
-    exported = json.loads(re.search(r"window\.EXPORTED = (.*);</script>", text)[1])
-    assert exported["grid"] == [[0], [0.25], [0.5], [0.75], [1]]
-    assert [exported_slice["index"] for exported_slice in exported["slices"]] == [0, 2]
-    exported_slice = exported["slices"][1]
-    assert all(lam in exported["grid"] for lam in exported_slice["diverse"])
-    low, high = exported_slice["scale"]
-    image, info = Engine(folder / "run").reconstruct("test", 2, [0.75])
-    stored = np.frombuffer(base64.b64decode(exported_slice["reconstructions"][3]["data"]), "<u2").reshape(16, 16)
-    np.testing.assert_allclose(low + stored / 65535 * (high - low), image, atol=(high - low) / 65535)
-    assert exported_slice["reconstructions"][3]["metrics"] == pytest.approx(info["metrics"], rel=1e-4)
-
-
-@needs_chromium
-def test_the_page_on_disk_in_a_browser(talk, browser):
-    with opened(browser, talk.as_uri()) as page:
-        assert page.get_attribute("body", "data-source") == "static"
-        before = drawn(page)
-        page.focus("#lambda-slider-1")
-        page.keyboard.press("End")
-        page.wait_for_selector(f"{EXACT}[data-lam='1.000']")
-        assert drawn(page) != before
-        assert not page.is_visible("#file")
-
-
-def test_a_page_of_too_much_is_refused(folder):
-    engine = Engine(folder / "run")
-    for options, message in (
-        ({"slices": 0}, "slices must be at least 1, got 0"),
-        ({"points": 1}, "got 1 points"),
-        ({"points": 3000}, "2000 reconstructions at most"),
-    ):
-        with pytest.raises(InputError, match=message):
-            export(engine, folder / "refused", **options)
-    assert not (folder / "refused").exists()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_the_band_shows_where_the_measurement_is_contradicted(shown, engine, bro
 
 
 def test_a_page_from_disk_has_no_band_but_the_judgement(shown, engine, browser, tmp_path):
-    with opened(browser, export(engine, tmp_path / "talk", slices=1, points=2).as_uri()) as page:
+    with opened(browser, export(engine, tmp_path / "talk.html", slices=1).as_uri()) as page:
         assert not page.is_visible("#band")
         page.keyboard.press("m")
         assert page.evaluate("explorer.state.band") is False

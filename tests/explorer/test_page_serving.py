@@ -10,8 +10,8 @@ import pytest
 from helper import npy_bytes, small_networks, write_explorable
 
 from hyperrecon_jax.explorer.page import widget
+from tests.explorer.chromium import EXACT, needs_chromium, opened
 from tests.explorer.test_access import proxy, tunnel
-from tests.explorer.test_page import EXACT, browser, needs_chromium, opened  # noqa: F401
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
@@ -31,7 +31,7 @@ def move(page, value):
 
 
 @pytest.mark.parametrize("way", [proxy, tunnel])
-def test_behind_a_proxy_and_through_a_tunnel(shown, browser, way, tmp_path):  # noqa: F811
+def test_behind_a_proxy_and_through_a_tunnel(shown, browser, way, tmp_path):
     _, _, host, query = shown.address.split("/")
     np.save(tmp_path / "two.npy", np.eye(16, dtype=np.float32)[None].repeat(2, 0))
     with way(host) as reached, opened(browser, f"http://{reached}/{query}") as page:
@@ -66,7 +66,7 @@ def notebook(html):
         notebook_server.shutdown()
 
 
-def open_frame(browser, address):  # noqa: F811
+def open_frame(browser, address):
     context = browser.new_context(viewport={"width": 1400, "height": 1000})
     page = context.new_page()
     errors = []
@@ -75,7 +75,7 @@ def open_frame(browser, address):  # noqa: F811
     return context, page.frame_locator("iframe"), page, errors
 
 
-def test_the_frame_of_a_notebook(shown, browser):  # noqa: F811
+def test_the_frame_of_a_notebook(shown, browser):
     """The notebook is of another site than the server, so no cookie is sent; the frame without its token stays empty."""
     with notebook(shown._repr_html_()) as address:
         context, frame, page, errors = open_frame(browser, address)
@@ -92,13 +92,12 @@ def test_the_frame_of_a_notebook(shown, browser):  # noqa: F811
         context.close()
 
 
-def test_a_page_inside_of_the_notebook(shown, browser):  # noqa: F811
-    with small_networks():
-        inside = widget(shown.engine.run, inline=True)
+def test_a_page_inside_of_the_notebook(browser):
+    inside = widget("pretrained", inline=True)
     assert (inside.address, "127.0.0.1" in inside._repr_html_()) == ("", False)
     with notebook(inside._repr_html_()) as address:
         context, frame, page, errors = open_frame(browser, address)
-        frame.locator("body[data-ready=true][data-source=static]").wait_for(timeout=60_000)
+        frame.locator("body[data-ready=true][data-source=offline]").wait_for(timeout=60_000)
         frame.locator("#lambda-slider-1").focus()
         page.keyboard.press("End")
         frame.locator(f"{EXACT}[data-lam='1.000']").wait_for(timeout=60_000)
@@ -125,7 +124,7 @@ def slow_best(shown, monkeypatch):
     may_end.set()
 
 
-def test_a_search_has_progress_and_a_button_that_ends_it(shown, slow_best, browser):  # noqa: F811
+def test_a_search_has_progress_and_a_button_that_ends_it(shown, slow_best, browser):
     with opened(browser, shown.address) as page:
         page.click("#best")
         page.wait_for_selector("#searches li:has-text('Climbing to the best lambda')")
@@ -140,7 +139,7 @@ def test_a_search_has_progress_and_a_button_that_ends_it(shown, slow_best, brows
         page.wait_for_function("() => document.getElementById('best-result').textContent")
 
 
-def test_an_answer_goes_to_the_slice_that_it_was_asked_for(shown, slow_best, browser):  # noqa: F811
+def test_an_answer_goes_to_the_slice_that_it_was_asked_for(shown, slow_best, browser):
     with opened(browser, shown.address) as page:
         first = page.evaluate("explorer.state.index")
         page.click("#best")
@@ -167,7 +166,7 @@ class _Job:
         """Nobody asks."""
 
 
-def test_stepping_through_slices_of_coils_asks_for_the_last(shown, browser, monkeypatch, tmp_path):  # noqa: F811
+def test_stepping_through_slices_of_coils_asks_for_the_last(shown, browser, monkeypatch, tmp_path):
     """The page says how far the maps are, and ends the requests for slices that it has left."""
     store, done, waiting = shown.engine.volumes, [], []
     measure, may_end = store.measure, threading.Event()

@@ -38,7 +38,7 @@ COMMANDS = {
     "export": ["--run", "run", "--out", "OUT/model.jaxexport"],
     "prepare": ["--source", "folder", "--root", "scans", "--size=16", "--subjects=4,1,1", "--cache", "OUT", "--workers=2"],
     "synthesize": ["--source", "broad", "--size=16", "--subjects=6,2,2", "--slices=6", "--cache", "OUT"],
-    "explore": ["--run", "run", "--export", "OUT/page", "--slices", "1", "--points", "5"],
+    "explore": ["--run", "run", "--export", "OUT/page.html", "--slices", "1"],
     "study": ["--plan", "baselines", "--config", "tiny.py", "--seeds=1", "--lams=1", "--out", "OUT/study"],
 }
 MODULES = {"dry-run": "train", "synthesize": "prepare"}  # of commands that have another name than their module

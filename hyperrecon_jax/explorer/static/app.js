@@ -5,7 +5,7 @@
 //
 // What tests can hold on to:
 //   body             data-ready "true" once the first reconstruction is drawn; data-connection "up" or "down";
-//                    data-k the number of losses; data-mode; data-source "live" or "static"
+//                    data-k the number of losses; data-mode; data-source "live" or "offline"
 //   #view-main, #view-b, #view-input, #view-truth
 //                    figures with a canvas; of what is drawn data-shows ("A", "B", "A-B", "error", "input", "truth"),
 //                    data-lam ("0.250", "0.500,1.000"), data-exact ("true", "false"), data-volume, data-index,
@@ -200,10 +200,8 @@
     const [first, second] = state.active === "A" ? ["A", "B"] : ["B", "A"];
     ask(first);
     ask(second);
-    if (source.live) {
-      const set = Store.coarse(app.run.lams.length, state.lam[first]);
-      requests.fill(place(), set.map((lam) => source.snap(lam)));
-    }
+    const set = Store.coarse(app.run.lams.length, state.lam[first]);
+    requests.fill(place(), set.map((lam) => source.snap(lam)));
   }
 
   async function loadSlice(wanted) {
@@ -398,8 +396,8 @@
     get("run-name").textContent = run.name;
     get("run-task").textContent = run.task;
     document.title = `${run.name} – hyperrecon explorer`;
-    Object.assign(document.body.dataset, { k: axes + 1, source: source.live ? "live" : "static" });
-    document.body.classList.toggle("read-only", !run.writable || !source.live);
+    Object.assign(document.body.dataset, { k: axes + 1, source: source.live ? "live" : "offline" });
+    document.body.classList.toggle("offline", !source.live);
     app.controls = new Lambda.Controls(run, (lam, event) => setLam(lam, event));
     app.finding = new Finding(app);
     app.band = Band(app);

@@ -1,8 +1,8 @@
 // @ts-check
 "use strict";
 
-// Where images and figures come from: a server (`LiveSource`), or tables inside this page (`StaticSource`).
-// Both offer run, slice, reconstruct, diverse, best, indices, label, snap, step; only the live one uploads and exports.
+// Where images and figures come from: a server (`LiveSource`), or the network inside this page (network/offline.js).
+// Both offer run, slice, reconstruct, diverse, best, upload, indices, snap, step; only the live one exports.
 const Source = (() => {
   /** The server did not answer at all, as opposed to answering with an error. */
   class ConnectionLost extends Error {}
@@ -50,8 +50,6 @@ const Source = (() => {
 
   const query = (fields) => new URLSearchParams(fields).toString();
   const distance = (one, other) => Math.hypot(...one.map((value, axis) => value - other[axis]));
-  const nearest = (lams, lam) =>
-    lams.reduce((best, entry) => (distance(entry, lam) < distance(best, lam) ? entry : best), lams[0]);
   const clamp = (value) => Math.min(1, Math.max(0, value));
 
   /** As `ask`, for an answer that may take long; `heard` gets how far it is (`Jobs.follow`). */
@@ -63,8 +61,28 @@ const Source = (() => {
     return Jobs.follow(work, { signal, heard, progress, drop });
   }
 
-  class LiveSource {
+  /** What sources share: all slices of a volume, and every λ in steps of a thousandth. */
+  class AnyLambda {
+    indices(volume) {
+      return Array.from({ length: volume.slices }, (_, index) => index);
+    }
+
+    label() {
+      return "";
+    }
+
+    snap(lam) {
+      return lam.map((value) => Math.round(clamp(value) * 1000) / 1000);
+    }
+
+    step(lam, axis, change) {
+      return this.snap(lam.map((value, k) => (k === axis ? value + change : value)));
+    }
+  }
+
+  class LiveSource extends AnyLambda {
     constructor() {
+      super();
       this.live = true;
       this.tab = tabName();
     }
@@ -138,97 +156,10 @@ const Source = (() => {
       const chosen = acquisition ? { acquisition } : {};
       return file(await ask(`${path}?${query({ volume, ...chosen, lam: lam.join(","), ...fields })}`));
     }
-
-    indices(volume) {
-      return Array.from({ length: volume.slices }, (_, index) => index);
-    }
-
-    label() {
-      return "";
-    }
-
-    snap(lam) {
-      return lam.map((value) => Math.round(clamp(value) * 1000) / 1000);
-    }
-
-    step(lam, axis, change) {
-      return this.snap(lam.map((value, k) => (k === axis ? value + change : value)));
-    }
   }
 
-  function decode(base64, [low, high]) {
-    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-    const view = new DataView(bytes.buffer);
-    const unit = (high - low) / 65535;
-    return Float32Array.from({ length: bytes.length / 2 }, (_, i) => low + view.getUint16(2 * i, true) * unit);
-  }
+  /** A page that holds its network has `Offline` (network/offline.js). */
+  const open = () => (typeof Offline === "undefined" ? new LiveSource() : new Offline.OfflineSource());
 
-  class StaticSource {
-    constructor(exported) {
-      this.live = false;
-      this.exported = exported;
-    }
-
-    async run() {
-      return this.exported.run;
-    }
-
-    find({ volume, index }) {
-      const found = this.exported.slices.find((slice) => slice.volume === volume && slice.index === Number(index));
-      if (!found) throw new Error("This page does not hold that slice.");
-      return found;
-    }
-
-    async slice(place) {
-      const { height, width, scale, input, truth, metrics, noise } = this.find(place);
-      const planes = { input: decode(input, scale), truth: truth ? decode(truth, scale) : null };
-      return { ...place, height, width, metrics: metrics || {}, noise, ...planes };
-    }
-
-    at(lam) {
-      return this.exported.grid.indexOf(nearest(this.exported.grid, lam));
-    }
-
-    async reconstruct(place, lam) {
-      const slice = this.find(place);
-      const { data, metrics } = slice.reconstructions[this.at(lam)];
-      return { ...place, lam, metrics: metrics || {}, milliseconds: 0, plane: decode(data, slice.scale) };
-    }
-
-    async diverse(place, count) {
-      const lams = (this.find(place).diverse || []).slice(0, count);
-      return { lams, criterion: lams.length ? "Chosen when this page was made." : "None came with this page." };
-    }
-
-    async best(place, metric) {
-      const slice = this.find(place);
-      const lam = (slice.best || {})[metric];
-      if (!lam) throw new Error("This page does not hold the best λ by that metric.");
-      return { lam, value: slice.reconstructions[this.at(lam)].metrics[metric] };
-    }
-
-    indices(volume) {
-      const own = this.exported.slices.filter((slice) => slice.volume === volume.id);
-      return own.map((slice) => slice.index).sort((one, other) => one - other);
-    }
-
-    label(place) {
-      return this.find(place).label || "";
-    }
-
-    snap(lam) {
-      return [...nearest(this.exported.grid, lam)];
-    }
-
-    /** The next λ along an axis: rounding a small change to the grid would stay where it is. */
-    step(lam, axis, change) {
-      const ahead = this.exported.grid.filter((entry) => (entry[axis] - lam[axis]) * change > 1e-9);
-      const wanted = lam.map((value, k) => (k === axis ? value + change : value));
-      return ahead.length ? [...nearest(ahead, wanted)] : [...lam];
-    }
-  }
-
-  const open = () => (window.EXPORTED ? new StaticSource(window.EXPORTED) : new LiveSource());
-
-  return { ConnectionLost, distance, isAbort, open };
+  return { AnyLambda, ConnectionLost, distance, isAbort, open };
 })();

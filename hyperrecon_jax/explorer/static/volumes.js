@@ -122,7 +122,6 @@ const Volumes = (() => {
     get("volume").onchange = (event) => app.showVolume(app.volume(event.target.value));
     get("slice").oninput = (event) => app.showSlice(app.indices()[event.target.value]);
     get("slice").onpointerup = (event) => event.target.blur(); // ← and → move λ again
-    if (!app.run.writable || !app.source.live) return;
     get("file").onchange = (event) => {
       upload(app, [...event.target.files], kind());
       event.target.value = ""; // the same file again is a change too

@@ -1,0 +1,160 @@
+// @ts-check
+"use strict";
+
+// The source of a page that holds its network (explorer/offline_page.py): a worker computes all, in this browser. Nothing
+// is sent anywhere: the page's own policy forbids every connection.
+const Offline = (() => {
+  const FORMATS = "PNG, JPEG, WebP and NumPy (.npy)";
+  const DIVERSE_GAP = 0.5; // dB: a reconstruction is good if its PSNR is within this of the best
+  const PART_GOOD = 0.1;
+
+  /** The worker, and its answers to questions. */
+  class Helper {
+    constructor(text) {
+      this.waiting = new Map(); // id -> { resolve, reject }
+      this.count = 0;
+      this.worker = new Worker(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+      this.worker.onmessage = ({ data }) => this.receive(data);
+      this.worker.onerror = (event) => this.fail(new Error(`The network of this page stopped: ${event.message}.`));
+    }
+
+    ask(name, args, signal = null) {
+      const id = ++this.count;
+      this.worker.postMessage({ id, name, args });
+      const cancel = () => this.waiting.has(id) && this.worker.postMessage({ cancel: id });
+      if (signal) signal.addEventListener("abort", cancel, { once: true });
+      return new Promise((resolve, reject) => this.waiting.set(id, { resolve, reject }));
+    }
+
+    receive({ id, result, error, cancelled }) {
+      const { resolve, reject } = this.waiting.get(id);
+      this.waiting.delete(id);
+      if (cancelled) reject(new DOMException("no longer wanted", "AbortError"));
+      else if (error) reject(new Error(error));
+      else resolve(result);
+    }
+
+    fail(error) {
+      for (const { reject } of this.waiting.values()) reject(error);
+      this.waiting.clear();
+    }
+  }
+
+  const isGood = (scores) => {
+    const sorted = [...scores].sort((one, other) => other - one);
+    const last = sorted[Math.max(1, Math.ceil(PART_GOOD * scores.length) - 1)];
+    return (score) => score >= Math.min(last, sorted[0] - DIVERSE_GAP);
+  };
+
+  function squaredDistance(one, other) {
+    let sum = 0;
+    for (let i = 0; i < one.length; i++) sum += (one[i] - other[i]) ** 2;
+    return sum;
+  }
+
+  /** Of some reconstructions those that differ most, at most `count`: the furthest pair, then always the furthest one. */
+  function selectDiverse(entries, count) {
+    if (entries.length <= 2) return entries;
+    const pairs = entries.flatMap((one, i) => entries.slice(0, i).map((other) => [other, one]));
+    const distances = pairs.map(([one, other]) => squaredDistance(one.plane, other.plane));
+    const selected = [...pairs[distances.indexOf(Math.max(...distances))]];
+    while (selected.length < Math.min(count, entries.length)) {
+      const rest = entries.filter((entry) => !selected.includes(entry));
+      const nearest = rest.map(({ plane }) => Math.min(...selected.map((entry) => squaredDistance(plane, entry.plane))));
+      selected.push(rest[nearest.indexOf(Math.max(...nearest))]);
+    }
+    return selected;
+  }
+
+  class OfflineSource extends Source.AnyLambda {
+    constructor() {
+      super();
+      this.live = false;
+      const text = (id) => document.getElementById(id).textContent;
+      this.page = JSON.parse(text("offline-page"));
+      this.helper = new Helper(text("offline-worker"));
+      const { settings, hypernetwork, tensors, task, images } = this.page;
+      const blobs = { weights: text("offline-weights"), wasm: text("offline-wasm") };
+      this.ready = this.helper.ask("open", { settings, hypernetwork, tensors, task, images, ...blobs });
+      this.files = 0;
+    }
+
+    async run() {
+      document.getElementById("drop-hint").textContent =
+        "Computed in this browser: no picture leaves it. Drop a PNG, JPEG or .npy file anywhere";
+      Messages.banner("The network starts in this browser …");
+      await this.ready;
+      return this.page.run;
+    }
+
+    /** The place as the worker has it: the page holds some slices of the test images. */
+    at({ volume, index, acquisition }) {
+      return { volume, acquisition, position: volume === "test" ? this.page.images.indices.indexOf(index) : index };
+    }
+
+    async slice(place, signal) {
+      return { ...place, ...(await this.helper.ask("measure", this.at(place), signal)) };
+    }
+
+    async reconstruct(place, lam, signal) {
+      const answer = await this.helper.ask("reconstruct", { place: this.at(place), lam }, signal);
+      Messages.banner(null);
+      return { ...place, lam, ...answer };
+    }
+
+    /** Reconstructions of a slice at λ on a regular grid; `heard` gets how far it is, and `signal` ends it. */
+    async scan(place, signal, heard) {
+      const axes = this.page.run.lams.length;
+      const lams = Store.coarse(axes, Array(axes).fill(0)).map((lam) => this.snap(lam));
+      const entries = [];
+      for (const lam of lams) {
+        heard({ words: `${entries.length} of ${lams.length} settings of λ`, share: entries.length / lams.length });
+        entries.push(await this.reconstruct(place, lam, signal));
+      }
+      return entries;
+    }
+
+    async best(place, metric, signal, heard) {
+      const entries = await this.scan(place, signal, heard);
+      const { higher_is_better: higher } = this.page.run.metric_facts[metric];
+      const value = ({ metrics }) => (higher ? metrics[metric] : -metrics[metric]);
+      const found = entries.reduce((best, entry) => (value(entry) > value(best) ? entry : best));
+      return { lam: found.lam, value: found.metrics[metric] };
+    }
+
+    async diverse(place, count, signal, heard) {
+      const entries = await this.scan(place, signal, heard);
+      const good = isGood(entries.map(({ metrics }) => metrics.psnr));
+      const selected = selectDiverse(entries.filter(({ metrics }) => good(metrics.psnr)), count);
+      const criterion =
+        `PSNR among the best tenth, or within ${DIVERSE_GAP} dB of the best, of ${entries.length} lambdas; ` +
+        `of these, the ${selected.length} that differ most.`;
+      return { lams: selected.map(({ lam }) => lam), criterion };
+    }
+
+    async upload(files) {
+      const opened = [];
+      for (const file of files) opened.push(await this.add(file));
+      return opened;
+    }
+
+    async add(file) {
+      const [trained] = this.page.run.volumes;
+      const { planes, notes } = await ImageFiles.read(file, this.page.task.factor, FORMATS);
+      const [{ h, w }] = planes;
+      if (h !== trained.height || w !== trained.width) {
+        notes.push(`The network was trained on ${trained.height} x ${trained.width} pixels, this is ${h} x ${w}.`);
+      }
+      const id = `file${++this.files}`;
+      await this.helper.ask("add", { id, planes });
+      const size = { slices: planes.length, height: h, width: w, aspect: 1, start: Math.floor(planes.length / 2) };
+      return { ...trained, ...size, id, name: file.name, truth: true, note: notes.join(" "), acquisition: "" };
+    }
+
+    indices(volume) {
+      return volume.id === "test" ? this.page.images.indices : super.indices(volume);
+    }
+  }
+
+  return { OfflineSource };
+})();

@@ -1,0 +1,107 @@
+// @ts-check
+"use strict";
+
+// The scores of a reconstruction against the truth, as in losses/losses.py and losses/metrics.py.
+const Scores = (() => {
+  const PSNR_LIMIT = 100; // dB, stands for infinity
+  const SSIM = { sigma: 1.5, radius: 5, c1: 0.01 ** 2, c2: 0.03 ** 2 };
+  const EDGES = { sigma: 1.5, radius: 7 };
+
+  function gaussian(sigma, radius) {
+    const taps = Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-0.5 * ((i - radius) / sigma) ** 2));
+    const sum = taps.reduce((one, other) => one + other, 0);
+    return taps.map((tap) => tap / sum);
+  }
+
+  /** Filters the rows and columns of a plane where the filters lie inside: a plane smaller by their length - 1. */
+  function filter({ plane, h, w }, rowTaps, columnTaps) {
+    const height = h - rowTaps.length + 1;
+    const width = w - columnTaps.length + 1;
+    const result = new Float64Array(Math.max(0, height) * Math.max(0, width));
+    const line = new Float64Array(w);
+    for (let row = 0; row < height; row++) {
+      line.fill(0);
+      for (let t = 0; t < rowTaps.length; t++) {
+        const tap = rowTaps[t];
+        const start = (row + t) * w;
+        for (let i = 0; i < w; i++) line[i] += tap * plane[start + i];
+      }
+      for (let t = 0; t < columnTaps.length; t++) {
+        const tap = columnTaps[t];
+        for (let i = 0; i < width; i++) result[row * width + i] += tap * line[i + t];
+      }
+    }
+    return result;
+  }
+
+  function multiply(one, other) {
+    const product = new Float64Array(one.length);
+    for (let i = 0; i < product.length; i++) product[i] = one[i] * other[i];
+    return product;
+  }
+
+  function ssim(x, truth, h, w) {
+    const { c1, c2, sigma, radius } = SSIM;
+    const taps = gaussian(sigma, radius);
+    const blur = (plane) => filter({ plane, h, w }, taps, taps);
+    const [mean, meanTruth] = [blur(x), blur(truth)];
+    const [square, squareTruth, product] = [blur(multiply(x, x)), blur(multiply(truth, truth)), blur(multiply(x, truth))];
+    let sum = 0;
+    for (let i = 0; i < mean.length; i++) {
+      const means = mean[i] * meanTruth[i];
+      const squares = mean[i] * mean[i] + meanTruth[i] * meanTruth[i];
+      const variances = square[i] + squareTruth[i] - squares;
+      sum += ((2 * means + c1) * (2 * (product[i] - means) + c2)) / ((squares + c1) * (variances + c2));
+    }
+    return sum / mean.length;
+  }
+
+  /** The difference of two planes with a mirrored border; the pixels at the edge are repeated. */
+  function mirroredDifference(x, truth, h, w, margin) {
+    const place = (i, size) => {
+      const folded = (((i - margin) % (2 * size)) + 2 * size) % (2 * size);
+      return folded < size ? folded : 2 * size - 1 - folded;
+    };
+    const [height, width] = [h + 2 * margin, w + 2 * margin];
+    const columns = Uint32Array.from({ length: width }, (_, i) => place(i, w));
+    const plane = new Float64Array(height * width);
+    for (let row = 0; row < height; row++) {
+      const start = place(row, h) * w;
+      for (let i = 0; i < width; i++) plane[row * width + i] = x[start + columns[i]] - truth[start + columns[i]];
+    }
+    return { plane, h: height, w: width };
+  }
+
+  /** The l2 norm of the difference after a Laplacian of a Gaussian whose kernel sums to zero. */
+  function hfen(x, truth, h, w) {
+    const { sigma, radius } = EDGES;
+    const taps = gaussian(sigma, radius);
+    const second = taps.map((tap, i) => (tap * ((i - radius) ** 2 - sigma ** 2)) / sigma ** 4);
+    const average = (2 * second.reduce((one, other) => one + other, 0)) / taps.length ** 2; // the sum of `taps` is 1
+    const ones = taps.map(() => 1);
+    const padded = mirroredDifference(x, truth, h, w, radius);
+    const [down, across, level] = [[second, taps], [taps, second], [ones, ones]].map((pair) => filter(padded, ...pair));
+    let squares = 0;
+    for (let i = 0; i < down.length; i++) squares += (down[i] + across[i] - average * level[i]) ** 2;
+    return Math.sqrt(squares);
+  }
+
+  /** PSNR in dB, SSIM, MAE and HFEN of a plane, by name. */
+  function compare(x, truth, h, w) {
+    let squares = 0;
+    let absolute = 0;
+    for (let i = 0; i < x.length; i++) {
+      const error = x[i] - truth[i];
+      squares += error * error;
+      absolute += Math.abs(error);
+    }
+    return {
+      psnr: Math.min(PSNR_LIMIT, -10 * Math.log10(squares / x.length)),
+      ssim: ssim(x, truth, h, w),
+      mae: absolute / x.length,
+      hfen: hfen(x, truth, h, w),
+    };
+  }
+
+  return { compare };
+})();
