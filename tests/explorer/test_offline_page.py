@@ -241,7 +241,9 @@ def test_a_visit_without_a_server(page_file, browser):
         assert page.get_attribute("body", "data-source") == "offline"
         assert "no picture leaves it" in page.inner_text("header")
         assert page.is_hidden("#banner")
-        assert page.is_hidden("button[data-format=npy]")
+        for selector in ("button[data-format=npy]", "#band", "#plane", "#remove-volume", "#export-scores", "#folder"):
+            assert page.is_hidden(selector), selector
+        assert "±" in page.inner_text("#readouts td[data-metric=noise_j]")
         first = drawn(page)
         set_lambda(page, 0.9)
         assert drawn(page) != first
