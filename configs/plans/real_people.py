@@ -3,7 +3,8 @@
     python -m bin.study --plan configs/plans/real_people.py --root my_people
     python -m bin.study --plan configs/plans/real_people.py --root my_people --runs runs/quickstart --slices 10
 
-`my_people` has a sub-folder of images for each person. sigpy must be installed: pip install hyperrecon_jax[multicoil].
+`my_people` has a sub-folder of images for each person. People in whose images a run was trained are left out. sigpy must be
+installed: pip install hyperrecon_jax[multicoil].
 """
 
 from collections.abc import Sequence

@@ -36,13 +36,13 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(root, tmp_path_factory):
-    """The finished commands: a preparation from a relative root with two workers, and then the mistakes.
+    """The finished commands: a preparation from a relative root, and then the mistakes.
 
     They are forks of one process, because its imports take seconds.
     """
     cwd, cache = tmp_path_factory.mktemp("mistakes"), root.parent / "cache"
     (cwd / "file").touch()
-    first = ["--source=folder", "--size=16", "--subjects=3,1,1", f"--cache={cache}", "--root=my scans/", "--workers=2"]
+    first = ["--source=folder", "--size=16", "--subjects=3,1,1", f"--cache={cache}", "--root=my scans/", "--workers=1"]
     places = {"ROOT": ["--source=folder", f"--root={root}"], "INSIDE": [f"--cache={root}/cache"]}
     mistakes = [[value for arg in args for value in places.get(arg, [arg])] for args, _ in MISTAKES]
     mistakes = [args if any("--cache" in arg for arg in args) else [f"--cache={cwd}/cache", *args] for args in mistakes]
