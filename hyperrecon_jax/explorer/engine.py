@@ -177,8 +177,8 @@ class Engine:
         problem = f"{self._scores_file} holds no scores of all test images at this step"
         return f"{problem}, so the page has no landscape of them: {command}"
 
-    def compile_ahead(self) -> None:
-        """Compile the programs of the page: that of a reconstruction at once, the others in a thread."""
+    def compile_ahead(self) -> threading.Thread:
+        """Compile the programs of the page: that of a reconstruction at once, the others in the thread that is returned."""
         self.reconstruct("test", 0, [0.5] * (len(self.terms) - 1))
         volume, measured = self.volumes.measure("test", 0)
 
@@ -187,7 +187,9 @@ class Engine:
             self._programs(volume.problem).reconstruct_batch(self.variables, lams, measured)
             self._ascend(self.variables, choose.start_ascent(jnp.asarray(lams[0])), 0, measured.net_input, measured.x)
 
-        threading.Thread(target=compile_others, name=BACKGROUND, daemon=True).start()
+        thread = threading.Thread(target=compile_others, name=BACKGROUND, daemon=True)
+        thread.start()
+        return thread
 
     def input_and_reference(
         self, volume: str, index: int, *, acquisition: str | None = None, job: Job = NOBODY

@@ -1,5 +1,6 @@
 """The explorer's page in a notebook."""
 
+import atexit
 import html
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,8 @@ def widget(run: str | Path, *, height: int = 900, inline: bool = False) -> Widge
         return Widget(
             engine, "", f'<iframe sandbox="allow-scripts allow-downloads" srcdoc="{page}" {frame}></iframe>', _do_nothing
         )
-    engine.compile_ahead()
+    # if a script ends before: Python aborts the process where a thread is inside of the compiler
+    atexit.register(engine.compile_ahead().join)
     token = tokens.make_token()
     listener, http_server = server.listen("127.0.0.1", 0), server.make_server(engine, token=token)
     thread, address = server.start(http_server, listener), server.page_address(listener, token)

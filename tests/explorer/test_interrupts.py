@@ -1,4 +1,4 @@
-"""Ctrl-C at random moments of `bin.explore`, in real processes: while it starts, waits, computes, and gets a file."""
+"""Ctrl-C at random moments of `bin.explore`, in real processes: while it starts, waits, computes, gets a file; a script's end."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import time
 
 import psutil
 import pytest
-from helper import ROOT, npy_bytes, write_explorable
+from helper import ROOT, npy_bytes, run_python, write_explorable
 
 from tests.data.test_coils import IMAGE, smooth_coils
 from tests.explorer.serving import Client
@@ -134,3 +134,12 @@ def test_while_it_works(folder):
                 time.sleep(moments.uniform(0.0, 4.0))
                 interrupt(process, activity)
         assert failures.empty(), failures.get()
+
+
+def test_a_script_that_shows_the_widget_may_end_while_it_compiles(tmp_path):
+    """Python's own way to exit aborts the process while a thread is inside of the compiler."""
+    write_explorable(tmp_path)
+    code = f"from hyperrecon_jax import explorer; explorer.widget({str(tmp_path / 'run')!r})"
+    result = run_python("-c", code, cwd=tmp_path)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "terminate" not in result.stderr
