@@ -1,4 +1,4 @@
-"""Ctrl-C at random moments of `bin.explore`, in real processes: while it starts, waits, computes, gets a file; a script's end."""
+"""Ctrl-C at random moments of `bin.explore`, in real processes: while it starts, waits, computes, gets a file."""
 
 import contextlib
 import os
