@@ -209,9 +209,10 @@ def count_of(network):
 
 def test_flags_may_be_in_a_file(config_file, tmp_path):
     (tmp_path / "flags.txt").write_text(f"--config={config_file}\n--dry-run\n--config.model.width=4\n")
-    result = run_train("--flagfile=flags.txt", "--config.model.hyper_width=3", cwd=tmp_path)
+    result = run_train("--flagfile=flags.txt", "--config.model.hyper_width=3", cwd=tmp_path, small=True)
     assert (result.returncode, result.stderr) == (0, "")
-    expected = run_train("--config", config_file, "--dry-run", "--config.model.width=4", "--config.model.hyper_width=3")
+    flags = ["--config", config_file, "--dry-run", "--config.model.width=4", "--config.model.hyper_width=3"]
+    expected = run_train(*flags, small=True)
     assert result.stdout.splitlines()[:3] == expected.stdout.splitlines()[:3]
     assert "parameters" in "".join(expected.stdout.splitlines()[:3])
 

@@ -197,6 +197,7 @@ def test_volumes_belong_to_the_tab_that_added_them(engine):
 # Noise
 
 
+@pytest.mark.slow
 def test_noise_is_known_or_said_to_be_unknown(engine, tmp_path):
     assert engine.input_and_reference("test", 0)[1]["noise"] == {"j": 0.0, "spread": 0.0, "estimate": False}
     task = {"name": "denoising", "sigma": 0.2}
@@ -216,6 +217,7 @@ def test_noise_is_known_or_said_to_be_unknown(engine, tmp_path):
 # Exports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("affine", [STRAIGHT, FLIPPED, TURNED])
 def test_a_whole_volume_lies_where_its_file_lies(engine, affine):
     """Each value of the result is at the place, in mm, that the file has for it."""
@@ -239,6 +241,7 @@ def test_a_whole_volume_lies_where_its_file_lies(engine, affine):
     np.testing.assert_allclose(result.get_fdata()[:, :, 3], image * scale, atol=1e-3 * scale)
 
 
+@pytest.mark.slow
 def test_a_whole_volume_as_a_dicom_series(engine):
     import pydicom
 
@@ -259,6 +262,7 @@ def test_a_whole_volume_as_a_dicom_series(engine):
     np.testing.assert_allclose(shown, planes[0] * first.scale[1], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_scores_of_all_slices_as_a_table(engine):
     name, content = exporting.export_scores(engine, "test", [0.25])
     assert name == "test_images_scores_lambda_0.25.csv"

@@ -68,6 +68,7 @@ def test_statistics_are_over_people():
     assert summary["gain"] == {"mean": 5.0, "worst": -1.0}
 
 
+@pytest.mark.slow
 def test_a_study_has_a_row_for_each_method_and_task(study, root):
     out, text = study
     names = [
@@ -89,6 +90,7 @@ def test_a_study_has_a_row_for_each_method_and_task(study, root):
     assert (out / "table.md").read_text().count("| run, λ = 0.5 | ") == 3
 
 
+@pytest.mark.slow
 def test_the_picture_has_the_reference_and_one_lambda_of_each_run(study, root, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(figures, "image_rows", lambda path, rows: drawn.append(rows))
@@ -103,6 +105,7 @@ def test_the_picture_has_the_reference_and_one_lambda_of_each_run(study, root, m
     np.testing.assert_array_equal(images[0], people.images[1, ..., 0])
 
 
+@pytest.mark.slow
 def test_a_study_resumes(study, root, monkeypatch):
     out, _ = study
     before = (out / "table.md").read_text()
