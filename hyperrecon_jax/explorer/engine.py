@@ -244,7 +244,7 @@ class Engine:
         noise, level = self.volumes.find_noise(volume, acquisition), measurement_band.LEAST_SHOWN
         if noise is not None and noise.sigma:
             level = max(level, noise.sigma * self._unit_noise_level(volume, index, acquisition))
-        return plane, {"low": level, "high": 2 * max(level, 0.05), "noise": noise is not None}
+        return plane, {"low": level, "high": 2 * max(level, 0.05), "is_noise_known": noise is not None}
 
     def _simulate_noise_level(self, volume: str, index: int, acquisition: str | None) -> float:
         """`measurement_band.unit_noise_level` of a slice."""

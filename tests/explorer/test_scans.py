@@ -209,7 +209,7 @@ def test_noise_is_known_or_said_to_be_unknown(engine, tmp_path):
     assert abs(j - noise["j"]) < 4 * noise["spread"]
     plane, info = noisy.contradiction("test", 0, [0.5])
     assert plane.shape == (16, 16)
-    assert info["noise"]
+    assert info["is_noise_known"]
     assert 0.05 < info["low"] < 0.4  # noise of 0.2, averaged over 5 x 5 pixels
     assert info["high"] == 2 * info["low"]
 

@@ -8,9 +8,10 @@ const Band = (app) => {
   const KEPT = 60; // planes of bands that are kept
   const OPACITY = [0.6, 0.9]; // at the lowest and at the highest value
   const get = (id) => document.getElementById(id);
-  const bands = new Map(); // slice and λ -> { plane, low, high, noise }
+  const bands = new Map(); // slice and λ -> { plane, low, high, is_noise_known }
   const queue = { A: new Store.Newest(load), B: new Store.Newest(load) };
   const failed = new Set();
+  let hasFailed = false; // the band that was asked for last
 
   const isOffered = Boolean(app.source.contradiction);
   const key = (place, lam) => `${Store.sliceKey(place)}|${Store.lamKey(lam)}`;
@@ -23,8 +24,9 @@ const Band = (app) => {
       if (bands.size > KEPT) bands.delete(bands.keys().next().value);
       app.schedule();
     } catch (error) {
-      failed.add(name); // not asked for again with every draw
+      if (!(error instanceof Source.ConnectionLost)) failed.add(name); // not asked for again with every draw
       app.report(error);
+      app.schedule();
     }
   }
 
@@ -34,6 +36,7 @@ const Band = (app) => {
     const { entry } = found;
     const name = key(app.place(), entry.lam);
     const band = bands.get(name);
+    hasFailed = failed.has(name);
     if (!band && !failed.has(name)) queue[slot].ask({ place: app.place(), lam: entry.lam });
     return band || null;
   }
@@ -57,14 +60,16 @@ const Band = (app) => {
     get("band-legend").hidden = !(isOffered && app.state.band && isPicture);
     get("band-legend").classList.toggle("waiting", !band);
     if (!band) {
-      get("band-text").textContent = "computing what the measurement contradicts …";
+      get("band-text").textContent = hasFailed
+        ? "what the measurement contradicts could not be computed; press M twice to try again"
+        : "computing what the measurement contradicts …";
       delete get("band-legend").dataset.share;
       return;
     }
-    const { low, high, noise } = band;
+    const { low, high, is_noise_known: isNoiseKnown } = band;
     const part = (100 * share(band)).toFixed(1);
     get("band-text").textContent =
-      `contradicted by the measurement, ${noise ? "above noise" : "noise unknown: all of it"}: ${part} % of the picture`;
+      `contradicted by the measurement, ${isNoiseKnown ? "above noise" : "noise unknown: all of it"}: ${part} % of the picture`;
     get("band-legend").querySelector(".bar").style.background = Colors.gradient("band");
     const texts = [low.toFixed(3), "", `≥ ${high.toFixed(3)}`];
     get("band-legend").querySelectorAll(".numbers span").forEach((span, i) => (span.textContent = texts[i]));

@@ -42,7 +42,9 @@ const Exporting = (() => {
     const busy = Messages.toast(`Reconstructing ${slices} slices …`, "busy");
     button.disabled = true;
     try {
-      const { blob, name } = await app.source.exportAll(app.place(), app.state.lam.A, fields);
+      const { blob, name } = await app.source.exportAll(app.place(), app.state.lam.A, fields, (told) => {
+        if (told && told.share !== null) busy.querySelector("span").textContent = `${told.words}: ${Math.round(100 * told.share)} %`;
+      });
       save(blob, name);
     } catch (error) {
       app.report(error);

@@ -19,15 +19,17 @@ class Finding {
     document.getElementById("diverse").onclick = () => this.diverse();
   }
 
-  describe({ volume, index }) {
-    return `slice ${index} of ${this.app.volume(volume).name}`;
+  /** A place in words, with its acquisition: they tell two searches apart. */
+  describe({ volume, index, acquisition }) {
+    const slice = `slice ${index} of ${this.app.volume(volume).name}`;
+    return acquisition ? `${slice} (${acquisition.replaceAll(",", ", ").replaceAll("=", " ")})` : slice;
   }
 
   async best(metric) {
     const [place, slot] = [this.app.place(), this.app.state.active];
     const { label, unit } = Readouts.describe(metric);
     const input = this.app.slice() && this.app.slice().metrics[metric];
-    const title = `Best λ by ${label}, ${this.describe(place)}`;
+    const title = `Best λ by ${label} for ${slot}, ${this.describe(place)}`;
     const work = (signal, heard) => this.app.source.best(place, metric, signal, heard);
     const found = await this.searches.run(title, work);
     if (!found) return;

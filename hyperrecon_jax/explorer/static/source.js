@@ -109,11 +109,11 @@ const Source = (() => {
       return { ...place, lam, metrics, milliseconds, plane: new Float32Array(await body(response, "arrayBuffer")) };
     }
 
-    /** What of a reconstruction the measurement contradicts: { plane, low, high, noise }. */
+    /** What of a reconstruction the measurement contradicts: { plane, low, high, is_noise_known }. */
     async contradiction(place, lam) {
       const response = await askLong("api/contradiction", { ...place, lam: lam.join(",") });
-      const { low, high, noise } = JSON.parse(response.headers.get("X-Info"));
-      return { low, high, noise, plane: new Float32Array(await body(response, "arrayBuffer")) };
+      const { low, high, is_noise_known } = JSON.parse(response.headers.get("X-Info"));
+      return { low, high, is_noise_known, plane: new Float32Array(await body(response, "arrayBuffer")) };
     }
 
     async diverse(place, count, signal, heard) {
@@ -151,10 +151,10 @@ const Source = (() => {
     }
 
     /** All slices of a volume in one file, or with no `format` the table of their scores. */
-    async exportAll({ volume, acquisition }, lam, fields) {
+    async exportAll({ volume, acquisition }, lam, fields, heard) {
       const path = fields.format ? "api/export-volume" : "api/export-scores";
       const chosen = acquisition ? { acquisition } : {};
-      return file(await ask(`${path}?${query({ volume, ...chosen, lam: lam.join(","), ...fields })}`));
+      return file(await askLong(path, { volume, ...chosen, lam: lam.join(","), ...fields }, null, heard));
     }
   }
 

@@ -82,6 +82,7 @@ const Offline = (() => {
     async run() {
       document.getElementById("drop-hint").textContent =
         "Computed in this browser: no picture leaves it. Drop a PNG, JPEG or .npy file anywhere";
+      document.getElementById("file").labels[0].title = FORMATS;
       Messages.banner("The network starts in this browser …");
       await this.ready;
       return this.page.run;
@@ -142,13 +143,15 @@ const Offline = (() => {
       const [trained] = this.page.run.volumes;
       const { planes, notes } = await ImageFiles.read(file, this.page.task.factor, FORMATS);
       const [{ h, w }] = planes;
+      const differences = [];
       if (h !== trained.height || w !== trained.width) {
-        notes.push(`The network was trained on ${trained.height} x ${trained.width} pixels, this is ${h} x ${w}.`);
+        differences.push(`The network was trained on ${trained.height} x ${trained.width} pixels, this is ${h} x ${w}.`);
       }
       const id = `file${++this.files}`;
       await this.helper.ask("add", { id, planes });
       const size = { slices: planes.length, height: h, width: w, aspect: 1, start: Math.floor(planes.length / 2) };
-      return { ...trained, ...size, id, name: file.name, truth: true, note: notes.join(" "), acquisition: "" };
+      const note = [...notes, ...differences].join(" ");
+      return { ...trained, ...size, id, name: file.name, truth: true, note, acquisition: "", subjects: null, differences };
     }
 
     indices(volume) {
