@@ -58,7 +58,7 @@ def test_a_link_opens_the_same_view(browser, address, mode):
         link, wanted = link_of(page), state(page)
         page.wait_for_selector(EXACT)
         images = [drawn(page, view) for view in ("view-main", "view-input", "view-truth")]
-        with opened(browser, link) as other:
+        with opened(browser, f"{address}#{link.partition('#')[2]}") as other:
             other.wait_for_timeout(300)
             opened_state = state(other)
             assert same(wanted, opened_state), (wanted, opened_state)
@@ -74,7 +74,7 @@ def test_a_link_of_two_lambdas(browser, pad_address):
         page.keyboard.press("Enter")
         page.wait_for_selector(f"{EXACT}[data-lam='0.900,0.250']")
         link, wanted = link_of(page), state(page)
-        with opened(browser, link) as other:
+        with opened(browser, f"{pad_address}#{link.partition('#')[2]}") as other:
             assert same(wanted, state(other))
 
 

@@ -43,9 +43,14 @@ const Source = (() => {
 
   /** The name of this tab: volumes belong to the tab that has added them. It outlives a reload. */
   function tabName() {
-    const name = sessionStorage.getItem("tab") || crypto.getRandomValues(new Uint32Array(4)).join("-");
-    sessionStorage.setItem("tab", name);
-    return name;
+    const made = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    try {
+      const name = sessionStorage.getItem("tab") || made;
+      sessionStorage.setItem("tab", name);
+      return name;
+    } catch {
+      return made; // the frame of a notebook may have no storage
+    }
   }
 
   const query = (fields) => new URLSearchParams(fields).toString();
