@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.slow, needs_chromium]
 def shown(tmp_path_factory):
     with small_networks():
         shown = widget(write_explorable(tmp_path_factory.mktemp("runs")) / "run")
-        yield shown
-        shown.close()
+    yield shown
+    shown.close()
 
 
 def move(page, value):
