@@ -4,7 +4,6 @@ import base64
 import contextlib
 import functools
 import io
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +25,8 @@ from hyperrecon_jax.runs.experiment import make_model
 from hyperrecon_jax.runs.slim_run import PRETRAINED_FOLDER
 from hyperrecon_jax.runs.task import make_mask
 from hyperrecon_jax.runtime.errors import InputError
+from tests.explorer.chromium import EXACT, needs_chromium
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-EXACT = "#view-main[data-exact=true]"
 LARGEST = 5e6  # bytes of a page
 
 # Asks the worker of the page a question. Its complex arrays become pairs of lists.
@@ -40,15 +36,6 @@ ASK = """async ([name, args]) => {
             ? Object.fromEntries(Object.entries(value).map(([key, part]) => [key, plain(part)])) : value;
     return plain(await explorer.requests.source.helper.ask(name, args));
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -31,32 +31,32 @@ class Finding {
     const input = this.app.slice() && this.app.slice().metrics[metric];
     const title = `Best λ by ${label} for ${slot}, ${this.describe(place)}`;
     const work = (signal, heard) => this.app.source.best(place, metric, signal, heard);
-    const found = await this.searches.run(title, work);
-    if (!found) return;
-    const score = `${label} ${Readouts.format(metric, found.value)} ${unit}`.trim();
-    const isWorse = Readouts.better(metric, found.value, input) === 1;
+    const answer = await this.searches.run(title, work);
+    if (!answer) return;
+    const score = `${label} ${Readouts.format(metric, answer.value)} ${unit}`.trim();
+    const isWorse = Readouts.better(metric, answer.value, input) === 1;
     const text = isWorse ? `${score} ✗ worse than the input` : score;
     this.keep(place, { best: text });
     // no event: what it took to find is no latency of the picture
-    const show = () => this.app.setLam(found.lam, null, slot);
-    this.searches.deliver(place, `${title}: ${Lambda.format(found.lam)}, ${text}`, show);
+    const show = () => this.app.setLam(answer.lam, null, slot);
+    this.searches.deliver(place, `${title}: ${Lambda.format(answer.lam)}, ${text}`, show);
   }
 
   async diverse() {
     const place = this.app.place();
     const title = `Different good ones, ${this.describe(place)}`;
-    const found = await this.searches.run(title, (signal, heard) => this.app.source.diverse(place, 6, signal, heard));
-    if (!found) return;
-    const lams = found.lams.map((lam) => this.app.source.snap(lam));
-    this.keep(place, { thumbnails: lams.map((lam) => this.thumbnail(lam)), criterion: found.criterion });
+    const answer = await this.searches.run(title, (signal, heard) => this.app.source.diverse(place, 6, signal, heard));
+    if (!answer) return;
+    const lams = answer.lams.map((lam) => this.app.source.snap(lam));
+    this.keep(place, { thumbnails: lams.map((lam) => this.thumbnail(lam)), criterion: answer.criterion });
     this.searches.deliver(place, `${title}: here they are`, () => {});
   }
 
   keep(place, answer) {
     const key = Store.sliceKey(place);
-    const kept = this.answers.get(key);
+    const earlier = this.answers.get(key);
     this.answers.delete(key);
-    this.answers.set(key, { best: "", thumbnails: [], criterion: "", ...kept, ...answer });
+    this.answers.set(key, { best: "", thumbnails: [], criterion: "", ...earlier, ...answer });
     if (this.answers.size > ANSWERS) this.answers.delete(this.answers.keys().next().value);
     if (this.shown === key) this.shown = null;
     this.app.schedule();

@@ -17,8 +17,8 @@ const Jobs = (() => {
     let [isLong, isOver] = [false, false];
     const timer = setInterval(async () => {
       isLong = true;
-      const told = heard && (await progress().catch(() => null));
-      if (told && told.words && !isOver) heard(told);
+      const report = heard && (await progress().catch(() => null));
+      if (report && report.words && !isOver) heard(report);
     }, POLL);
     const end = () => isLong && drop().catch(() => {});
     if (signal) signal.addEventListener("abort", end);
