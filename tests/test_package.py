@@ -133,9 +133,9 @@ def test_a_run_is_trained_and_exported_from_another_folder(hyperrecon):
     assert summary.startswith("Next: hyperrecon explore --run runs/quickstart to move lambda and look; ")
     assert summary.endswith("hyperrecon train --config paper_csmri_supervised_4x --dry-run")
     assert (hyperrecon.cwd / "runs" / "quickstart" / "summary.json").exists()
-    result = hyperrecon("explore", "--run", "runs/quickstart", "--export", "page", "--slices", "1", "--points", "2")
+    result = hyperrecon("explore", "--run", "runs/quickstart", "--export", "page.html", "--slices", "1")
     assert result.returncode == 0, result.stderr
-    assert (hyperrecon.cwd / "page" / "index.html").stat().st_size > 10_000
+    assert (hyperrecon.cwd / "page.html").stat().st_size > 10_000
     result = hyperrecon("train", "--config", "quickstart", "--dry-run", *SMALL)
     assert result.returncode == 0, result.stderr
 

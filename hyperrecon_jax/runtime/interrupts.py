@@ -84,6 +84,9 @@ def finish(status: int) -> None:
 
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
+    # Python remembers that an `exec` of text was interrupted, as in a dataclass that is being made, and would send itself
+    # SIGINT at its end instead of exiting with our status. The next `exec` of text makes it forget.
+    exec("")
     if any(thread.name.startswith(ABANDONED) for thread in threading.enumerate()):
         os._exit(status)
     for number in (signal.SIGINT, signal.SIGTERM):

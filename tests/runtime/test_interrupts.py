@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from helper import ROOT
 
 from hyperrecon_jax.runtime import interrupts
 
@@ -113,3 +114,19 @@ def test_a_slow_end_of_python_keeps_the_status():
         sys.exit(interrupts.STATUS)
     """
     assert subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode == 130
+
+
+def test_an_interruption_inside_of_exec_keeps_the_status(tmp_path):
+    """As while a dataclass is made; only `python -m` had the fault."""
+    code = """if True:
+        import sys
+        from hyperrecon_jax.runtime import interrupts
+        try:
+            exec("raise KeyboardInterrupt")
+        except KeyboardInterrupt:
+            interrupts.finish(interrupts.STATUS)
+        sys.exit(interrupts.STATUS)
+    """
+    (tmp_path / "interrupted.py").write_text(code)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path), str(ROOT)))}
+    assert subprocess.run([sys.executable, "-m", "interrupted"], timeout=60, check=False, env=env).returncode == 130
