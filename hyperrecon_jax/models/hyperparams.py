@@ -87,6 +87,15 @@ def grid(points: int, num_lams: int) -> jax.Array:
     return jnp.asarray(product([np.arange(points) / (points - 1)] * num_lams))
 
 
+def corners(num_terms: int) -> np.ndarray:
+    """The lambdas at which all weight is on a single loss term: row k selects term k.
+
+    Returns:
+        `(num_terms, num_terms - 1)`. `coefficients` of it is the identity. Lambdas without effect are 0.
+    """
+    return np.array([[0.0], [1.0]], np.float32) if num_terms == 2 else np.eye(num_terms, num_terms - 1, dtype=np.float32)
+
+
 def product(axes: Sequence[ArrayLike]) -> np.ndarray:
     """All combinations of the values along each axis, `(product of lengths, axes)`; the last axis changes fastest."""
     values = np.meshgrid(*(np.asarray(axis, np.float32) for axis in axes), indexing="ij")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,11 @@ from tqdm import tqdm
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.data import evenly_spaced
-from hyperrecon_jax.data.sources import folder
-from hyperrecon_jax.data.sources.base import Settings
-from hyperrecon_jax.data.subjects import order_subjects
-from hyperrecon_jax.evaluation import scores
 from hyperrecon_jax.evaluation.scoring import digest
 from hyperrecon_jax.losses.metric_table import METRICS
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
-from hyperrecon_jax.runtime import paths
-from hyperrecon_jax.runtime.errors import InputError
+from hyperrecon_jax.studies.people import People, check_people, person_means, person_statistics, read_unseen
 from hyperrecon_jax.studies.plan import Plan
 from hyperrecon_jax.studies.reconstruction_methods import (
     TASKS,
@@ -46,21 +41,12 @@ from hyperrecon_jax.studies.reconstruction_methods import (
     read_run_config,
     run_label,
     run_methods,
-    training_folders,
 )
 
 SCORES, TABLE, FIGURES, PICTURE = "scores.jsonl", "table.md", "table.json", "people.png"
 REPORTED = ("psnr", "ssim", "mae")
 PICTURED_LAM = 0.5
 PICTURED_PEOPLE = 3
-
-
-class People(NamedTuple):
-    """Slices of people."""
-
-    images: np.ndarray  # (n, h, w, 1) float32 in [0, 1]
-    subjects: np.ndarray  # (n,) int32, index into `names`
-    names: list[str]
 
 
 def make_plan(*, root: str, runs: Sequence[str] = (), slices: int = 2, size: int = 256) -> Plan:
@@ -75,11 +61,7 @@ def make_plan(*, root: str, runs: Sequence[str] = (), slices: int = 2, size: int
     Raises:
         InputError: if there is no root or no such run, or a number is too small.
     """
-    if not root:
-        raise InputError("The study needs images of people: --root must be a folder with a sub-folder for each person.")
-    if slices < 1:
-        raise InputError(f"The study needs at least 1 slice of each person, got {slices}.")
-    folder.find(Path(root), _settings(slices=slices, size=size))  # raises if there is nobody
+    check_people(root, slices=slices, size=size)
     for run in runs:
         read_run_config(Path(run))
     names = ", ".join([ZERO_FILLED, TOTAL_VARIATION, WAVELET, *runs])
@@ -89,53 +71,6 @@ def make_plan(*, root: str, runs: Sequence[str] = (), slices: int = 2, size: int
         report=partial(_report, root=Path(root), runs=[Path(run) for run in runs], slices=slices, size=size),
         labels=(),
     )
-
-
-def _settings(*, slices: int, size: int) -> Settings:
-    """How slices are made of the files of a person."""
-    return Settings(size=size, slices=slices, coils=0, acquisition="", whiten=False)
-
-
-def read_people(root: Path, *, slices: int, size: int, say: Say = print) -> People:
-    """The slices of all people in a folder. People whose files cannot be used are left out, and named to the user.
-
-    Raises:
-        InputError: if there is no such folder, or nobody can be used.
-    """
-    settings = _settings(slices=slices, size=size)
-    images, names = [], []
-    for name, files in folder.find(root, settings).items():
-        try:
-            images.append(folder.read(files, settings).image)
-        except InputError as error:
-            say(f"Left out: {name}: {error}")
-            continue
-        names.append(name)
-    if not images:
-        raise InputError(f"{root} must hold images of people, but none can be used.")
-    subjects = np.repeat(np.arange(len(images), dtype=np.int32), [len(stack) for stack in images])
-    return People(np.concatenate(images)[..., None], subjects, names)
-
-
-def keep_unseen(people: People, root: Path, runs: Sequence[Path]) -> People:
-    """The people whom no run saw in its training or validation.
-
-    A run that was trained on a folder saw all but its test subjects (`data/subjects.py`). Runs of other data, and of other
-    folders, leave everybody.
-
-    Raises:
-        InputError: if nobody is left.
-    """
-    unseen = set(people.names)
-    for config in (config for run in runs for config in training_folders(run)):
-        if paths.expand(config.data.root, argument="config.data.root").resolve() == root.resolve():
-            unseen &= set(order_subjects(people.names, config.data.seed)[: config.data.subjects[2]])
-    if not unseen:
-        raise InputError(f"{root} must hold people whom none of the runs saw, but {', '.join(map(str, runs))} saw all.")
-    kept = [index for index, name in enumerate(people.names) if name in unseen]
-    rows = np.isin(people.subjects, kept)
-    subjects = np.searchsorted(kept, people.subjects[rows]).astype(np.int32)
-    return People(people.images[rows], subjects, [people.names[index] for index in kept])
 
 
 def score_method(method: Method, task: Task, people: People, file: Path, stored: dict[str, Any]) -> list[dict[str, Any]]:
@@ -196,21 +131,12 @@ def summarize(
         "gain": the mean and the worst gain in PSNR of a person over the zero-filled image.
     """
     values = {name: np.array([row[name] for row in rows]) for name in REPORTED}
-    index = np.arange(len(subjects))
-    ds = scores.make_dataset((), values, input_values={}, subjects=subjects, index=index, attrs={})
-    summary = scores.summarize(ds)
-    result: dict[str, Any] = {}
+    result: dict[str, Any] = person_statistics(values, subjects)
     for name in REPORTED:
-        mean, low, high = (float(summary[name].sel(statistic=statistic)) for statistic in ("subject_mean", "low", "high"))
         worst = min if METRICS[name].higher_is_better else max
-        result[name] = {"mean": mean, "low": low, "high": high, "worst": float(worst(person_means(values[name], subjects)))}
+        result[name]["worst"] = float(worst(person_means(values[name], subjects)))
     gain = person_means(values["psnr"] - np.array([row["psnr"] for row in inputs]), subjects)
     return result | {"gain": {"mean": float(gain.mean()), "worst": float(gain.min())}}
-
-
-def person_means(values: np.ndarray, subjects: np.ndarray) -> np.ndarray:
-    """The mean over the slices of each person, in the order of their numbers."""
-    return np.array([values[subjects == subject].mean() for subject in np.unique(subjects)])
 
 
 def table(results: Sequence[Mapping[str, Any]]) -> str:
@@ -248,11 +174,7 @@ def _report(
 ) -> None:
     """Score all methods, task by task, and write the tables and the picture."""
     methods = [*classical_methods(), *(method for run in runs for method in run_methods(run))]
-    all_people = read_people(root, slices=slices, size=size, say=say)
-    people = keep_unseen(all_people, root, runs)
-    if len(people.names) < len(all_people.names):
-        say(f"Left out: {len(all_people.names) - len(people.names)} people in whose images a run was trained or validated.")
-    say(f"{len(people.names)} people, {len(people.images)} slices of {size} x {size}.")
+    people = read_unseen(root, runs, slices=slices, size=size, say=say)
     results = []
     with run_folder.explain_write_errors(out):
         out.mkdir(parents=True, exist_ok=True)

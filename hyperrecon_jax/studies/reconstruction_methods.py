@@ -43,6 +43,11 @@ class Task(NamedTuple):
     acceleration: float
     sigma: float  # standard deviation of the complex noise, in units of image intensity
 
+    @property
+    def acquisition(self) -> Acquisition:
+        """What a network that knows several acquisitions is told."""
+        return Acquisition(self.acceleration, self.sigma, self.mask)
+
     def make_mask(self, shape: tuple[int, int]) -> np.ndarray:
         """The mask `(h, w)`, zero frequency in the corner."""
         return masks.make(self.mask, shape, acceleration=self.acceleration, seed=SEED)
@@ -115,13 +120,18 @@ def _make_best(solve: Callable[..., Any], task: Task, shape: tuple[int, int]) ->
     return reconstruct_best
 
 
-def read_run_config(run: Path) -> ConfigDict:
-    """The settings of a run; raises `InputError` if it has another task or number of loss terms than this study."""
+def read_run_config(run: Path, *, most_terms: int = 2) -> ConfigDict:
+    """The settings of a run.
+
+    Raises:
+        InputError: if it has another task than CS-MRI, or less than two or more than `most_terms` loss terms.
+    """
     config = read_config(run)
-    if config.task.name != "csmri" or len(config.loss.terms) != 2:
+    if config.task.name != "csmri" or not 2 <= len(config.loss.terms) <= most_terms:
+        count = "two" if most_terms == 2 else f"2 to {most_terms}"
         raise InputError(
-            f'{run} must hold a run of config.task.name "csmri" with two loss terms, got {config.task.name!r} and the terms'
-            f" {', '.join(config.loss.terms)}."
+            f'{run} must hold a run of config.task.name "csmri" with {count} loss terms, got {config.task.name!r} and the'
+            f" terms {', '.join(config.loss.terms)}."
         )
     return config
 
@@ -150,18 +160,22 @@ def run_methods(run: Path) -> list[Method]:
 
     @functools.cache
     def compile_for(task, shape):
-        measured_by = {"mask": task.mask, "acceleration": task.acceleration, "mask_seed": SEED, "sigma": task.sigma}
-        settings = config.to_dict()
-        problem = make_problem(complete({**settings, "task": {**settings["task"], **measured_by}}), shape, coils=0)
+        problem = make_task_problem(config, task, shape)
         return jax.jit(lambda variables, lam, y: reconstruct(model, variables, lam, problem.to_net_input(y)))
 
     def make_network(lam, task, shape):
         program = compile_for(task, shape)
-        acquisition = Acquisition(task.acceleration, task.sigma, task.mask)
-        conditioned = with_condition(config, variables, acquisition)
+        conditioned = with_condition(config, variables, task.acquisition)
         return lambda y, image: (np.asarray(program(conditioned, jnp.array([lam]), jnp.asarray(y))), None)
 
     return [Method(run_label(run, lam), f"{identity} {lam}", partial(make_network, lam)) for lam in LAMS]
+
+
+def make_task_problem(config: ConfigDict, task: Task, shape: tuple[int, int]) -> Problem:
+    """What the network of a run reconstructs from: the measurements of this study, with their mask and noise."""
+    settings = config.to_dict()
+    measured_by = {"mask": task.mask, "acceleration": task.acceleration, "mask_seed": SEED, "sigma": task.sigma}
+    return make_problem(complete({**settings, "task": {**settings["task"], **measured_by}}), shape, coils=0)
 
 
 def run_label(run: Path, lam: float) -> str:

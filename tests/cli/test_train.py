@@ -207,14 +207,10 @@ def count_of(network):
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def test_flags_may_be_in_a_file(config_file, tmp_path):
-    (tmp_path / "flags.txt").write_text(f"--config={config_file}\n--dry-run\n--config.model.width=4\n")
-    result = run_train("--flagfile=flags.txt", "--config.model.hyper_width=3", cwd=tmp_path, small=True)
-    assert (result.returncode, result.stderr) == (0, "")
-    flags = ["--config", config_file, "--dry-run", "--config.model.width=4", "--config.model.hyper_width=3"]
-    expected = run_train(*flags, small=True)
-    assert result.stdout.splitlines()[:3] == expected.stdout.splitlines()[:3]
-    assert "parameters" in "".join(expected.stdout.splitlines()[:3])
+def test_flags_may_be_in_a_file(forks):
+    """The sentence has a value of the file and one of the command line."""
+    result, _ = forks["flag file"]
+    assert refused(result, "config.dhs.keep must be at least 1 and at most config.train.batch, 6, got 9.")
 
 
 def test_help_shows_how_and_our_flags_alone(forks):
@@ -304,9 +300,11 @@ def forks(finished, config_file, tmp_path_factory):
     cases |= {content: ["--config", "mine.py"] for content, _ in CONFIG_FILES}
     cases |= {name: ["--config", config] for name, config in DEFAULT_FOLDERS.items()}
     cases |= {"again": again, "another": [*again, "--config.task.acceleration=8"], "help": ["--help"]}
+    cases["flag file"] = ["--flagfile=flags.txt", "--config.dhs.keep=9"]
     folders = {case: tmp_path_factory.mktemp("fork") for case in cases}
     for content, _ in CONFIG_FILES:
         (folders[content] / "mine.py").write_text(content)
+    (folders["flag file"] / "flags.txt").write_text(f"--config={AMORTIZED[1]}\n--config.train.batch=6\n")
     for name in DEFAULT_FOLDERS:
         (folders[name] / "runs" / name).mkdir(parents=True)
         (folders[name] / "runs" / name / "mine.txt").touch()

@@ -52,6 +52,13 @@ def test_coefficients_equal_a_loop(num_terms):
     np.testing.assert_allclose(hyperparams.coefficients(lam), [*expected, left], rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_terms", [1, 2, 3, 4])
+def test_each_corner_selects_its_term(num_terms):
+    lams = hyperparams.corners(num_terms)
+    assert lams.shape == (num_terms, num_terms - 1)
+    np.testing.assert_array_equal(hyperparams.coefficients(lams), np.eye(num_terms))
+
+
 def test_coefficients_have_finite_gradients_at_the_corners():
     jacobian = jax.jit(jax.vmap(jax.jacobian(hyperparams.coefficients)))(hyperparams.grid(2, 3))
     assert jnp.isfinite(jacobian).all()

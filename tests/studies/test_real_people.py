@@ -9,11 +9,10 @@ from helper import ROOT
 from PIL import Image
 
 from hyperrecon_jax import figures
-from hyperrecon_jax.config import default_config
-from hyperrecon_jax.data.subjects import order_subjects
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.studies import classical, real_people
 from hyperrecon_jax.studies import reconstruction_methods as methods
+from hyperrecon_jax.studies.people import read_people
 from hyperrecon_jax.studies.plan import read_plan
 from hyperrecon_jax.studies.study import run_study, show_plan
 from tests.studies.test_reconstruction_methods import replace_run
@@ -80,7 +79,7 @@ def test_a_study_has_a_row_for_each_method_and_task(study, root):
     report = json.loads((out / "table.json").read_text())
     assert (report["people"], report["slices"]) == (2, 4)
     assert [(row["task"], row["method"]) for row in report["rows"]] == [(t.title, n) for t in methods.TASKS for n in names]
-    people = real_people.read_people(root, slices=2, size=SIZE)
+    people = read_people(root, slices=2, size=SIZE)
     task = methods.TASKS[0]
     x_hats = [np.abs(np.fft.ifft2(methods.observe(task, people.images, i)[..., 0], norm="ortho")) for i in range(4)]
     psnr = [-10 * np.log10(np.mean((x - image[..., 0]) ** 2)) for x, image in zip(x_hats, people.images, strict=True)]
@@ -94,7 +93,7 @@ def test_a_study_has_a_row_for_each_method_and_task(study, root):
 def test_the_picture_has_the_reference_and_one_lambda_of_each_run(study, root, monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(figures, "image_rows", lambda path, rows: drawn.append(rows))
-    people = real_people.read_people(root, slices=2, size=SIZE)
+    people = read_people(root, slices=2, size=SIZE)
     selected = [*methods.classical_methods()[:2], methods.run_methods(Path("runs/run"))[2]]
     real_people.draw_people(tmp_path / "a.png", people, selected)
     assert (study[0] / "people.png").exists()
@@ -120,41 +119,6 @@ def test_a_study_resumes(study, root, monkeypatch):
     assert len(computed) == 1
     assert (out / "table.md").read_text() == before
     assert len(real_people.read_scores(out / "scores.jsonl")) == 3 * 8 * 4
-
-
-def test_people_who_cannot_be_read_are_left_out(tmp_path):
-    for person, pixels in (("anna", np.eye(SIZE)), ("bert", np.zeros((SIZE, SIZE)))):
-        (tmp_path / person).mkdir()
-        Image.fromarray((255 * pixels).astype(np.uint8)).save(tmp_path / person / "1.png")
-    lines = []
-    people = real_people.read_people(tmp_path, slices=2, size=SIZE, say=lines.append)
-    assert (people.names, people.images.shape) == (["anna"], (1, SIZE, SIZE, 1))
-    assert lines[0].startswith("Left out: bert: ")
-    (tmp_path / "anna" / "1.png").unlink()
-    with pytest.raises(InputError, match="none can be used"):
-        real_people.read_people(tmp_path, slices=2, size=SIZE, say=lines.append)
-
-
-def test_people_whom_a_run_saw_are_not_scored(tmp_path, monkeypatch):
-    """The second run was trained on the same folder, before the first went on from it on other images."""
-    root, names = tmp_path / "people", [f"person{i}" for i in range(12)]
-    images = np.arange(24, dtype=np.float32)[:, None, None, None]
-    people = real_people.People(images, np.repeat(np.arange(12, dtype=np.int32), 2), names)
-    first, second = default_config(), default_config()
-    first.data.source, first.train.init_from = "broad", "runs/second"
-    second.data.source, second.data.root, second.data.subjects, second.data.seed = "folder", str(root), (7, 2, 3), 5
-    monkeypatch.setattr(methods, "read_config", lambda run: {"first": first, "second": second}[run.name])
-    unseen = real_people.keep_unseen(people, root, [Path("runs/first")])
-    assert unseen.names == sorted(order_subjects(names, 5)[:3], key=names.index)
-    expected = [image for name in unseen.names for image in (2 * names.index(name), 2 * names.index(name) + 1)]
-    assert unseen.images.ravel().tolist() == expected
-    assert unseen.subjects.tolist() == [0, 0, 1, 1, 2, 2]
-    elsewhere = real_people.keep_unseen(people, tmp_path / "others", [Path("runs/first")])
-    assert elsewhere.names == names
-    first.train.init_from, first.data.source, first.data.root = "", "folder", str(root)
-    first.data.subjects, first.data.seed, second.data.subjects = (7, 2, 1), 0, (7, 2, 1)
-    with pytest.raises(InputError, match="whom none of the runs saw"):
-        real_people.keep_unseen(people, root, [Path("runs/first"), Path("runs/second")])
 
 
 def test_the_plan_file(root, tmp_path):
