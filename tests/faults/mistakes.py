@@ -635,6 +635,9 @@ RUNS = {
     "study --plan real_people --root scans --runs run,run": "--runs",
     "study --plan real_people --root scans --runs segment": "segment",
     "study --plan real_people --root scans --runs=": "--runs",
+    "study --plan lambda_choice --root scans --runs gone": "gone",
+    "study --plan lambda_choice --root scans --runs run,run": "--runs",
+    "study --plan lambda_choice --root scans --runs segment": "segment",
 }
 
 # what is asked of a run, of images or of the machine
@@ -820,6 +823,8 @@ VALUES = {
     "study --plan real_people --root empty": "empty",
     "study --plan real_people --root file.txt": "file.txt",
     "study --plan real_people --root scans --slices 0": "at least 1 slice",
+    "study --plan lambda_choice": "--root",
+    "study --plan lambda_choice --root scans --slices 0": "at least 1 slice",
     "bench --suite speed": "--suite must be among",
     "bench --suite conv,speed": "--suite must be among",
     "bench --suite all,speed": "--suite must be among",

@@ -435,7 +435,12 @@ def draw_pair(path):
     figures.pair(path, truth=image, input=image, x_hat=np.stack([image, 1 - image], 1), **options)
 
 
-@pytest.mark.parametrize("write", [draw_curves, draw_comparison, draw_landscapes, draw_histogram, draw_slices, draw_pair])
+SLOW = (
+    pytest.param(write, marks=pytest.mark.slow) for write in (draw_comparison, draw_landscapes, draw_histogram, draw_pair)
+)
+
+
+@pytest.mark.parametrize("write", [draw_curves, draw_slices, *SLOW])
 def test_both_files(tmp_path, monkeypatch, write):
     """A PNG and a PDF of one size, at most two columns wide, TrueType of 7 points at least, nothing cut off."""
     drawn = record(monkeypatch, [".png", ".pdf"])
