@@ -311,8 +311,23 @@ def train_main(
 
 
 def reconstruct(model: Model, variables: Tree, lam: jax.Array, net_input: NetInput) -> jax.Array:
-    """`x_hat = M[H(lambda)](y)`, one image `(h, w, 1)` and one lambda `(K-1,)`."""
+    """`x_hat = M[H(lambda)](y)`, one image `(h, w, 1)` and one lambda `(K-1,)`.
+
+    It is compiled at its first call for a model and a size of images. A model whose networks cannot be hashed, such as one
+    with an array among its settings, is computed operation by operation outside of `jax.jit`.
+    """
+    try:
+        hash(model)
+    except TypeError:
+        return _forward(model, variables, lam, net_input)
+    return _compiled_forward(model, variables, lam, net_input)
+
+
+def _forward(model: Model, variables: Tree, lam: jax.Array, net_input: NetInput) -> jax.Array:
     return apply_main(model, *network_at(model, variables, lam), net_input)
+
+
+_compiled_forward = jax.jit(_forward, static_argnums=0, inline=True)
 
 
 def count_parameters(params: Tree) -> int:

@@ -31,6 +31,7 @@ from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import Keys, make_keys, make_model, make_optimizer, reported_lams, with_condition
 from hyperrecon_jax.runs.slim_run import PRETRAINED, find_run
 from hyperrecon_jax.runs.task import fix_acquisition, label_map, make_problem, make_task
+from hyperrecon_jax.runtime import files, machine
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.training.step import TrainState, initial_state
 
@@ -134,20 +135,18 @@ def load_run(
 
 
 def _load_model(folder: Path) -> tuple[Model, Tree, int]:
-    """The model of a run, its variables as plain arrays of no device, and the number of steps that it was trained."""
+    """The model of a run, its variables as plain arrays of no device, and the number of steps that it was trained.
+
+    From then on JAX keeps compiled programs on disk, as it does in the commands, unless the user chose otherwise.
+    """
+    machine.enable_compilation_cache(files.cache_folder() / machine.COMPILATION_CACHE)
     if not slim_run.is_slim(folder):
         model, state = load_state(folder)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         return model, jax.tree.map(jnp.asarray, jax.device_get(variables)), int(state.step)
-    model, example = _empty_model(read_config(folder))
-    variables, steps = slim_run.read(folder, example)
+    model, shapes, _ = make_model(read_config(folder))
+    variables, steps = slim_run.read(folder, shapes)
     return model, jax.tree.map(jnp.asarray, variables), steps
-
-
-def _empty_model(config: ConfigDict) -> tuple[Model, Tree]:
-    """The model of `config`, and variables of zeros: to make random ones, a program would have to be compiled."""
-    model, shapes, _ = make_model(config)
-    return model, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:
@@ -158,8 +157,10 @@ def load_state(run: str | PathLike[str]) -> tuple[Model, TrainState]:
     """
     folder = Path(run)
     config = read_config(folder)
-    model, variables = _empty_model(config)
-    example_state = initial_state(model, variables, make_optimizer(config))
+    model, shapes, _ = make_model(config)
+    example_state = jax.eval_shape(lambda variables: initial_state(model, variables, make_optimizer(config)), shapes)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    example_state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), example_state)
     with checkpoint.manager(folder, keep=config.train.keep, read_only=True) as checkpoints:
         if checkpoints.latest_step() is None:
             raise InputError(f"{folder} holds no checkpoint yet.")

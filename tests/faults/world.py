@@ -147,11 +147,14 @@ def _write_images(folder):
 
 
 def _write_run(folder, changes):
-    from hyperrecon_jax.runs import load, slim_run  # here, because JAX takes seconds to import
+    import jax  # here, because it takes seconds to import
+
+    from hyperrecon_jax.runs import slim_run
     from hyperrecon_jax.runs.config import complete
+    from hyperrecon_jax.runs.experiment import make_model
 
     config = complete({group: {**SETTINGS.get(group, {}), **changes.get(group, {})} for group in {*SETTINGS, *changes}})
-    _, variables = load._empty_model(config)
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), make_model(config)[1])
     slim_run.write(folder, config.to_dict(), variables, steps=4)
 
 

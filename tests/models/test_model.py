@@ -54,6 +54,33 @@ def test_evaluation_equals_the_reference():
     np.testing.assert_allclose(x_hat, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
+TRACES = []
+
+
+class Scaled(nn.Module):
+    """Multiplies its input by a weight and by the sum of its factors. With an array of factors it cannot be hashed."""
+
+    factors: object
+
+    @nn.compact
+    def __call__(self, net_input):
+        TRACES.append(net_input.shape)
+        return self.param("weight", nn.initializers.ones, ()) * jnp.sum(jnp.asarray(self.factors)) * net_input[..., :1]
+
+
+@pytest.mark.parametrize(("factors", "traces"), [((0.5, -2.0), 1), (np.array([0.5, -2.0]), 3)], ids=["hashed", "array"])
+def test_reconstruct_is_compiled_once_where_the_network_can_be_hashed(factors, traces):
+    net_inputs = np.random.default_rng(0).standard_normal((3, 4, 2, 2)).astype(np.float32)
+    model, variables = init(jax.random.key(0), Scaled(factors), net_inputs[0], num_terms=2, hyper_width=3)
+    lams = jnp.array([[0.0], [0.3], [1.0]])
+    TRACES.clear()
+    x_hats = [reconstruct(model, variables, lam, net_input) for lam, net_input in zip(lams, net_inputs, strict=True)]
+    assert len(TRACES) == traces
+    weights = [generate_weights(model, variables["params"], lam)["weight"] for lam in lams]
+    expected = [-1.5 * weight * net_input[..., :1] for weight, net_input in zip(weights, net_inputs, strict=True)]
+    np.testing.assert_allclose(x_hats, expected, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
     model, shapes, params = reference_model()
