@@ -103,7 +103,7 @@ class Guard:
             return _refuse(request, f"The explorer has no name {name[:80]!r}; it gets one by --allow-host NAME.", 400)
         if not has_token_in_address and not self._has_token(request):
             return _refuse(request, NO_TOKEN, 403)
-        if request.url.path.startswith("/api/") and not _is_of_own_page(request):
+        if request.scope["path"].startswith("/api/") and not _is_of_own_page(request):
             return _refuse(request, "The explorer answers its own page alone, no other page in the same browser.", 403)
         return None
 
@@ -163,6 +163,6 @@ def _is_equal(one: str, other: str) -> bool:
 
 
 def _refuse(request: Request, sentence: str, status: int) -> Response:
-    if request.url.path.startswith("/api/"):
+    if request.scope["path"].startswith("/api/"):
         return JSONResponse({"error": sentence}, status)
     return PlainTextResponse(sentence + "\n", status)
