@@ -24,32 +24,26 @@ from hyperrecon_jax.explorer import measurement_band, programs
 from hyperrecon_jax.explorer.jobs import NOBODY, Job
 from hyperrecon_jax.explorer.open_volume import MeasuredSlice
 from hyperrecon_jax.explorer.programs import METRICS
+from hyperrecon_jax.explorer.run_description import (
+    describe_acquisitions,
+    describe_lambdas,
+    describe_landscape,
+    describe_outdated_scores,
+    load_test_scores,
+)
 from hyperrecon_jax.explorer.volume_store import VolumeStore
 from hyperrecon_jax.losses.metric_table import METRICS as METRIC_TABLE
-from hyperrecon_jax.losses.metric_table import average, bound, page_facts
+from hyperrecon_jax.losses.metric_table import bound, page_facts
 from hyperrecon_jax.models import hyperparams
 from hyperrecon_jax.models.model import at_condition, network_at
 from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.physics.net_input import zero_filled
-from hyperrecon_jax.runs import run_folder
-from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load_run, read_config
 from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runtime.command_lines import adapt
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.interrupts import BACKGROUND
 
-HINTS = {
-    "mae": "smoother",
-    "mse": "smoother",
-    "ssim": "sharper",
-    "ssim_zero_padded": "sharper",
-    "edges": "edges alone, not brightness",
-    "texture": "more texture",
-    "total_variation": "flatter",
-    "wavelet_l1": "sparser",
-    "data_consistency": "closer to the measurement",
-}
 NETWORK_CACHE_SIZE = 256  # lambdas, at an acquisition each, whose generated weights stay in memory
 PROBLEM_CACHE_SIZE = 8  # problems (size of a slice, and mask) whose compiled programs stay in memory
 MAX_DENSE_LAMBDAS = 441  # the most lambdas from which diverse ones are selected: 101 with one coefficient, 21 x 21 with two
@@ -102,80 +96,24 @@ class Engine:
             "command": adapt(f"hyperrecon explore --run {shlex.quote(str(self.run))}"),
             "steps": self.steps,
             "task": self.volumes.describe_task(),
-            "lams": [self._lambda_ends(k) for k in range(len(self.terms) - 1)],
+            "lams": describe_lambdas(self.terms),
             "metrics": METRICS,
             "best_metrics": METRICS,
             "metric_facts": page_facts((*METRICS, "data_consistency")),
             "volumes": self.volumes.describe_all(tab, linked),
             "version": hyperrecon_jax.__version__,
             "notice": NOTICE,
-            "evaluation": self._landscape(),
-            "acquisitions": self._describe_acquisitions(),
+            "evaluation": describe_landscape(self._load_test_scores(), len(self.terms) - 1),
+            "acquisitions": describe_acquisitions(self.volumes.ranges),
         }
-
-    def _describe_acquisitions(self) -> dict[str, Any] | None:
-        """The range of acquisitions and its middle, where the page starts; None for a run with one acquisition."""
-        ranges = self.volumes.ranges
-        if ranges is None:
-            return None
-        limits = {"acceleration": ranges.accelerations, "sigma": ranges.sigmas, "mask": ranges.masks}
-        acceleration, sigma, mask = ranges.middle
-        start = {"acceleration": round(acceleration, 2), "sigma": round(sigma, 3), "mask": mask}
-        return {"limits": limits, "start": start}
-
-    def _lambda_ends(self, k: int) -> dict[str, str]:
-        """The loss terms at the two ends of lambda_k, see `hyperparams.coefficients`.
-
-        With two terms lambda = 0 is the first term. With more, lambda_k = 1 is term k, and 0 all terms after it.
-        """
-        has_two = len(self.terms) == 2
-        low, high = (self.terms[:1], self.terms[1:]) if has_two else (self.terms[k + 1 :], self.terms[k : k + 1])
-        return {
-            "low": " + ".join(map(term_label, low)),
-            "high": " + ".join(map(term_label, high)),
-            "low_hint": HINTS.get(low[0], "") if len(low) == 1 else "",
-            "high_hint": HINTS.get(high[0], ""),
-        }
-
-    def _landscape(self) -> dict[str, Any] | None:
-        """The mean scores of the test images on a grid of lambdas, if `bin.evaluate` scored all of them at this state."""
-        ds = self._test_scores()
-        if ds is None:
-            return None
-        lams = [f"lam_{k}" for k in range(1, len(self.terms))]
-        values = {}
-        for name in METRICS:
-            if name in ds:
-                rows = ds[name].transpose(*lams, "image").values.reshape(-1, ds.sizes["image"])
-                means = [average(name, row) for row in rows]
-                if np.isfinite(means).all():
-                    values[name] = means
-        return {"axes": [ds[lam].values.tolist() for lam in lams], "values": values} if values else None
-
-    def _test_scores(self) -> Any:
-        """The scores in the folder of the run, an xarray Dataset, if they are of all its test images at this state."""
-        if not self._scores_file.exists():
-            return None
-        from hyperrecon_jax.evaluation import scores  # imported here, because xarray takes a second
-
-        try:
-            ds = scores.load(self._scores_file)
-        except InputError:
-            return None
-        return ds if (ds.attrs.get("steps"), ds.attrs.get("test_images")) == (self.steps, self._test_images) else None
-
-    @property
-    def _scores_file(self) -> Path:
-        return self.run / run_folder.EVALUATION / run_folder.SCORES
 
     @property
     def evaluation_note(self) -> str:
         """Why the page has no landscape although the folder of the run has scores; "" otherwise."""
-        if self._test_scores() is not None or not self._scores_file.exists():
-            return ""
-        command = adapt(f"hyperrecon evaluate --run {shlex.quote(str(self.run))}")
-        problem = f"{self._scores_file} holds no scores of all test images at this step"
-        return f"{problem}, so the page has no landscape of them: {command}"
+        return describe_outdated_scores(self.run, self._load_test_scores())
+
+    def _load_test_scores(self) -> Any:
+        return load_test_scores(self.run, steps=self.steps, test_images=self._test_images)
 
     def compile_ahead(self) -> threading.Thread:
         """Compile the programs of the page: that of a reconstruction at once, the others in the thread that is returned."""
@@ -249,8 +187,8 @@ class Engine:
     def _simulate_noise_level(self, volume: str, index: int, acquisition: str | None) -> float:
         """`measurement_band.unit_noise_level` of a slice."""
         opened, measured = self.volumes.measure(volume, index, acquisition)
-        image = zero_filled(measured.net_input)
-        return float(self._band(opened.problem).unit_noise_level(image, measured.y))
+        zeros = jnp.zeros_like(zero_filled(measured.net_input))
+        return float(self._band(opened.problem).unit_noise_level(zeros, measured.y))
 
     def _describe_noise(self, volume: str, measured: MeasuredSlice, acquisition: str | None) -> dict[str, Any] | None:
         """J from noise alone: its mean and standard deviation, and whether the noise is an estimate; None if not known."""

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 
 from hyperrecon_jax.data import evenly_spaced
-from hyperrecon_jax.explorer import server
 from hyperrecon_jax.explorer.engine import Engine
+from hyperrecon_jax.explorer.handlers import STATIC
 from hyperrecon_jax.models.model import Model
 from hyperrecon_jax.models.tensor_files import flatten_tree
 from hyperrecon_jax.runs.task import make_mask
@@ -88,7 +88,7 @@ def make_page(engine: Engine, *, slices: int = 8) -> str:
         "task": _describe_task(engine, images.shape[1:3]),
         "images": _encode_images(images[index]) | {"indices": index.tolist()},
     }
-    wasm = (server.STATIC / "vendor" / "tfjs-backend-wasm-simd.wasm").read_bytes()
+    wasm = (STATIC / "vendor" / "tfjs-backend-wasm-simd.wasm").read_bytes()
     blocks = {
         "offline-page": json.dumps(contents).replace("</", "<\\/"),
         "offline-worker": "\n".join([_read("vendor/tensorflow"), *(_read(f"network/{name}") for name in WORKER)]),
@@ -108,13 +108,13 @@ def _inline_page(*, head: str = "", scripts: str = "") -> str:
         head: is put at the start of the head.
         scripts: are put before the page's last script, which starts it.
     """
-    text = (server.STATIC / "index.html").read_text(encoding="utf-8")
+    text = (STATIC / "index.html").read_text(encoding="utf-8")
 
     def style(match: re.Match[str]) -> str:
-        return f"<style>\n{(server.STATIC / match[1]).read_text(encoding='utf-8')}</style>"
+        return f"<style>\n{(STATIC / match[1]).read_text(encoding='utf-8')}</style>"
 
     def script(match: re.Match[str]) -> str:
-        return f"<script>\n{(server.STATIC / match[1]).read_text(encoding='utf-8')}</script>"
+        return f"<script>\n{(STATIC / match[1]).read_text(encoding='utf-8')}</script>"
 
     text = re.sub(r'<link rel="stylesheet" href="([\w.]+)"\s*/?>', style, text)
     before, last, after = text.partition('<script src="app.js')
@@ -124,7 +124,7 @@ def _inline_page(*, head: str = "", scripts: str = "") -> str:
 
 def _read(name: str) -> str:
     """A script of the page, so that it can stand between tags."""
-    return (server.STATIC / f"{name}.js").read_text(encoding="utf-8").replace("</script", "<\\/script")
+    return (STATIC / f"{name}.js").read_text(encoding="utf-8").replace("</script", "<\\/script")
 
 
 def _describe_hypernetwork(model: Model) -> dict[str, Any]:

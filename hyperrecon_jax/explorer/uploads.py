@@ -38,8 +38,8 @@ class Upload(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """Equal for the same contents that are read in the same way."""
-        return _digest(repr([self.digest, self.plane, self.frame]).encode())[:20]
+        """Equal for the same contents that are read in the same way: "DIGEST.PLANE.FRAME"."""
+        return f"{self.digest[:20]}.{self.plane}.{self.frame}"
 
 
 class Opened(NamedTuple):

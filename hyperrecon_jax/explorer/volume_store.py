@@ -1,10 +1,10 @@
 """The volumes that the page can show: the test images of the run, and files that were dropped on it.
 
-A volume has an id: "test" for the test images, else the digest of its file and of how it is read. It belongs to the tabs
-of browsers that have added it; another tab sees it only if it knows the id, from a link. Any thread may call the functions.
+A volume has an id: "test" for the test images, else `Upload.identity`, which says of which files it is and how they are
+read. It belongs to the tabs of browsers that have added it; another tab sees it only if it knows the id, from a link. Any
+thread may call the functions.
 """
 
-import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -19,35 +19,25 @@ from hyperrecon_jax.data import volumes
 from hyperrecon_jax.data.volumes import geometry
 from hyperrecon_jax.evaluation import scoring
 from hyperrecon_jax.explorer.coil_samples import CoilSamples
-from hyperrecon_jax.explorer.differences import describe_contrast, describe_size, mean_brightness
 from hyperrecon_jax.explorer.jobs import NOBODY, Job
-from hyperrecon_jax.explorer.measurement import inspect_kspace, make_sample
+from hyperrecon_jax.explorer.measurement import make_sample
 from hyperrecon_jax.explorer.measurement_band import Noise
 from hyperrecon_jax.explorer.open_volume import MeasuredSlice, OpenVolume
+from hyperrecon_jax.explorer.opening import VolumeOpener, find_brightest_slice, join_sentences
 from hyperrecon_jax.explorer.shared_cache import SharedCache
 from hyperrecon_jax.explorer.uploads import Upload, make_upload, read_upload
 from hyperrecon_jax.explorer.volume_description import describe_task, describe_volume
-from hyperrecon_jax.models.unet import side_margins
-from hyperrecon_jax.physics.acquisition import Acquisition, describe_excess
-from hyperrecon_jax.physics.acquisition_estimate import estimate_acquisition
-from hyperrecon_jax.physics.problem import Problem, measured
+from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.physics.sample import Sample, take
 from hyperrecon_jax.runs.acquisitions import parse_acquisition
 from hyperrecon_jax.runs.load import TrainedRun
 from hyperrecon_jax.runs.task import (
     acquisition_range,
-    fix_acquisition,
-    make_mask,
-    make_problem,
     make_training_problem,
-    match_network,
-    trained_range,
 )
 from hyperrecon_jax.runtime.errors import InputError
 
-PROBLEM_CACHE_SIZE = 32  # acquisitions whose masks stay in memory
 MEASUREMENT_CACHE_SIZE = 16  # slices whose measurements stay in memory
-LEAST_SIDE = 11  # pixels along a side of a slice: SSIM takes no less
 UPLOAD_CACHE_BYTES = 2**29  # bytes of dropped files and their slices that stay in memory; the oldest are removed first
 
 
@@ -68,17 +58,15 @@ class VolumeStore:
         self._noise_key = trained.keys.test
         self._test_samples = trained.dataset.test.samples
         images = data.images(self._test_samples)
-        self._test_brightness = mean_brightness(images)
+        self._opener = VolumeOpener(self.config, self.settings, images)
         file = volumes.Volume(images, "image", None, (0.0, 1.0), "")
         problem = make_training_problem(self.settings, images.shape[1:3]) or trained.problem
         self._lock = threading.RLock()
         self._volumes: OrderedDict[str, OpenVolume] = OrderedDict(
             test=OpenVolume(
-                "test images", "", file, problem, True, _brightest_slice(images), subjects=_number_subjects(trained)
+                "test images", "", file, problem, True, find_brightest_slice(images), subjects=_number_subjects(trained)
             )
         )
-        self._problems: dict[tuple[Any, ...], Problem] = {}  # by shape and kind: programs are compiled for each problem
-        self._observing_problem = functools.lru_cache(PROBLEM_CACHE_SIZE)(self._make_observing_problem)
         self._coil_samples = CoilSamples(MEASUREMENT_CACHE_SIZE)
         self._measured = SharedCache(MEASUREMENT_CACHE_SIZE)
 
@@ -128,8 +116,8 @@ class VolumeStore:
             InputError: if a file is damaged, or none holds an image; if the run's task has no k-space, or no sensitivities
                 of the coils can be estimated.
         """
-        self._check_kind(kind)
-        return self._keep(make_upload(list(files), kind, plane), tab)
+        self._opener.check_kind(kind)
+        return self._add_upload(make_upload(list(files), kind, plane), tab)
 
     def cut_again(self, volume: str, *, plane: str, frame: int = 0, tab: str = "") -> list[str]:
         """Read the files of a volume again in another plane, or another volume of its file.
@@ -150,12 +138,27 @@ class VolumeStore:
         if entry.upload is None:
             raise InputError("The test images are shown as the run has them; drop a file to choose its plane.")
         geometry.check_plane(plane)
-        ids = self._keep(entry.upload._replace(plane=plane, frame=frame), tab)
+        ids = self._add_upload(entry.upload._replace(plane=plane, frame=frame), tab)
         with self._lock:
             for other in [other for other, opened in self._volumes.items() if opened.files == entry.files]:
                 if other not in ids:
                     self.remove(other, tab=tab)
         return sorted(ids, key=lambda other: self.get(other).name != entry.name)
+
+    def restore(self, volume: str, *, tab: str = "") -> list[str]:
+        """`cut_again` for the id of a volume that was shown before: its files are open in another plane or frame.
+
+        Raises:
+            InputError: if the files are not open any more.
+        """
+        files, _, cut = volume.partition(".")
+        plane, _, frame = cut.partition("-")[0].rpartition(".")
+        with self._lock:
+            open_ids = [other for other in self._volumes if other.partition(".")[0] == files]
+        if not open_ids or not frame.isdecimal():
+            raise InputError(f"There is no volume {volume[:80]!r} any more; drop the file again.")
+        ids = self.cut_again(open_ids[0], plane=plane, frame=int(frame), tab=tab)
+        return sorted(ids, key=lambda other: other != volume)
 
     def remove(self, volume: str, *, tab: str = "") -> None:
         """Take a volume out of a tab. It is forgotten if it is in no other; the test images stay."""
@@ -175,17 +178,19 @@ class VolumeStore:
         self._coil_samples.remove(volume)
         self._measured.clear()
 
-    def _keep(self, upload: Upload, tab: str) -> list[str]:
+    def _add_upload(self, upload: Upload, tab: str) -> list[str]:
         """Open the volumes of an upload for a tab; their ids."""
         opened = read_upload(upload, multiple=self._multiple)
         digest = upload.digest
         for volume in opened:
-            self._check_kind(volume.file.kind)  # a file that is dropped as an image may hold k-space
+            self._opener.check_kind(volume.file.kind)  # a file that is dropped as an image may hold k-space
         entries = []
         while opened:  # each is let go before the next: the coils of k-space are compressed
             volume = opened.pop(0)
-            entry = self._open(volume.name, volume.file)
-            entries.append(entry._replace(note=_sentences([entry.note, volume.skipped]), upload=upload, files=digest))
+            if volume.file.slices.ndim == 4 and volume.file.slices.shape[1] > 1:
+                self._coil_samples.prepare()
+            entry = self._opener.open(volume.name, volume.file)
+            entries.append(entry._replace(note=join_sentences([entry.note, volume.skipped]), upload=upload, files=digest))
         ids = [f"{upload.identity}{f'-{k}' if k else ''}" for k in range(len(entries))]
         with self._lock:
             for volume_id, entry in reversed(list(zip(ids, entries, strict=True))):
@@ -268,61 +273,12 @@ class VolumeStore:
             raise InputError(f"The slice must be in [0, {len(entry.file.slices) - 1}], got {index}.")
         return entry
 
-    def _check_kind(self, kind: str) -> None:
-        """Raises `InputError` for k-space, if the task of the run has none."""
-        if kind == "kspace" and self.config.task.name != "csmri":
-            raise InputError(f"Measured k-space means nothing to this run, whose task is {self.describe_task()}.")
-
     def _remove_oldest(self, *, newest: str) -> None:
         """Remove dropped files until the rest fits in `UPLOAD_CACHE_BYTES` bytes, but never the newest."""
         for volume in [volume for volume, entry in self._volumes.items() if entry.upload and volume != newest]:
             if _num_bytes(list(self._volumes.values())) <= UPLOAD_CACHE_BYTES:
                 break
             self._forget(volume)
-
-    def _open(self, name: str, file: volumes.Volume) -> OpenVolume:
-        shape = (h, w) = file.slices.shape[-2:]
-        if min(shape) < LEAST_SIDE:
-            raise InputError(f"{name} must have slices of at least {LEAST_SIDE} x {LEAST_SIDE} pixels, got {h} x {w}.")
-        trained = self._volumes["test"].file.slices.shape[-2:]
-        size = describe_size(shape, (trained[0], trained[1]))
-        notes = [file.note, size, _describe_margins((h, w))]
-        start = _brightest_slice(file.slices)
-        if file.kind == "image":
-            contrast = describe_contrast(file.slices[start], self._test_brightness)
-            problem = self._get_problem((h, w), "image")
-            differences = tuple(filter(None, [size, contrast]))
-            return OpenVolume(name, _sentences(notes), file, problem, True, start, differences=differences)
-        if file.slices.ndim == 4 and file.slices.shape[1] > 1:
-            self._coil_samples.prepare()
-        kspace = inspect_kspace(name, file.slices, no_truth=file.no_truth)
-        file = file._replace(slices=kspace.kspace)
-        problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
-        estimate = estimate_acquisition(kspace.kspace)
-        ranges = trained_range(self.settings)
-        used = ranges.middle._replace(sigma=estimate.sigma) if kspace.is_full else estimate
-        differences = tuple(filter(None, [size, *describe_excess(ranges, used)]))
-        note = _sentences([*notes, *kspace.notes])
-        return OpenVolume(name, note, file, problem, kspace.is_full, start, kspace, estimate, differences)
-
-    def _get_problem(self, shape: tuple[int, int], kind: str) -> Problem:
-        if (shape, kind) not in self._problems:
-            if kind == "image":
-                problem = make_training_problem(self.settings, shape) or make_problem(self.config, shape, coils=0)
-            elif kind == "all of k-space":  # under-sampled by the run's mask; no noise is added
-                problem = match_network(self.config, measured(make_mask(self.config, shape)))
-            else:  # nothing is taken away: J compares where the scanner measured
-                problem = match_network(self.config, measured(jnp.ones(shape)))
-            self._problems[shape, kind] = problem
-        return self._problems[shape, kind]
-
-    def _make_observing_problem(self, shape: tuple[int, int], is_kspace: bool, acquisition: Acquisition) -> Problem:
-        """The problem that measures slices at an acquisition, for images or for fully sampled k-space.
-
-        Each has a mask of its own, so programs that are compiled for one of them serve no other: only `observe` is used.
-        """
-        config = fix_acquisition(self.settings, acquisition)
-        return measured(make_mask(config, shape)) if is_kspace else make_problem(config, shape, coils=0)
 
     def _make_sample(self, entry: OpenVolume, index: int) -> Sample:
         """The sample of a slice, which takes no time worth a job."""
@@ -338,7 +294,7 @@ class VolumeStore:
         samples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], sample)
         problem = entry.problem
         if acquisition is not None and entry.has_reference:
-            problem = self._observing_problem(samples.image.shape[1:3], entry.kspace is not None, acquisition)
+            problem = self._opener.get_observing_problem(samples.image.shape[1:3], entry.kspace is not None, acquisition)
         y = take(scoring.observe_samples(problem, self._noise_key, samples, jnp.asarray([index])), 0)
         return MeasuredSlice(y, entry.problem.to_net_input(y), samples.image[0] if entry.has_reference else None)
 
@@ -349,18 +305,6 @@ def _num_bytes(entries: Sequence[OpenVolume]) -> int:
     return sum(uploads.values()) + sum(entry.file.slices.nbytes for entry in entries if entry.upload)
 
 
-def _brightest_slice(slices: np.ndarray) -> int:
-    return int(np.argmax([np.abs(image).mean() for image in slices]))
-
-
-def _describe_margins(shape: tuple[int, int]) -> str:
-    """What the network does with sides that it cannot halve three times; "" if it can."""
-    padded = [side + sum(margin) for side, margin in zip(shape, side_margins(shape), strict=True)]
-    if tuple(padded) == shape:
-        return ""
-    return f"The network mirrors its borders to {padded[0]} x {padded[1]} pixels and cuts them off again"
-
-
 def _number_subjects(trained: TrainedRun) -> list[int]:
     """The subject of each test image, counted from 1; an empty list if that is not known."""
     if trained.config.data.source == "arrays":  # every image counts as a subject of its own
@@ -368,7 +312,3 @@ def _number_subjects(trained: TrainedRun) -> list[int]:
     subjects = np.asarray(trained.dataset.test.subjects)
     order = {subject: k for k, subject in enumerate(dict.fromkeys(subjects.tolist()), 1)}
     return [order[subject] for subject in subjects.tolist()]
-
-
-def _sentences(parts: Sequence[str]) -> str:
-    return " ".join(f"{part[:1].upper()}{part[1:].rstrip('.')}." for part in parts if part)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperrecon_jax.explorer import access, server, tokens
+from hyperrecon_jax.explorer import access, handlers, server, tokens
 from hyperrecon_jax.runtime.errors import InputError
 from tests.explorer.serving import Client, serving, stub_engine
 
@@ -223,7 +223,7 @@ def test_through_a_proxy_with_a_path_and_through_a_tunnel(client, way):
 
 
 def test_all_addresses_in_the_page_are_relative():
-    for file in Path(server.STATIC).glob("*.*"):
+    for file in Path(handlers.STATIC).glob("*.*"):
         text = file.read_text()
         for absolute in ('"/api', "'/api", "`/api", 'src="/', 'href="/', "url(/"):
             assert absolute not in text, file.name

@@ -89,7 +89,7 @@ def test_the_difference_of_means_does_not_depend_on_the_factor():
 def test_noise_alone_shows_in_few_images(kind):
     problem, image = NOISES[kind], IMAGE
     y = problem.observe(jax.random.key(0), Sample(image))
-    level = SIGMA * band.unit_noise_level(problem, image, y)
+    level = SIGMA * band.unit_noise_level(problem, jnp.zeros_like(image), y)
     ys = jax.vmap(lambda key: problem.observe(key, Sample(image)))(jax.random.split(jax.random.key(5), DRAWS))
     largest = jax.vmap(lambda y: band.contradiction(problem, image, y).max())(ys)
     share = float((largest > level).mean())

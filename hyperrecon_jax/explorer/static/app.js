@@ -33,15 +33,13 @@
   const MODES = ["single", "side", "flicker", "difference", "error"];
   const SLICES = 16; // slices whose input and truth are kept
   const LATENCIES = 5000;
-  const RETRY = 2000; // milliseconds
-  const SAVE = 300; // milliseconds between two changes of the address; browsers limit them
 
   const get = (id) => document.getElementById(id);
-  const inside = (value) => Math.min(1, Math.max(0, value));
+  const clamp = (value) => Math.min(1, Math.max(0, value));
 
   const source = Source.open();
   const cache = new Store.Cache();
-  const requests = new Store.Requests(source, cache, { arrived, failed: (error) => report(error) });
+  const requests = new Store.Requests(source, cache, { onReconstructed, onFailed: (error) => report(error) });
   const sliceQueue = new Store.Newest(loadSlice);
   const slices = new Map(); // slice -> { input, truth, metrics, height, width }
   const latencies = [];
@@ -82,15 +80,16 @@
     change,
     changeOver: () => change({ flicker: state.flicker === "A" ? "B" : "A" }),
     closeProfile: () => change({ profile: null, tool: state.tool === "profile" ? "pan" : state.tool }),
-    copyLink,
+    copyLink: () => address.copyLink(),
     copyToB: () => setLam(state.lam[state.active], null, "B"),
     help: () => get("help").showModal(),
     indices: () => source.indices(volume(state.volume)),
     moveSlice,
-    movePan: (across, down) => change({ pan: [across, down].map((step, axis) => inside(state.pan[axis] + step / state.zoom)) }),
+    movePan: (across, down) => change({ pan: [across, down].map((step, axis) => clamp(state.pan[axis] + step / state.zoom)) }),
     place,
-    report,
+    report: (error) => report(error),
     reset: () => change({ zoom: 1, pan: [0.5, 0.5], needsWindow: true }),
+    sayUnknown,
     schedule,
     setAcquisition,
     setLam,
@@ -108,12 +107,12 @@
 
   const pictures = Pictures(app);
   const screen = PageScreen(app, pictures);
+  const { report } = Connection(app, { start, update });
+  const address = Address(app, MODES);
 
   let marks = []; // { kind, since, slot }: input events whose image is not drawn yet
   let sliceAbort = new AbortController();
   let drawing = false;
-  let saving = null;
-  let retrying = false;
 
   // The state and its changes
 
@@ -128,7 +127,7 @@
   function change(changes) {
     Object.assign(state, changes);
     schedule();
-    save();
+    address.save();
   }
 
   function setLam(lam, event, slot = state.active) {
@@ -204,14 +203,14 @@
     requests.fill(place(), set.map((lam) => source.snap(lam)));
   }
 
-  async function loadSlice(wanted) {
+  async function loadSlice(target) {
     sliceAbort = new AbortController();
     try {
-      const slice = await source.slice(wanted, sliceAbort.signal, (told) => {
-        app.waiting = told ? told.words : ""; // instead of a picture
+      const slice = await source.slice(target, sliceAbort.signal, (progress) => {
+        app.waiting = progress ? progress.words : ""; // instead of a picture
         schedule();
       });
-      slices.set(Store.sliceKey(wanted), slice);
+      slices.set(Store.sliceKey(target), slice);
       if (slices.size > SLICES) slices.delete(slices.keys().next().value);
       schedule();
     } catch (error) {
@@ -232,7 +231,7 @@
     if (!volume(state.volume)) fallBack();
   }
 
-  function arrived(entry, job) {
+  function onReconstructed(entry, job) {
     const isWanted =
       job.since !== null &&
       job.slot &&
@@ -242,45 +241,8 @@
     schedule();
   }
 
-  // The connection
-
-  function report(error) {
-    if (error instanceof Source.ConnectionLost) lost();
-    else Messages.error(error);
-  }
-
-  function lost() {
-    document.body.dataset.connection = "down";
-    const command = app.run ? app.run.command : "hyperrecon explore --run RUN";
-    Messages.banner(`The server does not answer; start it again with  ${command}  and this page goes on.`);
-    requests.pause();
-    if (!retrying) retry();
-  }
-
-  async function retry() {
-    retrying = true;
-    while (document.body.dataset.connection === "down") {
-      await new Promise((resolve) => setTimeout(resolve, RETRY));
-      try {
-        found(await source.run());
-      } catch (error) {
-        if (!(error instanceof Source.ConnectionLost)) Messages.error(error);
-      }
-    }
-    retrying = false;
-  }
-
-  function found(run) {
-    document.body.dataset.connection = "up";
-    Messages.banner(null);
-    if (!app.run) {
-      start(run);
-      return;
-    }
-    if (run.folder !== app.run.folder || run.steps !== app.run.steps) {
-      location.reload(); // another run answers, or this one was trained further: nothing that is kept holds
-      return;
-    }
+  /** The server answers again. */
+  function update(run) {
     app.run.volumes = run.volumes;
     requests.resume();
     if (volume(state.volume)) load();
@@ -296,44 +258,6 @@
   function sayUnknown() {
     const instead = app.run.volumes[0].name;
     Messages.toast(`That volume is not known here (any more); this is ${instead} instead.`, "error");
-  }
-
-  // The address
-
-  function save() {
-    if (saving || !app.run) return;
-    saving = setTimeout(() => {
-      saving = null;
-      Link.save(state);
-    }, SAVE);
-  }
-
-  async function copyLink() {
-    Link.save(state);
-    const link = Token.without(location.href);
-    try {
-      await navigator.clipboard.writeText(link);
-      Messages.toast("The link to this view is copied.");
-    } catch {
-      Messages.toast(`This browser does not let the page copy; the link is ${link}`);
-    }
-  }
-
-  /** Takes over what the address says; without a window of its own it gets the automatic one. */
-  function restore() {
-    const { acquisitions, evaluation, lams } = app.run;
-    const metrics = evaluation ? Object.keys(evaluation.values) : [];
-    const { volume: id, index, A, B, ...rest } = Link.read(location.hash, { axes: lams.length, modes: MODES, metrics, acquisitions });
-    Object.assign(state, { profile: null }, rest);
-    state.needsWindow = !("window" in rest && "level" in rest);
-    if (A) state.lam.A = source.snap(A);
-    if (B) state.lam.B = source.snap(B);
-    if (id && !volume(id)) sayUnknown();
-    const wanted = volume(id) || volume(state.volume) || app.run.volumes[0];
-    const indices = source.indices(wanted);
-    const middle = indices[Math.floor(indices.length / 2)];
-    change({ volume: wanted.id, index: indices.find((known) => known === index) ?? indices.find((known) => known === wanted.start) ?? middle });
-    load();
   }
 
   // Drawing
@@ -408,8 +332,8 @@
     Volumes.attach(app);
     Exporting.attach(app);
     Keyboard.attach(app);
-    window.addEventListener("hashchange", restore);
-    restore();
+    window.addEventListener("hashchange", address.restore);
+    address.restore();
   }
 
   async function open() {

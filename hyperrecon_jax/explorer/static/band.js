@@ -5,7 +5,7 @@
 // pixel, as far as it is above noise.
 // The server computes it, so a page without a server has no such control.
 const Band = (app) => {
-  const KEPT = 60; // planes of bands that are kept
+  const CACHE_SIZE = 60; // planes of bands that are kept
   const OPACITY = [0.6, 0.9]; // at the lowest and at the highest value
   const get = (id) => document.getElementById(id);
   const bands = new Map(); // slice and λ -> { plane, low, high, is_noise_known }
@@ -21,7 +21,7 @@ const Band = (app) => {
     if (bands.has(name)) return;
     try {
       bands.set(name, await app.source.contradiction(place, lam));
-      if (bands.size > KEPT) bands.delete(bands.keys().next().value);
+      if (bands.size > CACHE_SIZE) bands.delete(bands.keys().next().value);
       app.schedule();
     } catch (error) {
       if (!(error instanceof Source.ConnectionLost)) failed.add(name); // not asked for again with every draw
@@ -31,9 +31,9 @@ const Band = (app) => {
   }
 
   /** The band of a slot's image; null while it is switched off, not here yet, or the image is not the exact one. */
-  function overlay(slot, found) {
-    if (!isOffered || !app.state.band || !found || !found.exact) return null;
-    const { entry } = found;
+  function overlay(slot, image) {
+    if (!isOffered || !app.state.band || !image || !image.exact) return null;
+    const { entry } = image;
     const name = key(app.place(), entry.lam);
     const band = bands.get(name);
     hasFailed = failed.has(name);

@@ -42,8 +42,8 @@ const Exporting = (() => {
     const busy = Messages.toast(`Reconstructing ${slices} slices …`, "busy");
     button.disabled = true;
     try {
-      const { blob, name } = await app.source.exportAll(app.place(), app.state.lam.A, fields, (told) => {
-        if (told && told.share !== null) busy.querySelector("span").textContent = `${told.words}: ${Math.round(100 * told.share)} %`;
+      const { blob, name } = await app.source.exportAll(app.place(), app.state.lam.A, fields, (progress) => {
+        if (progress && progress.share !== null) busy.querySelector("span").textContent = `${progress.words}: ${Math.round(100 * progress.share)} %`;
       });
       save(blob, name);
     } catch (error) {

@@ -30,7 +30,7 @@ class Finding {
     const { label, unit } = Readouts.describe(metric);
     const input = this.app.slice() && this.app.slice().metrics[metric];
     const title = `Best λ by ${label} for ${slot}, ${this.describe(place)}`;
-    const work = (signal, heard) => this.app.source.best(place, metric, signal, heard);
+    const work = (signal, onProgress) => this.app.source.best(place, metric, signal, onProgress);
     const answer = await this.searches.run(title, work);
     if (!answer) return;
     const score = `${label} ${Readouts.format(metric, answer.value)} ${unit}`.trim();
@@ -45,7 +45,7 @@ class Finding {
   async diverse() {
     const place = this.app.place();
     const title = `Different good ones, ${this.describe(place)}`;
-    const answer = await this.searches.run(title, (signal, heard) => this.app.source.diverse(place, 6, signal, heard));
+    const answer = await this.searches.run(title, (signal, onProgress) => this.app.source.diverse(place, 6, signal, onProgress));
     if (!answer) return;
     const lams = answer.lams.map((lam) => this.app.source.snap(lam));
     this.keep(place, { thumbnails: lams.map((lam) => this.thumbnail(lam)), criterion: answer.criterion });

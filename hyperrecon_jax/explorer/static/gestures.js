@@ -6,13 +6,13 @@ const Gestures = (() => {
   const ZOOM = [1, 40];
   /** @type {(value: number, limits: number[]) => number} */
   const clamp = (value, [low, high]) => Math.min(high, Math.max(low, value));
-  const inside = (value) => clamp(value, [0, 1]);
+  const toUnit = (value) => clamp(value, [0, 1]);
   const STEP = 50; // pixels of the wheel for one slice: a notch of a mouse is more, a trackpad sends many small ones
 
   const ACTIONS = {
     pan(view, start, event) {
       const [du, dv] = view.travel(event.clientX - start.x, event.clientY - start.y, start.state);
-      return { pan: [inside(start.state.pan[0] - du), inside(start.state.pan[1] - dv)] };
+      return { pan: [toUnit(start.state.pan[0] - du), toUnit(start.state.pan[1] - dv)] };
     },
     // Right makes the window wider, up makes the image darker, as at a scanner's console; 300 pixels are a full window.
     window(view, start, event) {
@@ -24,11 +24,11 @@ const Gestures = (() => {
     },
     profile(view, start, event, state) {
       const end = view.locate(event, state);
-      return { profile: [start.at.map(inside), end.map(inside)] };
+      return { profile: [start.at.map(toUnit), end.map(toUnit)] };
     },
   };
 
-  const chosen = (event, state) => {
+  const selectTool = (event, state) => {
     if (event.button === 2) return "window";
     return event.button === 1 ? "pan" : state.tool;
   };
@@ -39,7 +39,7 @@ const Gestures = (() => {
   function zoomAt(view, place, at, zoom) {
     const limited = limitZoom(zoom);
     const beside = view.locate(place, { zoom: limited, pan: [0.5, 0.5] });
-    return { zoom: limited, pan: at.map((value, axis) => inside(0.5 + value - beside[axis])) };
+    return { zoom: limited, pan: at.map((value, axis) => toUnit(0.5 + value - beside[axis])) };
   }
 
   /** About the cursor: the point under it stays where it is. */
@@ -50,9 +50,9 @@ const Gestures = (() => {
 
   /** What two fingers hold: the middle between them, and how far they are apart. */
   function grip(fingers) {
-    const [one, other] = [...fingers.values()];
-    const middle = { clientX: (one.clientX + other.clientX) / 2, clientY: (one.clientY + other.clientY) / 2 };
-    return { middle, apart: Math.hypot(one.clientX - other.clientX, one.clientY - other.clientY) };
+    const [first, second] = [...fingers.values()];
+    const middle = { clientX: (first.clientX + second.clientX) / 2, clientY: (first.clientY + second.clientY) / 2 };
+    return { middle, apart: Math.hypot(first.clientX - second.clientX, first.clientY - second.clientY) };
   }
 
   /** One pointer does what the tool says; two zoom and move the image. */
@@ -91,7 +91,7 @@ const Gestures = (() => {
       canvas.setPointerCapture(event.pointerId);
       pointers.set(event.pointerId, event);
       if (pointers.size === 2) beginPinch();
-      else begin(event, chosen(event, state));
+      else begin(event, selectTool(event, state));
     });
     canvas.addEventListener("pointermove", (event) => {
       hover(view, view.locate(event, state));
@@ -104,7 +104,7 @@ const Gestures = (() => {
       drag = null;
       if (!pinch) return;
       pinch = null;
-      for (const rest of pointers.values()) begin(rest, "pan"); // the finger that stays moves the image
+      for (const pointer of pointers.values()) begin(pointer, "pan"); // the finger that stays moves the image
     };
     for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, end);
     canvas.addEventListener("pointerleave", () => hover(view, null));

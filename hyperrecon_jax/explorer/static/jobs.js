@@ -13,12 +13,12 @@ const Jobs = (() => {
    * What `work` returns. While it takes long, `heard` gets what `progress` tells of the job, { words, share }. When `signal`
    * ends it, `drop` tells the server, because a proxy may keep a connection that the browser has closed.
    */
-  async function follow(work, { signal, heard, progress, drop }) {
+  async function follow(work, { signal, onProgress, progress, drop }) {
     let [isLong, isOver] = [false, false];
     const timer = setInterval(async () => {
       isLong = true;
-      const report = heard && (await progress().catch(() => null));
-      if (report && report.words && !isOver) heard(report);
+      const report = onProgress && (await progress().catch(() => null));
+      if (report && report.words && !isOver) onProgress(report);
     }, POLL);
     const end = () => isLong && drop().catch(() => {});
     if (signal) signal.addEventListener("abort", end);
@@ -28,7 +28,7 @@ const Jobs = (() => {
       isOver = true;
       clearInterval(timer);
       if (signal) signal.removeEventListener("abort", end);
-      if (heard && isLong) heard(null);
+      if (onProgress && isLong) onProgress(null);
     }
   }
 

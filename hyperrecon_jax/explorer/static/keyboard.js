@@ -63,9 +63,9 @@ const Keyboard = (() => {
 
   /** A slider of λ beyond the first moves its own λ. */
   function sliderKeys(app, target) {
-    const found = /^lambda-slider-(\d+)$/.exec(target.id);
-    if (!found) return {};
-    const axis = Number(found[1]) - 1;
+    const match = /^lambda-slider-(\d+)$/.exec(target.id);
+    if (!match) return {};
+    const axis = Number(match[1]) - 1;
     const { state } = app;
     const step = (sign) => (event) => app.stepLam(axis, sign * (event.shiftKey ? 0.1 : 0.01), event);
     const end = (value) => (event) =>

@@ -12,13 +12,13 @@ const Lambda = (() => {
   };
 
   function element(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
+    const node = document.createElement(tag);
     for (const [key, value] of Object.entries(attributes)) {
-      if (key in made && key !== "list") made[key] = value;
-      else made.setAttribute(key, value);
+      if (key in node && key !== "list") node[key] = value;
+      else node.setAttribute(key, value);
     }
-    made.append(...children);
-    return made;
+    node.append(...children);
+    return node;
   }
 
   const nameOf = (axis, axes) => (axes === 1 ? "λ" : `λ${SUBSCRIPTS[axis]}`);
@@ -31,9 +31,9 @@ const Lambda = (() => {
     constructor({ axes, values }, metric) {
       this.axes = axes;
       this.values = values[metric];
-      const known = this.values.filter(Number.isFinite);
-      this.low = Math.min(...known);
-      this.high = Math.max(...known);
+      const finite = this.values.filter(Number.isFinite);
+      this.low = Math.min(...finite);
+      this.high = Math.max(...finite);
       this.best = this.unravel(this.values.indexOf(Readouts.describe(metric).higher_is_better ? this.high : this.low));
     }
 
@@ -99,8 +99,8 @@ const Lambda = (() => {
       Profile.node(this.plot, "text", { x: x(best[0]), y: top + 5, "text-anchor": "middle", class: "star" }, STAR);
       const range = [low, high].map((value) => Readouts.format(this.metric, value)).join(" to ");
       const { label, unit } = Readouts.describe(this.metric);
-      const told = [label, range, unit].filter(Boolean).join(" ");
-      this.range.textContent = `${told}; ${STAR} best mean at λ = ${best[0]}`;
+      const text = [label, range, unit].filter(Boolean).join(" ");
+      this.range.textContent = `${text}; ${STAR} best mean at λ = ${best[0]}`;
     }
   }
 

@@ -13,8 +13,8 @@ const Link = (() => {
   }
 
   function number(text, low, high) {
-    const found = numbers(text, 1);
-    return found && found[0] >= low && found[0] <= high ? found[0] : null;
+    const [value] = numbers(text, 1) || [NaN];
+    return value >= low && value <= high ? value : null;
   }
 
   const gain = (text) => number(text, 1, 200);
@@ -50,7 +50,7 @@ const Link = (() => {
   function read(hash, { axes, modes, metrics, acquisitions }) {
     const fields = new URLSearchParams(hash.replace(/^#/, ""));
     const get = (name) => fields.get(name);
-    const found = {
+    const view = {
       volume: get("volume"),
       acquisition: acquisitions && Acquisition.parse(get("acquisition"), acquisitions),
       index: number(get("slice"), 0, 1e6),
@@ -70,7 +70,7 @@ const Link = (() => {
       metric: oneOf(get("metric"), metrics),
       gain: fields.has("mode") ? { difference: gain(get("gain_difference")), error: gain(get("gain_error")) } : null,
     };
-    return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== null));
+    return Object.fromEntries(Object.entries(view).filter(([, value]) => value !== null));
   }
 
   /** Writes the state into the address; a page that a notebook holds has none. */

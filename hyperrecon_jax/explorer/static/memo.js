@@ -4,11 +4,11 @@
 // Work that is done again only when what it depends on has changed: `memo(name, key, work)` keeps, by name, the last
 // answer of `work` and gives it while the entries of `key` stay the same objects or values.
 const Memo = () => {
-  const once = {};
+  const results = {};
   return (name, key, work) => {
-    const last = once[name];
-    const same = last && key.length === last.key.length && key.every((part, i) => part === last.key[i]);
-    if (!same) once[name] = { key, value: work() };
-    return once[name].value;
+    const last = results[name];
+    const isSame = last && key.length === last.key.length && key.every((part, i) => part === last.key[i]);
+    if (!isSame) results[name] = { key, value: work() };
+    return results[name].value;
   };
 };

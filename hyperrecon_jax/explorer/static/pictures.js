@@ -52,11 +52,11 @@ const Pictures = (app) => {
     return slotContent(slot, images[slot]);
   }
 
-  function slotContent(slot, found) {
+  function slotContent(slot, image) {
     const text = `${slot}  λ = ${Lambda.format(state.lam[slot])}`;
-    const band = app.band.overlay(slot, found);
-    const picture = found && { ...gray(found.plane), band, paintBand: app.band.paint };
-    return { shows: slot, text, image: found, picture };
+    const band = app.band.overlay(slot, image);
+    const picture = image && { ...gray(image.plane), band, paintBand: app.band.paint };
+    return { shows: slot, text, image, picture };
   }
 
   function differenceContent({ A, B }) {
@@ -67,21 +67,21 @@ const Pictures = (app) => {
     return { shows: "A-B", text, picture, image: A.exact && !B.exact ? B : A };
   }
 
-  function errorContent(found, slot) {
+  function errorContent(image, slot) {
     const text = `|${slot} − truth|  λ = ${Lambda.format(state.lam[slot])}`;
     const loaded = app.slice();
     if (loaded && !loaded.truth) return { shows: "error", text, message: "No truth is known for this image." };
-    if (!loaded || !found) return { shows: "error", text };
-    const picture = errorMap(differing(found.plane, loaded.truth, absolute), found.exact);
-    return { shows: "error", text, image: found, picture };
+    if (!loaded || !image) return { shows: "error", text };
+    const picture = errorMap(differing(image.plane, loaded.truth, absolute), image.exact);
+    return { shows: "error", text, image, picture };
   }
 
   /** Window and level that clip next to nothing of the reconstruction and of the truth, where that is known. */
   function setWindow(images) {
     const loaded = app.slice();
-    const found = images[state.active] || images.A;
-    if (!loaded || !found || !found.exact) return;
-    const planes = [found.plane, loaded.truth].filter(Boolean);
+    const image = images[state.active] || images.A;
+    if (!loaded || !image || !image.exact) return;
+    const planes = [image.plane, loaded.truth].filter(Boolean);
     const low = Math.min(...planes.map((plane) => percentile(plane, 0.002)));
     const high = Math.max(...planes.map((plane) => percentile(plane, 0.998)));
     const round = (value) => Number(value.toFixed(3));

@@ -7,11 +7,11 @@ const Profile = (() => {
   const MARGIN = { left: 44, right: 12, top: 8, bottom: 32 };
 
   function node(parent, name, attributes, text) {
-    const made = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    if (text !== undefined) made.textContent = text;
-    parent.append(made);
-    return made;
+    const element = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+    if (text !== undefined) element.textContent = text;
+    parent.append(element);
+    return element;
   }
 
   /** The plane at (x, y) in pixels, pixel centres at whole numbers; linear between them, the border's value beyond. */
@@ -49,8 +49,8 @@ const Profile = (() => {
     });
   }
 
-  function ticks(low, high, wanted) {
-    const rough = (high - low) / wanted;
+  function ticks(low, high, target) {
+    const rough = (high - low) / target;
     const power = 10 ** Math.floor(Math.log10(rough));
     const step = power * [1, 2, 5, 10].find((multiple) => multiple * power >= rough);
     const first = Math.ceil(low / step - 1e-9);

@@ -34,23 +34,23 @@ const PageScreen = (app, pictures) => {
 
   /** @param {any} content what `Pictures` makes */
   function show(name, content, shared) {
-    const { picture, shows, text, message, image: found } = content;
+    const { picture, shows, text, message, image } = content;
     const view = app.views[name];
     const { figure } = view;
     // While the next slice is on its way the last one stays, to scroll without flicker; after a moment it goes dim.
     const isSame = figure.dataset.volume === state.volume && figure.dataset.shows === shows;
     view.draw(picture || (isSame && !message ? view.picture : null), shared);
     figure.classList.toggle("loading", !picture && !message);
-    const lam = found ? Store.lamKey(found.entry.lam) : "";
-    const exact = String(found ? found.exact : Boolean(picture));
+    const lam = image ? Store.lamKey(image.entry.lam) : "";
+    const exact = String(image ? image.exact : Boolean(picture));
     Object.assign(figure.dataset, { shows, lam, exact, ...(picture ? { acquisition: "", ...app.place() } : {}) });
     const label = figure.querySelector(".label");
     if (label.textContent !== text) label.textContent = text;
     view.canvas.setAttribute("aria-label", text + (view.picture ? Anatomy.describe(view.picture) : ""));
     const approximate = figure.querySelector(".approximate");
     if (!approximate) return;
-    approximate.hidden = !found || found.exact;
-    approximate.textContent = found ? `approximate λ = ${Lambda.format(found.entry.lam)}` : "";
+    approximate.hidden = !image || image.exact;
+    approximate.textContent = image ? `approximate λ = ${Lambda.format(image.entry.lam)}` : "";
   }
 
   function scaleBar(picture) {
@@ -119,8 +119,8 @@ const PageScreen = (app, pictures) => {
       Readouts.table(get("readouts").tBodies[0], metrics, columns, loaded && loaded.noise);
       Readouts.verdict(get("verdict"), metrics, columns, differences);
     });
-    for (const [slot, found] of Object.entries({ A, B })) {
-      const isApproximate = Boolean(found) && !found.exact;
+    for (const [slot, image] of Object.entries({ A, B })) {
+      const isApproximate = Boolean(image) && !image.exact;
       get("readouts").classList.toggle(`approximate-${slot}`, isApproximate);
     }
     get("no-truth").hidden = truth;
@@ -149,12 +149,12 @@ const PageScreen = (app, pictures) => {
     get("profile-hint").hidden = Boolean(profile);
     get("profile-plot").style.display = profile ? "" : "none";
     if (get("profile").hidden) return;
-    const drawn = curves(images);
+    const profileCurves = curves(images);
     const size = [get("profile-plot").clientWidth, get("profile-plot").clientHeight];
-    const planes = ["truth", "input", "B", "A"].map((name) => (drawn.find((curve) => curve.name === name) || {}).image);
-    memo("profile", [profile, ...size, ...planes.map((found) => found && found.plane)], () => {
-      Profile.plot(get("profile-plot"), profile, drawn);
-      Profile.legend(get("profile-legend"), [...drawn].reverse());
+    const planes = ["truth", "input", "B", "A"].map((name) => (profileCurves.find((curve) => curve.name === name) || {}).image);
+    memo("profile", [profile, ...size, ...planes.map((image) => image && image.plane)], () => {
+      Profile.plot(get("profile-plot"), profile, profileCurves);
+      Profile.legend(get("profile-legend"), [...profileCurves].reverse());
     });
   }
 
@@ -162,11 +162,11 @@ const PageScreen = (app, pictures) => {
     const { width, height } = app.size();
     const { cursor } = app;
     const [x, y] = cursor ? [Math.floor(cursor.at[0] * width), Math.floor(cursor.at[1] * height)] : [-1, -1];
-    const inside = x >= 0 && y >= 0 && x < width && y < height;
-    const values = inside
+    const isInside = x >= 0 && y >= 0 && x < width && y < height;
+    const values = isInside
       ? curves(images).reverse().map(({ name, image: { plane } }) => `${name} ${plane[y * width + x].toFixed(3)}`)
       : [];
-    get("pixel").textContent = inside ? [`column ${x}, row ${y}`, ...values].join("   ") : "\u00a0";
+    get("pixel").textContent = isInside ? [`column ${x}, row ${y}`, ...values].join("   ") : "\u00a0";
   }
 
   return { draw };

@@ -20,11 +20,11 @@ class Searches {
     const { item, words, bar } = this.item(title, "Cancel", () => abort.abort());
     this.running.add(title);
     try {
-      return await work(abort.signal, (told) => {
-        if (!told) return;
-        words.textContent = `${title}: ${told.words}`;
-        if (told.share === null) bar.removeAttribute("value");
-        else bar.value = told.share;
+      return await work(abort.signal, (progress) => {
+        if (!progress) return;
+        words.textContent = `${title}: ${progress.words}`;
+        if (progress.share === null) bar.removeAttribute("value");
+        else bar.value = progress.share;
       });
     } catch (error) {
       if (!Source.isAbort(error)) this.app.report(error);

@@ -17,13 +17,13 @@ const Source = (() => {
       throw isAbort(error) ? error : new ConnectionLost(error.message);
     }
     if (response.ok) return response;
-    let told;
+    let message;
     try {
-      told = (await response.json()).error;
+      message = (await response.json()).error;
     } catch {
-      told = null;
+      message = null;
     }
-    throw new Error(told || `The server answered with status ${response.status}.`);
+    throw new Error(message || `The server answered with status ${response.status}.`);
   }
 
   // A connection that breaks within a body fails after `fetch` has returned.
@@ -36,34 +36,34 @@ const Source = (() => {
   }
 
   async function file(response) {
-    const told = response.headers.get("Content-Disposition") || "";
-    const name = /filename(?:\*=UTF-8''|="?)([^";]+)/.exec(told);
-    return { name: name ? decodeURIComponent(name[1]) : "export", blob: await body(response, "blob") };
+    const disposition = response.headers.get("Content-Disposition") || "";
+    const match = /filename(?:\*=UTF-8''|="?)([^";]+)/.exec(disposition);
+    return { name: match ? decodeURIComponent(match[1]) : "export", blob: await body(response, "blob") };
   }
 
   /** The name of this tab: volumes belong to the tab that has added them. It outlives a reload. */
   function tabName() {
-    const made = crypto.getRandomValues(new Uint32Array(4)).join("-");
+    const newName = crypto.getRandomValues(new Uint32Array(4)).join("-");
     try {
-      const name = sessionStorage.getItem("tab") || made;
+      const name = sessionStorage.getItem("tab") || newName;
       sessionStorage.setItem("tab", name);
       return name;
     } catch {
-      return made; // the frame of a notebook may have no storage
+      return newName; // the frame of a notebook may have no storage
     }
   }
 
   const query = (fields) => new URLSearchParams(fields).toString();
-  const distance = (one, other) => Math.hypot(...one.map((value, axis) => value - other[axis]));
+  const distance = (a, b) => Math.hypot(...a.map((value, axis) => value - b[axis]));
   const clamp = (value) => Math.min(1, Math.max(0, value));
 
   /** As `ask`, for an answer that may take long; `heard` gets how far it is (`Jobs.follow`). */
-  function askLong(path, fields, signal, heard) {
+  function askLong(path, fields, signal, onProgress) {
     const job = Jobs.name();
     const progress = async () => body(await ask(`api/progress?${query({ job })}`), "json");
     const drop = () => ask(`api/drop?${query({ job })}`, { method: "POST", keepalive: true });
     const work = () => ask(`${path}?${query(fields)}&${query({ job })}`, { signal });
-    return Jobs.follow(work, { signal, heard, progress, drop });
+    return Jobs.follow(work, { signal, onProgress, progress, drop });
   }
 
   /** What sources share: all slices of a volume, and every λ in steps of a thousandth. */
@@ -98,8 +98,8 @@ const Source = (() => {
       return body(await ask(`api/run?${query({ tab: this.tab, volume })}`, { signal }), "json");
     }
 
-    async slice(place, signal, heard) {
-      const response = await askLong("api/slice", place, signal, heard);
+    async slice(place, signal, onProgress) {
+      const response = await askLong("api/slice", place, signal, onProgress);
       const info = JSON.parse(response.headers.get("X-Info"));
       const planes = new Float32Array(await body(response, "arrayBuffer"));
       const pixels = info.height * info.width;
@@ -121,12 +121,12 @@ const Source = (() => {
       return { low, high, is_noise_known, plane: new Float32Array(await body(response, "arrayBuffer")) };
     }
 
-    async diverse(place, count, signal, heard) {
-      return body(await askLong("api/diverse", { ...place, count }, signal, heard), "json");
+    async diverse(place, count, signal, onProgress) {
+      return body(await askLong("api/diverse", { ...place, count }, signal, onProgress), "json");
     }
 
-    async best(place, metric, signal, heard) {
-      return body(await askLong("api/best", { ...place, metric }, signal, heard), "json");
+    async best(place, metric, signal, onProgress) {
+      return body(await askLong("api/best", { ...place, metric }, signal, onProgress), "json");
     }
 
     /** The volumes of a file, or of the series in several files. */
@@ -146,6 +146,11 @@ const Source = (() => {
       return body(await ask(`api/cut?${query(fields)}`, { method: "POST" }), "json");
     }
 
+    /** The same for the id of a volume in a link: its files are open in another plane or frame. */
+    async restore(volume) {
+      return body(await ask(`api/restore?${query({ volume, tab: this.tab })}`, { method: "POST" }), "json");
+    }
+
     async remove(volume) {
       await ask(`api/remove?${query({ volume, tab: this.tab })}`, { method: "POST" });
     }
@@ -156,10 +161,10 @@ const Source = (() => {
     }
 
     /** All slices of a volume in one file, or with no `format` the table of their scores. */
-    async exportAll({ volume, acquisition }, lam, fields, heard) {
+    async exportAll({ volume, acquisition }, lam, fields, onProgress) {
       const path = fields.format ? "api/export-volume" : "api/export-scores";
-      const chosen = acquisition ? { acquisition } : {};
-      return file(await askLong(path, { volume, ...chosen, lam: lam.join(","), ...fields }, null, heard));
+      const selected = acquisition ? { acquisition } : {};
+      return file(await askLong(path, { volume, ...selected, lam: lam.join(","), ...fields }, null, onProgress));
     }
   }
 

@@ -59,12 +59,12 @@ const Store = (() => {
     }
 
     nearest(place, lam) {
-      let [found, least] = [null, Infinity];
+      let [nearest, least] = [null, Infinity];
       for (const key of this.slices.get(sliceKey(place)) || []) {
         const away = Source.distance(this.entries.get(key).lam, lam);
-        if (away < least) [found, least] = [key, away];
+        if (away < least) [nearest, least] = [key, away];
       }
-      return found ? this.touch(found) : undefined;
+      return nearest ? this.touch(nearest) : undefined;
     }
 
     clear() {
@@ -79,11 +79,11 @@ const Store = (() => {
    * coarse set of λ that makes the slider follow the hand. A new wish ends a request that only fills the cache.
    */
   class Requests {
-    constructor(source, cache, { arrived, failed }) {
+    constructor(source, cache, { onReconstructed, onFailed }) {
       this.source = source;
       this.cache = cache;
-      this.arrived = arrived;
-      this.failed = failed;
+      this.onReconstructed = onReconstructed;
+      this.onFailed = onFailed;
       this.wishes = new Map(); // slot -> { place, lam, since }
       this.queue = []; // { place, lam }: thumbnails, then the coarse set
       this.slice = null; // the one that the queue is of
@@ -146,7 +146,7 @@ const Store = (() => {
       try {
         const entry = await this.source.reconstruct(job.place, job.lam, abort.signal);
         this.cache.put(entry);
-        this.arrived(entry, job);
+        this.onReconstructed(entry, job);
       } catch (error) {
         this.fail(error, job);
       } finally {
@@ -156,16 +156,16 @@ const Store = (() => {
     }
 
     fail(error, job) {
-      const lost = error instanceof Source.ConnectionLost;
-      if (lost || Source.isAbort(error)) this.again(job, lost);
+      const isLost = error instanceof Source.ConnectionLost;
+      if (isLost || Source.isAbort(error)) this.requeue(job, isLost);
       else if (!job.slot) this.queue = []; // the others of the set would most likely fail the same way
-      if (!Source.isAbort(error) && (lost || job.slot)) this.failed(error, job);
+      if (!Source.isAbort(error) && (isLost || job.slot)) this.onFailed(error, job);
     }
 
-    again(job, lost) {
-      if (lost) this.pause();
+    requeue(job, isLost) {
+      if (isLost) this.pause();
       if (!job.slot && sliceKey(job.place) === this.slice) this.queue.unshift(job);
-      if (job.slot && lost && !this.wishes.has(job.slot)) this.wishes.set(job.slot, job);
+      if (job.slot && isLost && !this.wishes.has(job.slot)) this.wishes.set(job.slot, job);
     }
   }
 

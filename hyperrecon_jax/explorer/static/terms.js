@@ -16,19 +16,19 @@ const Terms = (() => {
 
   /** A button for one of several words that share a paragraph, in which only the last one that was pressed is explained. */
   function button(word, text, noteId) {
-    const made = document.createElement("button");
-    Object.assign(made, { type: "button", className: "term", textContent: word, title: text });
-    made.setAttribute("aria-controls", noteId);
-    made.setAttribute("aria-expanded", "false");
-    made.onclick = () => {
+    const button = document.createElement("button");
+    Object.assign(button, { type: "button", className: "term", textContent: word, title: text });
+    button.setAttribute("aria-controls", noteId);
+    button.setAttribute("aria-expanded", "false");
+    button.onclick = () => {
       const note = document.getElementById(noteId);
-      const isShown = made.getAttribute("aria-expanded") === "true";
+      const isShown = button.getAttribute("aria-expanded") === "true";
       for (const other of document.querySelectorAll(`[aria-controls=${noteId}]`)) other.setAttribute("aria-expanded", "false");
-      made.setAttribute("aria-expanded", String(!isShown));
+      button.setAttribute("aria-expanded", String(!isShown));
       note.hidden = isShown;
       note.textContent = `${word.replace(/ [↑↓]$/, "")}: ${text}.`;
     };
-    return made;
+    return button;
   }
 
   return { attach, button };

@@ -87,8 +87,8 @@ class View {
   // Most draws only move the image: the colours are computed again only when the plane or its window has changed.
   paint({ plane, width, height, low, high, colours }) {
     const last = this.painted;
-    const same = last && last.plane === plane && last.low === low && last.high === high && last.colours === colours;
-    if (same) return;
+    const isSame = last && last.plane === plane && last.low === low && last.high === high && last.colours === colours;
+    if (isSame) return;
     this.bitmap.width = width;
     this.bitmap.height = height;
     const context = this.bitmap.getContext("2d");

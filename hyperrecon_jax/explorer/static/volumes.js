@@ -19,11 +19,15 @@ const Volumes = (() => {
     return false;
   }
 
-  /** Puts volumes in the place of others, and shows the first of them. */
-  function replace(app, gone, opened) {
-    const ids = [...gone, ...opened.map(({ id }) => id)];
+  function add(app, opened) {
+    const ids = opened.map(({ id }) => id);
     app.run.volumes = [...app.run.volumes.filter(({ id }) => !ids.includes(id)), ...opened];
-    app.showVolume(opened[0]);
+  }
+
+  /** Puts volumes in the place of those of the same files. */
+  function replaceSame(app, opened) {
+    app.run.volumes = app.run.volumes.filter(({ files }) => files !== opened[0].files);
+    add(app, opened);
   }
 
   /** Several files are images: each series of them is a volume, and the largest is shown. */
@@ -32,7 +36,8 @@ const Volumes = (() => {
     const busy = Messages.toast(`Reading ${files.length > 1 ? `${files.length} files` : files[0].name} …`, "busy");
     try {
       const opened = await app.source.upload(files, as);
-      replace(app, [], opened);
+      add(app, opened);
+      app.showVolume(opened[0]);
       const names = opened.map(({ name }) => name).join(", ");
       // What was done to it stands under the choice of the volume.
       Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.`);
@@ -45,16 +50,29 @@ const Volumes = (() => {
 
   /** The shown volume in another plane, or another volume of its file. */
   async function cut(app, changes) {
-    const before = app.volume(app.state.volume);
-    const { plane, frame } = { ...before, ...changes };
-    const busy = Messages.toast(`Cutting ${before.name} …`, "busy");
+    const current = app.volume(app.state.volume);
+    const { plane, frame } = { ...current, ...changes };
+    const busy = Messages.toast(`Cutting ${current.name} …`, "busy");
     try {
-      const opened = await app.source.cut(before.id, plane, frame);
-      const same = app.run.volumes.filter(({ files }) => files === before.files).map(({ id }) => id);
-      replace(app, same, opened);
+      const opened = await app.source.cut(current.id, plane, frame);
+      replaceSame(app, opened);
+      app.showVolume(opened[0]);
     } catch (error) {
       app.report(error);
       app.schedule();
+    } finally {
+      busy.remove();
+    }
+  }
+
+  /** Asks the server for the volume of a link: of another tab, or of files that are open in another plane or frame. */
+  async function fetchLinked(app, id) {
+    const busy = Messages.toast("Opening the volume of the link …", "busy");
+    try {
+      app.run.volumes = (await app.source.run()).volumes;
+      if (!app.volume(id) && app.source.live) replaceSame(app, await app.source.restore(id));
+    } catch (error) {
+      if (error instanceof Source.ConnectionLost) app.report(error);
     } finally {
       busy.remove();
     }
@@ -72,7 +90,7 @@ const Volumes = (() => {
     app.showVolume(app.run.volumes[0]);
   }
 
-  /** The files that were dropped, and those in folders. The entries must be taken before anything is awaited. */
+  /** The files that were dropped, and those in folders. The entries must be taken current anything is awaited. */
   async function filesOf(transfer) {
     const entries = [...transfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
     const loose = [...transfer.files];
@@ -102,8 +120,8 @@ const Volumes = (() => {
       event.preventDefault();
       overlay.hidden = false;
       const over = event.target.closest && event.target.closest("[data-kind]");
-      const chosen = over ? over.dataset.kind : kind();
-      for (const zone of overlay.children) zone.classList.toggle("over", zone.dataset.kind === chosen);
+      const chosenKind = over ? over.dataset.kind : kind();
+      for (const zone of overlay.children) zone.classList.toggle("over", zone.dataset.kind === chosenKind);
     });
     document.addEventListener("dragleave", (event) => {
       if (!event.relatedTarget) overlay.hidden = true;
@@ -113,8 +131,8 @@ const Volumes = (() => {
       event.preventDefault();
       overlay.hidden = true;
       const over = event.target.closest && event.target.closest("[data-kind]");
-      const chosen = over ? over.dataset.kind : kind();
-      filesOf(event.dataTransfer).then((files) => upload(app, files, chosen)).catch(app.report);
+      const chosenKind = over ? over.dataset.kind : kind();
+      filesOf(event.dataTransfer).then((files) => upload(app, files, chosenKind)).catch(app.report);
     });
   }
 
@@ -177,8 +195,8 @@ const Volumes = (() => {
 
   function show(app) {
     const { state } = app;
-    const shown = [...get("volume").options].map((option) => option.value).join();
-    if (shown !== app.run.volumes.map(({ id }) => id).join()) list(app);
+    const listedIds = [...get("volume").options].map((option) => option.value).join();
+    if (listedIds !== app.run.volumes.map(({ id }) => id).join()) list(app);
     get("volume").value = state.volume;
     const indices = app.indices();
     const position = indices.indexOf(state.index);
@@ -194,5 +212,5 @@ const Volumes = (() => {
     note("volume-note", app.volume(state.volume).note || "");
   }
 
-  return { attach, show };
+  return { attach, fetchLinked, show };
 })();

@@ -39,7 +39,7 @@ const Hypernetwork = (() => {
   function softmax(x) {
     const largest = Math.max(...x);
     const powers = x.map((value) => Math.exp(value - largest));
-    const sum = powers.reduce((one, other) => one + other, 0);
+    const sum = powers.reduce((total, value) => total + value, 0);
     return powers.map((value) => value / sum);
   }
 

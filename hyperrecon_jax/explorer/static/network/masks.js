@@ -66,14 +66,14 @@ const Masks = (() => {
 
   /** Whole numbers near `expected` whose sum is `total`: differences of the rounded running sum. */
   function quotas(expected, total) {
-    const sum = expected.reduce((one, other) => one + other, 0);
+    const sum = expected.reduce((total, value) => total + value, 0);
     if (!total || !sum) return expected.map(() => 0);
-    let [running, before] = [0, 0];
+    let [running, assigned] = [0, 0];
     return expected.map((value) => {
       running += value;
       const rounded = Math.floor(running * (total / sum) + 0.5);
-      const quota = rounded - before;
-      before = rounded;
+      const quota = rounded - assigned;
+      assigned = rounded;
       return quota;
     });
   }
@@ -155,8 +155,8 @@ const Masks = (() => {
   function equispacedLines(shape, acceleration, seed) {
     const { center, outer, count } = splitColumns(shape[1], acceleration);
     const offset = Random.uniform(seed)();
-    const chosen = Array.from({ length: count }, (_, i) => outer[Math.floor(((i + offset) * outer.length) / count)]);
-    return fromColumns(shape, [...center, ...chosen]);
+    const selected = Array.from({ length: count }, (_, i) => outer[Math.floor(((i + offset) * outer.length) / count)]);
+    return fromColumns(shape, [...center, ...selected]);
   }
 
   const KINDS = {

@@ -60,8 +60,8 @@ const Measurement = (() => {
     const [rows, columns] = [h / factor, w / factor];
     const next = Random.normalPairs(seed);
     const y = blockMeans(plane, h, w, factor).map((value) => {
-      const [one, other] = next();
-      return noise === "rician" ? Math.hypot(value + sigma * one, sigma * other) : value + sigma * one;
+      const [first, second] = next();
+      return noise === "rician" ? Math.hypot(value + sigma * first, sigma * second) : value + sigma * first;
     });
     const zeros = (size) => new Float32Array(size);
     const image = { re: repeat(y, rows, columns, factor), im: zeros(h * w) };
@@ -89,21 +89,21 @@ const Measurement = (() => {
   /**
    * Measures an image { h, w, plane } by the task of the run.
    *
-   * `task` is { name, factor, noise, acceleration, sigma, mask, fixed, limits }. `chosen`, an acquisition, takes the place
+   * `task` is { name, factor, noise, acceleration, sigma, mask, fixed, limits }. `acquisition` takes the place
    * of its own; the same seed gives the same noise.
    */
-  function measure(image, task, chosen, seed) {
+  function measure(image, task, acquisition, seed) {
     if (task.name !== "csmri") return { ...measureImage(image, task, seed), condition: [] };
     const { h, w } = image;
     const { fixed } = task; // a network for one mask knows the mask itself
-    const { acceleration, sigma, mask: kind } = chosen || task;
+    const { acceleration, sigma, mask: kind } = acquisition || task;
     const isFixed = fixed && fixed.h === h && fixed.w === w;
     const mask = isFixed ? fixed.mask : Masks.make(kind, [h, w], acceleration);
     const y = measureKspace(image, mask, sigma, seed);
-    if (!chosen) return { ...fromKspace(y, mask, image), condition: [] };
+    if (!acquisition) return { ...fromKspace(y, mask, image), condition: [] };
     // a network for many acquisitions takes k-space that is zero as not sampled
     const sampled = mask.map((value, i) => value && (y.re[i] !== 0 || y.im[i] !== 0));
-    return { ...fromKspace(y, sampled, image), condition: encode(chosen, task.limits) };
+    return { ...fromKspace(y, sampled, image), condition: encode(acquisition, task.limits) };
   }
 
   /** The slice as it were if all of it were measured `scale` times weaker. */
@@ -156,8 +156,8 @@ const Measurement = (() => {
   }
 
   /** J of the true image, noise alone: { j, spread } as `measurement_band.expected_j`; null for Rician noise. */
-  function expectedJ({ y, mask }, { name, noise, sigma: ownSigma }, chosen) {
-    const sigma = chosen ? chosen.sigma : ownSigma;
+  function expectedJ({ y, mask }, { name, noise, sigma: ownSigma }, acquisition) {
+    const sigma = acquisition ? acquisition.sigma : ownSigma;
     const power = sigma * sigma;
     if (name !== "csmri") {
       return noise === "rician" ? null : { j: power * y.re.length, spread: power * Math.sqrt(2 * y.re.length) };

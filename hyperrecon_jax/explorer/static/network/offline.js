@@ -41,22 +41,22 @@ const Offline = (() => {
   }
 
   const isGood = (scores) => {
-    const sorted = [...scores].sort((one, other) => other - one);
+    const sorted = [...scores].sort((a, b) => b - a);
     const last = sorted[Math.max(1, Math.ceil(PART_GOOD * scores.length) - 1)];
     return (score) => score >= Math.min(last, sorted[0] - DIVERSE_GAP);
   };
 
-  function squaredDistance(one, other) {
+  function squaredDistance(a, b) {
     let sum = 0;
-    for (let i = 0; i < one.length; i++) sum += (one[i] - other[i]) ** 2;
+    for (let i = 0; i < a.length; i++) sum += (a[i] - b[i]) ** 2;
     return sum;
   }
 
   /** Of some reconstructions those that differ most, at most `count`: the furthest pair, then always the furthest one. */
   function selectDiverse(entries, count) {
     if (entries.length <= 2) return entries;
-    const pairs = entries.flatMap((one, i) => entries.slice(0, i).map((other) => [other, one]));
-    const distances = pairs.map(([one, other]) => squaredDistance(one.plane, other.plane));
+    const pairs = entries.flatMap((second, i) => entries.slice(0, i).map((first) => [first, second]));
+    const distances = pairs.map(([first, second]) => squaredDistance(first.plane, second.plane));
     const selected = [...pairs[distances.indexOf(Math.max(...distances))]];
     while (selected.length < Math.min(count, entries.length)) {
       const rest = entries.filter((entry) => !selected.includes(entry));
@@ -104,27 +104,27 @@ const Offline = (() => {
     }
 
     /** Reconstructions of a slice at λ on a regular grid; `heard` gets how far it is, and `signal` ends it. */
-    async scan(place, signal, heard) {
+    async scan(place, signal, onProgress) {
       const axes = this.page.run.lams.length;
       const lams = Store.coarse(axes, Array(axes).fill(0)).map((lam) => this.snap(lam));
       const entries = [];
       for (const lam of lams) {
-        heard({ words: `${entries.length} of ${lams.length} settings of λ`, share: entries.length / lams.length });
+        onProgress({ words: `${entries.length} of ${lams.length} settings of λ`, share: entries.length / lams.length });
         entries.push(await this.reconstruct(place, lam, signal));
       }
       return entries;
     }
 
-    async best(place, metric, signal, heard) {
-      const entries = await this.scan(place, signal, heard);
+    async best(place, metric, signal, onProgress) {
+      const entries = await this.scan(place, signal, onProgress);
       const { higher_is_better: higher } = this.page.run.metric_facts[metric];
       const value = ({ metrics }) => (higher ? metrics[metric] : -metrics[metric]);
-      const found = entries.reduce((best, entry) => (value(entry) > value(best) ? entry : best));
-      return { lam: found.lam, value: found.metrics[metric] };
+      const winner = entries.reduce((best, entry) => (value(entry) > value(best) ? entry : best));
+      return { lam: winner.lam, value: winner.metrics[metric] };
     }
 
-    async diverse(place, count, signal, heard) {
-      const entries = await this.scan(place, signal, heard);
+    async diverse(place, count, signal, onProgress) {
+      const entries = await this.scan(place, signal, onProgress);
       const good = isGood(entries.map(({ metrics }) => metrics.psnr));
       const selected = selectDiverse(entries.filter(({ metrics }) => good(metrics.psnr)), count);
       const criterion =

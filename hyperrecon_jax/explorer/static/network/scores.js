@@ -9,7 +9,7 @@ const Scores = (() => {
 
   function gaussian(sigma, radius) {
     const taps = Array.from({ length: 2 * radius + 1 }, (_, i) => Math.exp(-0.5 * ((i - radius) / sigma) ** 2));
-    const sum = taps.reduce((one, other) => one + other, 0);
+    const sum = taps.reduce((total, value) => total + value, 0);
     return taps.map((tap) => tap / sum);
   }
 
@@ -34,9 +34,9 @@ const Scores = (() => {
     return result;
   }
 
-  function multiply(one, other) {
-    const product = new Float64Array(one.length);
-    for (let i = 0; i < product.length; i++) product[i] = one[i] * other[i];
+  function multiply(a, b) {
+    const product = new Float64Array(a.length);
+    for (let i = 0; i < product.length; i++) product[i] = a[i] * b[i];
     return product;
   }
 
@@ -77,7 +77,7 @@ const Scores = (() => {
     const { sigma, radius } = EDGES;
     const taps = gaussian(sigma, radius);
     const second = taps.map((tap, i) => (tap * ((i - radius) ** 2 - sigma ** 2)) / sigma ** 4);
-    const average = (2 * second.reduce((one, other) => one + other, 0)) / taps.length ** 2; // the sum of `taps` is 1
+    const average = (2 * second.reduce((total, value) => total + value, 0)) / taps.length ** 2; // the sum of `taps` is 1
     const ones = taps.map(() => 1);
     const padded = mirroredDifference(x, truth, h, w, radius);
     const [down, across, level] = [[second, taps], [taps, second], [ones, ones]].map((pair) => filter(padded, ...pair));

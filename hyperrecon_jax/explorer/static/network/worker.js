@@ -38,7 +38,7 @@
     let start = 0;
     return new Map(
       names.map(({ name, shape }) => {
-        const size = shape.reduce((one, other) => one * other, 1);
+        const size = shape.reduce((total, side) => total * side, 1);
         const data = numbers.subarray(start, start + size);
         start += size;
         return [name, { shape, data }];

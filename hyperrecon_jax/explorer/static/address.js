@@ -1,0 +1,68 @@
+// @ts-check
+"use strict";
+
+// The address of the page: it is kept up to date, and what a link says is taken over.
+const Address = (app, modes) => {
+  const SAVE = 300; // milliseconds between two changes of the address; browsers limit them
+  const { state } = app;
+  const links = new Store.Newest(open);
+  let saving = null;
+
+  function save() {
+    if (saving || !app.run) return;
+    saving = setTimeout(() => {
+      saving = null;
+      Link.save(state);
+    }, SAVE);
+  }
+
+  async function copyLink() {
+    Link.save(state);
+    const link = Token.without(location.href);
+    try {
+      await navigator.clipboard.writeText(link);
+      Messages.toast("The link to this view is copied.");
+    } catch {
+      Messages.toast(`This browser does not let the page copy; the link is ${link}`);
+    }
+  }
+
+  function read(hash) {
+    const { acquisitions, evaluation, lams } = app.run;
+    const metrics = evaluation ? Object.keys(evaluation.values) : [];
+    return Link.read(hash, { axes: lams.length, modes, metrics, acquisitions });
+  }
+
+  /** Takes over what a link says, and fetches its volume where that is not open in this tab. */
+  async function open(hash) {
+    const view = read(hash);
+    const { volume: id } = view;
+    if (id && !app.volume(id)) {
+      if (!state.volume) app.showVolume(app.run.volumes[0]);
+      clearTimeout(saving); // the address must not become that of the view before
+      saving = null;
+      await Volumes.fetchLinked(app, id);
+      if (!app.volume(id)) app.sayUnknown();
+    }
+    show(view);
+  }
+
+  /**
+   * Shows a view; without a window of its own it gets the automatic one.
+   * @param {any} view
+   */
+  function show({ volume: id, index, A, B, ...rest }) {
+    const { source } = app;
+    Object.assign(state, { profile: null }, rest);
+    state.needsWindow = !("window" in rest && "level" in rest);
+    if (A) state.lam.A = source.snap(A);
+    if (B) state.lam.B = source.snap(B);
+    const volume = app.volume(id) || app.volume(state.volume) || app.run.volumes[0];
+    const indices = source.indices(volume);
+    const middle = indices[Math.floor(indices.length / 2)];
+    const choices = [index, volume.start, middle];
+    app.showPlace({ volume: volume.id, index: choices.find((choice) => indices.includes(choice)) });
+  }
+
+  return { copyLink, restore: () => links.ask(location.hash), save };
+};
