@@ -187,8 +187,8 @@ class Engine:
     def _simulate_noise_level(self, volume: str, index: int, acquisition: str | None) -> float:
         """`measurement_band.unit_noise_level` of a slice."""
         opened, measured = self.volumes.measure(volume, index, acquisition)
-        zeros = jnp.zeros_like(zero_filled(measured.net_input))
-        return float(self._band(opened.problem).unit_noise_level(zeros, measured.y))
+        image = zero_filled(measured.net_input)
+        return float(self._band(opened.problem).unit_noise_level(image, measured.y))
 
     def _describe_noise(self, volume: str, measured: MeasuredSlice, acquisition: str | None) -> dict[str, Any] | None:
         """J from noise alone: its mean and standard deviation, and whether the noise is an estimate; None if not known."""

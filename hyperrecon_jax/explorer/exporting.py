@@ -89,6 +89,7 @@ def export_volume(
     for k in range(len(file.slices)):
         job.report("Slices", k / len(file.slices))
         images.append(_image(engine, volume, k, lam, content, acquisition, job)[0])
+    job.report("Writing the file", 1.0)
     metadata = _metadata(engine, volume, lam, content, acquisition)
     name = f"{_stem(engine, volume)}_all_{_suffix(lam, content)}"
     if format == "nii":

@@ -76,19 +76,19 @@ def contradiction(problem: Problem, x_hat: jax.Array, y: Measurement) -> jax.Arr
     return jnp.sqrt(_sum_around(jnp.square(residual)) / _count_around(residual.shape))
 
 
-def unit_noise_level(problem: Problem, zeros: jax.Array, y: Measurement) -> jax.Array:
+def unit_noise_level(problem: Problem, x_hat: jax.Array, y: Measurement) -> jax.Array:
     """The `contradiction` that noise of sigma 1 exceeds somewhere in about the share `FALSE_ALARMS` of images, simulated.
 
     Times sigma it is that of other noise. Rician noise counts as Gaussian.
 
     Args:
         problem: that of y.
-        zeros: an image of the size of the result, of zeros. A constant would be transformed by the compiler, for seconds.
+        x_hat: an image of the size of the result; its values do not matter.
         y: the measurement; k-space is zero where it was not sampled.
     """
 
     def largest(key: jax.Array) -> jax.Array:
-        return contradiction(problem, zeros, _simulate(key, y)).max()
+        return contradiction(problem, jnp.zeros_like(x_hat), _simulate(key, y)).max()
 
     return jnp.quantile(jax.lax.map(largest, jax.random.split(jax.random.key(0), DRAWS)), 1 - FALSE_ALARMS)
 

@@ -1,5 +1,7 @@
 """What the measurement contradicts, and J of noise alone, against NumPy and simulations."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,8 +91,16 @@ def test_the_difference_of_means_does_not_depend_on_the_factor():
 def test_noise_alone_shows_in_few_images(kind):
     problem, image = NOISES[kind], IMAGE
     y = problem.observe(jax.random.key(0), Sample(image))
-    level = SIGMA * band.unit_noise_level(problem, jnp.zeros_like(image), y)
+    level = SIGMA * band.unit_noise_level(problem, image, y)
     ys = jax.vmap(lambda key: problem.observe(key, Sample(image)))(jax.random.split(jax.random.key(5), DRAWS))
     largest = jax.vmap(lambda y: band.contradiction(problem, image, y).max())(ys)
     share = float((largest > level).mean())
     assert 0 < share < 0.15  # 5 % are meant; the level is that of 40 draws
+
+
+def test_the_compiler_gets_no_sum_of_constants():
+    """It would take seconds to compute the number of pixels in each window itself, and says so on standard error."""
+    program = jax.make_jaxpr(partial(band.contradiction, NOISES["complex"]))(
+        IMAGE, jnp.zeros((SIDE, SIDE, 1), jnp.complex64)
+    )
+    assert str(program).count("reduce_window_sum[") == 1

@@ -4,6 +4,7 @@ import base64
 import csv
 import gzip
 import io
+import time
 from pathlib import Path
 
 import nibabel
@@ -223,6 +224,76 @@ def test_a_folder_that_is_opened_is_a_series(shown, browser, tmp_path):
             page.wait_for_timeout(300)  # the page answers whether it takes what is dragged
         wait_for_volume(page, "test")
         assert "12 slices of 14 x 18" in page.inner_text("#volume-note")
+
+
+def follow(page, link, volume):
+    """Paste a link into the open tab."""
+    page.evaluate("link => { location.hash = link.split('#')[1]; }", link)
+    page.wait_for_selector(f"{EXACT}[data-volume='{volume}']")
+
+
+def link_of(page, volume):
+    return page.wait_for_function("id => location.href.includes(id) && location.href", arg=volume).json_value()
+
+
+def test_a_link_brings_back_plane_and_frame_in_each_tab(shown, browser):
+    with opened(browser, shown.address) as page, opened(browser, shown.address) as other:
+        drop(page, [("four.nii.gz", nii(np.stack([LARGE, LARGE[::-1]], -1)))])
+        wait_for_volume(page, "test")
+        coronal = select(page, "#plane", "coronal")
+        page.fill("#slice", "3")
+        page.wait_for_selector(f"{EXACT}[data-index='3']")
+        link, image = link_of(page, "slice=3"), drawn(page, "view-truth")
+        page.fill("#frame", "1")
+        page.keyboard.press("Enter")
+        second = wait_for_volume(page, coronal)
+        second_link = link_of(page, second)
+        select(page, "#plane", "sagittal")
+        for tab in (page, other):  # the tab that has the file, and one that has never seen it
+            follow(tab, link, coronal)
+            assert tab.input_value("#plane") == "coronal"
+            assert tab.input_value("#frame") == "0"
+            assert tab.get_attribute("#view-main", "data-index") == "3"
+            tab.wait_for_selector("#view-truth[data-index='3'][data-exact=true]")
+            assert drawn(tab, "view-truth") == image
+            follow(tab, second_link, second)
+            assert tab.input_value("#frame") == "1"
+            assert tab.eval_on_selector_all("#volume option", "all => all.length") == 2
+        missing = coronal.replace(coronal[:20], "0" * 20)
+        other.evaluate("link => { location.hash = link.split('#')[1]; }", link.replace(coronal, missing))
+        other.wait_for_selector("#toasts li.error:has-text('not known here')")
+        assert other.get_attribute("#view-main", "data-volume") == second
+
+
+@pytest.mark.parametrize("button", ["[data-volume-format=nii]", "[data-volume-format=dcm]", "#export-scores"])
+def test_an_export_of_all_slices_is_cancelled(shown, engine, browser, monkeypatch, button):
+    indices, reconstruct = [], engine.reconstruct
+
+    def reconstruct_slowly(volume, index, lam, **options):
+        indices.append(index)
+        time.sleep(0.1)
+        return reconstruct(volume, index, lam, **options)
+
+    with opened(browser, shown.address) as page:
+        drop(page, [("head.nii.gz", nii(LARGE, STRAIGHT))])
+        wait_for_volume(page, "test")
+        select(page, "#plane", "sagittal")  # 108 slices
+        page.wait_for_timeout(300)
+        downloads = []
+        page.on("download", downloads.append)
+        monkeypatch.setattr(engine, "reconstruct", reconstruct_slowly)
+        page.click(button)
+        page.wait_for_selector("#toasts li.busy:has-text('%')")
+        page.click("#toasts li.busy button")
+        page.wait_for_selector("#toasts li.info:has-text('cancelled, no file was written')")
+        page.wait_for_timeout(300)
+        count = len(indices)
+        assert count < 108
+        page.wait_for_timeout(700)
+        assert len(indices) == count  # the server has ended, too
+        assert downloads == []
+        assert page.is_enabled(button)
+        assert page.query_selector("#toasts li.busy") is None
 
 
 def saved(page, selector):

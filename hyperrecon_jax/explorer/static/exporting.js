@@ -39,15 +39,20 @@ const Exporting = (() => {
   /** All slices of the volume in one file, or the table of their scores. */
   async function wholeVolume(app, fields, button) {
     const { slices } = app.volume(app.state.volume);
-    const busy = Messages.toast(`Reconstructing ${slices} slices …`, "busy");
+    const title = `${button.textContent} of ${slices} slices`;
+    const abort = new AbortController();
+    const busy = Messages.toast(`${title} …`, "busy", () => abort.abort());
     button.disabled = true;
     try {
-      const { blob, name } = await app.source.exportAll(app.place(), app.state.lam.A, fields, (progress) => {
-        if (progress && progress.share !== null) busy.querySelector("span").textContent = `${progress.words}: ${Math.round(100 * progress.share)} %`;
+      const { blob, name } = await app.source.exportAll(app.place(), app.state.lam.A, fields, abort.signal, (progress) => {
+        if (progress && progress.share !== null) {
+          busy.querySelector("span").textContent = `${title}: ${Math.round(100 * progress.share)} %`;
+        }
       });
       save(blob, name);
     } catch (error) {
-      app.report(error);
+      if (Source.isAbort(error)) Messages.toast(`${title}: cancelled, no file was written.`);
+      else app.report(error);
     } finally {
       busy.remove();
       button.disabled = false;

@@ -3,8 +3,12 @@
 
 // What the page tells the user: messages that stay until they are closed, and a banner while the server is away.
 const Messages = (() => {
-  /** Adds a message; one with the same text goes. A message of work that goes on ("busy") is removed by its owner. */
-  function toast(text, kind = "info") {
+  /**
+   * Adds a message; one with the same text goes. A message of work that goes on ("busy") is removed by its owner; it may
+   * have a button that calls `cancel`.
+   * @param {(() => void) | null} cancel
+   */
+  function toast(text, kind = "info", cancel = null) {
     const list = document.getElementById("toasts");
     for (const old of /** @type {HTMLElement[]} */ ([...list.children])) if (old.dataset.text === text) old.remove();
     const item = document.createElement("li");
@@ -15,6 +19,7 @@ const Messages = (() => {
     words.textContent = text;
     item.append(words);
     if (kind !== "busy") item.append(closing(item));
+    if (cancel) item.append(Object.assign(document.createElement("button"), { type: "button", textContent: "Cancel", onclick: cancel }));
     list.append(item);
     list.scrollTop = list.scrollHeight;
     return item;

@@ -161,10 +161,10 @@ const Source = (() => {
     }
 
     /** All slices of a volume in one file, or with no `format` the table of their scores. */
-    async exportAll({ volume, acquisition }, lam, fields, onProgress) {
+    async exportAll({ volume, acquisition }, lam, fields, signal, onProgress) {
       const path = fields.format ? "api/export-volume" : "api/export-scores";
       const selected = acquisition ? { acquisition } : {};
-      return file(await askLong(path, { volume, ...selected, lam: lam.join(","), ...fields }, null, onProgress));
+      return file(await askLong(path, { volume, ...selected, lam: lam.join(","), ...fields }, signal, onProgress));
     }
   }
 
