@@ -25,7 +25,7 @@ from hyperrecon_jax.runtime.errors import InputError
 LARGEST_HALF = float(np.finfo(np.float16).max)
 # the scripts of the worker, in the order in which they depend on each other
 WORKER = ("fourier", "random", "masks", "measurement", "scores", "hypernetwork", "unet", "network", "worker")
-PAGE = ("image_files", "offline")
+PAGE = ("image_files", "result_files", "offline")
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"

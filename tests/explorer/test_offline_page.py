@@ -3,15 +3,20 @@
 import base64
 import contextlib
 import functools
+import gzip
 import io
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import nibabel
 import numpy as np
 import pytest
 from helper import ROOT, explorable_config, npy_bytes, run_python, write_explorable
 from PIL import Image
 
+from hyperrecon_jax.data import volumes
 from hyperrecon_jax.explorer import export, measurement_band
 from hyperrecon_jax.explorer.engine import Engine
 from hyperrecon_jax.explorer.offline_page import check_exportable
@@ -228,7 +233,7 @@ def test_a_visit_without_a_server(page_file, browser):
         assert page.get_attribute("body", "data-source") == "offline"
         assert "no picture leaves it" in page.inner_text("header")
         assert page.is_hidden("#banner")
-        for selector in ("button[data-format=npy]", "#band", "#plane", "#remove-volume", "#export-scores", "#folder"):
+        for selector in ("button[data-format=dcm]", "#band", "#plane", "#remove-volume", "#export-scores", "#folder"):
             assert page.is_hidden(selector), selector
         assert "±" in page.inner_text("#readouts td[data-metric=noise_j]")
         first = drawn(page)
@@ -339,6 +344,53 @@ def test_arrays_and_wrong_files(page_file, browser):
             drop(page, name, content)
             toast = page.wait_for_selector(f"#toasts li.error:has-text('{name}')")
             assert message in toast.inner_text()
+
+
+def saved(page, content, file_format):
+    page.select_option("#export-content", content)
+    with page.expect_download() as download:
+        page.click(f"button[data-format={file_format}]")
+    return download.value.suggested_filename, Path(download.value.path()).read_bytes()
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_files_to_take_away(page_file, browser):
+    """They are what NumPy and nibabel read, in the units and of the size of the file; as upright as the server's."""
+    array = np.random.default_rng(0).normal(size=(3, 30, 41)).astype(np.float32) * 50
+    low, high = float(array.min()), float(array.max())
+    with opened(browser, page_file) as page:
+        drop(page, "my head.v2.npy", npy_bytes(array))
+        page.wait_for_selector(f"{EXACT}[data-volume=file1]")
+        set_lambda(page, 0.25)
+        plane = np.array(page.evaluate("[...explorer.views.main.picture.plane]")).reshape(32, 48)[1:31, 3:44]
+        name, content = saved(page, "result", "npy")
+        assert name == "my_head_1_lambda_0.25.npy"
+        result = np.load(io.BytesIO(content))
+        assert result.dtype == np.float32
+        np.testing.assert_array_equal(result, plane.astype(np.float32))
+        name, content = saved(page, "result", "nii")
+        assert name == "my_head_1_lambda_0.25.nii"
+        file = nibabel.Nifti1Image.from_bytes(content)
+        assert file.shape == (41, 30, 1)
+        np.testing.assert_allclose(file.get_fdata()[:, ::-1, 0].T, low + plane * (high - low), rtol=1e-5, atol=1e-4)
+        metadata = json.loads(file.header.extensions[0].get_content())
+        assert metadata["lambda"] == "0.25"
+        assert metadata["volume"] == "my head.v2.npy"
+        assert metadata["slice"] == "1"
+        truth = nibabel.Nifti1Image.from_bytes(saved(page, "truth", "nii")[1])
+        np.testing.assert_allclose(truth.get_fdata()[:, ::-1, 0].T, array[1], rtol=1e-5, atol=1e-3)
+        volume = volumes.read("my_head.npy", npy_bytes(array), multiple=8)  # what the server makes of it
+        own = nibabel.Nifti1Image.from_bytes(gzip.decompress(volumes.nifti(volume, 1, volume.slices[1], {})))
+        np.testing.assert_array_equal(own.affine, truth.affine)
+        assert (own.header["sform_code"], own.header["qform_code"]) == (
+            truth.header["sform_code"],
+            truth.header["qform_code"],
+        )
+        np.testing.assert_allclose(own.get_fdata(), truth.get_fdata(), rtol=1e-4, atol=1e-3)
+        page.select_option("#volume", "test")
+        page.wait_for_selector(f"{EXACT}[data-volume=test]")
+        assert np.load(io.BytesIO(saved(page, "input", "npy")[1])).shape == (192, 192)
 
 
 def test_what_a_page_cannot_compute_is_refused_by_name(tmp_path):

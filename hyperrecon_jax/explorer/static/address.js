@@ -34,7 +34,7 @@ const Address = (app, modes) => {
   }
 
   /** Takes over what a link says, and fetches its volume where that is not open in this tab. */
-  async function open(hash) {
+  async function open({ hash }) {
     const view = read(hash);
     const { volume: id } = view;
     if (id && !app.volume(id)) {
@@ -64,5 +64,5 @@ const Address = (app, modes) => {
     app.showPlace({ volume: volume.id, index: choices.find((choice) => indices.includes(choice)) });
   }
 
-  return { copyLink, restore: () => links.ask(location.hash), save };
+  return { copyLink, restore: () => links.ask({ hash: location.hash }), save };
 };

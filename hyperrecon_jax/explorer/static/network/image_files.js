@@ -81,7 +81,7 @@ const ImageFiles = (() => {
     const scaled = images.map(({ plane, ...size }) => ({ ...size, plane: plane.map((value) => (value - low) / (high - low)) }));
     const short = (value) => String(Number(value.toPrecision(4)));
     const note = low < 0 ? `Scaled so that ${short(low)} became 0 and ${short(high)} 1.` : `Scaled by its maximum ${short(high)}.`;
-    return { scaled, note };
+    return { scaled, note, scale: [low, high] };
   }
 
   /** For each of `to` pixels, which of `from` smaller pixels it covers, and how much of it each of them is. */
@@ -125,7 +125,7 @@ const ImageFiles = (() => {
     for (let row = 0; row < h; row++) {
       bordered.set(plane.subarray(row * w, (row + 1) * w), (row + top) * width + left);
     }
-    return { h: height, w: width, plane: bordered };
+    return { h: height, w: width, plane: bordered, frame: { top, left, h, w } };
   }
 
   function commonMultiple(factor) {
@@ -134,21 +134,26 @@ const ImageFiles = (() => {
     return multiple;
   }
 
-  /** The images of a file, and what was done to them, in sentences. `factor` is that of super-resolution, else 1. */
+  /**
+   * The images of a file, the values in it that became 0 and 1, where it lies in the images, and what was done to it, in
+   * sentences. `factor` is that of super-resolution, else 1.
+   */
   async function read(file, factor, formats) {
     const isArray = file.name.toLowerCase().endsWith(".npy");
     const { images, notes } = isArray ? await readNumPy(file) : await readPicture(file, formats);
-    const { scaled, note } = toIntensity(file.name, images);
+    const { scaled, note, scale } = toIntensity(file.name, images);
     notes.push(note);
     const [{ h, w }] = images;
     const fitted = scaled.map(fitIn);
     if (fitted[0].h !== h || fitted[0].w !== w) notes.push(`Reduced from ${h} x ${w} to ${fitted[0].h} x ${fitted[0].w} pixels.`);
     const multiple = commonMultiple(factor);
-    const planes = fitted.map((image) => addBorder(image, multiple));
+    const bordered = fitted.map((image) => addBorder(image, multiple));
+    const [{ frame }] = bordered;
+    const planes = bordered.map(({ plane, ...image }) => ({ h: image.h, w: image.w, plane }));
     if (planes[0].h !== fitted[0].h || planes[0].w !== fitted[0].w) {
       notes.push(`A border of zeros makes its sides multiples of ${multiple}.`);
     }
-    return { planes, notes };
+    return { planes, notes, scale, frame };
   }
 
   return { read };

@@ -141,7 +141,7 @@ const Offline = (() => {
 
     async add(file) {
       const [trained] = this.page.run.volumes;
-      const { planes, notes } = await ImageFiles.read(file, this.page.task.factor, FORMATS);
+      const { planes, notes, scale, frame } = await ImageFiles.read(file, this.page.task.factor, FORMATS);
       const [{ h, w }] = planes;
       const differences = [];
       if (h !== trained.height || w !== trained.width) {
@@ -151,7 +151,28 @@ const Offline = (() => {
       await this.helper.ask("add", { id, planes });
       const size = { slices: planes.length, height: h, width: w, aspect: 1, start: Math.floor(planes.length / 2) };
       const note = [...notes, ...differences].join(" ");
-      return { ...trained, ...size, id, name: file.name, truth: true, note, acquisition: "", subjects: null, differences };
+      return { ...trained, ...size, id, name: file.name, truth: true, note, acquisition: "", subjects: null, differences, scale, frame };
+    }
+
+    /** A file of the slice: { name, blob }. The test images are files of their own size and scale. */
+    async export(place, [lam], { format, content }) {
+      const { run } = this.page;
+      const volume = run.volumes.find(({ id }) => id === place.volume);
+      const { scale = [0, 1], frame = { top: 0, left: 0, h: volume.height, w: volume.width } } = volume;
+      const isResult = content === "result";
+      const answer = isResult ? await this.reconstruct(place, lam) : await this.slice(place);
+      const image = ResultFiles.crop(isResult ? answer.plane : answer[content], volume.width, frame);
+      const suffix = isResult ? `lambda_${lam.map(Number).join("_")}` : content;
+      const stem = volume.name.split(".")[0].replace(/[^\p{L}\p{N}]+/gu, "_").replace(/^_|_$/g, "") || "volume";
+      const name = `${stem}_${place.index}_${suffix}`;
+      if (format === "npy") return { name: `${name}.npy`, blob: ResultFiles.toNumPy(image) };
+      const metadata = {
+        software: "hyperrecon_jax", version: run.version, notice: run.notice, date: new Date().toISOString(),
+        run: run.name, task: run.task, acquisition: place.acquisition || run.task, content,
+        ...(isResult ? { lambda: lam.join(", ") } : {}), volume: volume.name, slice: String(place.index),
+      };
+      const description = `hyperrecon_jax, slice ${place.index} of ${volume.slices}`;
+      return { name: `${name}.nii`, blob: ResultFiles.toNifti(image, scale, description, metadata) };
     }
 
     indices(volume) {
