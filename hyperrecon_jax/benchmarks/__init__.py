@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from hyperrecon_jax.benchmarks import against_peer, convolutions, feed, floor, landscape, startup, steps
+from hyperrecon_jax.benchmarks import against_peer, convolutions, feed, floor, landscape, page, startup, steps
 from hyperrecon_jax.benchmarks.networks import Scale
 from hyperrecon_jax.benchmarks.timing import Candidate, Row, measure, peak_memory, table
 
@@ -28,7 +28,7 @@ CANDIDATES: dict[str, Callable[[Scale], Iterator[Candidate]]] = {
     "feed": feed.candidates,
     "peer": against_peer.candidates,
 }
-SUITES = (*CANDIDATES, "startup")
+SUITES = (*CANDIDATES, "startup", "page")
 QUICK = ("conv", "train", "dhs", "landscape")  # these need only this package and only this process
 MAX_STARTS = 3  # rounds of the suite `startup`, at most
 
@@ -37,8 +37,10 @@ def run(suite: str, scale: Scale, *, rounds: int, say: Callable[[str], None]) ->
     """Time one of `SUITES` and return its rows; `say` prints the progress.
 
     Raises:
-        InputError: for `peer` without PyTorch.
+        InputError: for `peer` without PyTorch, for `page` without Playwright and Chromium.
     """
+    if suite == "page":
+        return page.measure_page(scale, rounds=rounds, say=say)
     if suite == "startup":
         return startup.measure_starts(scale, rounds=min(rounds, MAX_STARTS), say=say)
     return measure(suite, CANDIDATES[suite](scale), rounds=rounds, rates=floor.measure_rates, say=say)

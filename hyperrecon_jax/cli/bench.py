@@ -13,6 +13,7 @@ alternate, so that a busy machine slows all of them.
     landscape  scores of images at many lambdas, beside the forward passes alone
     feed       batches from memory and from disk, alone and beside a step
     startup    two starts of Python, up to the second step
+    page       the explorer's page in a browser: from a move of lambda to the painted picture, 20 moves in a round
     peer       the training step, beside the same step in PyTorch where that is installed
 
 The floor is the time that the operations and the unavoidable memory traffic take at this machine's measured rates. The peak
@@ -28,7 +29,7 @@ from hyperrecon_jax.runtime import paths
 from hyperrecon_jax.runtime.errors import InputError
 
 SUITE = flags.DEFINE_list(
-    "suite", [], "Any of conv,train,dhs,landscape,feed,peer,startup, or all (default: conv,train,dhs,landscape)."
+    "suite", [], "Any of conv,train,dhs,landscape,feed,peer,startup,page, or all (default: conv,train,dhs,landscape)."
 )
 SIZE = flags.DEFINE_list("size", ["128"], "Pixels along a side; may be several.")
 BATCH = flags.DEFINE_list("batch", ["8"], "Samples in a batch; may be several.")

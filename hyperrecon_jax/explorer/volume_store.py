@@ -139,21 +139,30 @@ class VolumeStore:
             raise InputError("The test images are shown as the run has them; drop a file to choose its plane.")
         geometry.check_plane(plane)
         ids = self._add_upload(entry.upload._replace(plane=plane, frame=frame), tab)
-        with self._lock:
-            for other in [other for other, opened in self._volumes.items() if opened.files == entry.files]:
-                if other not in ids:
-                    self.remove(other, tab=tab)
+        self._replace_volumes(entry.files, ids, tab)
         return sorted(ids, key=lambda other: self.get(other).name != entry.name)
 
+    def _replace_volumes(self, files: str | None, ids: Sequence[str], tab: str) -> None:
+        """Take all volumes of some files but those of `ids` out of a tab."""
+        with self._lock:
+            for volume in [volume for volume, entry in self._volumes.items() if entry.files == files]:
+                if volume not in ids:
+                    self.remove(volume, tab=tab)
+
     def restore(self, volume: str, *, tab: str = "") -> list[str]:
-        """`cut_again` for the id of a volume that was shown before: its files are open in another plane or frame.
+        """`cut_again` for the id of a volume that a link names: of another tab, or shown before in another plane or frame.
 
         Raises:
-            InputError: if the files are not open any more.
+            InputError: if its files are not open any more.
         """
         files, _, cut = volume.partition(".")
         plane, _, frame = cut.partition("-")[0].rpartition(".")
         with self._lock:
+            if volume in self._volumes:
+                entry = self._volumes[volume]
+                self._volumes[volume] = entry._replace(owners=entry.owners | {tab})
+                self._replace_volumes(entry.files, [volume], tab)
+                return [volume]
             open_ids = [other for other in self._volumes if other.partition(".")[0] == files]
         if not open_ids or not frame.isdecimal():
             raise InputError(f"There is no volume {volume[:80]!r} any more; drop the file again.")

@@ -280,7 +280,7 @@ def test_an_export_of_all_slices_is_cancelled(shown, engine, browser, monkeypatc
         select(page, "#plane", "sagittal")  # 108 slices
         page.wait_for_timeout(300)
         downloads = []
-        page.on("download", downloads.append)
+        page.on("download", lambda download: downloads.append(download.suggested_filename))
         monkeypatch.setattr(engine, "reconstruct", reconstruct_slowly)
         page.click(button)
         page.wait_for_selector("#toasts li.busy:has-text('%')")

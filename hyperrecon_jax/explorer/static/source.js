@@ -146,7 +146,7 @@ const Source = (() => {
       return body(await ask(`api/cut?${query(fields)}`, { method: "POST" }), "json");
     }
 
-    /** The same for the id of a volume in a link: its files are open in another plane or frame. */
+    /** The same for the id of a volume in a link; an error if its files are not open any more. */
     async restore(volume) {
       return body(await ask(`api/restore?${query({ volume, tab: this.tab })}`, { method: "POST" }), "json");
     }

@@ -65,14 +65,13 @@ const Volumes = (() => {
     }
   }
 
-  /** Asks the server for the volume of a link: of another tab, or of files that are open in another plane or frame. */
+  /** Opens the volume of a link in this tab: one of another tab, or of files that are open in another plane or frame. */
   async function fetchLinked(app, id) {
     const busy = Messages.toast("Opening the volume of the link …", "busy");
     try {
-      app.run.volumes = (await app.source.run()).volumes;
-      if (!app.volume(id) && app.source.live) replaceSame(app, await app.source.restore(id));
+      replaceSame(app, await app.source.restore(id));
     } catch (error) {
-      if (error instanceof Source.ConnectionLost) app.report(error);
+      if (error instanceof Source.ConnectionLost) app.report(error); // else the page says that it is not known
     } finally {
       busy.remove();
     }
