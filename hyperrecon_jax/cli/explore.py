@@ -70,7 +70,7 @@ def explore() -> int:
         if OPEN.value and (file := tokens.write_opener(address)):
             webbrowser.open(file.as_uri())
 
-    token = tokens.kept_token() if is_local else tokens.make_token()
+    token = tokens.load_token() if is_local else tokens.make_token()
     explorer.serve(engine, token=token, host=HOST.value, port=PORT.value, allowed=ALLOW_HOST.value, ready=show)
     return 0
 

@@ -157,9 +157,9 @@ def _host_name(host: str) -> str:
         return ""
 
 
-def _is_equal(one: str, other: str) -> bool:
+def _is_equal(sent_token: str, token: str) -> bool:
     """Whether two texts are equal; takes the same time wherever they differ."""
-    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
+    return hmac.compare_digest(sent_token.encode("utf-8", "surrogatepass"), token.encode())
 
 
 def _refuse(request: Request, sentence: str, status: int) -> Response:

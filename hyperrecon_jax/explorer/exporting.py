@@ -146,7 +146,7 @@ def _image(
 
 def _metadata(engine: Engine, volume: str, lam: Sequence[float], content: str, acquisition: str | None) -> dict[str, str]:
     """What a file says of its origin."""
-    used = engine.volumes.find_acquisition(volume, acquisition)
+    measured_at = engine.volumes.find_acquisition(volume, acquisition)
     return {
         "software": "hyperrecon_jax",
         "version": hyperrecon_jax.__version__,
@@ -154,7 +154,7 @@ def _metadata(engine: Engine, volume: str, lam: Sequence[float], content: str, a
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "run": engine.run.resolve().name,
         "task": engine.volumes.describe_task(),
-        **({} if used is None else {"acquisition": format_acquisition(used)}),
+        **({} if measured_at is None else {"acquisition": format_acquisition(measured_at)}),
         "loss": ", ".join(engine.terms),
         "content": content,
         **({"lambda": ", ".join(f"{v:g}" for v in lam)} if content in ("result", "scores") else {}),

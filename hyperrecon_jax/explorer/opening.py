@@ -71,8 +71,8 @@ class VolumeOpener:
         problem = self._get_problem((h, w), "all of k-space" if kspace.is_full else "part of k-space")
         estimate = estimate_acquisition(kspace.kspace)
         ranges = trained_range(self.settings)
-        used = ranges.middle._replace(sigma=estimate.sigma) if kspace.is_full else estimate
-        differences = tuple(filter(None, [size, *describe_excess(ranges, used)]))
+        acquisition = ranges.middle._replace(sigma=estimate.sigma) if kspace.is_full else estimate
+        differences = tuple(filter(None, [size, *describe_excess(ranges, acquisition)]))
         note = join_sentences([*notes, *kspace.notes])
         return OpenVolume(name, note, file, problem, kspace.is_full, start, kspace, estimate, differences)
 

@@ -13,7 +13,7 @@ def make_token() -> str:
     return secrets.token_urlsafe(24)
 
 
-def kept_token() -> str:
+def load_token() -> str:
     """The token of this user, in a file that nobody else may read; the first call makes it.
 
     It stays, so that a page goes on after a restart of the server. Who deletes the file gets another one. If no file can be

@@ -81,8 +81,8 @@ def _read_upload(upload: Upload, multiple: int) -> list[Opened]:
         return [Opened(name, file)]
     images = [(Path(name), content) for name, content in upload.files if is_image(Path(name), content)]
     groups, skipped = series.group(sorted(images, key=lambda image: natural_order(image[0])), upload.plane)
-    if others := len(upload.files) - len(images):
-        skipped["no image"] = others
+    if num_others := len(upload.files) - len(images):
+        skipped["no image"] = num_others
     counts = ", ".join(f"{count} ({reason})" for reason, count in skipped.items())
     if not groups:
         raise InputError(

@@ -203,8 +203,8 @@ class VolumeStore:
         ids = [f"{upload.identity}{f'-{k}' if k else ''}" for k in range(len(entries))]
         with self._lock:
             for volume_id, entry in reversed(list(zip(ids, entries, strict=True))):
-                before = self._volumes.pop(volume_id, None)
-                owners = frozenset({tab}) | (before.owners if before else frozenset())
+                previous = self._volumes.pop(volume_id, None)
+                owners = frozenset({tab}) | (previous.owners if previous else frozenset())
                 self._volumes[volume_id] = entry._replace(owners=owners)
                 self._remove_oldest(newest=volume_id)
         return [volume_id for volume_id in ids if volume_id in self._volumes]

@@ -111,12 +111,12 @@ def test_headers(client):
 
 def test_the_token_of_a_user_stays_and_only_the_user_can_read_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    token, file = tokens.kept_token(), tmp_path / "hyperrecon_jax/explorer_token"
+    token, file = tokens.load_token(), tmp_path / "hyperrecon_jax/explorer_token"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert len(token) >= 32
-    assert tokens.kept_token() == token
+    assert tokens.load_token() == token
     file.chmod(0o644)  # somebody may have read it
-    other = tokens.kept_token()
+    other = tokens.load_token()
     assert other != token
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     opener = tokens.write_opener(f"http://127.0.0.1:8080/?token={token}&x=1")
@@ -124,7 +124,7 @@ def test_the_token_of_a_user_stays_and_only_the_user_can_read_it(tmp_path, monke
     assert stat.S_IMODE(opener.stat().st_mode) == 0o600
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))  # nothing can be kept
-    assert tokens.kept_token() != tokens.kept_token()
+    assert tokens.load_token() != tokens.load_token()
     assert tokens.write_opener("http://127.0.0.1:8080/") is None
 
 

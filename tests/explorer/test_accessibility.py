@@ -81,11 +81,11 @@ def test_axe_finds_nothing(browser, address, size, theme):
     """A phone has the same parts: only the states with the most text are looked at in it."""
     states = STATES if size[0] > 1000 else ("start", "profile", "messages")
     with opened(browser, address, size=size, color_scheme=theme, reduced_motion="reduce") as page:
-        found = []
+        problems = []
         for state in states:
             STATES[state](page)
-            found += [f"{state}: {line}" for line in violations(page)]
-        assert not found, "\n".join(found)
+            problems += [f"{state}: {line}" for line in violations(page)]
+        assert not problems, "\n".join(problems)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -101,8 +101,8 @@ def luminance(color):
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
-def contrast(one, other):
-    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+def contrast(color, background):
+    high, low = sorted((luminance(color), luminance(background)), reverse=True)
     return (high + 0.05) / (low + 0.05)
 
 

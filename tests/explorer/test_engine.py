@@ -45,8 +45,8 @@ def test_the_search_for_the_best_lambda_is_that_of_choose_and_can_be_dropped(eng
         return -jnp.abs(model.reconstruct(engine.model, engine.variables, lam, measured.net_input) - measured.x).mean()
 
     lam, best = choose.best_lambda(value, starts)
-    found, mae = engine.find_best("test", 1, "mae")
-    np.testing.assert_allclose(found, lam, atol=1e-3)
+    best_lam, mae = engine.find_best("test", 1, "mae")
+    np.testing.assert_allclose(best_lam, lam, atol=1e-3)
     np.testing.assert_allclose(mae, -best, rtol=1e-5)
     reports = []
 

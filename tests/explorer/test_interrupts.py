@@ -77,14 +77,14 @@ def read_address(process):
 def test_while_it_starts(folder):
     with started(folder) as process:
         read_address(process)
-        whole = cpu_seconds(process)
-        interrupt(process, f"ready after {whole:.2f} CPU seconds")
+        total = cpu_seconds(process)
+        interrupt(process, f"ready after {total:.2f} CPU seconds")
     moments = random.Random(SEED)
-    for after in [EARLIEST, *(moments.uniform(EARLIEST, whole) for _ in range(BEFORE_READY - 1))]:
+    for after in [EARLIEST, *(moments.uniform(EARLIEST, total) for _ in range(BEFORE_READY - 1))]:
         with started(folder) as process:
             while cpu_seconds(process) < after:
                 time.sleep(0.005)
-            interrupt(process, f"start {after:.2f} of {whole:.2f} CPU seconds")
+            interrupt(process, f"start {after:.2f} of {total:.2f} CPU seconds")
 
 
 def keep_busy(client, activity, failures):

@@ -163,13 +163,13 @@ def test_a_full_disk_gets_a_sentence(slow, monkeypatch):
 
 
 class Process:
-    """Stands for a process aside: `made` lists what was started, and how it went on."""
+    """Stands for a process aside: `started` lists what was started, and how it went on."""
 
-    made: list = []  # noqa: RUF012
+    started: list = []  # noqa: RUF012
 
     def __init__(self, function, kspace, *, calibration):
         self.kspace, self.is_done, self.is_ended = kspace, threading.Event(), False
-        self.made.append(self)
+        self.started.append(self)
 
     def is_finished(self):
         return self.is_done.is_set()
@@ -186,7 +186,7 @@ class Process:
 @pytest.fixture
 def samples(monkeypatch):
     monkeypatch.setattr(coil_samples, "Aside", Process)
-    monkeypatch.setattr(Process, "made", [])
+    monkeypatch.setattr(Process, "started", [])
     kspace = np.arange(10)[:, None, None, None] * np.ones((1, 2, 4, 4), np.complex64)
     cache, measured = CoilSamples(4), MeasuredKspace(kspace, True, 4, [])
     return lambda index, job=NOBODY: cache.get("volume", index, measured, job)
@@ -197,17 +197,17 @@ def test_stepping_through_slices_computes_the_last(samples):
         for index in range(9):
             job = Job()
             answer = pool.submit(samples, index, job)
-            wait_until(lambda index=index: len(Process.made) == index + 1)
+            wait_until(lambda index=index: len(Process.started) == index + 1)
             job.drop()
             with pytest.raises(Dropped):
                 answer.result(timeout=10)
         last = pool.submit(samples, 9)
-        wait_until(lambda: len(Process.made) == 10)
-        Process.made[-1].is_done.set()
+        wait_until(lambda: len(Process.started) == 10)
+        Process.started[-1].is_done.set()
         np.testing.assert_array_equal(last.result(timeout=10).image[..., 0], np.full((4, 4), 9))
-    assert [process.is_ended for process in Process.made] == [True] * 9 + [False]
+    assert [process.is_ended for process in Process.started] == [True] * 9 + [False]
     samples(9)
-    assert len(Process.made) == 10
+    assert len(Process.started) == 10
 
 
 def test_two_that_wait_for_a_slice_share_its_process(samples):
@@ -218,7 +218,7 @@ def test_two_that_wait_for_a_slice_share_its_process(samples):
         one.drop()
         with pytest.raises(Dropped):
             answers[0].result(timeout=10)
-        (process,) = Process.made
+        (process,) = Process.started
         assert not process.is_ended
         process.is_done.set()
         assert answers[1].result(timeout=10).image.shape == (4, 4, 1)
@@ -227,8 +227,8 @@ def test_two_that_wait_for_a_slice_share_its_process(samples):
 def test_an_error_of_the_process_is_that_of_the_slice(samples):
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(samples, 5)
-        wait_until(lambda: Process.made)
-        Process.made[0].is_done.set()
+        wait_until(lambda: Process.started)
+        Process.started[0].is_done.set()
         with pytest.raises(InputError, match="Slice 5 is wrong"):
             answer.result(timeout=10)
 

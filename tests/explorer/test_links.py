@@ -18,15 +18,15 @@ def state(page):
     return page.evaluate("() => ({ ...explorer.state, needsWindow: false })")
 
 
-def same(one, other):
+def is_equal(first, second):
     """Equal, numbers up to the four digits of a link."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, float):
-        return one == pytest.approx(other, abs=1e-4)
-    return one == other
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(is_equal(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(is_equal, first, second))
+    if isinstance(first, float):
+        return first == pytest.approx(second, abs=1e-4)
+    return first == second
 
 
 def link_of(page):
@@ -55,13 +55,13 @@ def test_a_link_opens_the_same_view(browser, address, mode):
         page.wait_for_selector(f"{EXACT}[data-acquisition*='acceleration=6.5']")
         page.keyboard.press("a")  # draws, and brings the address up to date
         page.keyboard.press("b")
-        link, wanted = link_of(page), state(page)
+        link, expected = link_of(page), state(page)
         page.wait_for_selector(EXACT)
         images = [drawn(page, view) for view in ("view-main", "view-input", "view-truth")]
         with opened(browser, f"{address}#{link.partition('#')[2]}") as other:
             other.wait_for_timeout(300)
             opened_state = state(other)
-            assert same(wanted, opened_state), (wanted, opened_state)
+            assert is_equal(expected, opened_state), (expected, opened_state)
             assert [drawn(other, view) for view in ("view-main", "view-input", "view-truth")] == images
             assert other.input_value("#landscape-metric") == "hfen"
             assert link_of(other) == link
@@ -73,9 +73,9 @@ def test_a_link_of_two_lambdas(browser, pad_address):
         page.fill("#lambda-number-2", "0.25")
         page.keyboard.press("Enter")
         page.wait_for_selector(f"{EXACT}[data-lam='0.900,0.250']")
-        link, wanted = link_of(page), state(page)
+        link, expected = link_of(page), state(page)
         with opened(browser, f"{pad_address}#{link.partition('#')[2]}") as other:
-            assert same(wanted, state(other))
+            assert is_equal(expected, state(other))
 
 
 def test_a_link_without_a_part_leaves_its_default(browser, address):

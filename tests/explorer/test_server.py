@@ -168,8 +168,8 @@ def test_a_volume_is_cut_again_taken_away_and_removed(engine, client):
     expected, info = engine.contradiction(cut["id"], 3, [0.5])
     np.testing.assert_array_equal(np.frombuffer(plane.content, "<f4").reshape(12, 13), expected)
     assert json.loads(plane.headers["x-info"]) == {"height": 12, "width": 13, **info}
-    whole = client.get("/api/export-volume", params={**place, "format": "nii"})
-    assert "a_all_lambda_0.5.nii.gz" in whole.headers["content-disposition"]
+    volume_file = client.get("/api/export-volume", params={**place, "format": "nii"})
+    assert "a_all_lambda_0.5.nii.gz" in volume_file.headers["content-disposition"]
     assert client.get("/api/export-scores", params=place).content.startswith(b"slice,subject,image,psnr")
     assert client.post("/api/remove", params={"volume": cut["id"], "tab": "one"}).status_code == 200
     assert ids("one") == ["test"]

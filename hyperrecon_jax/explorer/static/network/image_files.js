@@ -125,7 +125,7 @@ const ImageFiles = (() => {
     for (let row = 0; row < h; row++) {
       bordered.set(plane.subarray(row * w, (row + 1) * w), (row + top) * width + left);
     }
-    return { h: height, w: width, plane: bordered, frame: { top, left, h, w } };
+    return { h: height, w: width, plane: bordered, area: { top, left, h, w } };
   }
 
   function commonMultiple(factor) {
@@ -148,12 +148,12 @@ const ImageFiles = (() => {
     if (fitted[0].h !== h || fitted[0].w !== w) notes.push(`Reduced from ${h} x ${w} to ${fitted[0].h} x ${fitted[0].w} pixels.`);
     const multiple = commonMultiple(factor);
     const bordered = fitted.map((image) => addBorder(image, multiple));
-    const [{ frame }] = bordered;
+    const [{ area }] = bordered;
     const planes = bordered.map(({ plane, ...image }) => ({ h: image.h, w: image.w, plane }));
     if (planes[0].h !== fitted[0].h || planes[0].w !== fitted[0].w) {
       notes.push(`A border of zeros makes its sides multiples of ${multiple}.`);
     }
-    return { planes, notes, scale, frame };
+    return { planes, notes, scale, area };
   }
 
   return { read };

@@ -141,7 +141,7 @@ const Offline = (() => {
 
     async add(file) {
       const [trained] = this.page.run.volumes;
-      const { planes, notes, scale, frame } = await ImageFiles.read(file, this.page.task.factor, FORMATS);
+      const { planes, notes, scale, area } = await ImageFiles.read(file, this.page.task.factor, FORMATS);
       const [{ h, w }] = planes;
       const differences = [];
       if (h !== trained.height || w !== trained.width) {
@@ -151,17 +151,17 @@ const Offline = (() => {
       await this.helper.ask("add", { id, planes });
       const size = { slices: planes.length, height: h, width: w, aspect: 1, start: Math.floor(planes.length / 2) };
       const note = [...notes, ...differences].join(" ");
-      return { ...trained, ...size, id, name: file.name, truth: true, note, acquisition: "", subjects: null, differences, scale, frame };
+      return { ...trained, ...size, id, name: file.name, truth: true, note, acquisition: "", subjects: null, differences, scale, area };
     }
 
     /** A file of the slice: { name, blob }. The test images are files of their own size and scale. */
     async export(place, [lam], { format, content }) {
       const { run } = this.page;
       const volume = run.volumes.find(({ id }) => id === place.volume);
-      const { scale = [0, 1], frame = { top: 0, left: 0, h: volume.height, w: volume.width } } = volume;
+      const { scale = [0, 1], area = { top: 0, left: 0, h: volume.height, w: volume.width } } = volume;
       const isResult = content === "result";
       const answer = isResult ? await this.reconstruct(place, lam) : await this.slice(place);
-      const image = ResultFiles.crop(isResult ? answer.plane : answer[content], volume.width, frame);
+      const image = ResultFiles.crop(isResult ? answer.plane : answer[content], volume.width, area);
       const suffix = isResult ? `lambda_${lam.map(Number).join("_")}` : content;
       const stem = volume.name.split(".")[0].replace(/[^\p{L}\p{N}]+/gu, "_").replace(/^_|_$/g, "") || "volume";
       const name = `${stem}_${place.index}_${suffix}`;

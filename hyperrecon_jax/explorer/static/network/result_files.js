@@ -10,7 +10,7 @@ const ResultFiles = (() => {
 
   /**
    * The part of an image that was in the file, from top to bottom: { plane, h, w }.
-   * `frame` is { top, left, h, w }, where that part lies in an image of `width` columns.
+   * `area` is { top, left, h, w }, where that part lies in an image of `width` columns.
    */
   function crop(plane, width, { top, left, h, w }) {
     const part = new Float32Array(h * w);
