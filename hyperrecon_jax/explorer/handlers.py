@@ -115,6 +115,7 @@ def _measure_slice(engine: Engine, request: Request, job: Job) -> Response:
 
 
 def _reconstruct(engine: Engine, request: Request, job: Job) -> Response:
+    job.report("Reconstructing. The first image of a size takes some seconds")  # a program is compiled for it
     return _planes_response(*engine.reconstruct(**parse_slice(request), lam=parse_lambda(request), job=job))
 
 

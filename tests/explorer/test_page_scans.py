@@ -296,6 +296,33 @@ def test_an_export_of_all_slices_is_cancelled(shown, engine, browser, monkeypatc
         assert page.query_selector("#toasts li.busy") is None
 
 
+def test_what_fails_for_a_volume_that_is_gone_is_no_message(shown, engine, browser, monkeypatch):
+    """Its band is still computed when another plane has taken its place; a slow picture says what it waits for."""
+    contradiction, network = engine.contradiction, engine._network
+
+    def find_slowly(volume, *arguments, **options):
+        time.sleep(2)
+        return contradiction(volume, *arguments, **options)
+
+    def generate_slowly(*arguments):
+        time.sleep(2)
+        return network(*arguments)
+
+    with opened(browser, shown.address) as page:
+        drop(page, [("head.nii.gz", nii(LARGE, STRAIGHT))])
+        wait_for_volume(page, "test")
+        monkeypatch.setattr(engine, "contradiction", find_slowly)
+        with page.expect_response("**/api/contradiction*") as response:
+            page.keyboard.press("m")
+            page.wait_for_timeout(300)
+            monkeypatch.setattr(engine, "_network", generate_slowly)
+            page.select_option("#plane", "coronal")
+            page.wait_for_selector("#view-message:has-text('The first image of a size takes some seconds')")
+        assert response.value.status == 400
+        page.wait_for_selector(f"{EXACT}[data-volume*='coronal']")
+        assert page.query_selector("#toasts li.error") is None
+
+
 def saved(page, selector):
     with page.expect_download() as download:
         page.click(selector)

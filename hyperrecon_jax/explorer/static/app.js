@@ -39,7 +39,7 @@
 
   const source = Source.open();
   const cache = new Store.Cache();
-  const requests = new Store.Requests(source, cache, { onReconstructed, onFailed: (error) => report(error) });
+  const requests = new Store.Requests(source, cache, { onReconstructed, onProgress, onFailed: (error, job) => reportFor(job.place, error) });
   const sliceQueue = new Store.Newest(loadSlice);
   const slices = new Map(); // slice -> { input, truth, metrics, height, width }
   const latencies = [];
@@ -88,6 +88,7 @@
     movePan: (across, down) => change({ pan: [across, down].map((step, axis) => clamp(state.pan[axis] + step / state.zoom)) }),
     place,
     report: (error) => report(error),
+    reportFor,
     reset: () => change({ zoom: 1, pan: [0.5, 0.5], needsWindow: true }),
     sayUnknown,
     schedule,
@@ -206,18 +207,26 @@
   async function loadSlice(target) {
     sliceAbort = new AbortController();
     try {
-      const slice = await source.slice(target, sliceAbort.signal, (progress) => {
-        app.waiting = progress ? progress.words : ""; // instead of a picture
-        schedule();
-      });
+      const slice = await source.slice(target, sliceAbort.signal, onProgress);
       slices.set(Store.sliceKey(target), slice);
       if (slices.size > SLICES) slices.delete(slices.keys().next().value);
       schedule();
     } catch (error) {
       if (Source.isAbort(error)) return;
-      report(error);
+      reportFor(target, error);
       if (!(error instanceof Source.ConnectionLost)) await checkVolume();
     }
+  }
+
+  /** What is said instead of a picture, while one takes long. */
+  function onProgress(progress) {
+    app.waiting = progress ? progress.words : "";
+    schedule();
+  }
+
+  /** Tells of an error about a slice, if that is still shown: another plane takes the volume of the earlier one away. */
+  function reportFor(target, error) {
+    if (error instanceof Source.ConnectionLost || Store.sliceKey(target) === Store.sliceKey(place())) report(error);
   }
 
   /** A server makes room for new files by letting old ones go: then the page goes back to the first volume. */

@@ -25,7 +25,7 @@ const Band = (app) => {
       app.schedule();
     } catch (error) {
       if (!(error instanceof Source.ConnectionLost)) failed.add(name); // not asked for again with every draw
-      app.report(error);
+      app.reportFor(place, error);
       app.schedule();
     }
   }

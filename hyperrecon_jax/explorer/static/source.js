@@ -58,7 +58,7 @@ const Source = (() => {
   const clamp = (value) => Math.min(1, Math.max(0, value));
 
   /** As `ask`, for an answer that may take long; `heard` gets how far it is (`Jobs.follow`). */
-  function askLong(path, fields, signal, onProgress) {
+  function askLong(path, fields, signal = null, onProgress = null) {
     const job = Jobs.name();
     const progress = async () => body(await ask(`api/progress?${query({ job })}`), "json");
     const drop = () => ask(`api/drop?${query({ job })}`, { method: "POST", keepalive: true });
@@ -108,8 +108,8 @@ const Source = (() => {
       return { ...place, height, width, metrics, noise, input: planes.subarray(0, pixels), truth };
     }
 
-    async reconstruct(place, lam, signal) {
-      const response = await askLong("api/reconstruct", { ...place, lam: lam.join(",") }, signal);
+    async reconstruct(place, lam, signal, onProgress) {
+      const response = await askLong("api/reconstruct", { ...place, lam: lam.join(",") }, signal, onProgress);
       const { metrics, milliseconds } = JSON.parse(response.headers.get("X-Info"));
       return { ...place, lam, metrics, milliseconds, plane: new Float32Array(await body(response, "arrayBuffer")) };
     }

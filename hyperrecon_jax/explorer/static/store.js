@@ -79,10 +79,11 @@ const Store = (() => {
    * coarse set of λ that makes the slider follow the hand. A new wish ends a request that only fills the cache.
    */
   class Requests {
-    constructor(source, cache, { onReconstructed, onFailed }) {
+    constructor(source, cache, { onReconstructed, onProgress, onFailed }) {
       this.source = source;
       this.cache = cache;
       this.onReconstructed = onReconstructed;
+      this.onProgress = onProgress; // of what the user waits for
       this.onFailed = onFailed;
       this.wishes = new Map(); // slot -> { place, lam, since }
       this.queue = []; // { place, lam }: thumbnails, then the coarse set
@@ -144,7 +145,7 @@ const Store = (() => {
       const abort = new AbortController();
       this.running = { ...job, abort };
       try {
-        const entry = await this.source.reconstruct(job.place, job.lam, abort.signal);
+        const entry = await this.source.reconstruct(job.place, job.lam, abort.signal, job.slot ? this.onProgress : null);
         this.cache.put(entry);
         this.onReconstructed(entry, job);
       } catch (error) {
