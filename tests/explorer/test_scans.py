@@ -136,6 +136,24 @@ def test_another_plane_and_another_frame_need_no_new_upload(engine):
         engine.volumes.cut_again("test", plane="axial")
 
 
+def test_a_link_names_the_plane_and_the_frame(engine):
+    """Its volume comes back in the tab that follows it, from the files that any tab has open."""
+    four = np.stack([HEAD, HEAD[::-1] * 0.5], -1)
+    axial = engine.volumes.add("four.nii.gz", nii(four), tab="one")
+    (coronal,) = engine.volumes.cut_again(axial, plane="coronal", frame=1, tab="one")
+    assert engine.volumes.restore(axial, tab="two") == [axial]
+    assert [volume["id"] for volume in engine.volumes.describe_all("two")] == ["test", axial]
+    assert engine.volumes.restore(coronal, tab="two") == [coronal]  # is open: in tab one
+    assert [volume["id"] for volume in engine.volumes.describe_all("two")] == ["test", coronal]
+    assert engine.volumes.describe(coronal)["frame"] == 1
+    engine.volumes.remove(coronal, tab="one")
+    engine.volumes.get(coronal)  # tab two has it still
+    engine.volumes.remove(coronal, tab="two")
+    for volume in (coronal, "nothing", "", f"{coronal}-x", "../..axial.0"):
+        with pytest.raises(InputError, match="no volume .* any more; drop the file again"):
+            engine.volumes.restore(volume, tab="two")
+
+
 def test_a_dicom_series_is_cut_in_another_plane(engine):
     affine = np.array([[0, 0.8, 0, -5], [-1.2, 0, 0, 9], [0, 0, 3.0, 20], [0, 0, 0, 1]])  # rows to the back, columns right
     files = dicom_series(affine, 12)
