@@ -1,6 +1,7 @@
 """Make the pictures of the explorer in the documentation again: docs/explorer.png and docs/explorer_pad.png.
 
-    python -m bin.train --config configs/ao_quickstart.py && python -m bin.evaluate --run runs/ao_quickstart
+    python -m bin.train --config configs/ao_quickstart.py --config.train.steps=1000
+    python -m bin.evaluate --run runs/ao_quickstart --lams 11
     python .ci/explorer_pictures.py runs/ao_quickstart
 
 The first is of the model of the package, the second of a run with three losses that was evaluated. It needs Playwright and
