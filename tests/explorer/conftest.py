@@ -46,3 +46,19 @@ def pad_address(tmp_path_factory):
     settings = explorable_config(folder).to_dict()
     settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
     yield from serve_evaluated(complete(settings), folder, points=4)
+
+
+@pytest.fixture(scope="module")
+def pretrained():
+    from hyperrecon_jax.explorer.engine import Engine
+    from hyperrecon_jax.runs.slim_run import PRETRAINED_FOLDER
+
+    return Engine(PRETRAINED_FOLDER)
+
+
+@pytest.fixture(scope="module")
+def page_file(pretrained, tmp_path_factory):
+    """The page of the model of the package."""
+    from hyperrecon_jax.explorer import export
+
+    return export(pretrained, tmp_path_factory.mktemp("page") / "page.html")
