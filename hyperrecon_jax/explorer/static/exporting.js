@@ -1,7 +1,7 @@
 // @ts-check
 "use strict";
 
-// Files to take away: from the server, and the picture as it is on the screen.
+// Files to take away: slices, a whole volume, and the picture as it is on the screen.
 const Exporting = (() => {
   const get = (id) => document.getElementById(id);
 
@@ -13,7 +13,7 @@ const Exporting = (() => {
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
-  async function fromServer(app, lams, fields, button) {
+  async function saveSlices(app, lams, fields, button) {
     button.disabled = true;
     try {
       const { window, level } = app.state; // the gray scale of a PNG
@@ -30,7 +30,7 @@ const Exporting = (() => {
     event.preventDefault();
     try {
       const lams = Lambda.parseList(get("batch-lams").value, app.run.lams.length);
-      fromServer(app, lams, { format: get("batch-format").value }, get("batch-export"));
+      saveSlices(app, lams, { format: get("batch-format").value }, get("batch-export"));
     } catch (error) {
       app.report(error);
     }
@@ -64,7 +64,7 @@ const Exporting = (() => {
     const content = () => get("export-content").value;
     for (const button of document.querySelectorAll("[data-format]")) {
       const { format } = button.dataset;
-      button.onclick = () => fromServer(app, [app.state.lam.A], { format, content: content() }, button);
+      button.onclick = () => saveSlices(app, [app.state.lam.A], { format, content: content() }, button);
     }
     for (const button of document.querySelectorAll("[data-volume-format]")) {
       const format = button.dataset.volumeFormat;
