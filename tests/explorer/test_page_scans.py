@@ -261,7 +261,7 @@ def test_a_link_brings_back_plane_and_frame_in_each_tab(shown, browser):
             assert tab.eval_on_selector_all("#volume option", "all => all.length") == 2
         missing = coronal.replace(coronal[:20], "0" * 20)
         other.evaluate("link => { location.hash = link.split('#')[1]; }", link.replace(coronal, missing))
-        other.wait_for_selector("#toasts li.error:has-text('not known here')")
+        other.wait_for_selector("#toasts li.error:has-text('not known here (any more); this is four.nii.gz instead')")
         assert other.get_attribute("#view-main", "data-volume") == second
 
 

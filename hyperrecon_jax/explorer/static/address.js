@@ -42,7 +42,7 @@ const Address = (app, modes) => {
       clearTimeout(saving); // the address must not become that of the view before
       saving = null;
       if (app.source.live) await Volumes.fetchLinked(app, id);
-      if (!app.volume(id)) app.sayUnknown();
+      if (!app.volume(id)) app.sayUnknown(app.volume(state.volume));
     }
     show(view);
   }

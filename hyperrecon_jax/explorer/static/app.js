@@ -260,13 +260,14 @@
   }
 
   function fallBack() {
-    sayUnknown();
-    showVolume(app.run.volumes[0]);
+    const [first] = app.run.volumes;
+    sayUnknown(first);
+    showVolume(first);
   }
 
-  function sayUnknown() {
-    const instead = app.run.volumes[0].name;
-    Messages.toast(`That volume is not known here (any more); this is ${instead} instead.`, "error");
+  /** `shown` is the volume that takes the place of the unknown one. */
+  function sayUnknown(shown) {
+    Messages.toast(`That volume is not known here (any more); this is ${shown.name} instead.`, "error");
   }
 
   // Drawing
