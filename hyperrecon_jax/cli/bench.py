@@ -50,6 +50,7 @@ def bench() -> int:
     # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from hyperrecon_jax import benchmarks
+    from hyperrecon_jax.models import onednn
     from hyperrecon_jax.runs.run_folder import write_json
     from hyperrecon_jax.runtime import machine, memory  # after the flags: JAX takes seconds to import
 
@@ -58,7 +59,9 @@ def bench() -> int:
         if suite not in (*benchmarks.SUITES, "all"):
             raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
     machine.configure_jax()
+    classes = onednn.activate()
     print(f"{', '.join(suites)} on {benchmarks.describe_machine()}")
+    print(f"Convolutions by oneDNN: {', '.join(sorted(classes)) or 'none'}.")
     rows = []
     for suite in suites:
         for scale in [benchmarks.Scale(size, batch, WIDTH.value, widths) for size in sizes for batch in batches]:

@@ -119,12 +119,12 @@ def _batched_pair(precision):
 
     def by_platform(function, cpu, default, *arrays):
         cpu, default = partial(cpu, precision=precision), partial(default, precision=precision)
-        cpu = getattr(onednn, function) if onednn.is_active(function, arrays[0]) else cpu
+        cpu = getattr(onednn, function) if onednn.is_active(function, *arrays) else cpu
         return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
     @custom_vmap
     def conv(x, kernel):
-        if len(kernel) == 1 and not onednn.is_active("conv", x):
+        if len(kernel) == 1 and not onednn.is_active("conv", x, kernel):
             return _conv_of_one(x, kernel, precision=precision)
         return by_platform("conv", _conv_by_loop, _conv_of_one if len(kernel) == 1 else _conv_by_groups, x, kernel)
 

@@ -6,9 +6,9 @@ own (`onednn_trial.py`) compares the numbers with those of XLA and measures the 
 beside the compiled file. Nothing here can make a command fail: without the package, a compiler, a cache that can be written
 or a verdict, `conv.py` computes what it computed before.
 
-A program must not change between the start of a run and its resumption, so the verdict stays in the cache, and all processes
-of a run use oneDNN for the same convolutions. `activate` is called before anything is traced, by the commands that train and
-measure. Programs that leave this machine (`export.py`) are made by processes that do not call it.
+A program must not change between the start of a run and its resumption, so the verdict stays in the cache, and all
+processes of a run use oneDNN for the same convolutions. `activate` is called before anything is traced, by the commands
+that train and measure. Programs that leave this machine (`export.py`) are made by processes that do not call it.
 """
 
 import contextlib
@@ -37,6 +37,7 @@ FOLDER = "native"  # in the cache folder
 PACKAGES = {"onednn-cpu-gomp": "/libdnnl.so.3", "onednn-devel-cpu-gomp": "/oneapi/dnnl/dnnl.hpp"}
 FUNCTIONS = {"conv": "HyperreconConv", "correlate": "HyperreconCorrelate"}
 THIN = 8  # an image of fewer channels is a class of its own
+OUTPUTS_STEP = 8  # the result has a multiple of so many channels: with 2 or 20, for example, oneDNN gains nothing
 MIN_GAIN = 1.1  # less is not worth another library, and a repeated measurement could decide otherwise
 COMPILE_SECONDS, TRIAL_SECONDS = 300, 300  # at most
 CRASHES = tuple(
@@ -71,9 +72,15 @@ def class_name(function: str, dtype: jnp.dtype, channels: int) -> str:
     return f"{function} {jnp.dtype(dtype).name} {'thin' if channels < THIN else 'wide'}"
 
 
-def is_active(function: str, x: jax.Array) -> bool:
-    """Whether oneDNN computes the convolutions of an image `x`; arguments as those of `class_name`."""
-    return class_name(function, x.dtype, x.shape[-1]) in _active
+def is_active(function: str, x: jax.Array, other: jax.Array) -> bool:
+    """Whether oneDNN computes `function` (a key of `FUNCTIONS`) of an image and its other argument."""
+    is_tried = x.dtype == other.dtype and other.shape[-1] % OUTPUTS_STEP == 0
+    return is_tried and class_name(function, x.dtype, x.shape[-1]) in _active
+
+
+def active_classes() -> frozenset[str]:
+    """Return the classes (`class_name`) that oneDNN computes in this process."""
+    return _active
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, precision: Any = None) -> jax.Array:

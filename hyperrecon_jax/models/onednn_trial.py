@@ -1,8 +1,8 @@
 """Compare oneDNN's convolutions with XLA's on this processor: `python -m hyperrecon_jax.models.onednn_trial LIBRARY FILE`.
 
-It prints one line of JSON: for each class of convolutions (`onednn.class_name`) the smallest gain among its cases, XLA's time
-over oneDNN's. A class with a wrong number, or that oneDNN cannot compute, is left out. The times are processor time on one
-core, and the two alternate, so that other programs on the machine disturb little.
+It prints one line of JSON: for each class of convolutions (`onednn.class_name`) the smallest gain among its cases, XLA's
+time over oneDNN's. A class with a wrong number, or that oneDNN cannot compute, is left out. The times are processor time on
+one core, and the two alternate, so that other programs on the machine disturb little.
 """
 
 import json
@@ -49,10 +49,9 @@ def measure_gains() -> dict[str, float]:
 def _cases(size: int, c_in: int, c_out: int, dtype: str) -> dict[str, tuple[Pair, Pair, tuple[jax.Array, jax.Array]]]:
     """XLA's way, oneDNN's and the arguments of each function."""
     rng = np.random.default_rng(0)
-    padded = rng.standard_normal((SAMPLES, 1, size + 2, size + 2, c_in), np.float32)
-    kernel = rng.standard_normal((SAMPLES, 3, 3, c_in, c_out), np.float32)
-    ct = rng.standard_normal((SAMPLES, 1, size, size, c_out), np.float32)
-    padded, kernel, ct = (jnp.asarray(array, dtype) for array in (padded, kernel, ct))
+    shapes = (1, size + 2, size + 2, c_in), (3, 3, c_in, c_out), (1, size, size, c_out)
+    arrays = (rng.standard_normal((SAMPLES, *shape), np.float32) for shape in shapes)
+    padded, kernel, ct = (jnp.asarray(array, dtype) for array in arrays)
     return {
         "conv": (conv._conv_by_loop, onednn.conv, (padded[:, :, 1:-1, 1:-1], kernel)),
         "correlate": (conv._correlate_by_loop, onednn.correlate, (padded, ct)),
