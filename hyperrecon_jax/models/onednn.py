@@ -22,6 +22,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,6 +82,20 @@ def is_active(function: str, x: jax.Array, other: jax.Array) -> bool:
 def active_classes() -> frozenset[str]:
     """Return the classes (`class_name`) that oneDNN computes in this process."""
     return _active
+
+
+@contextlib.contextmanager
+def suspend() -> Iterator[None]:
+    """A context in which programs are traced without oneDNN, for comparisons."""
+    global _active
+    active = _active
+    try:
+        _active = frozenset()
+        jax.clear_caches()  # of what was traced with it
+        yield
+    finally:
+        _active = active
+        jax.clear_caches()
 
 
 def conv(x: jax.Array, kernel: jax.Array, *, precision: Any = None) -> jax.Array:
