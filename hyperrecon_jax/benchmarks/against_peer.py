@@ -59,7 +59,7 @@ def _norm_candidates(scale: Scale, norm: str, *, on_cpu: bool) -> Iterator[Candi
     samples, mesh = networks.noise_images(scale), networks.comparison_mesh(scale.batch)
     case = f"{scale.label}, {norm} norm"
     task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
-    yield networks.step_candidate(case, "ours", task, mesh, samples)
+    yield from networks.step_candidates(case, "ours", task, mesh, samples)
     if not on_cpu:
         bfloat16_task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
         yield networks.step_candidate(case, "ours, bfloat16", bfloat16_task, mesh, samples)
@@ -79,4 +79,7 @@ def _norm_candidates(scale: Scale, norm: str, *, on_cpu: bool) -> Iterator[Candi
     for name, run in steps.items():
         dtype = "bfloat16" if variants.get(name, {}).get("bfloat16") else "float32"
         work = networks.step_work(task)._replace(dtype=dtype)
-        yield Candidate(case, name, run, work=work, images=scale.batch, tolerance=tolerance)
+        in_this_process = name in variants
+        yield Candidate(
+            case, name, run, work=work, images=scale.batch, tolerance=tolerance, in_this_process=in_this_process
+        )

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from hyperrecon_jax.benchmarks import floor
 from hyperrecon_jax.benchmarks.timing import Candidate
 from hyperrecon_jax.losses.objective import Objective, make_terms
-from hyperrecon_jax.models import hyperparams
+from hyperrecon_jax.models import hyperparams, onednn
 from hyperrecon_jax.models.model import init
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.physics import masks, operators
@@ -121,6 +121,15 @@ def step_candidate(case: str, name: str, task: Task, mesh: Mesh, samples: Sample
     compiled = make_step(task.setup, mesh, resident=False).lower(initial, batch).compile()
     run = make_stepper(compiled, initial, itertools.repeat(batch))
     return Candidate(case, name, run, peak_bytes(compiled), step_work(task), task.setup.batch)
+
+
+def step_candidates(case: str, name: str, task: Task, mesh: Mesh, samples: Sample) -> Iterator[Candidate]:
+    """A `step_candidate`; and where oneDNN computes its convolutions, a second one without it."""
+    yield step_candidate(case, name, task, mesh, samples)
+    if onednn.active_classes():
+        with onednn.suspend():
+            without = step_candidate(case, f"{name}, without oneDNN", task, mesh, samples)
+        yield without
 
 
 def make_stepper(step: Any, initial: TrainState, batches: Iterator[Sample]) -> Callable[[], float]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from hyperrecon_jax.benchmarks.networks import Scale
 from hyperrecon_jax.benchmarks.timing import Row
@@ -77,14 +78,24 @@ def measure_page(scale: Scale, *, rounds: int, say: Callable[[str], None]) -> li
     rows = []
     for i, picture in enumerate(("first picture", "exact picture")):
         for words, percentile in PERCENTILES.items():
-            seconds = {
-                name: float(np.percentile([pair[i] for pair in pairs], percentile)) / 1000
-                for name, pairs in latencies.items()
-            }
-            reference = next(iter(seconds.values()))
-            case = f"{picture}, {words}, {scale.size} x {scale.size}"
-            rows += [Row("page", case, name, value, value / reference) for name, value in seconds.items()]
+            case, reference = f"{picture}, {words}, {scale.size} x {scale.size}", None
+            for name, pairs in latencies.items():
+                seconds = np.array([pair[i] for pair in pairs]) / 1000
+                value = float(np.percentile(seconds, percentile))
+                reference = reference or value
+                rows.append(Row("page", case, name, value, value / reference, *percentile_interval(seconds, percentile)))
     return rows
+
+
+def percentile_interval(seconds: np.ndarray, percentile: float) -> tuple[float, float]:
+    """Return two of the calls' seconds that have the percentile between them with a probability of 90 % or more.
+
+    The number of calls below the percentile has a binomial distribution, whatever that of the seconds is.
+    """
+    count = len(seconds)
+    below, above = stats.binom.ppf((0.05, 0.95), count, percentile / 100)
+    low, high = np.sort(seconds)[[max(int(below) - 1, 0), min(int(above), count - 1)]]
+    return float(low), float(high)
 
 
 @contextlib.contextmanager

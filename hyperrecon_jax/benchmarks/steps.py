@@ -14,7 +14,7 @@ def train_candidates(scale: Scale) -> Iterator[Candidate]:
     for norm in ("instance", "batch"):
         for width in scale.hyper_widths:
             task = networks.supervised_task(scale, hyper_width=width, norm=norm)
-            yield networks.step_candidate(scale.label, f"d = {width}, {norm} norm", task, mesh, samples)
+            yield from networks.step_candidates(scale.label, f"d = {width}, {norm} norm", task, mesh, samples)
 
 
 def dhs_candidates(scale: Scale) -> Iterator[Candidate]:

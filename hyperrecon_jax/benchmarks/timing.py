@@ -5,10 +5,11 @@ reliable even where the seconds are not.
 """
 
 import itertools
+import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,6 +31,14 @@ class Candidate(NamedTuple):
     images: int | None = None  # images that one call processes
     tolerance: float | None = None  # largest relative difference from the reference's result; None: no comparison
     max_rounds: int | None = None  # for slow candidates: fewer rounds than the others
+    in_this_process: bool = True  # otherwise its processor time is unknown
+
+
+class Call(NamedTuple):
+    """One call of a candidate."""
+
+    seconds: float
+    cpu: float  # seconds of processor time of this process
 
 
 class Row(NamedTuple):
@@ -40,6 +49,9 @@ class Row(NamedTuple):
     implementation: str
     seconds: float  # median of a call
     ratio: float  # to the seconds of the reference
+    low: float  # the interval of the median (`median_interval`)
+    high: float
+    cpu_ratio: float | None = None  # of the processor time of this process, to that of the reference
     floor_fraction: float | None = None  # floor_seconds / seconds: 1 is as fast as this machine can be
     floor_seconds: float | None = None  # None: the floor is unknown
     bound: str | None = None  # what sets the floor, "arithmetic" or "memory"
@@ -75,25 +87,39 @@ def measure(
     for case, group in itertools.groupby(candidates, key=lambda candidate: candidate.case):
         members = list(group)
         say(f"{suite}, {case}: {len(members)} compiled")
-        medians = [statistics.median(seconds) for seconds in _time_alternating(members, rounds)]
-        rows += [_make_row(suite, c, median, medians[0], rates) for c, median in zip(members, medians, strict=True)]
+        durations = _time_alternating(members, rounds)
+        rows += [_make_row(suite, c, calls, durations[0], rates) for c, calls in zip(members, durations, strict=True)]
         del members
     return rows
 
 
-def _time_alternating(members: list[Candidate], rounds: int) -> list[list[float]]:
-    """Return the seconds of each timed call, one list for each candidate."""
-    durations: list[list[float]] = [[] for _ in members]
+def median_interval(seconds: Sequence[float]) -> tuple[float, float]:
+    """Return an interval that holds the median of a call with a probability of 90 % or more, whatever the distribution is.
+
+    With fewer than five calls there is no such interval; it is then from the smallest to the largest.
+    """
+    ordered, count = sorted(seconds), len(seconds)
+
+    def misses(drop):  # the probability that the median is outside if `drop` calls are left out on both sides
+        return 2 * sum(math.comb(count, i) for i in range(drop + 1)) / 2**count
+
+    drop = max((drop for drop in range(count // 2) if misses(drop) <= 0.1), default=0)
+    return ordered[drop], ordered[-1 - drop]
+
+
+def _time_alternating(members: list[Candidate], rounds: int) -> list[list[Call]]:
+    """Return each timed call, one list for each candidate."""
+    durations: list[list[Call]] = [[] for _ in members]
     for i in range(rounds + 1):
         results = []
-        for candidate, seconds in zip(members, durations, strict=True):
+        for candidate, calls in zip(members, durations, strict=True):
             if i > (candidate.max_rounds or rounds):
                 continue
             time.sleep(PAUSE)
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             result = candidate.run()
             if i:
-                seconds.append(time.perf_counter() - start)
+                calls.append(Call(time.perf_counter() - start, time.process_time() - cpu_start))
             results.append((candidate, result))
         if i < 2:
             _check_agreement(results)
@@ -115,9 +141,20 @@ def _check_agreement(results: list[tuple[Candidate, Any]]) -> None:
                 )
 
 
-def _make_row(suite: str, candidate: Candidate, seconds: float, reference: float, rates: Callable[[str], Rates]) -> Row:
+def _make_row(
+    suite: str, candidate: Candidate, calls: list[Call], reference: list[Call], rates: Callable[[str], Rates]
+) -> Row:
+    seconds, cpu = (statistics.median(values) for values in zip(*calls, strict=True))
+    reference_seconds, reference_cpu = (statistics.median(values) for values in zip(*reference, strict=True))
     row = Row(
-        suite, candidate.case, candidate.implementation, seconds, seconds / reference, peak_bytes=candidate.peak_bytes
+        suite,
+        candidate.case,
+        candidate.implementation,
+        seconds,
+        seconds / reference_seconds,
+        *median_interval([call.seconds for call in calls]),
+        cpu_ratio=cpu / reference_cpu if candidate.in_this_process and reference_cpu else None,
+        peak_bytes=candidate.peak_bytes,
     )
     if candidate.work is not None:
         floor_seconds, bound = floor(candidate.work, rates(candidate.work.dtype))
@@ -143,15 +180,16 @@ def table(rows: list[Row]) -> str:
     case_width = max((len(row.case) for row in rows), default=0) + 2
     name_width = max((len(row.implementation) for row in rows), default=0) + 2
     lines = [
-        f"{'case':<{case_width}}{'implementation':<{name_width}}{'seconds':>9}{'ratio':>8}  {'of the floor':<18}"
-        f"{'rate':<19}{'peak MiB':>8}"
+        f"{'case':<{case_width}}{'implementation':<{name_width}}{'seconds':>9}{'ratio':>8}{'CPU ratio':>11}  "
+        f"{'of the floor':<18}{'rate':<19}{'peak MiB':>8}"
     ]
     for row in rows:
         fraction = "" if row.floor_fraction is None else f"{row.floor_fraction:6.1%} {row.bound}"
         rate = "" if row.rate is None else f"{row.rate:.4g} {row.unit}"
+        cpu = "" if row.cpu_ratio is None else f"{row.cpu_ratio:.2f}"
         peak = "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}"
         lines.append(
-            f"{row.case:<{case_width}}{row.implementation:<{name_width}}{row.seconds:9.4f}{row.ratio:8.2f}  "
+            f"{row.case:<{case_width}}{row.implementation:<{name_width}}{row.seconds:9.4f}{row.ratio:8.2f}{cpu:>11}  "
             f"{fraction:<18}{rate:<19}{peak:>8}"
         )
     return "\n".join(lines)

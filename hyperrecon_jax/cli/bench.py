@@ -39,18 +39,22 @@ HYPER_WIDTH = flags.DEFINE_list(
 )
 ROUNDS = flags.DEFINE_integer("rounds", 5, "Calls of each program.", lower_bound=1, upper_bound=1_000_000)
 JSON = flags.DEFINE_string("json", None, "File for the rows.")
+COMPARE = flags.DEFINE_string("compare", None, "File that an earlier --json wrote on this machine: what became slower?")
 
 
 def bench() -> int:
-    """Time what the flags say; returns the exit status."""
+    """Time what the flags say; returns the exit status: 1 if --compare finds that something became slower."""
     sizes, batches = _integers("size", SIZE.value, 16, 4096, step=8), _integers("batch", BATCH.value, 4, 65_536)
     widths = tuple(_integers("hyper_width", HYPER_WIDTH.value, 1, 65_536))
     json_file = command.parse_path(JSON)
     if json_file is not None:
         paths.check_file(json_file, argument="--json")
+    compare_file = command.parse_path(COMPARE)
     # PyTorch needs some of a GPU's memory beside JAX, which otherwise takes most of it
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from hyperrecon_jax import benchmarks
+    from hyperrecon_jax.benchmarks import regression
+    from hyperrecon_jax.models import onednn
     from hyperrecon_jax.runs.run_folder import write_json
     from hyperrecon_jax.runtime import machine, memory  # after the flags: JAX takes seconds to import
 
@@ -58,9 +62,12 @@ def bench() -> int:
     for suite in SUITE.value:
         if suite not in (*benchmarks.SUITES, "all"):
             raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
+    old = None if compare_file is None else regression.read_rows(compare_file)
     machine.configure_jax()
+    classes = onednn.activate()
     print(f"{', '.join(suites)} on {benchmarks.describe_machine()}")
-    rows = []
+    print(f"Convolutions by oneDNN: {', '.join(sorted(classes)) or 'none'}.")
+    rows: list[benchmarks.Row] = []
     for suite in suites:
         for scale in [benchmarks.Scale(size, batch, WIDTH.value, widths) for size in sizes for batch in batches]:
             try:
@@ -76,7 +83,11 @@ def bench() -> int:
             if json_file is not None:
                 json_file.parent.mkdir(parents=True, exist_ok=True)
                 write_json(json_file, [row._asdict() for row in rows])
-    return 0
+    if old is None:
+        return 0
+    changes = regression.find_changes(old, rows)
+    print(regression.change_table(changes))
+    return int(any(change.verdict == "slower" for change in changes))
 
 
 def _integers(flag: str, values: list[str], least: int, most: int, *, step: int = 1) -> list[int]:

@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
+from hyperrecon_jax.models import onednn
 from hyperrecon_jax.runtime.errors import InputError
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -116,15 +117,16 @@ def _batched_pair(precision):
     correlate: `(g, n, h + kh - 1, w + kw - 1, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`, float32
     """
 
-    def by_platform(cpu, default, *arrays):
+    def by_platform(function, cpu, default, *arrays):
         cpu, default = partial(cpu, precision=precision), partial(default, precision=precision)
+        cpu = getattr(onednn, function) if onednn.is_active(function, *arrays) else cpu
         return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
     @custom_vmap
     def conv(x, kernel):
-        if len(kernel) == 1:
-            return _dense(x[0], kernel[0], precision=precision)[None]
-        return by_platform(_conv_by_loop, _conv_by_groups, x, kernel)
+        if len(kernel) == 1 and not onednn.is_active("conv", x, kernel):
+            return _conv_of_one(x, kernel, precision=precision)
+        return by_platform("conv", _conv_by_loop, _conv_of_one if len(kernel) == 1 else _conv_by_groups, x, kernel)
 
     @conv.def_vmap
     def _(size, batched, x, kernel):
@@ -138,7 +140,7 @@ def _batched_pair(precision):
 
     @custom_vmap
     def correlate(padded, ct):
-        return by_platform(_correlate_by_loop, _correlate_by_taps, padded, ct)
+        return by_platform("correlate", _correlate_by_loop, _correlate_by_taps, padded, ct)
 
     @correlate.def_vmap
     def _(size, batched, padded, ct):
@@ -169,6 +171,10 @@ def _split(a, axis, size):
 
 def _dense(x, kernel, padding="SAME", **options):
     return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_NHWC, **options)
+
+
+def _conv_of_one(x, kernel, *, precision=None):
+    return _dense(x[0], kernel[0], precision=precision)[None]
 
 
 def _conv_by_loop(x, kernel, *, precision=None):

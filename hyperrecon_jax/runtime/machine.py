@@ -32,8 +32,13 @@ def use_all_cores() -> None:
     A training step on one device keeps one core busy. With a device for each core, each computes its part of the batch.
     """
     if jax.config.jax_num_cpu_devices < 1:  # type: ignore[attr-defined]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
-        jax.config.update("jax_num_cpu_devices", cores or 1)
+        jax.config.update("jax_num_cpu_devices", core_count())
+
+
+def core_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
+    return cores or 1
 
 
 def retain_freed_memory() -> None:
@@ -59,15 +64,26 @@ def enable_compilation_cache(folder: Path) -> None:
     if is_chosen or not jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         return
     with contextlib.suppress(OSError):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+        if private_folder(folder) is None:
             return
-        folder.chmod(0o700)
         delete_least_recently_used(folder, MAX_CACHE_BYTES)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         # also the many small programs: to read one takes a tenth of the time to compile it
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def private_folder(folder: Path) -> Path | None:
+    """Make a folder of files that are executed, to which this user alone may write; None if it is of another user.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+        return None
+    folder.chmod(0o700)
+    return folder
 
 
 def delete_least_recently_used(folder: Path, max_bytes: int) -> None:

@@ -12,12 +12,24 @@ import pytest
 from helper import run_python
 
 from hyperrecon_jax import benchmarks, data
-from hyperrecon_jax.benchmarks import convolutions, feed, floor, landscape, naive, networks, startup, steps, timing
+from hyperrecon_jax.benchmarks import (
+    convolutions,
+    feed,
+    floor,
+    landscape,
+    naive,
+    networks,
+    regression,
+    startup,
+    steps,
+    timing,
+)
 from hyperrecon_jax.benchmarks.floor import Rates, Work
 from hyperrecon_jax.benchmarks.timing import Candidate
 from hyperrecon_jax.data import prepare
 from hyperrecon_jax.models.model import init
 from hyperrecon_jax.models.unet import UNet
+from hyperrecon_jax.runtime.errors import InputError
 
 ROOT = Path(__file__).parents[2]
 SMALL = benchmarks.Scale(size=16, batch=4, width=2, hyper_widths=(2, 3))
@@ -67,6 +79,37 @@ def test_medians_and_ratios_to_the_first_of_a_case(clock):
     ]
     assert [row.ratio for row in rows] == pytest.approx([1, 1 / 3, 4, 1])
     assert "b" in benchmarks.table(rows).splitlines()[2]
+
+
+def test_intervals_of_medians():
+    """Up to seven calls: the smallest and the largest; of 20, the sixth ones from both ends (a table of the sign test)."""
+    assert timing.median_interval([3.0, 1.0, 2.0]) == (1, 3)
+    assert timing.median_interval(range(7)) == (0, 6)
+    assert timing.median_interval(range(8)) == (1, 6)
+    assert timing.median_interval(range(20)) == (5, 14)
+
+
+def test_changes_between_two_runs(tmp_path):
+    def row(name, seconds, low, high):
+        return timing.Row("s", "x", name, seconds, 1.0, low, high)
+
+    old = [row("a", 2.0, 1.9, 2.2), row("b", 1.0, 0.9, 1.1), row("c", 1.0, 0.9, 1.1), row("gone", 1.0, 1.0, 1.0)]
+    file = tmp_path / "rows.json"
+    file.write_text(json.dumps([row._asdict() for row in old]))
+    new = [row("a", 3.0, 2.85, 3.3), row("b", 1.0, 0.8, 1.2), row("c", 0.5, 0.45, 0.55), row("added", 1.0, 1.0, 1.0)]
+    changes = regression.find_changes(regression.read_rows(file), new)
+    assert [change.verdict for change in changes] == ["slower", "same", "faster"]
+    assert changes[0][1:] == pytest.approx((1.5, 2.85 / 2.2, 3.3 / 1.9))
+    assert "x, a    1.50  1.30 to 1.74  slower" in regression.change_table(changes)
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", "[1]", '[{"suite": "s"}]'])
+def test_a_file_to_compare_with_that_is_none(tmp_path, content):
+    file = tmp_path / "rows.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(InputError, match="^--compare must be a file that"):
+        regression.read_rows(file)
 
 
 def test_floors_and_rates(clock):

@@ -1,5 +1,6 @@
 """The benchmark of the explorer's page drives both pages in a browser. No time is tested."""
 
+import numpy as np
 import pytest
 
 from hyperrecon_jax import benchmarks
@@ -27,6 +28,15 @@ def test_moves_of_lambda_are_timed_to_the_painted_picture(monkeypatch):
             assert 0 < seconds[picture, "median", name] <= seconds[picture, "95th percentile", name]
         assert seconds["first", "median", name] <= seconds["exact", "median", name]
     assert [row.ratio for row in rows[::2]] == [1] * 4
+
+
+@pytest.mark.parametrize("percentile", [50, 95])
+def test_the_interval_holds_the_percentile_in_nine_of_ten_samples(percentile):
+    """Of a distribution whose percentiles are known: uniform in [0, 1]."""
+    rng = np.random.default_rng(0)
+    intervals = np.array([page.percentile_interval(rng.random(100), percentile) for _ in range(1000)])
+    share = np.mean((intervals[:, 0] <= percentile / 100) & (percentile / 100 <= intervals[:, 1]))
+    assert 0.9 <= share < 0.98
 
 
 @pytest.mark.slow

@@ -1,0 +1,279 @@
+"""Convolutions by oneDNN: their numbers, and that whatever is missing or broken leaves the path without it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helper import ROOT
+from jax.sharding import PartitionSpec
+from scipy.signal import correlate2d
+
+from hyperrecon_jax.models import onednn
+from hyperrecon_jax.models.conv import conv2d
+from hyperrecon_jax.runtime.machine import core_count
+
+is_installed = onednn.find_library() is not None and onednn.find_compiler() is not None
+needs_onednn = pytest.mark.skipif(not is_installed, reason="needs the extra `onednn` and a C++ compiler")
+WIDE = "conv float32 wide", "correlate float32 wide"
+
+
+def random(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """The compiled file, which is registered with JAX in this process."""
+    file = onednn.compile_source(onednn.find_compiler(), onednn.find_library(), tmp_path_factory.mktemp("native"))
+    onednn.register(onednn.find_library(), file)
+    return file
+
+
+@pytest.fixture
+def active(compiled, monkeypatch):
+    """oneDNN computes all float32 convolutions."""
+    classes = {onednn.class_name(function, jnp.float32, c) for function in onednn.FUNCTIONS for c in (1, 32)}
+    monkeypatch.setattr(onednn, "_active", frozenset(classes))
+    jax.clear_caches()  # of what was traced without
+    yield
+    jax.clear_caches()
+
+
+@needs_onednn
+@pytest.mark.parametrize("sides", [(3, 3), (5, 3)])
+@pytest.mark.parametrize("channels", [(2, 8), (9, 16), (16, 8)])
+@pytest.mark.parametrize("size", [(8, 8), (37, 20)])  # of strips of rows: half a one; two and a part of one
+def test_numbers_equal_scipy(compiled, size, channels, sides):
+    (h, w), (c_in, c_out), (kh, kw) = size, channels, sides
+    padded = random(0, 2, 3, h + kh - 1, w + kw - 1, c_in)
+    padded[:, :, [*range(kh // 2), *range(-(kh // 2), 0)]] = 0
+    padded[:, :, :, [*range(kw // 2), *range(-(kw // 2), 0)]] = 0
+    kernel, ct = random(1, 2, kh, kw, c_in, c_out), random(2, 2, 3, h, w, c_out)
+    x = padded[:, :, kh // 2 : kh // 2 + h, kw // 2 : kw // 2 + w]
+    y = np.zeros(ct.shape)
+    gradient = np.zeros(kernel.shape)
+    for g, n, i, o in np.ndindex(2, 3, c_in, c_out):
+        image = padded[g, n, :, :, i].astype(float)
+        y[g, n, :, :, o] += correlate2d(image, kernel[g, :, :, i, o].astype(float), "valid")
+        gradient[g, :, :, i, o] += correlate2d(image, ct[g, n, :, :, o].astype(float), "valid")
+    for actual, expected in ((onednn.conv(x, kernel), y), (onednn.correlate(padded, ct), gradient)):
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@needs_onednn
+def test_bfloat16_equals_float32_or_is_refused(compiled):
+    """A processor without products of bfloat16 refuses it with an error, by which the trial leaves it out."""
+    x, kernel, padded, ct = (
+        random(0, 2, 1, 20, 8, 16),
+        random(1, 2, 3, 3, 16, 8),
+        random(2, 2, 1, 22, 10, 16),
+        random(3, 2, 1, 20, 8, 8),
+    )
+    for function, arrays in ((onednn.conv, (x, kernel)), (onednn.correlate, (padded, ct))):
+        rounded = [jnp.asarray(array, jnp.bfloat16) for array in arrays]
+        try:
+            actual = np.asarray(function(*rounded), np.float32)
+        except jax.errors.JaxRuntimeError:
+            continue
+        expected = np.asarray(function(*(array.astype(jnp.float32) for array in rounded)))
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-2 * np.abs(expected).max())
+
+
+MAPS = {
+    "one": (lambda f: f, (), ()),
+    "images": (lambda f: jax.vmap(f, (0, None)), (3,), ()),
+    "samples": (jax.vmap, (4,), (4,)),
+    "samples x images": (lambda f: jax.vmap(jax.vmap(f, (0, None))), (4, 3), (4,)),
+}
+
+
+@needs_onednn
+@pytest.mark.parametrize("name", MAPS)
+def test_value_and_gradients_are_those_of_xla(active, monkeypatch, name):
+    mapped, x_axes, kernel_axes = MAPS[name]
+    arrays = random(0, *x_axes, 24, 16, 16), random(1, *kernel_axes, 3, 3, 16, 8)
+    weight = random(2, *x_axes, 24, 16, 8)
+
+    def lower():
+        jax.clear_caches()
+        value = lambda x, kernel: jnp.sum(jnp.tanh(mapped(conv2d)(x, kernel)) * weight)  # noqa: E731
+        return jax.jit(jax.value_and_grad(value, argnums=(0, 1))).lower(*arrays)
+
+    by_onednn = lower()
+    assert {name for name in onednn.FUNCTIONS.values() if name in by_onednn.as_text()} == set(onednn.FUNCTIONS.values())
+    monkeypatch.setattr(onednn, "_active", frozenset())
+    by_xla = lower()
+    assert "Hyperrecon" not in by_xla.as_text()
+    actual, expected = (lowered.compile()(*arrays) for lowered in (by_onednn, by_xla))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()), actual, expected)
+
+
+@needs_onednn
+def test_two_devices_work_side_by_side(active):
+    """Both threads use their own memory: the results stay those of one device, to the bit."""
+    mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec("device")
+
+    def value_and_gradients(x, kernel):
+        y, pull_back = jax.vjp(jax.vmap(conv2d), x, kernel)
+        return y, *pull_back(jnp.sin(y))
+
+    sharded = jax.shard_map(value_and_gradients, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    arrays = random(0, 8, 40, 40, 16), random(1, 8, 3, 3, 16, 16)
+    expected = jax.jit(value_and_gradients)(*arrays)
+    for _ in range(20):
+        jax.tree.map(np.testing.assert_array_equal, jax.jit(sharded)(*arrays), expected)
+
+
+@needs_onednn
+def test_only_widths_that_were_tried(active):
+    """2 or 20 channels of the result stay with XLA, as do other types."""
+    x = jnp.zeros((1, 1, 8, 8, 16))
+    assert onednn.is_active("conv", x, jnp.zeros((1, 3, 3, 16, 24)))
+    for c_out in (2, 20):
+        assert not onednn.is_active("conv", x, jnp.zeros((1, 3, 3, 16, c_out)))
+    assert not onednn.is_active("conv", x.astype(jnp.bfloat16), jnp.zeros((1, 3, 3, 16, 24), jnp.bfloat16))
+    assert not onednn.is_active("correlate", x.astype(jnp.bfloat16), jnp.zeros((1, 1, 6, 6, 24)))
+
+
+# What is chosen. Here a script takes the place of Python in the trial.
+
+
+COMPILE_SOURCE = onednn.compile_source
+
+
+@pytest.fixture
+def choose(request, tmp_path, monkeypatch):
+    """Returns a function: run `activate` in an empty process state, with a trial that is the shell script `trial`."""
+
+    def copy_compiled(compiler, library, folder):
+        return Path(shutil.copy(request.getfixturevalue("compiled"), folder))
+
+    monkeypatch.setattr(onednn, "compile_source", copy_compiled)
+    monkeypatch.setattr(onednn, "_active", frozenset())
+    monkeypatch.setattr(onednn, "core_count", jax.local_device_count)
+    monkeypatch.setattr(onednn, "register", lambda library, compiled: None)
+
+    def run(trial, *, cache=tmp_path / "cache", **options):
+        script = tmp_path / "python"
+        script.write_text(f"#!/bin/sh\n{trial}\n")
+        script.chmod(0o755)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", str(script))
+            return onednn.activate(cache, **options)
+
+    return run
+
+
+def report(**gains):
+    return f"echo ignored; echo '{json.dumps({name.replace('_', ' '): gain for name, gain in gains.items()})}'"
+
+
+FASTER = report(conv_float32_wide=1.3, correlate_float32_wide=1.09, conv_float32_thin=0.9)
+NEVER = "exit 1"
+
+
+@needs_onednn
+def test_what_is_clearly_faster_is_chosen_once(choose):
+    assert choose(FASTER) == {WIDE[0]}
+    assert choose(NEVER) == {WIDE[0]}  # from the cache
+    assert choose(NEVER, can_measure=False) == {WIDE[0]}
+
+
+@needs_onednn
+def test_without_a_verdict_nothing_is_measured_by_commands_that_must_not(choose):
+    assert choose(FASTER, can_measure=False) == set()
+
+
+@needs_onednn
+@pytest.mark.parametrize(
+    ("ending", "later"), [("kill -s SEGV $$", set()), ("exit 1", {WIDE[0]}), ("echo no JSON", {WIDE[0]})]
+)
+def test_a_crash_is_remembered_and_another_failure_is_not(choose, capfd, ending, later):
+    assert choose(ending) == set()
+    assert choose(FASTER) == later
+    assert capfd.readouterr() == ("", "")
+
+
+@needs_onednn
+@pytest.mark.parametrize("damage", [b"", b"\x7fELF and no more"])
+def test_a_damaged_file_is_never_loaded_but_compiled_again(choose, tmp_path, damage):
+    choose(FASTER)
+    (compiled,) = (tmp_path / "cache" / onednn.FOLDER).glob("*.so")
+    content = compiled.read_bytes()
+    compiled.write_bytes(damage)
+    assert choose(NEVER, can_measure=False) == set()
+    assert choose(NEVER) == {WIDE[0]}  # the verdict was about the file as it is again
+    assert compiled.read_bytes() == content
+    (verdict,) = compiled.parent.glob("*.json")
+    verdict.write_text("{")
+    assert choose(FASTER, can_measure=False) == set()
+    assert choose(FASTER) == {WIDE[0]}
+
+
+@needs_onednn
+def test_a_library_that_cannot_be_loaded(tmp_path, monkeypatch):
+    broken = tmp_path / "libdnnl.so.3"
+    broken.write_text("not a library")
+    monkeypatch.setattr(onednn, "core_count", jax.local_device_count)
+    monkeypatch.setattr(onednn, "find_library", lambda: onednn.Library(broken, tmp_path))
+    assert onednn.activate(tmp_path / "cache") == set()
+
+
+@pytest.mark.parametrize(
+    "missing", ["package", "compiler", "headers", "working compiler", "cache", "a device for each core"]
+)
+def test_what_is_missing_leaves_the_path_without_it(choose, tmp_path, monkeypatch, capfd, missing):
+    options = {}
+    monkeypatch.setattr(onednn, "compile_source", COMPILE_SOURCE)
+    if missing == "package":
+        monkeypatch.setattr(onednn, "PACKAGES", {"no-such-package": "/libdnnl.so.3"})
+    elif missing == "compiler":
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)
+    elif missing == "headers":
+        monkeypatch.setattr(jax.ffi, "include_dir", lambda: str(tmp_path))
+    elif missing == "working compiler":
+        monkeypatch.setenv("CXX", "/bin/false")
+    elif missing == "cache":
+        (tmp_path / "file").write_text("")
+        options = {"cache": tmp_path / "file"}
+    else:
+        monkeypatch.setattr(onednn, "core_count", lambda: jax.local_device_count() + 1)
+    assert choose(FASTER, **options) == set()
+    assert capfd.readouterr() == ("", "")
+
+
+PROGRAM = """
+from pathlib import Path
+import sys
+from hyperrecon_jax.models import onednn
+print(sorted(onednn.activate(Path(sys.argv[1]))))
+"""
+
+
+@needs_onednn
+@pytest.mark.slow
+def test_two_processes_that_measure_at_once_agree(tmp_path):
+    """The real trial, in both; and a third process that comes later."""
+    env = os.environ | {"PYTHONPATH": str(ROOT), "JAX_NUM_CPU_DEVICES": str(core_count())}
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    processes = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"
+    ]
+    outputs = [process.communicate(timeout=600) for process in processes]
+    outputs.append((subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout, ""))
+    assert len(set(outputs)) == 1
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(path.suffix for path in (tmp_path / onednn.FOLDER).iterdir()) == [".json", ".so"]
+    (verdict,) = (tmp_path / onednn.FOLDER).glob("*.json")
+    gains = json.loads(verdict.read_text())["gains"]
+    assert eval(outputs[0][0]) == sorted(name for name, gain in gains.items() if gain >= onednn.MIN_GAIN)
+    assert set(gains) >= {onednn.class_name(f, jnp.float32, c) for f in onednn.FUNCTIONS for c in (1, 32)}
