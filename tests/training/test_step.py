@@ -1,6 +1,7 @@
 """The compiled step: one device equals several, both feeds agree."""
 
 import itertools
+import json
 import math
 import re
 from functools import cache, partial
@@ -273,6 +274,23 @@ def test_eight_devices_equal_one():
     result = run_python(ROOT / "tests" / "training" / "on_eight_devices.py", cwd=ROOT, timeout=600)
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == ["instance", "batch", "dhs", "low_rank", "mixture", "film", "done"]
+
+
+@pytest.mark.slow
+def test_what_devices_exchange_equals_the_arithmetic_of_the_docs():
+    """HyperRecon-L with 32 samples on each of 1, 2, 4 and 8 devices: docs/devices.md, "Calculated traffic"."""
+    script = ROOT / "tests" / "training" / "exchanges_of_devices.py"
+    result = run_python(script, cwd=ROOT, timeout=900)
+    assert result.returncode == 0, result.stderr
+    exchanges = json.loads(result.stdout)
+    assert "all-to-all" not in exchanges.pop("1")
+    weights = 148_513 - 1  # the bias of the U-Net's head is one number, which no number of devices divides
+    trunk = (2 * 128 + 128) + 3 * (128 * 128 + 128)
+    replicated = trunk + 896 + (128 + 1)  # the norms, and what generates that bias
+    for sizes in exchanges.values():
+        assert sizes.keys() == {"all-to-all", "all-reduce"}
+        assert sizes["all-to-all"] == [weights * 32] * 2  # the weights, and their gradients
+        assert 0 <= sum(sizes["all-reduce"]) - replicated < 100  # with logs, and a norm of the gradient of each head
 
 
 def test_device_mesh_divides_the_batch():
