@@ -302,6 +302,7 @@ def test_the_command(tmp_path):
         ["extra"],
         ["--size", "128,20"],
         ["--hyper_width", "wide"],
+        ["--compare", "no_such_file.json"],
     ],
 )
 def test_mistakes_on_the_command_line(args):
