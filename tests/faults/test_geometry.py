@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import threading
+import types
 import warnings
 from collections import OrderedDict
 
@@ -647,10 +648,13 @@ def test_dicom_out_without_a_place_and_with_too_many_words():
 @pytest.fixture
 def store():
     """The volumes of a page, without a run: files are opened, and nothing is measured."""
-    opened = VolumeStore.__new__(VolumeStore)
-    opened._lock, opened._volumes, opened._multiple = threading.RLock(), OrderedDict(), 1
-    opened._open = lambda name, file: OpenVolume(name, file.note, file, None, True, 0)
-    return opened
+    store = VolumeStore.__new__(VolumeStore)
+    store._lock, store._volumes, store._multiple = threading.RLock(), OrderedDict(), 1
+    store._opener = types.SimpleNamespace(
+        check_kind=lambda kind: None,
+        open=lambda name, file: OpenVolume(name, file.note, file, None, True, 0),
+    )
+    return store
 
 
 @pytest.mark.parametrize("plane", ["acquired", "coronal"])
