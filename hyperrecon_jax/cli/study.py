@@ -78,8 +78,8 @@ def study() -> int:
 def _plan_options() -> dict[str, Any]:
     """Return the options of the plan that the command line has."""
     runs = RUNS.value and [str(paths.expand(run, argument="--runs")) for run in RUNS.value]
-    if runs and len({*runs}) < len(runs):
-        raise InputError(f"--runs must be folders that differ from one another, got {','.join(runs)}.")
+    if runs and len({pathlib.Path(run).name for run in runs}) < len(runs):  # the rows of a study have these names
+        raise InputError(f"--runs must be folders of different names, got {','.join(runs)}.")
     if WIDTHS.value is not None and not all(re.fullmatch("[1-9][0-9]{0,8}", width) for width in WIDTHS.value):
         raise InputError(f"--widths must be whole numbers above 0, got {','.join(WIDTHS.value)}.")
     values: dict[str, Any] = {

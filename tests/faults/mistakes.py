@@ -637,6 +637,7 @@ RUNS = {
     "study --plan real_people --root scans --runs=": "--runs",
     "study --plan lambda_choice --root scans --runs gone": "gone",
     "study --plan lambda_choice --root scans --runs run,run": "--runs",
+    "study --plan lambda_choice --root scans --runs run,damaged/run": "--runs must be folders of different names",
     "study --plan lambda_choice --root scans --runs segment": "segment",
 }
 
