@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from hyperrecon_jax.benchmarks.networks import Scale
 from hyperrecon_jax.benchmarks.timing import Row
@@ -93,8 +93,8 @@ def percentile_interval(seconds: np.ndarray, percentile: float) -> tuple[float, 
     The number of calls below the percentile has a binomial distribution, whatever that of the seconds is.
     """
     count = len(seconds)
-    below, above = stats.binom.ppf((0.05, 0.95), count, percentile / 100)
-    low, high = np.sort(seconds)[[max(int(below) - 1, 0), min(int(above), count - 1)]]
+    below, above = np.searchsorted(special.bdtr(np.arange(count + 1), count, percentile / 100), (0.05, 0.95))
+    low, high = np.sort(seconds)[[max(below - 1, 0), min(above, count - 1)]]
     return float(low), float(high)
 
 
