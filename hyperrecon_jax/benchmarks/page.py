@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from hyperrecon_jax.benchmarks.networks import Scale
-from hyperrecon_jax.benchmarks.timing import Row
+from hyperrecon_jax.benchmarks.timing import Row, percentile_interval
 from hyperrecon_jax.data import grid
 from hyperrecon_jax.explorer import export, widget
 from hyperrecon_jax.runs.slim_run import PRETRAINED_FOLDER
@@ -85,17 +84,6 @@ def measure_page(scale: Scale, *, rounds: int, say: Callable[[str], None]) -> li
                 reference = reference or value
                 rows.append(Row("page", case, name, value, value / reference, *percentile_interval(seconds, percentile)))
     return rows
-
-
-def percentile_interval(seconds: np.ndarray, percentile: float) -> tuple[float, float]:
-    """Return two of the calls' seconds that have the percentile between them with a probability of 90 % or more.
-
-    The number of calls below the percentile has a binomial distribution, whatever that of the seconds is.
-    """
-    count = len(seconds)
-    below, above = np.searchsorted(special.bdtr(np.arange(count + 1), count, percentile / 100), (0.05, 0.95))
-    low, high = np.sort(seconds)[[max(below - 1, 0), min(above, count - 1)]]
-    return float(low), float(high)
 
 
 @contextlib.contextmanager

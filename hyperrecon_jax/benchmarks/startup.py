@@ -20,7 +20,7 @@ import jax
 import hyperrecon_jax
 from hyperrecon_jax.benchmarks import networks
 from hyperrecon_jax.benchmarks.networks import Scale
-from hyperrecon_jax.benchmarks.timing import Row, median_interval, peak_memory
+from hyperrecon_jax.benchmarks.timing import Row, peak_memory, percentile_interval
 from hyperrecon_jax.runtime.mesh import device_mesh
 
 STARTS = ("first start", "second start")
@@ -44,7 +44,7 @@ def measure_starts(scale: Scale, *, rounds: int, say: Callable[[str], None]) -> 
         for name in STARTS:
             peak = int(max(report["peak"] for report in reports[name]))
             ratio = seconds[name] / seconds[STARTS[0]]
-            interval = median_interval([report[part] for report in reports[name]])
+            interval = percentile_interval([report[part] for report in reports[name]])
             rows.append(Row("startup", f"{part}, {scale.label}", name, seconds[name], ratio, *interval, peak_bytes=peak))
     return rows
 

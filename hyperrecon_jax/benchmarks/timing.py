@@ -5,7 +5,6 @@ reliable even where the seconds are not.
 """
 
 import itertools
-import math
 import statistics
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from scipy import special
 
 from hyperrecon_jax.benchmarks.floor import Rates, Work, floor
 
@@ -49,7 +49,7 @@ class Row(NamedTuple):
     implementation: str
     seconds: float  # median of a call
     ratio: float  # to the seconds of the reference
-    low: float  # the interval of the median (`median_interval`)
+    low: float  # the interval of the median (`percentile_interval`)
     high: float
     cpu_ratio: float | None = None  # of the processor time of this process, to that of the reference
     floor_fraction: float | None = None  # floor_seconds / seconds: 1 is as fast as this machine can be
@@ -93,18 +93,16 @@ def measure(
     return rows
 
 
-def median_interval(seconds: Sequence[float]) -> tuple[float, float]:
-    """Return an interval that holds the median of a call with a probability of 90 % or more, whatever the distribution is.
+def percentile_interval(seconds: Sequence[float] | np.ndarray, percentile: float = 50) -> tuple[float, float]:
+    """Return an interval that holds a percentile of a call, by default the median, with a probability of 90 % or more.
 
-    With fewer than five calls there is no such interval; it is then from the smallest to the largest.
+    The number of calls below the percentile is binomial, whatever the distribution of a call is. With too few calls, fewer than five for the
+    median, there is no such interval; it is then from the smallest to the largest.
     """
-    ordered, count = sorted(seconds), len(seconds)
-
-    def misses(drop):  # the probability that the median is outside if `drop` calls are left out on both sides
-        return 2 * sum(math.comb(count, i) for i in range(drop + 1)) / 2**count
-
-    drop = max((drop for drop in range(count // 2) if misses(drop) <= 0.1), default=0)
-    return ordered[drop], ordered[-1 - drop]
+    count = len(seconds)
+    below, above = np.searchsorted(special.bdtr(np.arange(count + 1), count, percentile / 100), (0.05, 0.95))
+    low, high = np.sort(seconds)[[max(below - 1, 0), min(above, count - 1)]]
+    return float(low), float(high)
 
 
 def _time_alternating(members: list[Candidate], rounds: int) -> list[list[Call]]:
@@ -152,7 +150,7 @@ def _make_row(
         candidate.implementation,
         seconds,
         seconds / reference_seconds,
-        *median_interval([call.seconds for call in calls]),
+        *percentile_interval([call.seconds for call in calls]),
         cpu_ratio=cpu / reference_cpu if candidate.in_this_process and reference_cpu else None,
         peak_bytes=candidate.peak_bytes,
     )

@@ -7,7 +7,6 @@ the RMS error of the first. The measurements are those of the study of real peop
     OUT/choice.md, choice.json, corners.png
 """
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.data import evenly_spaced
@@ -29,7 +27,7 @@ from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.labels import term_label
 from hyperrecon_jax.runs.load import load
 from hyperrecon_jax.runs.report import Say
-from hyperrecon_jax.studies.people import People, check_people, person_statistics, read_unseen
+from hyperrecon_jax.studies.people import People, check_people, person_statistics, read_unseen, show_progress
 from hyperrecon_jax.studies.plan import Plan
 from hyperrecon_jax.studies.reconstruction_methods import TASKS, Task, make_task_problem, observe, read_run_config
 
@@ -186,9 +184,8 @@ def _report(
 def _score_people(run: Path, task: Task, people: People) -> list[CornerScores]:
     """The scores of every image. Only a few of the pictures are needed, but one takes less time than to make it again."""
     score = make_corners(run, task, people.images.shape[1:3])
-    interval = 0.1 if sys.stderr.isatty() else 60  # seconds: in a log file each update is a line
-    bar = tqdm(people.images, f"{task.title}, {run.name}", unit=" images", file=sys.stderr, mininterval=interval)
-    return [score(observe(task, people.images, index), image) for index, image in enumerate(bar)]
+    images = show_progress(people, f"{task.title}, {run.name}")
+    return [score(observe(task, people.images, index), image) for index, image in enumerate(images)]
 
 
 def _picture_rows(

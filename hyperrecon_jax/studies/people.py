@@ -1,11 +1,13 @@
 """The people on whom runs are studied: a folder of images, without the people whom a run saw in training."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from tqdm import tqdm
 
 from hyperrecon_jax.data.sources import folder
 from hyperrecon_jax.data.sources.base import Settings
@@ -88,6 +90,12 @@ def keep_unseen(people: People, root: Path, runs: Sequence[Path]) -> People:
     rows = np.isin(people.subjects, indices)
     subjects = np.searchsorted(indices, people.subjects[rows]).astype(np.int32)
     return People(people.images[rows], subjects, [people.names[index] for index in indices])
+
+
+def show_progress(people: People, description: str) -> Iterable[np.ndarray]:
+    """The images of people one by one, with a progress bar for the user."""
+    interval = 0.1 if sys.stderr.isatty() else 60  # seconds: in a log file each update is a line
+    return tqdm(people.images, description, unit=" images", file=sys.stderr, mininterval=interval)
 
 
 def read_unseen(root: Path, runs: Sequence[Path], *, slices: int, size: int, say: Say) -> People:

@@ -10,7 +10,6 @@ would be lower. Nobody is scored in whose images one of the runs was trained or 
 """
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from hyperrecon_jax import figures
 from hyperrecon_jax.data import evenly_spaced
@@ -27,7 +25,7 @@ from hyperrecon_jax.evaluation.scoring import digest
 from hyperrecon_jax.losses.metric_table import METRICS
 from hyperrecon_jax.runs import run_folder
 from hyperrecon_jax.runs.report import Say
-from hyperrecon_jax.studies.people import People, check_people, person_means, person_statistics, read_unseen
+from hyperrecon_jax.studies.people import People, check_people, person_means, person_statistics, read_unseen, show_progress
 from hyperrecon_jax.studies.plan import Plan
 from hyperrecon_jax.studies.reconstruction_methods import (
     TASKS,
@@ -77,10 +75,7 @@ def score_method(method: Method, task: Task, people: People, file: Path, stored:
     """The scores of every image, `REPORTED` and "weight", from `stored` or computed and appended to `file`."""
     reconstruct_image = None
     rows = []
-    interval = 0.1 if sys.stderr.isatty() else 60  # seconds: in a log file each update is a line
-    description = f"{task.title}, {method.name}"
-    bar = tqdm(people.images, description, unit=" images", file=sys.stderr, mininterval=interval)
-    for index, image in enumerate(bar):
+    for index, image in enumerate(show_progress(people, f"{task.title}, {method.name}")):
         key = digest(method.identity, repr(task), str(index), image)
         if key not in stored:
             reconstruct_image = reconstruct_image or method.make(task, image.shape[:2])

@@ -83,10 +83,10 @@ def test_medians_and_ratios_to_the_first_of_a_case(clock):
 
 def test_intervals_of_medians():
     """Up to seven calls: the smallest and the largest; of 20, the sixth ones from both ends (a table of the sign test)."""
-    assert timing.median_interval([3.0, 1.0, 2.0]) == (1, 3)
-    assert timing.median_interval(range(7)) == (0, 6)
-    assert timing.median_interval(range(8)) == (1, 6)
-    assert timing.median_interval(range(20)) == (5, 14)
+    assert timing.percentile_interval([3.0, 1.0, 2.0]) == (1, 3)
+    assert timing.percentile_interval(range(7)) == (0, 6)
+    assert timing.percentile_interval(range(8)) == (1, 6)
+    assert timing.percentile_interval(range(20)) == (5, 14)
 
 
 def test_changes_between_two_runs(tmp_path):

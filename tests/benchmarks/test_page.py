@@ -5,6 +5,7 @@ import pytest
 
 from hyperrecon_jax import benchmarks
 from hyperrecon_jax.benchmarks import page
+from hyperrecon_jax.benchmarks.timing import percentile_interval
 from hyperrecon_jax.runtime.errors import InputError
 from tests.explorer.chromium import needs_chromium
 
@@ -34,7 +35,7 @@ def test_moves_of_lambda_are_timed_to_the_painted_picture(monkeypatch):
 def test_the_interval_holds_the_percentile_in_nine_of_ten_samples(percentile):
     """Of a distribution whose percentiles are known: uniform in [0, 1]."""
     rng = np.random.default_rng(0)
-    intervals = np.array([page.percentile_interval(rng.random(100), percentile) for _ in range(1000)])
+    intervals = np.array([percentile_interval(rng.random(100), percentile) for _ in range(1000)])
     share = np.mean((intervals[:, 0] <= percentile / 100) & (percentile / 100 <= intervals[:, 1]))
     assert 0.9 <= share < 0.98
 
