@@ -1,7 +1,7 @@
 """Compare the rows of two runs of the benchmark on one machine.
 
-Each row has an interval of its median (`timing.percentile_interval`). The ratio of two medians, new over old, then lies between
-the smallest and the largest ratio of the two intervals. A row is slower or faster only if this whole interval is.
+Each row has an interval of its median (`timing.percentile_interval`). The ratio of two medians, new over old, then lies
+between the smallest and the largest ratio of the two intervals. A row is slower or faster only if this whole interval is.
 """
 
 import json

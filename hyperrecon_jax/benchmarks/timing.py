@@ -96,8 +96,8 @@ def measure(
 def percentile_interval(seconds: Sequence[float] | np.ndarray, percentile: float = 50) -> tuple[float, float]:
     """Return an interval that holds a percentile of a call, by default the median, with a probability of 90 % or more.
 
-    The number of calls below the percentile is binomial, whatever the distribution of a call is. With too few calls, fewer than five for the
-    median, there is no such interval; it is then from the smallest to the largest.
+    The number of calls below the percentile is binomial, whatever the distribution of a call is. With too few calls,
+    fewer than five for the median, there is no such interval; it is then from the smallest to the largest.
     """
     count = len(seconds)
     below, above = np.searchsorted(special.bdtr(np.arange(count + 1), count, percentile / 100), (0.05, 0.95))
