@@ -232,6 +232,22 @@ def follow(page, link, volume):
     page.wait_for_selector(f"{EXACT}[data-volume='{volume}']")
 
 
+def test_a_link_is_followed_although_the_address_is_saved_before_the_page_hears_of_it(shown, browser):
+    with opened(browser, shown.address) as page:
+        page.fill("#slice", "0")
+        page.wait_for_selector(f"{EXACT}[data-index='0']")
+        link = link_of(page, "slice=0")
+        page.evaluate(
+            """hash => {
+                const before = location.hash.replace("slice=0", "slice=1");
+                location.hash = hash;
+                history.replaceState(null, "", before);
+            }""",
+            link.split("#")[1].replace("slice=0", "slice=2"),
+        )
+        page.wait_for_selector(f"{EXACT}[data-index='2']")
+
+
 def link_of(page, volume):
     return page.wait_for_function("id => location.href.includes(id) && location.href", arg=volume).json_value()
 

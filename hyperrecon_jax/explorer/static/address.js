@@ -64,5 +64,8 @@ const Address = (app, modes) => {
     app.showPlace({ volume: volume.id, index: choices.find((choice) => indices.includes(choice)) });
   }
 
-  return { copyLink, restore: () => links.ask({ hash: location.hash }), save };
+  /** Opens a link that was pasted: the one of the event, since the address may have been saved anew before it arrives. */
+  const follow = ({ newURL }) => links.ask({ hash: new URL(newURL).hash });
+
+  return { copyLink, follow, restore: () => links.ask({ hash: location.hash }), save };
 };

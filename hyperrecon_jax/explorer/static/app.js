@@ -342,7 +342,7 @@
     Volumes.attach(app);
     Exporting.attach(app);
     Keyboard.attach(app);
-    window.addEventListener("hashchange", address.restore);
+    window.addEventListener("hashchange", address.follow);
     address.restore();
   }
 
