@@ -46,11 +46,12 @@ def db4_bands(image: jax.Array, *, mirrored: bool = False) -> jax.Array:
 
     Args:
         image: `(*b, h, w, c)`.
-        mirrored: mirror the image at its border; the bands have half its sides, rounded up. Otherwise zeros surround the
-            image, and the sides are `(h + 7) // 2` and `(w + 7) // 2`, as in PyWavelets' mode "zero".
+        mirrored: mirror the image at its border, as PyWavelets' mode "symmetric". Otherwise zeros surround the image, as
+            in its mode "zero".
 
     Returns:
-        `(2, 2, *b, h', w', c)`: the low-pass and the high-pass along the rows' axis, then along the columns' axis.
+        `(2, 2, *b, (h + 7) // 2, (w + 7) // 2, c)`: the low-pass and the high-pass along the rows' axis, then along the
+        columns' axis. These are all bands that a pixel reaches, so no side of the image is favoured.
     """
     rows, columns = (_db4_matrices(size, mirrored) for size in image.shape[-3:-1])
     return jnp.einsum("aih,...hwc,bjw->ab...ijc", rows, image, columns, precision=Precision.HIGHEST)
@@ -81,29 +82,30 @@ def zero_padded_convolution(size: int, taps: np.ndarray) -> np.ndarray:
     return np.stack([np.convolve(unit, taps) for unit in np.eye(size)], axis=1).astype(np.float32)
 
 
-def mirrored_correlation(size: int, taps: np.ndarray, *, stride: int = 1) -> np.ndarray:
-    """Matrices that correlate a mirrored axis with filters, at every `stride`-th pixel.
+def mirrored_correlation(size: int, taps: np.ndarray, *, centres: np.ndarray | None = None) -> np.ndarray:
+    """Matrices that correlate a mirrored axis with filters.
 
     Args:
         size: length of the axis.
         taps: `(r, t)`. The centre of each filter is tap `t // 2`.
-        stride: distance of the results, in pixels.
+        centres: `(n,)`, the pixel below the centre of the filter for each result. It may lie outside of the axis. Each
+            pixel, if not given.
 
     Returns:
-        `(r, ceil(size / stride), size)`. The edge pixel is repeated.
+        `(r, n, size)`. The edge pixel is repeated.
     """
+    centres = np.arange(size) if centres is None else centres
     count = taps.shape[1]
-    index = np.pad(np.arange(size), (count // 2, (count - 1) // 2), mode="symmetric")
-    starts = range(0, size, stride)
-    matrices = np.zeros((len(taps), len(starts), size), np.float32)
-    for i, start in enumerate(starts):
-        for k, j in enumerate(index[start : start + count]):
-            matrices[:, i, j] += taps[:, k]
+    positions = np.mod(centres[:, None] + np.arange(count) - count // 2, 2 * size)
+    pixels = np.minimum(positions, 2 * size - 1 - positions)
+    matrices = np.zeros((len(taps), len(centres), size), np.float32)
+    np.add.at(matrices, (slice(None), np.arange(len(centres))[:, None], pixels), taps[:, None])
     return matrices
 
 
 def _db4_matrices(size: int, mirrored: bool) -> np.ndarray:
     """One level of db4 along an axis: low-pass, then high-pass."""
     if mirrored:
-        return mirrored_correlation(size, np.stack([DB4_LOW, DB4_HIGH])[:, ::-1], stride=2)
+        centres = 2 * np.arange((size + 7) // 2) - 2
+        return mirrored_correlation(size, np.stack([DB4_LOW, DB4_HIGH])[:, ::-1], centres=centres)
     return np.stack([zero_padded_convolution(size, taps)[1::2] for taps in (DB4_LOW, DB4_HIGH)])

@@ -194,4 +194,6 @@ def _texture_window(size: int, level: int) -> np.ndarray:
     """The windows of `texture_loss` along an axis of a band of a level, `(windows, size)`."""
     sigma, stride = TEXTURE_SIGMA / 2**level, TEXTURE_STRIDE // 2**level
     taps = filters.gaussian_taps(sigma, int(3 * sigma))
-    return filters.mirrored_correlation(size, taps[None], stride=stride)[0]
+    steps = stride * np.arange(-(-size // stride))
+    centres = steps + (size - 1 - steps[-1]) // 2  # as far from one end as from the other
+    return filters.mirrored_correlation(size, taps[None], centres=centres)[0]

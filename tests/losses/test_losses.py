@@ -154,11 +154,11 @@ def test_texture_loss_equals_pywavelets_and_scipy(shape):
     expected, coarse = 0.0, [x_hat[..., 0], x[..., 0]]
     for sigma, stride in ((3, 4), (1.5, 2)):
         decompositions = [pywt.dwt2(plane, "db4", mode="symmetric") for plane in coarse]
-        size = [slice(1, 1 + side // 2) for side in coarse[0].shape]
-        coarse = [low[*size] for low, _ in decompositions]
+        coarse = [low for low, _ in decompositions]
+        starts = [(side - 1) % stride // 2 for side in coarse[0].shape]
         for details in zip(*(details for _, details in decompositions), strict=True):
-            power = [ndimage.gaussian_filter(band[*size] ** 2, sigma, radius=int(3 * sigma)) for band in details]
-            strength = [np.sqrt(windows[::stride, ::stride] + 1e-6) for windows in power]
+            power = [ndimage.gaussian_filter(band**2, sigma, radius=int(3 * sigma)) for band in details]
+            strength = [np.sqrt(windows[starts[0] :: stride, starts[1] :: stride] + 1e-6) for windows in power]
             expected += np.abs(strength[0] - strength[1]).mean() / 6
     expected += np.abs(coarse[0] - coarse[1]).mean() / 4
     np.testing.assert_allclose(losses.texture_loss(x_hat, x), expected, rtol=1e-4)
@@ -200,6 +200,21 @@ def test_an_image_of_tiles_loses_as_much_as_a_tile(loss):
     pair = images(96, 96, 1)
     tiled = [np.tile(image, (2, 3, 1)) for image in pair]
     np.testing.assert_allclose(jax.jit(loss)(*tiled), jax.jit(loss)(*pair), rtol=0.05)
+
+
+@pytest.mark.parametrize("side", [48, 61])
+def test_texture_loss_overlooks_no_border(side):
+    """A row or a column that is wrong costs about as much at a border as in the middle."""
+    x = grain(0, (side, side, 1))
+    unit = np.eye(side, dtype=np.float32)
+    loss = jax.jit(jax.vmap(losses.texture_loss, in_axes=(0, None)))
+    for lines in (unit[:, :, None, None], unit[:, None, :, None]):
+        for step in (-3, 0.3):
+            costs = loss(x + step * lines, x)
+            costs = costs / np.median(costs)
+            assert 0.7 < costs.min() and costs.max() < 3
+            for border in (costs[:8], costs[-8:]):
+                assert 1 < border.mean() < 2
 
 
 def test_texture_loss_serves_small_images():
