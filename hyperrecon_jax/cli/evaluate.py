@@ -55,7 +55,6 @@ def evaluate(folders: list[str]) -> int:
     data = _data_settings()
     from hyperrecon_jax.commands import evaluate as evaluate_command
     from hyperrecon_jax.commands.evaluate_acquisitions import evaluate_acquisitions
-    from hyperrecon_jax.models import onednn
     from hyperrecon_jax.runs import slim_run
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
@@ -68,7 +67,6 @@ def evaluate(folders: list[str]) -> int:
         "segmenter": segmenter,
     }
     with process_flags.connect_processes(), slim_run.writable_run(run) as folder:
-        onednn.activate(can_measure=False)
         results = out or folder / "evaluation"
         if ACQUISITION.value is None:
             evaluate_command.evaluate(folder, results, **options)

@@ -61,13 +61,11 @@ def study() -> int:
     file = shipped_configs.find(PLAN.value, folder=shipped_configs.FOLDER / "plans", flag="--plan")
     out = _folder(file)
     paths.check_folder(out, argument="--out")
-    from hyperrecon_jax.models import onednn
     from hyperrecon_jax.runtime import machine  # after the checks: JAX takes seconds to import
     from hyperrecon_jax.studies.plan import read_plan
     from hyperrecon_jax.studies.study import run_study, show_plan
 
     machine.configure_jax()
-    onednn.activate()
     plan = read_plan(file, options)
     if DRY_RUN.value:
         show_plan(plan, out, only=ONLY.value)

@@ -35,12 +35,10 @@ def train() -> int:
         raise InputError(adapt("Say what to train: --config quickstart (see --help)."))
     workdir = command.parse_path(WORKDIR) or config_flag.default_workdir()
     from hyperrecon_jax.commands import train as train_command
-    from hyperrecon_jax.models import onednn
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
     machine.configure_jax()
     with process_flags.connect_processes():
-        onednn.activate()
         if DRY_RUN.value:
             train_command.dry_run(CONFIG.value)
             return 0

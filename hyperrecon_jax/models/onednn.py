@@ -137,7 +137,7 @@ def activate(cache_folder: Path | None = None, *, can_measure: bool = True) -> f
 
 def _prepare(cache_folder: Path, can_measure: bool) -> list[str]:
     """Load the compiled file, and return the classes where it is faster; [] if anything fails."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError, AttributeError):
+    with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError, RuntimeError, AttributeError):
         library = find_library()
         folder = None if library is None else private_folder(cache_folder / FOLDER)
         if library is None or folder is None:
@@ -217,7 +217,7 @@ def register(library: Library, compiled: Path) -> None:
 
     Raises:
         OSError, AttributeError: if it cannot be loaded.
-        ValueError: if JAX has them from another file.
+        ValueError, RuntimeError: if JAX has them from another file.
     """
     ctypes.CDLL(str(library.library))  # the compiled file needs it, and the system would not find it
     loaded = ctypes.CDLL(str(compiled))
