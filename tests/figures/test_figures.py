@@ -69,7 +69,7 @@ def draw(path, count, lams, shape=(24, 32), perfect=False):
 
 @pytest.mark.parametrize(
     ("lams", "count"),
-    [(1, 1), (1, 3), pytest.param(5, 1, marks=pytest.mark.slow), pytest.param(5, 3, marks=pytest.mark.slow)],
+    [(1, 1), *(pytest.param(lams, count, marks=pytest.mark.slow) for lams, count in ((1, 3), (5, 1), (5, 3)))],
 )
 def test_size(tmp_path, lams, count):
     """Three rows a slice; truth, input, the reconstructions and their difference in columns. No warning is raised."""
@@ -79,7 +79,7 @@ def test_size(tmp_path, lams, count):
     assert picture[..., :3].std() > 0.1
 
 
-@pytest.mark.parametrize("shape", [(16, 16), (64, 24)])
+@pytest.mark.parametrize("shape", [(16, 16), pytest.param((64, 24), marks=pytest.mark.slow)])
 def test_shapes(tmp_path, shape):
     assert draw(tmp_path / "a.png", 1, 2, shape).size > 0
 
@@ -115,7 +115,7 @@ def test_segmentations(tmp_path, drawn, count):
 
 
 @pytest.mark.parametrize("bins", [(8,), (8, 8)])
-@pytest.mark.parametrize("epochs", [1, 4])
+@pytest.mark.parametrize("epochs", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_the_histogram_of_lambdas(tmp_path, drawn, bins, epochs):
     counts = np.random.default_rng(0).integers(0, 9, (epochs, *bins))
     counts[-1] = 0  # an epoch that has just begun
@@ -277,7 +277,7 @@ def test_the_best_of_an_error_is_the_lowest():
     assert curve("a").best("mae") == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("count", [4, 5])
+@pytest.mark.parametrize("count", [pytest.param(4, marks=pytest.mark.slow), 5])
 def test_any_number_of_panels(tmp_path, drawn, count):
     """One legend, in the place that is left or under all panels; nothing is cut off."""
     names = ["psnr", "ssim", "mae", "hfen", "mse", "dice", "rpsnr"][:count]
@@ -318,7 +318,7 @@ def test_comparison(tmp_path, drawn):
     np.testing.assert_allclose(drawn[1].axes[0].collections[1].get_segments()[4], [[b[4], 8], [b[4], 11]])
 
 
-@pytest.mark.parametrize("methods", [1, 3])
+@pytest.mark.parametrize("methods", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_slices(tmp_path, drawn, methods):
     """Each image and its part where they belong, the part framed in the truth, the PSNR in the panel."""
     rng = np.random.default_rng(0)

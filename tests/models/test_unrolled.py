@@ -95,7 +95,7 @@ def test_masks_may_differ_under_vmap(network):
 @pytest.mark.parametrize(
     "operator",
     [
-        operators.denoising(),
+        pytest.param(operators.denoising(), marks=pytest.mark.slow),
         pytest.param(operators.super_resolution(factor=2), marks=pytest.mark.slow),
         operators.sense(MASK, np.full((2, SIZE, SIZE), np.sqrt(0.5), np.complex64)),
     ],
