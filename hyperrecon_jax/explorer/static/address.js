@@ -41,7 +41,7 @@ const Address = (app, modes) => {
       if (!state.volume) app.showVolume(app.run.volumes[0]);
       clearTimeout(saving); // the address must not become that of the view before
       saving = null;
-      if (app.source.live) await Volumes.fetchLinked(app, id);
+      if (app.source.live && !(await Volumes.fetchLinked(app, id))) return;
       if (!app.volume(id)) app.sayUnknown(app.volume(state.volume));
     }
     show(view);

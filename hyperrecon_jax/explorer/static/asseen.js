@@ -14,7 +14,7 @@ const AsSeen = (() => {
     const scores = document.querySelector("#readouts td[data-metric=psnr][data-of=A]");
     const { label, unit } = Readouts.describe("psnr");
     const psnr = scores && !scores.textContent.startsWith("–") ? `; ${label} of A ${scores.firstChild.textContent} ${unit}` : "";
-    const measured = state.acquisition && volume.choices.length ? Acquisition.text(state.acquisition) : run.task;
+    const measured = state.acquisition && volume.choices.length ? Acquisition.inWords(Acquisition.text(state.acquisition)) : run.task;
     return [
       `${volume.name}, slice ${state.index}${volume.shown_plane ? ` (${volume.shown_plane})` : ""}${psnr}`,
       `${run.name} (${run.steps} steps); ${lams}; ${measured}`,

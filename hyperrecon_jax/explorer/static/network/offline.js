@@ -133,10 +133,20 @@ const Offline = (() => {
       return { lams: selected.map(({ lam }) => lam), criterion };
     }
 
+    /** The volumes of some files; of several, those that cannot be read are skipped, and the note of each volume says so. */
     async upload(files) {
-      const opened = [];
-      for (const file of files) opened.push(await this.add(file));
-      return opened;
+      const [opened, skipped, faults] = [[], [], []];
+      for (const file of files) {
+        try {
+          opened.push(await this.add(file));
+        } catch (error) {
+          skipped.push(file.name);
+          faults.push(error);
+        }
+      }
+      if (!opened.length) throw faults[0];
+      const note = skipped.length ? ` Files skipped: ${skipped.join(", ")}. ${faults[0].message}` : "";
+      return opened.map((volume) => ({ ...volume, note: volume.note + note }));
     }
 
     async add(file) {
