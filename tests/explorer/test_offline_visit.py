@@ -142,6 +142,11 @@ def test_arrays_and_wrong_files(page_file, browser):
             assert message in toast.inner_text()
         page.set_input_files("#file", [npy_file("one.npy", large), {"name": "a.txt", "mimeType": "", "buffer": b"text"}])
         page.wait_for_selector("#toasts li.info:has-text('Opened one.npy')")
+        page.click("#copy-link")
+        page.wait_for_selector("#toasts li:has-text('a colleague needs this file, too')")
+        page.evaluate("() => { document.querySelector('#drop').hidden = false; }")
+        zone = page.locator("#drop-image").bounding_box()
+        assert zone["width"] > 1200  # the only one, so it fills the page
         assert "Files skipped: a.txt. This browser cannot read a.txt as a picture" in page.inner_text("#volume-note")
 
 

@@ -85,6 +85,18 @@ def test_a_plane_that_comes_late_leaves_the_user_where_he_is(page, shown, monkey
     assert [volume.partition(".")[2] for volume in ids(page)] == ["", "coronal.0"]
 
 
+def test_a_plane_that_is_refused_is_not_chosen(page, shown, monkeypatch):
+    def refuse(*arguments, **options):
+        raise InputError("The slices must be larger.")
+
+    monkeypatch.setattr(shown.engine.volumes, "cut_again", refuse)
+    page.focus("#plane")
+    page.select_option("#plane", "coronal")
+    page.wait_for_selector("#toasts li.error:has-text('must be larger')")
+    page.wait_for_function("() => document.querySelector('#plane').value === 'acquired'")
+    page.click("#toasts li.error button")
+
+
 def test_another_frame_shows_the_same_slice(page):
     page.fill("#slice", "7")
     page.fill("#frame", "1")

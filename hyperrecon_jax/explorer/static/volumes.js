@@ -210,7 +210,7 @@ const Volumes = (() => {
     const { id, files, planes = [], shown_plane: shownPlane, frames, ...shown } = app.volume(app.state.volume);
     const { plane, frame } = isWanted(files) ? wanted : shown;
     get("plane-row").hidden = planes.length < 2;
-    if (document.activeElement !== get("plane")) get("plane").value = plane;
+    get("plane").value = plane;
     const asAcquired = get("plane").querySelector("[value=acquired]");
     asAcquired.textContent = plane === "acquired" && shownPlane ? `as acquired (${shownPlane})` : "as acquired";
     get("frame-row").hidden = !(frames > 1);
