@@ -201,3 +201,12 @@ def test_a_search_is_named_in_the_words_of_the_controls(address, browser):
         page.route("**/api/diverse*", lambda route: None)  # never answered
         page.click("#diverse")
         page.wait_for_selector("#searches li:has-text('(4-fold, noise 0.025, poisson disc)')")
+
+
+def test_a_field_that_is_left_shows_what_is_used(page):
+    for field, wrong, used in (("#lambda-number-1", "1.5", "0.500"), ("#frame", "7", "0"), ("#window", "", None)):
+        used = used or page.input_value(field)
+        page.focus(field)
+        page.fill(field, wrong)
+        page.keyboard.press("Tab")
+        page.wait_for_function("([field, used]) => document.querySelector(field).value === used", arg=[field, used])

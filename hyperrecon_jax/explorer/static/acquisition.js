@@ -54,7 +54,6 @@ const Acquisition = (() => {
         if (isValid(name, value, limits)) app.setAcquisition({ ...app.state.acquisition, [name]: value });
         app.schedule();
       };
-      get(`acquisition-${name}`).onblur = app.schedule;
     }
   }
 

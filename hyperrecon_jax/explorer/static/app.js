@@ -75,6 +75,7 @@
     finding: null,
     waiting: "",
     failure: () => (failure && failure.key === Store.sliceKey(place()) ? `No picture. ${failure.text}` : ""),
+    visits: 0, // how often the user has gone to a volume, or followed a link or an answer
     cursor: null, // { view, at }: where the pointer is in an image
     band: null,
     autoWindow: () => change({ needsWindow: true }),
@@ -171,6 +172,7 @@
 
   /** Goes to a slice as it was measured when something was asked about it; false if its volume is gone. */
   function showPlace({ volume: id, index, acquisition }) {
+    app.visits += 1;
     if (!volume(id)) {
       Messages.toast("The volume of this answer is not open any more.", "error");
       return false;

@@ -8,7 +8,6 @@ const Volumes = (() => {
   const kind = () => document.querySelector("input[name=kind]:checked").value;
 
   let wanted = null; // how the user wants to see some files, { app, files, plane, frame }, until they are shown so
-  let arrived = null; // the volume that the last file to arrive has shown
   const removing = new Set(); // ids
   const cuts = new Store.Newest(cutAgain);
 
@@ -41,15 +40,14 @@ const Volumes = (() => {
    */
   async function upload(app, files, as) {
     if (!files.length || !fits(app, files)) return;
-    const before = app.state.volume;
+    const { visits } = app;
     const busy = Messages.toast(`Reading ${files.length > 1 ? `${files.length} files` : files[0].name} …`, "busy");
     try {
       const opened = await app.source.upload(files, as);
       add(app, opened);
-      const isExpected = [before, arrived].includes(app.state.volume);
+      const isExpected = app.visits === visits;
       if (isExpected) app.showVolume(opened[0]);
-      if (isExpected) arrived = opened[0].id;
-      app.schedule();
+      else app.schedule();
       const names = opened.map(({ name }) => name).join(", ");
       // What was done to it stands under the choice of the volume.
       Messages.toast(`Opened ${names}.${isExpected ? "" : " Choose it under Volume."}`);
@@ -176,7 +174,10 @@ const Volumes = (() => {
   }
 
   function attach(app) {
-    get("volume").onchange = (event) => app.showVolume(app.volume(event.target.value));
+    get("volume").onchange = (event) => {
+      app.visits += 1;
+      app.showVolume(app.volume(event.target.value));
+    };
     get("slice").oninput = (event) => app.showSlice(app.indices()[event.target.value]);
     get("slice").onpointerup = (event) => event.target.blur(); // ← and → move λ again
     get("file").onchange = (event) => {

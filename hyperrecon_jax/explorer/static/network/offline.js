@@ -7,6 +7,7 @@ const Offline = (() => {
   const FORMATS = "PNG, JPEG, WebP and NumPy (.npy)";
   const DIVERSE_GAP = 0.5; // dB: a reconstruction is good if its PSNR is within this of the best
   const PART_GOOD = 0.1;
+  const MAX_BYTES = 2 ** 29; // of files that are dropped together: more would fill the memory
 
   /** The worker, and its answers to questions. */
   class Helper {
@@ -85,7 +86,7 @@ const Offline = (() => {
       document.getElementById("file").labels[0].title = FORMATS;
       Messages.banner("The network starts in this browser …");
       await this.ready;
-      return this.page.run;
+      return { ...this.page.run, max_upload_bytes: MAX_BYTES };
     }
 
     /** The place as the worker has it: the page holds some slices of the test images. */
