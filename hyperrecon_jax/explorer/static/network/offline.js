@@ -86,7 +86,7 @@ const Offline = (() => {
       document.getElementById("file").labels[0].title = FORMATS;
       Messages.banner("The network starts in this browser …");
       await this.ready;
-      return { ...this.page.run, max_upload_bytes: MAX_BYTES };
+      return Object.assign(this.page.run, { max_upload_bytes: MAX_BYTES }); // the page adds its volumes to it
     }
 
     /** The place as the worker has it: the page holds some slices of the test images. */
