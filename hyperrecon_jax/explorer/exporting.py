@@ -85,13 +85,14 @@ def export_volume(
     _check("content", content, CONTENTS)
     lam = engine.check_lambda(lam)
     file = engine.volumes.get(volume).file
-    images = []
-    for k in range(len(file.slices)):
-        job.report("Slices", k / len(file.slices))
-        images.append(_image(engine, volume, k, lam, content, acquisition, job)[0])
-    job.report("Writing the file", 1.0)
     metadata = _metadata(engine, volume, lam, content, acquisition)
     name = f"{_stem(engine, volume)}_all_{_suffix(lam, content)}"
+    images = []
+    with engine.volumes.hold(volume):
+        for k in range(len(file.slices)):
+            job.report("Slices", k / len(file.slices))
+            images.append(_image(engine, volume, k, lam, content, acquisition, job)[0])
+    job.report("Writing the file", 1.0)
     if format == "nii":
         return f"{name}.nii.gz", volumes.nifti(file, None, np.stack(images), metadata)
     files = volumes.dicom(file, None, np.stack(images), metadata)
@@ -112,16 +113,18 @@ def export_scores(
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
     writer.writeheader()
+    name = f"{_stem(engine, volume)}_scores_{_suffix(lam, 'result')}.csv"
     count = len(engine.volumes.get(volume).file.slices)
-    for k in range(count):
-        job.report("Scores of slices", k / count)
-        _, info = engine.input_and_reference(volume, k, acquisition=acquisition, job=job)
-        _, result = engine.reconstruct(volume, k, lam, acquisition=acquisition, job=job)
-        noise_j = info["noise"]["j"] if info["noise"] else None
-        row = {**metadata, "slice": k, "subject": subjects[k] if subjects else None, "noise_j": noise_j}
-        writer.writerow(row | {"image": "result"} | result["metrics"])
-        writer.writerow(row | {"image": "input"} | info["metrics"])
-    return f"{_stem(engine, volume)}_scores_{_suffix(lam, 'result')}.csv", stream.getvalue().encode()
+    with engine.volumes.hold(volume):
+        for k in range(count):
+            job.report("Scores of slices", k / count)
+            _, info = engine.input_and_reference(volume, k, acquisition=acquisition, job=job)
+            _, result = engine.reconstruct(volume, k, lam, acquisition=acquisition, job=job)
+            noise_j = info["noise"]["j"] if info["noise"] else None
+            row = {**metadata, "slice": k, "subject": subjects[k] if subjects else None, "noise_j": noise_j}
+            writer.writerow(row | {"image": "result"} | result["metrics"])
+            writer.writerow(row | {"image": "input"} | info["metrics"])
+    return name, stream.getvalue().encode()
 
 
 def _check(name: str, value: str, choices: Sequence[str]) -> None:

@@ -70,7 +70,7 @@ class Jobs:
         try:
             if not is_long:
                 return await _run_in_thread(work, job)
-            job.words = "Waiting for another search"
+            job.words = "Waiting for another search to end"
             while self._long_slot.locked():
                 job.check()
                 await asyncio.sleep(0.05)

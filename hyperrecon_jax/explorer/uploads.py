@@ -51,11 +51,14 @@ class Opened(NamedTuple):
 
 
 def make_upload(files: list[tuple[str, bytes]], kind: str = "image", plane: str = geometry.ACQUIRED) -> Upload:
-    """The upload of some files; raises `InputError` for an unknown plane or kind."""
+    """The upload of some files; raises `InputError` for an unknown plane or kind, and for several files of k-space."""
     geometry.check_plane(plane)
     if kind not in ("image", "kspace"):
         raise InputError(f'The kind of a file must be "image" or "kspace", got {kind!r}.')
-    return Upload(tuple(bart.join_halves(files)) if len(files) > 1 else tuple(files), kind, plane)
+    joined = tuple(bart.join_halves(files)) if len(files) > 1 else tuple(files)
+    if kind == "kspace" and len(joined) > 1:
+        raise InputError(f"Measured k-space must come in one file, got {len(joined)} files; open them one by one.")
+    return Upload(joined, kind, plane)
 
 
 def read_upload(upload: Upload, *, multiple: int = 1) -> list[Opened]:

@@ -5,9 +5,11 @@ read. It belongs to the tabs of browsers that have added it; another tab sees it
 thread may call the functions.
 """
 
+import contextlib
+import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -123,7 +125,7 @@ class VolumeStore:
         """Read the files of a volume again in another plane, or another volume of its file.
 
         Args:
-            volume: its id.
+            volume: its id, also one that was open before in another plane or frame.
             plane: of the slices, as in `volumes.read`.
             frame: which volume of a file that holds several.
             tab: the tab that asks: the volumes of these files are no longer its own, the new ones are.
@@ -134,7 +136,7 @@ class VolumeStore:
         Raises:
             InputError: if the files cannot be shown so; then nothing has changed.
         """
-        entry = self.get(volume)
+        entry = self.get(self._find_open(volume))
         if entry.upload is None:
             raise InputError("The test images are shown as the run has them; drop a file to choose its plane.")
         geometry.check_plane(plane)
@@ -155,19 +157,37 @@ class VolumeStore:
         Raises:
             InputError: if its files are not open any more.
         """
-        files, _, cut = volume.partition(".")
-        plane, _, frame = cut.partition("-")[0].rpartition(".")
+        plane, _, frame = volume.partition(".")[2].partition("-")[0].rpartition(".")
         with self._lock:
             if volume in self._volumes:
                 entry = self._volumes[volume]
                 self._volumes[volume] = entry._replace(owners=entry.owners | {tab})
                 self._replace_volumes(entry.files, [volume], tab)
                 return [volume]
-            open_ids = [other for other in self._volumes if other.partition(".")[0] == files]
-        if not open_ids or not frame.isdecimal():
+        if not frame.isdecimal():
             raise InputError(f"There is no volume {volume[:80]!r} any more; drop the file again.")
-        ids = self.cut_again(open_ids[0], plane=plane, frame=int(frame), tab=tab)
+        ids = self.cut_again(volume, plane=plane, frame=int(frame), tab=tab)
         return sorted(ids, key=lambda other: other != volume)
+
+    def _find_open(self, volume: str) -> str:
+        """The id of a volume; if it is not open, that of another one of the same files, if there is one."""
+        with self._lock:
+            same_files = (other for other in self._volumes if other.partition(".")[0] == volume.partition(".")[0])
+            return volume if volume in self._volumes else next(same_files, volume)
+
+    @contextlib.contextmanager
+    def hold(self, volume: str) -> Iterator[None]:
+        """A context in which a volume stays open although its tabs remove it, unless newer files need the room."""
+        holder = secrets.token_hex(16)  # counts as a tab
+        with self._lock:
+            entry = self.get(volume)
+            self._volumes[volume] = entry._replace(owners=entry.owners | {holder})
+        try:
+            yield
+        finally:
+            with self._lock:
+                if volume in self._volumes:
+                    self._let_go(volume, holder)
 
     def remove(self, volume: str, *, tab: str = "") -> None:
         """Take a volume out of a tab. It is forgotten if it is in no other; the test images stay."""
@@ -175,10 +195,15 @@ class VolumeStore:
             entry = self.get(volume)
             if entry.upload is None:
                 raise InputError("The test images belong to the run and cannot be removed.")
-            owners = entry.owners - {tab}
-            if owners:
-                self._volumes[volume] = entry._replace(owners=owners)
-                return
+            self._let_go(volume, tab)
+
+    def _let_go(self, volume: str, owner: str) -> None:
+        """Take an owner from a volume, and forget it if it has no other. The test images have none and stay."""
+        entry = self._volumes[volume]
+        owners = entry.owners - {owner}
+        if owners or entry.upload is None:
+            self._volumes[volume] = entry._replace(owners=owners)
+        else:
             self._forget(volume)
 
     def _forget(self, volume: str) -> None:

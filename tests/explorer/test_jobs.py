@@ -107,7 +107,8 @@ def test_one_search_at_a_time_and_a_waiting_one_can_be_dropped(slow):
     first = later("GET", "/api/best", {**SLICE, "metric": "psnr", "job": "one"})
     wait_until(lambda: engine.started)
     second = later("GET", "/api/best", {**SLICE, "metric": "ssim", "job": "two"})
-    wait_until(lambda: client.send("GET", "/api/progress", {"job": "two"}).json()["words"] == "Waiting for another search")
+    words = "Waiting for another search to end"
+    wait_until(lambda: client.send("GET", "/api/progress", {"job": "two"}).json()["words"] == words)
     client.send("POST", "/api/drop", {"job": "two"})
     assert second.result().status == 409
     assert engine.started == ["psnr"]

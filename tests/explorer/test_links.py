@@ -86,3 +86,9 @@ def test_a_link_without_a_part_leaves_its_default(browser, address):
         assert shown["gain"]["error"] is None
         assert shown["gain"]["difference"] >= 1  # from the image
         assert (shown["tool"], shown["metric"]) == ("pan", "psnr")
+
+
+def test_a_copied_link_says_for_whom_it_opens(browser, address):
+    with opened(browser, address) as page:
+        page.click("#copy-link")
+        page.wait_for_selector("#toasts li:has-text('It opens in this browser alone. For others, save the picture')")

@@ -12,7 +12,7 @@ from helper import npy_bytes
 from PIL import Image
 
 from hyperrecon_jax.data import volumes
-from tests.explorer.chromium import EXACT, drawn, needs_chromium
+from tests.explorer.chromium import EXACT, drawn, needs_chromium, npy_file
 from tests.explorer.offline import ask, drop, opened, set_lambda
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -134,11 +134,20 @@ def test_arrays_and_wrong_files(page_file, browser):
             ("nan.npy", npy_bytes(np.full((32, 32), np.nan)), "must hold finite numbers"),
             ("flat.npy", npy_bytes(np.zeros((32, 32))), "all its values are equal"),
             ("cut.npy", npy_bytes(np.ones((32, 32)))[:-8], "is damaged"),
+            ("odd.npy", npy_bytes(np.ones((32, 32)))[:-3], "is damaged"),
             ("empty.npy", b"", "got another file"),
         ):
             drop(page, name, content)
             toast = page.wait_for_selector(f"#toasts li.error:has-text('{name}')")
             assert message in toast.inner_text()
+        page.set_input_files("#file", [npy_file("one.npy", large), {"name": "a.txt", "mimeType": "", "buffer": b"text"}])
+        page.wait_for_selector("#toasts li.info:has-text('Opened one.npy')")
+        page.click("#copy-link")
+        page.wait_for_selector("#toasts li:has-text('a colleague needs this file, too')")
+        page.evaluate("() => { document.querySelector('#drop').hidden = false; }")
+        zone = page.locator("#drop-image").bounding_box()
+        assert zone["width"] > 1200  # the only one, so it fills the page
+        assert "Files skipped: a.txt. This browser cannot read a.txt as a picture" in page.inner_text("#volume-note")
 
 
 def saved(page, content, file_format):

@@ -131,7 +131,9 @@ def test_another_plane_and_another_frame_need_no_new_upload(engine):
     with pytest.raises(InputError, match="`plane` must be one of"):
         engine.volumes.cut_again(coronal, plane="oblique", tab="one")
     engine.volumes.get(coronal)  # nothing has changed
-    assert engine.volumes.cut_again(coronal, plane="acquired", tab="one") == [axial]
+    (sagittal,) = engine.volumes.cut_again(axial, plane="sagittal", tab="one")  # asked for before the page knew of coronal
+    assert [volume["id"] for volume in engine.volumes.describe_all("one")] == ["test", sagittal]
+    assert engine.volumes.cut_again(sagittal, plane="acquired", tab="one") == [axial]
     with pytest.raises(InputError, match="drop a file to choose its plane"):
         engine.volumes.cut_again("test", plane="axial")
 
@@ -216,6 +218,19 @@ def test_volumes_belong_to_the_tab_that_added_them(engine):
 
 
 @pytest.mark.slow
+def test_a_volume_that_is_held_stays_open_until_then(engine):
+    volume = engine.volumes.add("held.npy", npy_bytes(HEAD + 0.123), tab="one")
+    with engine.volumes.hold(volume), engine.volumes.hold(volume):
+        engine.volumes.remove(volume, tab="one")
+        engine.volumes.get(volume)
+        assert volume not in [described["id"] for described in engine.volumes.describe_all("one")]
+    with pytest.raises(InputError, match="no volume .* any more"):
+        engine.volumes.get(volume)
+    with engine.volumes.hold("test"):
+        pass
+    engine.volumes.get("test")
+
+
 def test_noise_is_known_or_said_to_be_unknown(engine, tmp_path):
     assert engine.input_and_reference("test", 0)[1]["noise"] == {"j": 0.0, "spread": 0.0, "estimate": False}
     task = {"name": "denoising", "sigma": 0.2}

@@ -139,6 +139,8 @@ def test_the_halves_of_a_bart_file_belong_together(engine):
     assert store.get(kspace).kspace is not None
     (dropped_as_image,) = store.add_series(halves)
     assert store.describe(dropped_as_image)["name"] == "scan/k.cfl"
+    with pytest.raises(InputError, match="Measured k-space must come in one file, got 2 files; open them one by one"):
+        store.add_series([*halves, ("other.npy", npy_bytes(image))], kind="kspace")
     picture, _ = store.add_series([*halves, ("image.npy", npy_bytes(np.tile(image, (2, 1, 1))))])
     assert store.describe(picture)["slices"] == 2
     for name, content in halves:

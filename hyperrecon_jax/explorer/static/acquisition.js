@@ -9,6 +9,15 @@ const Acquisition = (() => {
   /** As the server and the address have it: "acceleration=4,sigma=0.02,mask=random_lines". */
   const text = (acquisition) => FIELDS.map((name) => `${name}=${acquisition[name]}`).join();
 
+  /** For people: "4-fold, noise 0.02, random lines". */
+  function inWords(written) {
+    const { acceleration, sigma, mask } = read(written);
+    return `${acceleration}-fold, noise ${sigma}, ${mask.replaceAll("_", " ")}`;
+  }
+
+  /** The fields of a text, as texts. */
+  const read = (written) => Object.fromEntries((written || "").split(",").map((part) => part.split("=")));
+
   function isValid(name, value, limits) {
     if (name === "mask") return limits.mask.includes(value);
     return Number.isFinite(value) && value >= limits[name][0] && value <= limits[name][1];
@@ -16,7 +25,7 @@ const Acquisition = (() => {
 
   /** The acquisition of a text; null if it is none within the limits. */
   function parse(written, { limits }) {
-    const fields = Object.fromEntries((written || "").split(",").map((part) => part.split("=")));
+    const fields = read(written);
     const values = { acceleration: parseFloat(fields.acceleration), sigma: parseFloat(fields.sigma), mask: fields.mask };
     return FIELDS.every((name) => isValid(name, values[name], limits)) ? values : null;
   }
@@ -45,7 +54,6 @@ const Acquisition = (() => {
         if (isValid(name, value, limits)) app.setAcquisition({ ...app.state.acquisition, [name]: value });
         app.schedule();
       };
-      get(`acquisition-${name}`).onblur = app.schedule;
     }
   }
 
@@ -63,5 +71,5 @@ const Acquisition = (() => {
     get("acquisition-note").hidden = !acquisition;
   }
 
-  return { attach, parse, part, show, text };
+  return { attach, inWords, parse, part, show, text };
 })();

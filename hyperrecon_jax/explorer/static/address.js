@@ -21,10 +21,19 @@ const Address = (app, modes) => {
     const link = Token.without(location.href);
     try {
       await navigator.clipboard.writeText(link);
-      Messages.toast("The link to this view is copied.");
+      Messages.toast(`The link to this view is copied. ${reach()}`);
     } catch {
-      Messages.toast(`This browser does not let the page copy; the link is ${link}`);
+      Messages.toast(`This browser does not let the page copy; the link is ${link} ${reach()}`);
     }
+  }
+
+  /** For whom a link of this page opens, in words. */
+  function reach() {
+    if (location.protocol === "file:") return "It opens on this machine; a colleague needs this file, too.";
+    if (!app.source.live) return "";
+    const isLoopback = /^(localhost|127\.[\d.]+|\[::1\])$/.test(location.hostname);
+    const who = isLoopback ? "It opens in this browser alone." : "It opens in browsers that have opened the address with the token.";
+    return `${who} For others, save the picture: Export, As seen.`;
   }
 
   function read(hash) {
@@ -41,7 +50,7 @@ const Address = (app, modes) => {
       if (!state.volume) app.showVolume(app.run.volumes[0]);
       clearTimeout(saving); // the address must not become that of the view before
       saving = null;
-      if (app.source.live) await Volumes.fetchLinked(app, id);
+      if (app.source.live && !(await Volumes.fetchLinked(app, id))) return;
       if (!app.volume(id)) app.sayUnknown(app.volume(state.volume));
     }
     show(view);

@@ -39,7 +39,7 @@
 
   const source = Source.open();
   const cache = new Store.Cache();
-  const requests = new Store.Requests(source, cache, { onReconstructed, onProgress, onFailed: (error, job) => reportFor(job.place, error) });
+  const requests = new Store.Requests(source, cache, { onReconstructed, onProgress, onFailed: (error, job) => fail(job.place, error) });
   const sliceQueue = new Store.Newest(loadSlice);
   const slices = new Map(); // slice -> { input, truth, metrics, height, width }
   const latencies = [];
@@ -74,6 +74,8 @@
     controls: null,
     finding: null,
     waiting: "",
+    failure: () => (failure && failure.key === Store.sliceKey(place()) ? `No picture. ${failure.text}` : ""),
+    visits: 0, // how often the user has gone to a volume, or followed a link or an answer
     cursor: null, // { view, at }: where the pointer is in an image
     band: null,
     autoWindow: () => change({ needsWindow: true }),
@@ -113,6 +115,7 @@
 
   let marks = []; // { kind, since, slot }: input events whose image is not drawn yet
   let sliceAbort = new AbortController();
+  let failure = null; // { key, text }: why there is no picture of a slice
   let drawing = false;
 
   // The state and its changes
@@ -161,14 +164,15 @@
     goTo(state.volume, indices[Math.min(indices.length - 1, Math.max(0, position))]);
   }
 
-  function showVolume({ id, start }) {
+  function showVolume({ id, start }, index = start) {
     state.needsWindow = true;
     const indices = source.indices(volume(id));
-    goTo(id, indices.find((index) => index === start) ?? indices[Math.floor(indices.length / 2)]);
+    goTo(id, indices.includes(index) ? index : indices[Math.floor(indices.length / 2)]);
   }
 
   /** Goes to a slice as it was measured when something was asked about it; false if its volume is gone. */
   function showPlace({ volume: id, index, acquisition }) {
+    app.visits += 1;
     if (!volume(id)) {
       Messages.toast("The volume of this answer is not open any more.", "error");
       return false;
@@ -193,6 +197,7 @@
   // Data
 
   function load() {
+    failure = null;
     if (!slices.has(Store.sliceKey(place()))) {
       sliceAbort.abort();
       sliceQueue.ask(place());
@@ -213,7 +218,7 @@
       schedule();
     } catch (error) {
       if (Source.isAbort(error)) return;
-      reportFor(target, error);
+      fail(target, error);
       if (!(error instanceof Source.ConnectionLost)) await checkVolume();
     }
   }
@@ -221,6 +226,13 @@
   /** What is said instead of a picture, while one takes long. */
   function onProgress(progress) {
     app.waiting = progress ? progress.words : "";
+    schedule();
+  }
+
+  /** Tells why there is no picture of a slice, and stops to wait for it. */
+  function fail(target, error) {
+    if (!(error instanceof Source.ConnectionLost)) failure = { key: Store.sliceKey(target), text: error.message };
+    reportFor(target, error);
     schedule();
   }
 

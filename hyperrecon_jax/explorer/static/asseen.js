@@ -14,7 +14,7 @@ const AsSeen = (() => {
     const scores = document.querySelector("#readouts td[data-metric=psnr][data-of=A]");
     const { label, unit } = Readouts.describe("psnr");
     const psnr = scores && !scores.textContent.startsWith("–") ? `; ${label} of A ${scores.firstChild.textContent} ${unit}` : "";
-    const measured = state.acquisition && volume.choices.length ? Acquisition.text(state.acquisition) : run.task;
+    const measured = state.acquisition && volume.choices.length ? Acquisition.inWords(Acquisition.text(state.acquisition)) : run.task;
     return [
       `${volume.name}, slice ${state.index}${volume.shown_plane ? ` (${volume.shown_plane})` : ""}${psnr}`,
       `${run.name} (${run.steps} steps); ${lams}; ${measured}`,
@@ -22,9 +22,15 @@ const AsSeen = (() => {
     ];
   }
 
-  /** A bar of the colours of a picture with the values at its ends. */
-  function scale(context, { low, high, colours }, left, top, size) {
-    const [width, height] = [9 * size, 0.6 * size];
+  /** A bar of the colours of a picture, and one of its band, with the values at their ends; as wide as `room` allows. */
+  function scales(context, { low, high, colours, band }, left, top, room, size) {
+    const width = Math.min(9 * size, room / 2 - size);
+    scale(context, [low, high], colours, { left: left + size / 2, top, width }, size);
+    if (band) scale(context, [band.low, band.high], "band", { left: left + 1.5 * size + width, top, width }, size);
+  }
+
+  function scale(context, [low, high], colours, { left, top, width }, size) {
+    const height = 0.6 * size;
     const gradient = context.createLinearGradient(left, 0, left + width, 0);
     const stops = Colors.stops(colours);
     stops.forEach((colour, i) => gradient.addColorStop(i / (stops.length - 1), colour));
@@ -58,7 +64,8 @@ const AsSeen = (() => {
     const page = document.createElement("canvas");
     const context = page.getContext("2d");
     const height = Math.max(...canvases.map((canvas) => canvas.height));
-    page.width = canvases.reduce((sum, canvas) => sum + canvas.width, 0);
+    const gap = size / 3; // between A and B
+    page.width = canvases.reduce((sum, canvas) => sum + canvas.width + gap, -gap);
     context.font = `${size}px ${FONT}`;
     const band = get("band-legend").hidden ? [] : [`Colour: ${get("band-text").textContent}`];
     const words = [...lines(app), ...band].flatMap((text) => wrap(context, text, page.width - size));
@@ -72,8 +79,8 @@ const AsSeen = (() => {
       context.fillText(figures[i].querySelector(".label").textContent, left + size / 2, 1.2 * size);
       context.drawImage(canvas, left, 1.8 * size);
       const { picture } = app.views[figures[i].id.replace("view-", "")];
-      if (picture) scale(context, picture, left + size / 2, height + 2.3 * size, size);
-      left += canvas.width;
+      if (picture) scales(context, picture, left, height + 2.3 * size, canvas.width, size);
+      left += canvas.width + gap;
     });
     context.fillStyle = "#fff";
     words.forEach((text, i) => context.fillText(text, size / 2, height + 5 * size + 1.4 * size * i + size / 2));

@@ -57,6 +57,7 @@ const Band = (app) => {
   function legend(band) {
     get("band").setAttribute("aria-pressed", String(app.state.band));
     const isPicture = ["single", "side", "flicker"].includes(app.state.mode);
+    get("band").disabled = !isPicture; // errors and differences have colours of their own
     get("band-legend").hidden = !(isOffered && app.state.band && isPicture);
     get("band-legend").classList.toggle("waiting", !band);
     if (!band) {
@@ -68,8 +69,9 @@ const Band = (app) => {
     }
     const { low, high, is_noise_known: isNoiseKnown } = band;
     const part = (100 * share(band)).toFixed(1);
+    const { shows } = app.views.main.figure.dataset; // A or B; beside A, B has a share of its own
     get("band-text").textContent =
-      `contradicted by the measurement, ${isNoiseKnown ? "above noise" : "noise unknown: all of it"}: ${part} % of the picture`;
+      `contradicted by the measurement, ${isNoiseKnown ? "above noise" : "noise unknown: all of it"}: ${part} % of ${shows}`;
     get("band-legend").querySelector(".bar").style.background = Colors.gradient("band");
     const texts = [low.toFixed(3), "", `≥ ${high.toFixed(3)}`];
     get("band-legend").querySelectorAll(".numbers span").forEach((span, i) => (span.textContent = texts[i]));

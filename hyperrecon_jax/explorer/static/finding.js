@@ -22,7 +22,7 @@ class Finding {
   /** A place in words, with its acquisition: they tell two searches apart. */
   describe({ volume, index, acquisition }) {
     const slice = `slice ${index} of ${this.app.volume(volume).name}`;
-    return acquisition ? `${slice} (${acquisition.replaceAll(",", ", ").replaceAll("=", " ")})` : slice;
+    return acquisition ? `${slice} (${Acquisition.inWords(acquisition)})` : slice;
   }
 
   async best(metric) {
@@ -31,7 +31,7 @@ class Finding {
     const input = this.app.slice() && this.app.slice().metrics[metric];
     const title = `Best λ by ${label} for ${slot}, ${this.describe(place)}`;
     const work = (signal, onProgress) => this.app.source.best(place, metric, signal, onProgress);
-    const answer = await this.searches.run(title, work);
+    const answer = await this.searches.run(title, place, work);
     if (!answer) return;
     const score = `${label} ${Readouts.format(metric, answer.value)} ${unit}`.trim();
     const isWorse = Readouts.better(metric, answer.value, input) === 1;
@@ -45,7 +45,8 @@ class Finding {
   async diverse() {
     const place = this.app.place();
     const title = `Different good ones, ${this.describe(place)}`;
-    const answer = await this.searches.run(title, (signal, onProgress) => this.app.source.diverse(place, 6, signal, onProgress));
+    const work = (signal, onProgress) => this.app.source.diverse(place, 6, signal, onProgress);
+    const answer = await this.searches.run(title, place, work);
     if (!answer) return;
     const lams = answer.lams.map((lam) => this.app.source.snap(lam));
     this.keep(place, { thumbnails: lams.map((lam) => this.thumbnail(lam)), criterion: answer.criterion });
@@ -73,6 +74,7 @@ class Finding {
 
   /** Shows the answers for this slice, and paints the thumbnails whose images have come, in the window of the views. */
   draw(low, high) {
+    this.searches.endOrphans();
     const place = this.app.place();
     const key = Store.sliceKey(place);
     const { best, thumbnails, criterion } = this.answers.get(key) || { best: "", thumbnails: [], criterion: "" };

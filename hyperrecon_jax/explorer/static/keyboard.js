@@ -107,6 +107,16 @@ const Keyboard = (() => {
     return box;
   }
 
+  /** After a choice with a pointer the keys are the page's again; who works with the keyboard keeps the focus. */
+  function releaseSelects() {
+    for (const select of document.querySelectorAll("select")) {
+      let isByPointer = false;
+      select.addEventListener("pointerdown", () => (isByPointer = true));
+      select.addEventListener("keydown", () => (isByPointer = false));
+      select.addEventListener("change", () => isByPointer && select.blur());
+    }
+  }
+
   function space(app) {
     let pressed = 0;
     document.addEventListener("keydown", (event) => {
@@ -140,6 +150,7 @@ const Keyboard = (() => {
       action(event);
     });
     space(app);
+    releaseSelects();
   }
 
   return { attach };

@@ -20,12 +20,14 @@ const PageScreen = (app, pictures) => {
     const main = pictures.mainContent(images);
     get("view-b").hidden = state.mode !== "side";
     get("view-truth").hidden = !app.volume(state.volume).truth;
-    const message = main.message || (main.picture ? "" : app.waiting);
+    const failure = app.failure();
+    const message = main.message || (main.picture ? "" : failure || app.waiting);
     show("main", { ...main, message }, shared);
-    if (state.mode === "side") show("b", pictures.slotContent("B", images.B), shared);
-    show("input", { shows: "input", text: "input", picture: loaded && pictures.gray(loaded.input) }, shared);
-    const truth = loaded && loaded.truth;
-    show("truth", { shows: "truth", text: "truth", picture: truth && pictures.gray(truth) }, shared);
+    if (state.mode === "side") show("b", { ...pictures.slotContent("B", images.B), message: images.B ? "" : failure }, shared);
+    for (const name of ["input", "truth"]) {
+      const plane = loaded && loaded[name];
+      show(name, { shows: name, text: name, picture: plane && pictures.gray(plane), message: loaded ? "" : failure }, shared);
+    }
     get("view-message").hidden = !message;
     get("view-message").textContent = message;
     scaleBar(main.picture);

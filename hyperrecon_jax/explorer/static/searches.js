@@ -5,7 +5,7 @@
 class Searches {
   constructor(app) {
     this.app = app;
-    this.running = new Set(); // titles
+    this.running = new Map(); // title -> { place, abort }
     this.list = document.getElementById("searches");
   }
 
@@ -13,12 +13,12 @@ class Searches {
     return Store.sliceKey(place) === Store.sliceKey(this.app.place());
   }
 
-  /** The answer of `work(signal, heard)` about the slice that is shown; null if there is none. */
-  async run(title, work) {
+  /** The answer of `work(signal, onProgress)` about a slice; null if there is none. */
+  async run(title, place, work) {
     if (this.running.has(title)) return null;
     const abort = new AbortController();
     const { item, words, bar } = this.item(title, "Cancel", () => abort.abort());
-    this.running.add(title);
+    this.running.set(title, { place, abort });
     try {
       return await work(abort.signal, (progress) => {
         if (!progress) return;
@@ -32,6 +32,16 @@ class Searches {
     } finally {
       this.running.delete(title);
       item.remove();
+    }
+  }
+
+  /** Ends the searches in volumes that were removed, or that are shown in another plane now. */
+  endOrphans() {
+    for (const [title, { place, abort }] of this.running) {
+      if (this.app.volume(place.volume)) continue;
+      this.running.delete(title);
+      abort.abort();
+      Messages.toast(`${title}: ended, because its images are not open any more.`);
     }
   }
 

@@ -11,7 +11,6 @@ const Toolbar = (() => {
     get(id).addEventListener("input", ({ target }) => {
       if (target.value !== "" && Number.isFinite(target.valueAsNumber)) use(target.valueAsNumber);
     });
-    get(id).addEventListener("blur", app.schedule);
   }
 
   function flickerTimer(app) {
@@ -46,6 +45,7 @@ const Toolbar = (() => {
     onNumber(app, "window", (width) => width > 0 && app.change({ window: width }));
     onNumber(app, "level", (level) => app.change({ level }));
     for (const button of all("#toolbar button, #slots button")) button.addEventListener("click", releaseKeys);
+    document.addEventListener("focusout", () => app.schedule()); // a field that was typed in shows again what is used
     flickerTimer(app);
     addLandscapeChoice(app);
   }

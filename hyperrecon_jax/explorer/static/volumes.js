@@ -7,6 +7,10 @@ const Volumes = (() => {
 
   const kind = () => document.querySelector("input[name=kind]:checked").value;
 
+  let wanted = null; // how the user wants to see some files, { app, files, plane, frame }, until they are shown so
+  const removing = new Set(); // ids
+  const cuts = new Store.Newest(cutAgain);
+
   const mebibytes = (bytes) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
   /** Whether files are small enough to be sent; if they are not, says so. */
@@ -30,17 +34,23 @@ const Volumes = (() => {
     add(app, opened);
   }
 
-  /** Several files are images: each series of them is a volume, and the largest is shown. */
+  /**
+   * Several files are images: each series of them is a volume, and the largest is shown. Whoever has gone to another volume
+   * meanwhile stays there.
+   */
   async function upload(app, files, as) {
     if (!files.length || !fits(app, files)) return;
+    const { visits } = app;
     const busy = Messages.toast(`Reading ${files.length > 1 ? `${files.length} files` : files[0].name} …`, "busy");
     try {
       const opened = await app.source.upload(files, as);
       add(app, opened);
-      app.showVolume(opened[0]);
+      const isExpected = app.visits === visits;
+      if (isExpected) app.showVolume(opened[0]);
+      else app.schedule();
       const names = opened.map(({ name }) => name).join(", ");
       // What was done to it stands under the choice of the volume.
-      Messages.toast(`${names} ${opened.length > 1 ? "are" : "is"} open.`);
+      Messages.toast(`Opened ${names}.${isExpected ? "" : " Choose it under Volume."}`);
     } catch (error) {
       app.report(error);
     } finally {
@@ -48,48 +58,76 @@ const Volumes = (() => {
     }
   }
 
-  /** The shown volume in another plane, or another volume of its file. */
-  async function cut(app, changes) {
-    const current = app.volume(app.state.volume);
-    const { plane, frame } = { ...current, ...changes };
-    const busy = Messages.toast(`Cutting ${current.name} …`, "busy");
+  const isWanted = (files) => wanted !== null && wanted.files === files;
+
+  /** The shown volume in another plane, or another volume of its file; of choices that come quickly the last one. */
+  function cut(app, changes) {
+    const { files, plane, frame } = app.volume(app.state.volume);
+    wanted = { app, files, plane, frame, ...(isWanted(files) ? wanted : {}), ...changes };
+    cuts.ask(wanted);
+  }
+
+  async function cutAgain(wish) {
+    const { app, files, plane, frame } = wish;
+    const busy = Messages.toast("Cutting the volume …", "busy");
     try {
+      const current = app.run.volumes.find((volume) => volume.files === files);
+      if (!current) return; // the server has let it go
       const opened = await app.source.cut(current.id, plane, frame);
+      const shown = app.volume(app.state.volume);
       replaceSame(app, opened);
-      app.showVolume(opened[0]);
+      // Whoever has gone to another file meanwhile stays there.
+      if (shown.files === files) showAgain(app, shown, opened);
     } catch (error) {
       app.report(error);
-      app.schedule();
     } finally {
       busy.remove();
+      if (wanted === wish) wanted = null;
+      app.schedule();
     }
   }
 
-  /** Opens the volume of a link in this tab: one of another tab, or of files that are open in another plane or frame. */
+  /** Shows what was shown: the series of the same name and, in the same plane, the same slice. */
+  function showAgain(app, shown, opened) {
+    const next = opened.find(({ name }) => name === shown.name) || opened[0];
+    app.showVolume(next, next.plane === shown.plane ? app.state.index : next.start);
+  }
+
+  /**
+   * Opens the volume of a link in this tab: one of another tab, or of files that are open in another plane or frame. False,
+   * if the server is away.
+   */
   async function fetchLinked(app, id) {
     const busy = Messages.toast("Opening the volume of the link …", "busy");
     try {
       replaceSame(app, await app.source.restore(id));
     } catch (error) {
-      if (error instanceof Source.ConnectionLost) app.report(error); // else the page says that it is not known
+      if (!(error instanceof Source.ConnectionLost)) return true; // the page says that it is not known
+      app.report(error);
+      return false;
     } finally {
       busy.remove();
     }
+    return true;
   }
 
   async function remove(app) {
     const { id } = app.volume(app.state.volume);
+    if (removing.has(id)) return; // a double click
+    removing.add(id);
     try {
       await app.source.remove(id);
+      app.run.volumes = app.run.volumes.filter((volume) => volume.id !== id);
+      if (app.state.volume === id) app.showVolume(app.run.volumes[0]);
     } catch (error) {
       app.report(error);
-      return;
+    } finally {
+      removing.delete(id);
+      app.schedule();
     }
-    app.run.volumes = app.run.volumes.filter((volume) => volume.id !== id);
-    app.showVolume(app.run.volumes[0]);
   }
 
-  /** The files that were dropped, and those in folders. The entries must be taken current anything is awaited. */
+  /** The files that were dropped, and those in folders. The entries must be taken before anything is awaited. */
   async function filesOf(transfer) {
     const entries = [...transfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
     const loose = [...transfer.files];
@@ -136,7 +174,10 @@ const Volumes = (() => {
   }
 
   function attach(app) {
-    get("volume").onchange = (event) => app.showVolume(app.volume(event.target.value));
+    get("volume").onchange = (event) => {
+      app.visits += 1;
+      app.showVolume(app.volume(event.target.value));
+    };
     get("slice").oninput = (event) => app.showSlice(app.indices()[event.target.value]);
     get("slice").onpointerup = (event) => event.target.blur(); // ← and → move λ again
     get("file").onchange = (event) => {
@@ -167,9 +208,10 @@ const Volumes = (() => {
 
   /** What can be chosen of the shown volume: its plane, the volume of its file, and whether it stays. */
   function choices(app) {
-    const { id, plane, planes = [], shown_plane: shownPlane, frame, frames } = app.volume(app.state.volume);
+    const { id, files, planes = [], shown_plane: shownPlane, frames, ...shown } = app.volume(app.state.volume);
+    const { plane, frame } = isWanted(files) ? wanted : shown;
     get("plane-row").hidden = planes.length < 2;
-    if (document.activeElement !== get("plane")) get("plane").value = plane;
+    get("plane").value = plane;
     const asAcquired = get("plane").querySelector("[value=acquired]");
     asAcquired.textContent = plane === "acquired" && shownPlane ? `as acquired (${shownPlane})` : "as acquired";
     get("frame-row").hidden = !(frames > 1);
@@ -177,6 +219,7 @@ const Volumes = (() => {
     if (document.activeElement !== get("frame")) get("frame").value = frame;
     get("frame-count").textContent = `of 0–${frames - 1}`;
     get("remove-volume").hidden = id === "test";
+    get("remove-volume").disabled = removing.has(id) || isWanted(files);
   }
 
   /** Which subject a test image shows. */

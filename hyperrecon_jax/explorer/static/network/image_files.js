@@ -60,8 +60,9 @@ const ImageFiles = (() => {
     }
     const [count, h, w] = shape.length === 3 ? shape : [1, ...shape];
     checkSize(file.name, count, h, w);
-    const values = new NUMBERS[type](buffer.slice(start));
-    if (values.length !== count * h * w) throw new Error(`${file.name} is damaged: it must hold ${count * h * w} numbers.`);
+    const size = count * h * w * NUMBERS[type].BYTES_PER_ELEMENT;
+    if (buffer.byteLength - start < size) throw new Error(`${file.name} is damaged: it must hold ${count * h * w} numbers.`);
+    const values = new NUMBERS[type](buffer.slice(start, start + size));
     const isFortran = head.includes("'fortran_order': True");
     const place = (n, row, column) => (isFortran ? n + count * (row + h * column) : (n * h + row) * w + column);
     const plane = (n) => Float32Array.from({ length: h * w }, (_, i) => values[place(n, Math.floor(i / w), i % w)]);

@@ -7,6 +7,7 @@ const Offline = (() => {
   const FORMATS = "PNG, JPEG, WebP and NumPy (.npy)";
   const DIVERSE_GAP = 0.5; // dB: a reconstruction is good if its PSNR is within this of the best
   const PART_GOOD = 0.1;
+  const MAX_BYTES = 2 ** 29; // of files that are dropped together: more would fill the memory
 
   /** The worker, and its answers to questions. */
   class Helper {
@@ -85,7 +86,7 @@ const Offline = (() => {
       document.getElementById("file").labels[0].title = FORMATS;
       Messages.banner("The network starts in this browser …");
       await this.ready;
-      return this.page.run;
+      return Object.assign(this.page.run, { max_upload_bytes: MAX_BYTES }); // the page adds its volumes to it
     }
 
     /** The place as the worker has it: the page holds some slices of the test images. */
@@ -133,10 +134,20 @@ const Offline = (() => {
       return { lams: selected.map(({ lam }) => lam), criterion };
     }
 
+    /** The volumes of some files; of several, those that cannot be read are skipped, and the note of each volume says so. */
     async upload(files) {
-      const opened = [];
-      for (const file of files) opened.push(await this.add(file));
-      return opened;
+      const [opened, skipped, faults] = [[], [], []];
+      for (const file of files) {
+        try {
+          opened.push(await this.add(file));
+        } catch (error) {
+          skipped.push(file.name);
+          faults.push(error);
+        }
+      }
+      if (!opened.length) throw faults[0];
+      const note = skipped.length ? ` Files skipped: ${skipped.join(", ")}. ${faults[0].message}` : "";
+      return opened.map((volume) => ({ ...volume, note: volume.note + note }));
     }
 
     async add(file) {
