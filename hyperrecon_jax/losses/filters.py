@@ -98,9 +98,8 @@ def mirrored_correlation(size: int, taps: np.ndarray, *, centres: np.ndarray | N
     count = taps.shape[1]
     positions = np.mod(centres[:, None] + np.arange(count) - count // 2, 2 * size)
     pixels = np.minimum(positions, 2 * size - 1 - positions)
-    matrices = np.zeros((len(taps), len(centres), size), np.float32)
-    np.add.at(matrices, (slice(None), np.arange(len(centres))[:, None], pixels), taps[:, None])
-    return matrices
+    is_tap_at = pixels[..., None] == np.arange(size)  # result, tap, pixel
+    return np.einsum("rt,nts->rns", taps, is_tap_at).astype(np.float32)
 
 
 def _db4_matrices(size: int, mirrored: bool) -> np.ndarray:
