@@ -162,7 +162,7 @@ def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, 
         columns = exchanged.reshape(devices, size, -1).swapaxes(0, 1)  # sample, device that computed the part, numbers
         ends = np.cumsum([part.shape[1] for part in parts.values()])
         shapes = dict(hypernet.leaves)
-        # One split: its transpose is a concatenation. That of a slice for each leaf is a sum of all leaves, filled with zeros.
+        # One split: its transpose is a concatenation. That of a slice for each leaf is a sum of arrays full of zeros.
         for path, part in zip(parts, jnp.split(columns, ends[:-1], axis=-1), strict=True):
             leaves[path] = part.reshape(size, *shapes[path])
     return leaves

@@ -45,9 +45,9 @@ def retain_freed_memory() -> None:
     """Keep freed memory in the process for the next allocation, if the C library is glibc.
 
     On a CPU each step allocates its arrays anew. By default glibc returns large blocks to the system when they are freed,
-    and the system clears every page when they are allocated again. That takes a fifth of a step of HyperRecon-L with batch
-    norm. One arena serves all threads, because glibc keeps blocks of more than 64 MB in the main arena alone: JAX allocates
-    in threads of its own, and the others return them whatever the other settings are. Call it before there are such threads.
+    and the system clears every page when they are allocated again. That takes a seventh of a step of HyperRecon-L with
+    batch norm. Call it before JAX starts its threads: they must use the main arena, because glibc returns a block of more
+    than 64 MB in any other, whatever the other settings are.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
