@@ -1,8 +1,8 @@
 """The changes of resolution in the U-Net: 2x2 max-pooling and bilinear up-sampling of ONE image.
 
 The derivative of `upsample` is written by hand, because of the program that XLA makes on a CPU. JAX's transpose of a slice
-is an array that is filled up with zeros, which XLA does not vectorise. Rows that are taken by constant indices are fast: the
-derivative takes a twentieth of the time. Reverse mode works to any order; forward mode does not work, as for the
+is an array that is filled up with zeros, which XLA does not vectorise. To take rows by constant indices is fast: alone, the
+derivative needs a twentieth of the time. Reverse mode works to any order; forward mode does not work, as for the
 convolutions of the network.
 """
 
