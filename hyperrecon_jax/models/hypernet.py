@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from hyperrecon_jax.runtime.errors import InputError
@@ -159,11 +160,11 @@ def generate_sharded(hypernet: HyperNet, params: Tree, coefficients: jax.Array, 
     if parts:
         exchanged = jax.lax.all_to_all(jnp.concatenate(list(parts.values()), 1), axis, 0, 0, tiled=True)
         columns = exchanged.reshape(devices, size, -1).swapaxes(0, 1)  # sample, device that computed the part, numbers
-        for path, shape in hypernet.leaves:
-            if path in parts:
-                width = parts[path].shape[1]
-                leaves[path] = columns[..., :width].reshape(size, *shape)
-                columns = columns[..., width:]
+        ends = np.cumsum([part.shape[1] for part in parts.values()])
+        shapes = dict(hypernet.leaves)
+        # One split: its transpose is a concatenation. That of a slice for each leaf is a sum of arrays full of zeros.
+        for path, part in zip(parts, jnp.split(columns, ends[:-1], axis=-1), strict=True):
+            leaves[path] = part.reshape(size, *shapes[path])
     return leaves
 
 

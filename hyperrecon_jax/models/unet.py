@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperrecon_jax.models.conv import conv2d
+from hyperrecon_jax.models.resample import max_pool, upsample
 from hyperrecon_jax.physics.net_input import intensity_scale
 from hyperrecon_jax.physics.operators import magnitude
 from hyperrecon_jax.runtime.errors import InputError
@@ -171,27 +172,3 @@ def crop_sides(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The part of a padded image that an image of `shape`, `(h, w, ...)`, had before `pad_sides`."""
     (top, _), (left, _) = side_margins(shape)
     return x[top : top + shape[0], left : left + shape[1]]
-
-
-def max_pool(x: jax.Array) -> jax.Array:
-    """The 2x2 maximum, `(h, w, c) -> (h/2, w/2, c)`, by four strided slices: `reduce_window` is slow on a CPU."""
-    return jnp.maximum(
-        jnp.maximum(x[::2, ::2], x[::2, 1::2]),
-        jnp.maximum(x[1::2, ::2], x[1::2, 1::2]),
-    )
-
-
-def upsample(x: jax.Array) -> jax.Array:
-    """Bilinear interpolation with aligned corners, `(h, w, c) -> (2h, 2w, c)`."""
-    return _upsample_rows(_upsample_rows(x).swapaxes(0, 1)).swapaxes(0, 1)
-
-
-def _upsample_rows(x):
-    """`(h, w, c) -> (2h, w, c)`: output row o lies at o (h-1)/(2h-1), row 2i before input row i, row 2i+1 after it."""
-    h = x.shape[0]
-    i = jnp.arange(h, dtype=jnp.float32)[:, None, None]
-    before = jnp.concatenate([x[:1], x[:-1]])
-    after = jnp.concatenate([x[1:], x[-1:]])
-    even = x + (before - x) * (i / (2 * h - 1)).astype(x.dtype)
-    odd = x + (after - x) * ((h - 1 - i) / (2 * h - 1)).astype(x.dtype)
-    return jnp.stack([even, odd], axis=1).reshape(2 * h, *x.shape[1:])

@@ -10,7 +10,7 @@ from helper import assert_trees_close, load_fixture, params_only, select_prefix,
 from random_models import random_model
 
 from hyperrecon_jax.models.model import count_parameters
-from hyperrecon_jax.models.unet import Norm, UNet, max_pool, upsample
+from hyperrecon_jax.models.unet import Norm, UNet
 from hyperrecon_jax.runtime import memory
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -95,28 +95,12 @@ def test_residual_adds_the_magnitude():
     np.testing.assert_allclose(with_residual - without, np.hypot(X[0, ..., :1], X[0, ..., 1:]), atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(3, 5, 2), (4, 4, 1), (1, 7, 2)])
-def test_upsample_equals_linear_interpolation_with_aligned_corners(shape):
-    x = np.random.default_rng(0).random(shape, np.float32)
-    h, w, c = shape
-    rows, columns = np.linspace(0, h - 1, 2 * h), np.linspace(0, w - 1, 2 * w)
-    tall = np.stack([[np.interp(rows, np.arange(h), x[:, j, k]) for k in range(c)] for j in range(w)])  # (w, c, 2h)
-    wide = np.stack([[np.interp(columns, np.arange(w), tall[:, k, i]) for k in range(c)] for i in range(2 * h)])
-    np.testing.assert_allclose(jax.jit(upsample)(x), wide.transpose(0, 2, 1), atol=1e-6)
-
-
 def test_sides_that_cannot_be_halved_are_padded_and_cropped():
     network, y = UNet(4, normalize=False), np.random.default_rng(0).random((13, 16, 2), np.float32)
     variables = {"params": random_model(network)[1]["params"]["main"]}
     apply = jax.jit(network.apply)
     expected = apply(variables, np.pad(y, [(1, 2), (0, 0), (0, 0)], "symmetric"))[1:14]
     np.testing.assert_allclose(apply(variables, y), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_max_pool_equals_a_loop():
-    x = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(np.float32)
-    expected = [[x[2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max((0, 1)) for j in range(2)] for i in range(3)]
-    np.testing.assert_array_equal(max_pool(x), expected)
 
 
 def test_bad_input_is_named():

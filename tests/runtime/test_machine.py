@@ -138,20 +138,23 @@ def test_the_least_recently_used_files_are_deleted_first(tmp_path):
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
 def test_freed_memory_is_retained():
-    """A block that is allocated again costs no page faults the second time; without `retain_freed_memory` each time."""
+    """A block that is allocated again, by any thread, costs no page faults; without `retain_freed_memory` each time."""
     code = """
-import resource, numpy as np
+import resource, threading, numpy as np
 from hyperrecon_jax.runtime import machine
 
 def count_faults():
     np.ones(2**24)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(2**24)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-print(count_faults())
+count_faults()
 machine.retain_freed_memory()
-print(count_faults())
+count_faults()
+thread = threading.Thread(target=count_faults)
+thread.start()
+thread.join()
 """
-    returned, retained = map(int, run_python("-c", code, cwd=ROOT).stdout.split())
-    assert retained < 100 < returned
+    returned, *retained = map(int, run_python("-c", code, cwd=ROOT).stdout.split())
+    assert max(retained) < 10 < returned
