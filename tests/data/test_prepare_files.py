@@ -166,6 +166,7 @@ def test_measured_kspace_is_stored_exactly(tmp_path, monkeypatch, disk):
         assert split.samples.nbytes == image.nbytes + sum(array.nbytes for array in coils)
 
 
+@pytest.mark.slow
 def test_shards_change_nothing(prepared, tmp_path, monkeypatch):
     """Nor does a split larger than TFDS would sort in memory, for which it needs TensorFlow."""
     monkeypatch.setattr(builder, "SHARD", 1)

@@ -167,6 +167,7 @@ def test_k_space_of_coils(engine):
         assert exporting.export_slices(engine, volume, 1, [[0.4]], format)[1]
 
 
+@pytest.mark.slow
 def test_some_columns_of_coils(engine):
     """Every third, and 14 in the middle. No truth is info, and J does not look elsewhere."""
     columns = np.arange(64) % 3 == 1

@@ -84,6 +84,7 @@ def test_shapes(tmp_path, shape):
     assert draw(tmp_path / "a.png", 1, 2, shape).size > 0
 
 
+@pytest.mark.slow
 def test_perfect_and_equal_reconstructions(tmp_path):
     """Nothing to show in the errors, nor between lambdas; scales must not collapse."""
     assert draw(tmp_path / "a.png", 1, 3, perfect=True).size > 0

@@ -72,6 +72,7 @@ def test_what_goes_out_comes_in_again(norm, hyper_width, num_terms, channels):
     }
 
 
+@pytest.mark.slow
 def test_a_hypernetwork_of_another_depth():
     state = {name: array for name, array in HYPER_STATE.items() if "lin3" not in name and "lin4" not in name}
     network, variables = from_torch(state)
@@ -195,6 +196,7 @@ def test_low_rank_heads_become_the_dense_ones_of_the_product():
         jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), actual[f"head:{name}"], expected)
 
 
+@pytest.mark.slow
 def test_what_has_no_names_there_is_refused():
     with pytest.raises(InputError, match="one network .* got 2 of them"):
         to_torch(*random_model(UNet(2), members=np.asarray([[0.0], [1.0]])))

@@ -139,6 +139,7 @@ def test_initial_weights_depend_on_lambda_but_keep_their_size():
             assert np.abs(ends[0][path] - ends[1][path]).max() > 0.1 * he
 
 
+@pytest.mark.slow
 def test_any_flax_module_can_be_the_target():
     target = nn.Sequential([nn.Dense(5), nn.tanh, nn.Dense(3)])
     x = jnp.arange(4.0)
@@ -153,6 +154,7 @@ def test_any_flax_module_can_be_the_target():
     np.testing.assert_allclose(apply_main(model, theta, {}, x), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_hypernetwork_the_model_is_the_unet():
     model, variables = random_model(UNet(width=4))
     x_hat = jax.jit(lambda y: reconstruct(model, variables, jnp.array([0.3]), y))(X[0])

@@ -74,6 +74,7 @@ def test_scale_equivariance(network, factor):
     np.testing.assert_allclose(apply(scaled) / factor, apply(INPUT), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_scale_equivariance_of_the_u_net():
     net = UNet(width=3, normalize=True)
     params = random_params(net, INPUT.image)
@@ -119,6 +120,7 @@ def test_weights_and_step_sizes_are_generated_from_lambda_and_conditions():
     assert np.abs(run(jnp.array([0.2]), jnp.array([1.0, 1.0])) - base).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_remat_and_precision_reach_the_u_nets_and_not_data_consistency():
     net, params = Unrolled(width=3, iterations=2, remat=True, precision="bfloat16"), random_params(NET, INPUT)
     program = str(jax.make_jaxpr(lambda params: net.apply({"params": params}, INPUT))(params))

@@ -169,6 +169,7 @@ def test_uhs_is_dhs_that_keeps_all(norm):
         assert_close(grad, jax.tree.map(lambda *leaves: sum(leaves) / BATCH, *gradients))
 
 
+@pytest.mark.slow
 def test_with_batch_norm_the_others_shape_the_statistics_but_not_the_loss():
     """The best three of six: JAX's gradient of their summed loss, under the statistics of all six."""
     model, variables = amortized("batch")

@@ -245,6 +245,7 @@ def test_images_and_kspace_show_the_same(measured, knee):
     assert relative(measured.image, picture * measured.image.max()) < 0.1
 
 
+@pytest.mark.slow
 def test_compressed_and_fewer_and_more_coils(knee):
     path = knee[0]
     few = fastmri.read([path], COILS._replace(coils=3, slices=1))
@@ -259,6 +260,7 @@ def test_compressed_and_fewer_and_more_coils(knee):
     np.testing.assert_allclose(few.image[inside], more.image[inside], atol=0.05)  # another look at the same image
 
 
+@pytest.mark.slow
 def test_whitened_kspace_has_noise_as_strong_in_all_coils(tmp_path):
     """Noise of coil k of standard deviation 1 + k: the highest frequencies of a smooth image are noise alone."""
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
@@ -298,6 +300,7 @@ def test_maps_of_the_file_are_used(knee, tmp_path):
         fastmri.read([wrong], COILS)
 
 
+@pytest.mark.slow
 def test_slices_without_content_are_dropped(knee, tmp_path):
     kspace = np.pad(knee[1][:1], ((1, 2), (0, 0), (0, 0), (0, 0)))
     slices = fastmri.read([write(tmp_path / "a.h5", kspace=kspace)], COILS)
