@@ -98,8 +98,10 @@ def mirrored_correlation(size: int, taps: np.ndarray, *, centres: np.ndarray | N
     count = taps.shape[1]
     positions = np.mod(centres[:, None] + np.arange(count) - count // 2, 2 * size)
     pixels = np.minimum(positions, 2 * size - 1 - positions)
-    is_tap_at = pixels[..., None] == np.arange(size)  # result, tap, pixel
-    return np.einsum("rt,nts->rns", taps, is_tap_at).astype(np.float32)
+    matrices = np.zeros((len(taps), len(centres), size))
+    for k in range(count):  # tap by tap, because two taps may meet the same pixel
+        matrices[:, np.arange(len(centres)), pixels[:, k]] += taps[:, k : k + 1]
+    return matrices.astype(np.float32)
 
 
 def _db4_matrices(size: int, mirrored: bool) -> np.ndarray:
