@@ -1,7 +1,7 @@
 """What the tests of the explorer's page start: a browser, and the servers of two runs that have all controls."""
 
 import pytest
-from helper import explorable_config, small_networks
+from helper import explorable_config, small_networks, train_explorable
 
 from tests.explorer.chromium import CHROMIUM, FLAGS
 
@@ -46,6 +46,17 @@ def pad_address(tmp_path_factory):
     settings = explorable_config(folder).to_dict()
     settings["loss"] = {"terms": ("data_consistency", "total_variation", "mae"), "scales": (1.0, 1.0, 1.0)}
     yield from serve_evaluated(complete(settings), folder, points=4)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """The widget of a run without noise, whose network is hardly trained, so that its results are bad."""
+    from hyperrecon_jax.explorer.page import widget
+
+    with small_networks():
+        shown = widget(train_explorable(tmp_path_factory.mktemp("runs")) / "run")
+        yield shown
+        shown.close()
 
 
 @pytest.fixture(scope="module")

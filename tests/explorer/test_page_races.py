@@ -5,9 +5,8 @@ import time
 
 import numpy as np
 import pytest
-from helper import npy_bytes, small_networks, train_explorable
+from helper import npy_bytes
 
-from hyperrecon_jax.explorer.page import widget
 from hyperrecon_jax.runtime.errors import InputError
 from tests.explorer.chromium import EXACT, needs_chromium, opened
 from tests.explorer.test_page_scans import LARGE, drop, link_of, wait_for_volume
@@ -15,16 +14,7 @@ from tests.explorer.test_scans import STRAIGHT, nii
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
-
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    with small_networks():
-        shown = widget(train_explorable(tmp_path_factory.mktemp("runs")) / "run")
-        yield shown
-        shown.close()
 
 
 @pytest.fixture

@@ -10,25 +10,14 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from helper import npy_bytes, small_networks, train_explorable
+from helper import npy_bytes
 
-from hyperrecon_jax.explorer.page import widget
 from tests.explorer.chromium import EXACT, drawn, needs_chromium, opened
 from tests.explorer.test_scans import HEAD, STRAIGHT, TURNED, dicom_series, nii
 
 pytestmark = [pytest.mark.slow, needs_chromium]
 
 LARGE = np.kron(HEAD, np.ones((6, 6, 3), np.float32))  # 108 to the right, 84 to the front, 36 to the top
-
-
-@pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """A run without noise, whose network is hardly trained, so that its results are bad."""
-    with small_networks():
-        run = train_explorable(tmp_path_factory.mktemp("runs")) / "run"
-        shown = widget(run)
-        yield shown
-        shown.close()
 
 
 @pytest.fixture(scope="module")

@@ -217,7 +217,6 @@ def test_volumes_belong_to_the_tab_that_added_them(engine):
 # Noise
 
 
-@pytest.mark.slow
 def test_a_volume_that_is_held_stays_open_until_then(engine):
     volume = engine.volumes.add("held.npy", npy_bytes(HEAD + 0.123), tab="one")
     with engine.volumes.hold(volume), engine.volumes.hold(volume):
@@ -231,6 +230,7 @@ def test_a_volume_that_is_held_stays_open_until_then(engine):
     engine.volumes.get("test")
 
 
+@pytest.mark.slow
 def test_noise_is_known_or_said_to_be_unknown(engine, tmp_path):
     assert engine.input_and_reference("test", 0)[1]["noise"] == {"j": 0.0, "spread": 0.0, "estimate": False}
     task = {"name": "denoising", "sigma": 0.2}
