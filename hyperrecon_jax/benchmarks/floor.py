@@ -68,10 +68,10 @@ def convolution_work(images: int, shape: tuple[int, ...], kernel: tuple[int, ...
     return Work(2.0 * images * height * width * kh * kw * c_in * c_out, 1.0 * itemsize * images * entries, dtype)
 
 
-def forward_work(model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, terms: int) -> Work:
+def forward_work(model: Model, variables: Tree, example: Tree, *, terms: int) -> Work:
     """Return the work of the main network on one image, summed over its convolutions; generating weights is not included.
 
-    `example` is the shape of an input of the network, and `terms` is K, the number of loss terms.
+    `example` has the shapes of an input of the network, and `terms` is K, the number of loss terms.
     """
     lam = jax.ShapeDtypeStruct((terms - 1,), jnp.float32)
     theta = jax.eval_shape(lambda params, lam: generate_weights(model, params, lam), variables["params"], lam)
@@ -80,7 +80,7 @@ def forward_work(model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *
 
 
 def training_step_work(
-    model: Model, variables: Tree, example: jax.ShapeDtypeStruct, *, terms: int, batch: int, keep: int | None = None
+    model: Model, variables: Tree, example: Tree, *, terms: int, batch: int, keep: int | None = None
 ) -> Work:
     """Return the work of a training step whose norm does not couple samples.
 
@@ -98,8 +98,11 @@ def training_step_work(
     )
 
 
-def _layer_work(model: Model, theta: Tree, batch_stats: Tree, example: jax.ShapeDtypeStruct) -> Iterator[Work]:
-    """Yield the work of each module whose kernel has four axes, from the shapes of its kernel and of its output."""
+def _layer_work(model: Model, theta: Tree, batch_stats: Tree, example: Tree) -> Iterator[Work]:
+    """Yield the work of each convolution, from the shapes of its kernel and of its output.
+
+    A kernel of five axes has one for the iterations of an unrolled network.
+    """
 
     def run(theta, batch_stats, net_input):
         variables = {"params": theta, "batch_stats": batch_stats}
@@ -110,11 +113,12 @@ def _layer_work(model: Model, theta: Tree, batch_stats: Tree, example: jax.Shape
     dtype = "bfloat16" if getattr(model.main, "precision", "") == "bfloat16" else "float32"
     for path, leaf in jax.tree_util.tree_leaves_with_path(theta):
         *modules, name = (entry.key for entry in path)
-        if name == "kernel" and len(leaf.shape) == 4:
+        if name == "kernel" and len(leaf.shape) >= 4:
             module_outputs = intermediates
             for module in modules:
                 module_outputs = module_outputs[module]
-            yield convolution_work(1, module_outputs["__call__"][0].shape, leaf.shape, dtype)
+            repeats = leaf.shape[0] if len(leaf.shape) == 5 else 1
+            yield convolution_work(repeats, module_outputs["__call__"][0].shape[-3:], leaf.shape[-4:], dtype)
 
 
 @cache

@@ -16,8 +16,9 @@ from hyperrecon_jax.losses.objective import Objective, make_terms
 from hyperrecon_jax.models import hyperparams, onednn
 from hyperrecon_jax.models.model import init
 from hyperrecon_jax.models.unet import UNet
+from hyperrecon_jax.models.unrolled import Unrolled
 from hyperrecon_jax.physics import masks, operators
-from hyperrecon_jax.physics.problem import simulated
+from hyperrecon_jax.physics.problem import net_input_shapes, simulated, with_physics_input
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runtime.mesh import SHARDED, device_mesh, place
 from hyperrecon_jax.training.gradient import is_separable
@@ -50,7 +51,7 @@ class Task(NamedTuple):
 
     setup: Setup
     variables: Tree  # the initial variables
-    example: jax.ShapeDtypeStruct  # an input of the network
+    example: Tree  # the shapes of an input of the network
     mask: np.ndarray  # where k-space is sampled
 
 
@@ -69,23 +70,36 @@ def supervised_task(scale: Scale, *, hyper_width: int, norm: str, precision: str
     )
 
 
-def amortized_task(scale: Scale, *, norm: str = "instance", keep: int | None = None) -> Task:
+def amortized_task(
+    scale: Scale, *, hyper_width: int | None = None, norm: str = "instance", keep: int | None = None
+) -> Task:
     """HyperRecon for 8-fold CS-MRI without reference images, three losses; with DHS if `keep` is below the batch size."""
+    return _make_amortized_task(scale, UNet(width=scale.width, norm=norm), hyper_width=hyper_width, keep=keep)
+
+
+def unrolled_task(scale: Scale) -> Task:
+    """`amortized_task` with an unrolled network of three iterations and half of the channels, as in the quickstart."""
+    return _make_amortized_task(scale, Unrolled(width=max(1, scale.width // 2)))
+
+
+def _make_amortized_task(
+    scale: Scale, network: UNet | Unrolled, *, hyper_width: int | None = None, keep: int | None = None
+) -> Task:
     return _make_task(
         scale,
-        UNet(width=scale.width, norm=norm),
+        network,
         acceleration=8.0,
         terms=("data_consistency", "weight_l1", "total_variation"),
         loss_scales=(0.1, 3e-4, 4e-3),
         sample_lam=hyperparams.uniform,
-        hyper_width=scale.hyper_widths[-1],
+        hyper_width=hyper_width or scale.hyper_widths[-1],
         keep=keep or scale.batch,
     )
 
 
 def _make_task(
     scale: Scale,
-    network: UNet,
+    network: UNet | Unrolled,
     *,
     acceleration: float,
     terms: tuple[str, ...],
@@ -96,12 +110,16 @@ def _make_task(
 ) -> Task:
     mask = masks.make("poisson_disc", (scale.size, scale.size), acceleration=acceleration)
     problem = simulated(operators.csmri(jnp.asarray(mask)))
-    example = jnp.zeros((scale.size, scale.size, 2))
+    if isinstance(network, Unrolled):
+        problem = with_physics_input(problem)
+    sample = Sample(jax.ShapeDtypeStruct((scale.size, scale.size, 1), jnp.float32))
+    shapes = net_input_shapes(problem, sample)
+    example = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
     model, variables = init(jax.random.key(0), network, example, num_terms=len(terms), hyper_width=hyper_width)
     objective = Objective(make_terms(terms, problem), loss_scales)
     optimizer = optax.adam(LEARNING_RATE)
     setup = Setup(model, objective, problem, sample_lam, optimizer, scale.batch, jax.random.key(1), keep=keep)
-    return Task(setup, variables, jax.ShapeDtypeStruct(example.shape, example.dtype), mask)
+    return Task(setup, variables, shapes, mask)
 
 
 def noise_images(scale: Scale) -> Sample:

@@ -59,7 +59,7 @@ class Unrolled(nn.Module):
         # a scan, because one U-Net compiles faster than several
         iterate = nn.scan(
             Iteration,
-            variable_axes={"params": 0, "batch_stats": 0},
+            variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},  # the last: if Flax is asked for them
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.iterations,

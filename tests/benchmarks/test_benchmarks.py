@@ -236,8 +236,20 @@ def test_dhs_steps_of_both_kinds():
 
 def test_landscapes_are_timed_against_forward_passes():
     rows = measure(landscape.candidates(SMALL))
-    assert [row.implementation for row in rows] == ["forward passes", "scored: J alone", "scored: all that is reported"]
-    assert {row.case for row in rows} == {f"16 px, {4 * len(jax.devices())} lambdas x 4"}
+    names = ["forward passes", "scored: J alone", "scored: all that is reported"]
+    networks = [*(f"d = {width}" for width in SMALL.hyper_widths), "unrolled"]
+    assert [row.implementation for row in rows] == names * len(networks)
+    assert [row.case for row in rows[::3]] == [
+        f"16 px, {network}, {4 * len(jax.devices())} lambdas x 4" for network in networks
+    ]
+
+
+def test_an_unrolled_network_has_the_work_of_its_unets():
+    """An iteration has the convolutions of a U-Net with two channels out, twice the head of a U-Net with one."""
+    unrolled, unet = networks.unrolled_task(SMALL), networks.amortized_task(SMALL)
+    flops = [floor.forward_work(task.setup.model, task.variables, task.example, terms=3).flops for task in (unrolled, unet)]
+    head = floor.convolution_work(1, (16, 16, 1), (1, 1, 3, 1)).flops  # 3 channels: `helper.Net`
+    assert flops[0] == 3 * (flops[1] + head)
 
 
 def test_feeds_are_timed_alone_and_beside_a_step(tmp_path, monkeypatch):
@@ -289,7 +301,11 @@ def test_the_command(tmp_path):
     assert result.returncode == 0, result.stderr
     assert "GF/s in float32 matrix products" in result.stdout
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [row["implementation"] for row in rows] == ["forward passes", "scored: J alone", "scored: all that is reported"]
+    assert [row["implementation"] for row in rows] == [
+        "forward passes",
+        "scored: J alone",
+        "scored: all that is reported",
+    ] * 2
     assert all(row["suite"] == "landscape" and 0 < row["floor_fraction"] < 1 for row in rows)
 
 
