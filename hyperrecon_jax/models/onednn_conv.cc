@@ -31,7 +31,8 @@ using tag = memory::format_tag;
 using dim = memory::dim;
 
 constexpr dim kStripRows = 16;       // of an image, for the kernel's gradient: they stay in the cache of a core
-constexpr dim kMinBlockedInputs = 8;  // fewer channels would be filled up with zeros
+// fewer channels than a block has would be filled up with zeros
+constexpr dim kMinBlockedChannels = 8, kMinBlockedChannelsOfBfloat16 = 16;
 
 class OneThread {
  public:
@@ -119,7 +120,10 @@ struct CorrelatePlan {  // of a strip of rows
       : x({s.images, s.inputs, s.rows + s.kernel_rows - 1, s.columns + s.kernel_columns - 1}, s.type, tag::nhwc),
         ct(s.Result()),
         kernel(s.Kernel(), memory::data_type::f32, tag::hwio) {
-    const auto preferred = s.inputs < kMinBlockedInputs ? tag::nhwc : tag::any;
+    const bool is_blocked = s.type == memory::data_type::bf16
+                                ? std::min(s.inputs, s.outputs) >= kMinBlockedChannelsOfBfloat16
+                                : s.inputs >= kMinBlockedChannels;
+    const auto preferred = is_blocked ? tag::any : tag::nhwc;
     const memory::desc any_x(x.get_dims(), s.type, preferred), any_ct(ct.get_dims(), s.type, preferred);
     const memory::dims stride = {1, 1}, margins = {0, 0};
     const auto algorithm = dnnl::algorithm::convolution_direct;

@@ -176,12 +176,13 @@ def report(**gains):
     return f"echo ignored; echo '{json.dumps({name.replace('_', ' '): gain for name, gain in gains.items()})}'"
 
 
-FASTER = report(conv_float32_wide=1.3, correlate_float32_wide=1.09, conv_float32_thin=0.9)
+FASTER = report(conv_float32_wide=[1.3, 0.97], correlate_float32_wide=[1.09, 1.05], conv_float32_thin=[4, 0.9])
 NEVER = "exit 1"
 
 
 @needs_onednn
 def test_what_is_clearly_faster_is_chosen_once(choose):
+    """A class must gain 10 % in the mean of its cases, and must not be slower in any."""
     assert choose(FASTER) == {WIDE[0]}
     assert choose(NEVER) == {WIDE[0]}  # from the cache
     assert choose(NEVER, can_measure=False) == {WIDE[0]}
@@ -275,5 +276,5 @@ def test_two_processes_that_measure_at_once_agree(tmp_path):
     assert sorted(path.suffix for path in (tmp_path / onednn.FOLDER).iterdir()) == [".json", ".so"]
     (verdict,) = (tmp_path / onednn.FOLDER).glob("*.json")
     gains = json.loads(verdict.read_text())["gains"]
-    assert eval(outputs[0][0]) == sorted(name for name, gain in gains.items() if gain >= onednn.MIN_GAIN)
+    assert eval(outputs[0][0]) == sorted(name for name, values in gains.items() if onednn.is_faster(values))
     assert set(gains) >= {onednn.class_name(f, jnp.float32, c) for f in onednn.FUNCTIONS for c in (1, 32)}
