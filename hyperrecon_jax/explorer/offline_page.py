@@ -24,7 +24,7 @@ from hyperrecon_jax.runtime.errors import InputError
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 # the scripts of the worker, in the order in which they depend on each other
-WORKER = ("fourier", "random", "masks", "measurement", "scores", "hypernetwork", "unet", "network", "worker")
+WORKER = ("fourier", "random", "masks", "measurement", "scores", "hypernetwork", "kernels", "unet", "network", "worker")
 PAGE = ("image_files", "result_files", "offline")
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; style-src 'unsafe-inline'; "
@@ -88,10 +88,10 @@ def make_page(engine: Engine, *, slices: int = 8) -> str:
         "task": _describe_task(engine, images.shape[1:3]),
         "images": _encode_images(images[index]) | {"indices": index.tolist()},
     }
-    wasm = (STATIC / "vendor" / "tfjs-backend-wasm-simd.wasm").read_bytes()
+    wasm = (STATIC / "network" / "network.wasm").read_bytes()
     blocks = {
         "offline-page": json.dumps(contents).replace("</", "<\\/"),
-        "offline-worker": "\n".join([_read("vendor/tensorflow"), *(_read(f"network/{name}") for name in WORKER)]),
+        "offline-worker": "\n".join(_read(f"network/{name}") for name in WORKER),
         "offline-weights": _to_base64(numbers),
         "offline-wasm": base64.b64encode(wasm).decode(),
     }

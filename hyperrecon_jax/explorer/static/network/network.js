@@ -42,17 +42,17 @@ const Network = (() => {
     return selected;
   }
 
-  async function applyUNet({ backend, settings, statistics }, theta, measured) {
+  async function applyUNet({ kernels, settings, statistics }, theta, measured) {
     const { h, w } = measured;
     const scale = intensityScale(measured, settings.normalize);
     const data = toChannels(measured.image).map((value) => value / scale);
     const network = { theta, statistics, norm: settings.norm };
-    const result = UNet.apply(backend, network, { data, h, w, channels: 2 });
+    const result = UNet.apply(kernels, network, { data, h, w, channels: 2 });
     const input = settings.residual ? Measurement.magnitude(measured.image) : null;
     return result.map((value, i) => value * scale + (input ? input[i] : 0));
   }
 
-  async function applyUnrolled({ backend, settings, statistics }, theta, measured, pause) {
+  async function applyUnrolled({ kernels, settings, statistics }, theta, measured, pause) {
     const { h, w } = measured;
     const scale = intensityScale(measured, settings.normalize);
     const scaled = Measurement.divide(measured, scale);
@@ -66,7 +66,7 @@ const Network = (() => {
         statistics: select(statistics, "iterations/unet/", i),
         norm: settings.norm,
       };
-      const change = UNet.apply(backend, network, { data: toChannels(u), h, w, channels: 2 });
+      const change = UNet.apply(kernels, network, { data: toChannels(u), h, w, channels: 2 });
       for (let k = 0; k < h * w; k++) {
         z.re[k] = u.re[k] + change[2 * k];
         z.im[k] = u.im[k] + change[2 * k + 1];

@@ -14,7 +14,7 @@
   const measured = new Map(); // place -> its measured slice, in the order of last use
   const cancelled = new Set(); // ids of questions
   const channel = new MessageChannel();
-  let network = null; // { backend, settings, hypernetwork, tensors, task }
+  let network = null; // { kernels, settings, hypernetwork, tensors, task }
 
   function toBytes(base64) {
     const text = atob(base64);
@@ -59,22 +59,10 @@
     return { h, w, mask: Uint8Array.from({ length: h * w }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1) };
   }
 
-  async function openBackend(wasm) {
-    TensorFlow.env().set("WASM_HAS_MULTITHREAD_SUPPORT", false);
-    TensorFlow.env().platform.fetch = async () => new Response(wasm);
-    TensorFlow.setWasmPaths("", true);
-    const backend = new TensorFlow.BackendWasm((await TensorFlow.init()).wasm);
-    TensorFlow.conv2DConfig.setupFunc(backend);
-    return backend;
-  }
-
   async function open({ settings, hypernetwork, tensors, task, images, weights, wasm }) {
-    if (!(await TensorFlow.env().getAsync("WASM_HAS_SIMD_SUPPORT"))) {
-      throw new Error("This browser is too old to run the network: it has no WebAssembly SIMD. Use one of 2023 or later.");
-    }
     volumes.set("test", readImages(images));
     network = {
-      backend: await openBackend(toBytes(wasm)),
+      kernels: await Kernels.open(toBytes(wasm)),
       settings,
       hypernetwork,
       tensors: readTensors(tensors, fromHalf(toBytes(weights))),

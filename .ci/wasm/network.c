@@ -1,0 +1,308 @@
+// The numerical parts of a page that holds its network: build.sh makes hyperrecon_jax/explorer/static/network/network.wasm.
+//
+// An image is (h, w, channels) float32; its channels are a multiple of 4, and those added are zero. A convolution reads
+// what the one before has written, and applies that one's norm and ReLU meanwhile, as it does the pooling or the enlarging
+// that lies between. So nothing but the results of convolutions is ever stored.
+#include <wasm_simd128.h>
+
+typedef v128_t vec;
+
+#define EXPORT(name) __attribute__((export_name(#name)))
+#define INLINE static inline __attribute__((always_inline))
+
+enum { TILES = 16 };                   // that are convolved together
+enum { SIDE = 6, POINTS = 36, OUT = 4 }; // Winograd's F(4 x 4, 3 x 3): tiles of 6 x 6 pixels give 4 x 4 results
+
+INLINE vec load(const float *from) { return wasm_v128_load(from); }
+INLINE void store(float *to, vec value) { wasm_v128_store(to, value); }
+INLINE vec splat(float value) { return wasm_f32x4_splat(value); }
+INLINE vec add(vec a, vec b) { return wasm_f32x4_add(a, b); }
+INLINE vec sub(vec a, vec b) { return wasm_f32x4_sub(a, b); }
+INLINE vec mul(vec a, vec b) { return wasm_f32x4_mul(a, b); }
+INLINE int smaller(int a, int b) { return a < b ? a : b; }
+
+// ---------------------------------------------------------------------------------------------------- rows of the input
+
+enum { PLAIN, RECTIFIED, POOLED, JOINED };
+
+// Where a convolution reads: a result of another one, with the norm after it (gain and shift of each channel).
+typedef struct {
+  const float *data, *gain, *shift;
+  int channels;
+} Source;
+
+INLINE vec affine(const Source *x, const float *from, int c) {
+  return add(mul(load(from + c), load(x->gain + c)), load(x->shift + c));
+}
+
+INLINE vec rectify(vec value) { return wasm_f32x4_pmax(value, splat(0)); }
+
+static void copy_row(const Source *x, int row, int w, float *to) {
+  const float *from = x->data + row * w * x->channels;
+  for (int i = 0; i < w * x->channels; i += 4) store(to + i, load(from + i));
+}
+
+static void rectify_row(const Source *x, int row, int w, float *to, int step) {
+  const float *from = x->data + row * w * x->channels;
+  for (int column = 0; column < w; column++, from += x->channels, to += step) {
+    for (int c = 0; c < x->channels; c += 4) store(to + c, rectify(affine(x, from, c)));
+  }
+}
+
+// A row of the largest of each 2 x 2 pixels, after norm and ReLU.
+static void pool_row(const Source *x, int row, int w, float *to) {
+  const int channels = x->channels;
+  const float *upper = x->data + 4 * row * w * channels;
+  const float *lower = upper + 2 * w * channels;
+  for (int column = 0; column < w; column++, upper += 2 * channels, lower += 2 * channels, to += channels) {
+    for (int c = 0; c < channels; c += 4) {
+      const vec above = wasm_f32x4_pmax(affine(x, upper, c), affine(x, upper + channels, c));
+      const vec below = wasm_f32x4_pmax(affine(x, lower, c), affine(x, lower + channels, c));
+      store(to + c, rectify(wasm_f32x4_pmax(above, below)));
+    }
+  }
+}
+
+// For an entry of an axis twice as long, the entry before it; `share` is its distance from that (aligned corners).
+INLINE int place(int i, int size, float *share) {
+  const double position = (double)i * (size - 1) / (2 * size - 1);
+  const int before = smaller((int)position, size > 1 ? size - 2 : 0);
+  *share = position - before;
+  return before;
+}
+
+// A row of an image of h x w pixels enlarged twice by bilinear interpolation, after norm and ReLU.
+static void enlarge_row(const Source *x, int row, int h, int w, float *to, int step, float *room) {
+  const int channels = x->channels;
+  float share;
+  const int above = place(row, h, &share);
+  const float *upper = x->data + above * w * channels;
+  const float *lower = upper + (h > 1 ? w * channels : 0);
+  for (int column = 0; column < w; column++) {
+    for (int c = 0; c < channels; c += 4) {
+      const int i = column * channels;
+      const vec first = rectify(affine(x, upper + i, c));
+      const vec second = rectify(affine(x, lower + i, c));
+      store(room + i + c, add(first, mul(sub(second, first), splat(share))));
+    }
+  }
+  const int next = w > 1 ? channels : 0;
+  for (int column = 0; column < 2 * w; column++, to += step) {
+    const float *left = room + place(column, w, &share) * channels;
+    for (int c = 0; c < channels; c += 4) {
+      const vec value = load(left + c);
+      store(to + c, add(value, mul(sub(load(left + next + c), value), splat(share))));
+    }
+  }
+}
+
+static void make_row(int kind, const Source *x, const Source *skip, int row, int h, int w, float *to, float *room) {
+  if (kind == PLAIN) copy_row(x, row, w, to);
+  else if (kind == RECTIFIED) rectify_row(x, row, w, to, x->channels);
+  else if (kind == POOLED) pool_row(x, row, w, to);
+  else {
+    const int step = x->channels + skip->channels;
+    enlarge_row(x, row, h / 2, w / 2, to, step, room);
+    rectify_row(skip, row, w, to + x->channels, step);
+  }
+}
+
+// ------------------------------------------------------------------------------------------------------ the convolution
+
+// B^T x, for six pixels that are `step` apart.
+INLINE void transform_input(const vec *x, int step, vec *y) {
+  const vec x0 = x[0], x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step], x5 = x[5 * step];
+  const vec two = splat(2), four = splat(4), five = splat(5);
+  const vec even = sub(x4, mul(four, x2)), odd = sub(x3, mul(four, x1));
+  const vec near = sub(x4, x2), far = mul(two, sub(x3, x1));
+  y[0] = add(sub(mul(four, x0), mul(five, x2)), x4);
+  y[1] = add(even, odd);
+  y[2] = sub(even, odd);
+  y[3] = add(near, far);
+  y[4] = sub(near, far);
+  y[5] = add(sub(mul(four, x1), mul(five, x3)), x5);
+}
+
+// A^T x, for six values that are `step` apart.
+INLINE void transform_output(const vec *x, int step, vec *y) {
+  const vec x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step];
+  const vec sum = add(x1, x2), difference = sub(x1, x2), outer = add(x3, x4), slope = sub(x3, x4);
+  y[0] = add(add(x[0], sum), outer);
+  y[1] = add(difference, mul(splat(2), slope));
+  y[2] = add(sum, mul(splat(4), outer));
+  y[3] = add(add(difference, mul(splat(8), slope)), x[5 * step]);
+}
+
+// To `to` (points, TILES, channels), for tiles that start at each fourth pixel of six rows.
+static void transform_tiles(float *const *rows, int first, int count, int channels, float *to) {
+  for (int tile = 0; tile < count; tile++) {
+    for (int c = 0; c < channels; c += 4) {
+      const int start = (first + tile) * OUT * channels + c;
+      vec part[POINTS], result[SIDE];
+      for (int column = 0; column < SIDE; column++) {
+        vec pixels[SIDE];
+        for (int row = 0; row < SIDE; row++) pixels[row] = load(rows[row] + start + column * channels);
+        transform_input(pixels, 1, part + column * SIDE);
+      }
+      for (int row = 0; row < SIDE; row++) {
+        transform_input(part + row, SIDE, result);
+        for (int i = 0; i < SIDE; i++) store(to + ((row * SIDE + i) * TILES + tile) * channels + c, result[i]);
+      }
+    }
+  }
+}
+
+// Four rows of x (4, channels) times `filter` (channels, features), for `width` * 4 of the features.
+INLINE void multiply(const float *x, const float *filter, int channels, int features, float *y, int width) {
+  vec sums[OUT][2];
+  for (int t = 0; t < OUT; t++) for (int i = 0; i < width; i++) sums[t][i] = splat(0);
+#pragma unroll 4
+  for (int c = 0; c < channels; c++) {
+    for (int t = 0; t < OUT; t++) {
+      const vec value = wasm_v128_load32_splat(x + t * channels + c);
+      for (int i = 0; i < width; i++) sums[t][i] = add(sums[t][i], mul(value, load(filter + c * features + 4 * i)));
+    }
+  }
+  for (int t = 0; t < OUT; t++) for (int i = 0; i < width; i++) store(y + t * features + 4 * i, sums[t][i]);
+}
+
+INLINE void multiply_points(const float *x, const float *filter, int count, int channels, int features, float *y) {
+  for (int point = 0; point < POINTS; point++) {
+    for (int f = 0; f < features; f += 8) {
+      const float *part = filter + point * channels * features + f;
+      for (int tile = 0; tile < count; tile += 4) {
+        const float *from = x + (point * TILES + tile) * channels;
+        float *to = y + (point * TILES + tile) * features + f;
+        if (features - f >= 8) multiply(from, part, channels, features, to, 2);
+        else multiply(from, part, channels, features, to, 1);
+      }
+    }
+  }
+}
+
+// The compiler makes better code of sizes that it knows: those of the model of the package.
+static void multiply_tiles(const float *x, const float *filter, int count, int channels, int features, float *y) {
+  if (channels == 16 && features == 16) multiply_points(x, filter, count, 16, 16, y);
+  else if (channels == 32 && features == 16) multiply_points(x, filter, count, 32, 16, y);
+  else if (channels == 4 && features == 16) multiply_points(x, filter, count, 4, 16, y);
+  else multiply_points(x, filter, count, channels, features, y);
+}
+
+// Sums of a channel over pixels. They are taken of the distance from one pixel, lest the variance be a difference of large numbers.
+typedef struct {
+  double sum[4], square[4];
+  float pixel[4];
+} Sums;
+
+// Results (points, TILES, features) to the pixels of `y` that lie inside; their sums are added.
+static void finish_tiles(const float *x, int row, int first, int count, int h, int w, int features, float *y, Sums *sums) {
+  const int height = smaller(OUT, h - row);
+  for (int f = 0; f < features; f += 4, sums++) {
+    if (row == 0 && first == 0) for (int i = 0; i < 4; i++) sums->pixel[i] = 0, sums->sum[i] = sums->square[i] = 0;
+    vec sum = splat(0), square = splat(0), pixel = load(sums->pixel);
+    for (int tile = 0; tile < count; tile++) {
+      const int column = (first + tile) * OUT;
+      const int width = smaller(OUT, w - column);
+      vec part[SIDE * OUT], result[OUT][OUT];
+      for (int i = 0; i < SIDE; i++) {
+        vec values[SIDE];
+        for (int k = 0; k < SIDE; k++) values[k] = load(x + ((i * SIDE + k) * TILES + tile) * features + f);
+        transform_output(values, 1, part + i * OUT);
+      }
+      for (int i = 0; i < OUT; i++) transform_output(part + i, OUT, result[i]);
+      if (row == 0 && column == 0) store(sums->pixel, pixel = result[0][0]);
+      for (int i = 0; i < height; i++) {
+        for (int k = 0; k < width; k++) {
+          const vec value = result[k][i];
+          const vec distance = sub(value, pixel);
+          sum = add(sum, distance);
+          square = add(square, mul(distance, distance));
+          store(y + ((row + i) * w + column + k) * features + f, value);
+        }
+      }
+    }
+    for (int i = 0; i < 4; i++) sums->sum[i] += ((float *)&sum)[i], sums->square[i] += ((float *)&square)[i];
+  }
+}
+
+// Floats of `room` that `convolve` takes.
+EXPORT(roomForConvolution)
+int room_for_convolution(int w, int channels, int features) {
+  return SIDE * (w + SIDE) * channels + w * channels + POINTS * TILES * (channels + features);
+}
+
+// A 3 x 3 convolution of an image of h x w pixels with a border of zeros. The image is made of a source by its kind:
+// PLAIN, the source; RECTIFIED, after norm and ReLU; POOLED, then the largest of each 2 x 2 pixels; JOINED, then enlarged
+// twice, with the channels of `skip` behind it.
+EXPORT(convolve)
+void convolve(int kind, const Source *x, const Source *skip, int h, int w, const float *filter, int features, float *y,
+              Sums *sums, float *room) {
+  const int channels = x->channels + (kind == JOINED ? skip->channels : 0);
+  const int count = (w + OUT - 1) / OUT;
+  const int length = (count * OUT + 2) * channels;
+  float *lines = room, *enlarged = lines + SIDE * length;
+  float *tiles = enlarged + w * channels, *results = tiles + POINTS * TILES * channels;
+  for (int i = 0; i < SIDE * length; i += 4) store(lines + i, splat(0));
+  int ready = 0; // rows that were made, with the one above the image
+  for (int row = 0; row < h; row += OUT) {
+    float *rows[SIDE];
+    for (int i = 0; i < SIDE; i++) rows[i] = lines + (row + i) % SIDE * length;
+    for (; ready < row + SIDE; ready++) {
+      float *line = lines + ready % SIDE * length;
+      if (ready > 0 && ready <= h) make_row(kind, x, skip, ready - 1, h, w, line + channels, enlarged);
+      else for (int i = 0; i < length; i += 4) store(line + i, splat(0));
+    }
+    for (int first = 0; first < count; first += TILES) {
+      const int part = smaller(TILES, count - first);
+      transform_tiles(rows, first, part, channels, tiles);
+      multiply_tiles(tiles, filter, part, channels, features, results);
+      finish_tiles(results, row, first, part, h, w, features, y, sums);
+    }
+  }
+}
+
+// G g, for three numbers that are `step` apart.
+INLINE void transform_taps(const float *g, int step, float *to) {
+  const float sum = g[0] + g[2 * step], corner = g[0] / 24 + g[2 * step] / 6;
+  to[0] = g[0] / 4;
+  to[1] = -(sum + g[step]) / 6;
+  to[2] = -(sum - g[step]) / 6;
+  to[3] = corner + g[step] / 12;
+  to[4] = corner - g[step] / 12;
+  to[5] = g[2 * step];
+}
+
+// A kernel (3, 3, width * parts, out) for `convolve`: (points, channels, features). Each part gets channels of its own.
+EXPORT(prepareFilter)
+void prepare_filter(const float *kernel, int width, int parts, int out, int channels, int features, float *filter) {
+  for (int i = 0; i < POINTS * channels * features; i += 4) store(filter + i, splat(0));
+  for (int input = 0; input < width * parts; input++) {
+    const int c = input / width * (channels / parts) + input % width;
+    for (int f = 0; f < out; f++) {
+      float part[3 * SIDE], result[SIDE];
+      for (int column = 0; column < 3; column++) {
+        transform_taps(kernel + (column * width * parts + input) * out + f, 3 * width * parts * out, part + column * SIDE);
+      }
+      for (int row = 0; row < SIDE; row++) {
+        transform_taps(part + row, SIDE, result);
+        for (int i = 0; i < SIDE; i++) filter[((row * SIDE + i) * channels + c) * features + f] = result[i];
+      }
+    }
+  }
+}
+
+// A 1 x 1 convolution with a bias, after norm and ReLU, for a row of w pixels: w * out numbers.
+EXPORT(mixRow)
+void mix_row(const Source *x, int start, int w, const float *kernel, const float *bias, int out, float *y) {
+  const float *from = x->data + start * x->channels;
+  for (int column = 0; column < w; column++, from += x->channels) {
+    for (int o = 0; o < out; o++) {
+      vec sum = splat(0);
+      for (int c = 0; c < x->channels; c += 4) {
+        sum = add(sum, mul(rectify(affine(x, from, c)), load(kernel + o * x->channels + c)));
+      }
+      const float *parts = (float *)&sum;
+      *y++ = bias[o] + ((parts[0] + parts[1]) + (parts[2] + parts[3]));
+    }
+  }
+}
