@@ -306,3 +306,137 @@ void mix_row(const Source *x, int start, int w, const float *kernel, const float
     }
   }
 }
+
+// ------------------------------------------------------------------------------------------------ the Fourier transform
+
+// A size with its factors, its roots of unity, and room for four lines side by side and for as many parts: 6 * size vectors.
+typedef struct {
+  int size;
+  const int *factors;
+  const float *cos, *sin;
+  vec *room;
+} Plan;
+
+typedef struct {
+  vec re, im;
+} Complex;
+
+// A number of a line, its real parts and, `size` vectors later, its imaginary parts.
+INLINE Complex get(const vec *line, int size, int i) { return (Complex){line[i], line[size + i]}; }
+INLINE void put(vec *line, int size, int i, Complex value) { line[i] = value.re, line[size + i] = value.im; }
+INLINE Complex plus(Complex a, Complex b) { return (Complex){add(a.re, b.re), add(a.im, b.im)}; }
+INLINE Complex minus(Complex a, Complex b) { return (Complex){sub(a.re, b.re), sub(a.im, b.im)}; }
+
+INLINE Complex turn(const Plan *plan, Complex x, int root) {
+  const vec cos = splat(plan->cos[root]), sin = splat(plan->sin[root]);
+  return (Complex){sub(mul(x.re, cos), mul(x.im, sin)), add(mul(x.re, sin), mul(x.im, cos))};
+}
+
+// The sums of `factor` parts, in place.
+static void combine(const Plan *plan, int factor, int part, int stride, vec *to) {
+  const int size = plan->size, step = size / factor;
+  vec *parts = plan->room + 4 * size;
+  for (int k = 0; k < part; k++) {
+    for (int q = 0; q < factor; q++) put(parts, size, q, turn(plan, get(to, size, q * part + k), q * k * stride));
+    for (int r = 0; r < factor; r++) {
+      Complex sum = get(parts, size, 0);
+      for (int q = 1, root = r * step; q < factor; q++) {
+        sum = plus(sum, turn(plan, get(parts, size, q), root));
+        root += r * step;
+        if (root >= size) root -= size;
+      }
+      put(to, size, r * part + k, sum);
+    }
+  }
+}
+
+// As `combine` for four parts, whose roots are 1, -i, -1 and i.
+static void combine_four(const Plan *plan, int part, int stride, vec *to) {
+  const int size = plan->size;
+  for (int k = 0; k < part; k++) {
+    const Complex a = get(to, size, k), b = turn(plan, get(to, size, part + k), k * stride);
+    const Complex c = turn(plan, get(to, size, 2 * part + k), 2 * k * stride);
+    const Complex d = turn(plan, get(to, size, 3 * part + k), 3 * k * stride);
+    const Complex even = plus(a, c), odd = plus(b, d), first = minus(a, c), second = minus(b, d);
+    put(to, size, k, plus(even, odd));
+    put(to, size, 2 * part + k, minus(even, odd));
+    put(to, size, part + k, (Complex){add(first.re, second.im), sub(first.im, second.re)});
+    put(to, size, 3 * part + k, (Complex){sub(first.re, second.im), add(first.im, second.re)});
+  }
+}
+
+// Transforms each stride-th number of a line to `count` numbers: first each factor-th of them (decimation in time).
+static void transform(const Plan *plan, const int *factor, int count, const vec *from, int stride, vec *to) {
+  const int part = count / *factor;
+  for (int q = 0; q < *factor; q++) {
+    if (part > 1) transform(plan, factor + 1, part, from + q * stride, stride * *factor, to + q * part);
+    else put(to, plan->size, q, get(from, plan->size, q * stride));
+  }
+  if (*factor == 4) combine_four(plan, part, stride, to);
+  else combine(plan, *factor, part, stride, to);
+}
+
+// Transforms four lines of the room to the numbers that follow them.
+static vec *transform_lines(const Plan *plan) {
+  vec *lines = plan->room, *result = lines + 2 * plan->size;
+  if (plan->size > 1) transform(plan, plan->factors, plan->size, lines, 1, result);
+  else put(result, 1, 0, get(lines, 1, 0));
+  const vec norm = splat(__builtin_sqrtf(1.0f / plan->size));
+  for (int i = 0; i < 2 * plan->size; i++) result[i] = mul(result[i], norm);
+  return result;
+}
+
+// Transforms the columns of a plane whose width is a multiple of 4, in place.
+EXPORT(transformColumns)
+void transform_columns(float *re, float *im, int width, const Plan *plan) {
+  for (int column = 0; column < width; column += 4) {
+    for (int i = 0; i < plan->size; i++) {
+      put(plan->room, plan->size, i, (Complex){load(re + i * width + column), load(im + i * width + column)});
+    }
+    const vec *result = transform_lines(plan);
+    for (int i = 0; i < plan->size; i++) {
+      store(re + i * width + column, result[i]);
+      store(im + i * width + column, result[plan->size + i]);
+    }
+  }
+}
+
+// Turns 4 x 4 numbers over; lines of `from` and `to` are `in` and `out` numbers apart.
+INLINE void transpose_block(const float *from, int in, float *to, int out) {
+  const vec a = load(from), b = load(from + in), c = load(from + 2 * in), d = load(from + 3 * in);
+  const vec ab = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), ab2 = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7);
+  const vec cd = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5), cd2 = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
+  store(to, wasm_i64x2_shuffle(ab, cd, 0, 2));
+  store(to + out, wasm_i64x2_shuffle(ab, cd, 1, 3));
+  store(to + 2 * out, wasm_i64x2_shuffle(ab2, cd2, 0, 2));
+  store(to + 3 * out, wasm_i64x2_shuffle(ab2, cd2, 1, 3));
+}
+
+// Turns a plane over; its sides are multiples of 4.
+EXPORT(transpose)
+void transpose(const float *from, int h, int w, float *to) {
+  for (int row = 0; row < h; row += 4) {
+    for (int column = 0; column < w; column += 4) transpose_block(from + row * w + column, w, to + column * h + row, h);
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------------- scores
+
+// Filters the columns of a plane, then its rows, where the filters lie inside. The widths of the plane and of the result
+// are multiples of 4; `line` has room for a row and its margin.
+EXPORT(filterPlane)
+void filter_plane(const float *plane, int width, const float *down, int downs, const float *across, int acrosses, int rows,
+                  int columns, float *line, float *to) {
+  for (int row = 0; row < rows; row++, plane += width, to += columns) {
+    for (int i = 0; i < width; i += 4) {
+      vec sum = splat(0);
+      for (int t = 0; t < downs; t++) sum = add(sum, mul(splat(down[t]), load(plane + t * width + i)));
+      store(line + i, sum);
+    }
+    for (int i = 0; i < columns; i += 4) {
+      vec sum = splat(0);
+      for (int t = 0; t < acrosses; t++) sum = add(sum, mul(splat(across[t]), load(line + i + t)));
+      store(to + i, sum);
+    }
+  }
+}

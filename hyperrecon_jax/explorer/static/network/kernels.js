@@ -46,4 +46,29 @@ class Kernels {
     this.floats(place, numbers.length).set(numbers);
     return place;
   }
+
+  storeIntegers(numbers) {
+    const place = this.allocate(4 * numbers.length);
+    new Uint32Array(this.calls.memory.buffer, place, numbers.length).set(numbers);
+    return place;
+  }
+
+  /** The place of a plane of h x w numbers among zeros. */
+  storePlane(plane, h, w, width, height = h) {
+    const place = this.allocate(4 * height * width);
+    const to = this.floats(place, height * width);
+    if (width === w) to.set(plane);
+    else {
+      to.fill(0);
+      for (let row = 0; row < h; row++) to.set(plane.subarray(row * w, (row + 1) * w), row * width);
+    }
+    to.fill(0, h * width);
+    return place;
+  }
+
+  /** Copies such a plane to an array of h * w numbers. */
+  readPlane(place, to, h, w, width) {
+    const from = this.floats(place, h * width);
+    for (let row = 0; row < h; row++) to.set(from.subarray(row * width, row * width + w), row * w);
+  }
 }

@@ -27,32 +27,30 @@ const Measurement = (() => {
     ];
   }
 
-  function toFloat32({ re, im }) {
-    return { re: Float32Array.from(re), im: Float32Array.from(im) };
-  }
+  const copy = ({ re, im }) => ({ re: re.slice(), im: im.slice() });
 
   /** K-space of an image where the mask samples it, with complex noise. */
-  function measureKspace({ h, w, plane }, mask, sigma, seed) {
-    const y = { re: Float64Array.from(plane), im: new Float64Array(h * w) };
-    Fourier.forward(y, h, w);
+  function measureKspace(kernels, { h, w, plane }, mask, sigma, seed) {
+    const y = { re: Float32Array.from(plane), im: new Float32Array(h * w) };
+    Fourier.forward(kernels, y, h, w);
     const next = Random.normalPairs(seed);
     for (let i = 0; i < h * w; i++) {
       const [re, im] = next().map((value) => (value * sigma) / Math.SQRT2);
       y.re[i] = mask[i] ? y.re[i] + re : 0;
       y.im[i] = mask[i] ? y.im[i] + im : 0;
     }
-    return toFloat32(y);
+    return y;
   }
 
   /** The zero-filled image of k-space. */
-  function zeroFill(y, h, w) {
-    const image = { re: Float64Array.from(y.re), im: Float64Array.from(y.im) };
-    Fourier.inverse(image, h, w);
-    return toFloat32(image);
+  function zeroFill(kernels, y, h, w) {
+    const image = copy(y);
+    Fourier.inverse(kernels, image, h, w);
+    return image;
   }
 
-  function fromKspace(y, mask, { h, w }) {
-    return { h, w, image: zeroFill(y, h, w), y, mask, factor: 1 };
+  function fromKspace(kernels, y, mask, { h, w }) {
+    return { h, w, image: zeroFill(kernels, y, h, w), y, mask, factor: 1 };
   }
 
   /** The means of blocks of factor x factor pixels, with noise; the network's input repeats each of them. */
@@ -92,18 +90,18 @@ const Measurement = (() => {
    * `task` is { name, factor, noise, acceleration, sigma, mask, fixed, limits }. `acquisition` takes the place
    * of its own; the same seed gives the same noise.
    */
-  function measure(image, task, acquisition, seed) {
+  function measure(kernels, image, task, acquisition, seed) {
     if (task.name !== "csmri") return { ...measureImage(image, task, seed), condition: [] };
     const { h, w } = image;
     const { fixed } = task; // a network for one mask knows the mask itself
     const { acceleration, sigma, mask: kind } = acquisition || task;
     const isFixed = fixed && fixed.h === h && fixed.w === w;
     const mask = isFixed ? fixed.mask : Masks.make(kind, [h, w], acceleration);
-    const y = measureKspace(image, mask, sigma, seed);
-    if (!acquisition) return { ...fromKspace(y, mask, image), condition: [] };
+    const y = measureKspace(kernels, image, mask, sigma, seed);
+    if (!acquisition) return { ...fromKspace(kernels, y, mask, image), condition: [] };
     // a network for many acquisitions takes k-space that is zero as not sampled
     const sampled = mask.map((value, i) => value && (y.re[i] !== 0 || y.im[i] !== 0));
-    return { ...fromKspace(y, sampled, image), condition: encode(acquisition, task.limits) };
+    return { ...fromKspace(kernels, y, sampled, image), condition: encode(acquisition, task.limits) };
   }
 
   /** The slice as it were if all of it were measured `scale` times weaker. */
@@ -113,16 +111,16 @@ const Measurement = (() => {
   }
 
   /** The image nearest to both the measurement and z (`proximal.prox`); a small weight trusts the measurement. */
-  function moveTowards({ h, w, y, mask, factor }, z, weight) {
-    const u = { re: Float64Array.from(z.re), im: Float64Array.from(z.im) };
+  function moveTowards(kernels, { h, w, y, mask, factor }, z, weight) {
+    const u = copy(z);
     if (mask) {
-      const difference = { re: Float64Array.from(z.re), im: Float64Array.from(z.im) };
-      Fourier.forward(difference, h, w);
+      const difference = copy(z);
+      Fourier.forward(kernels, difference, h, w);
       for (let i = 0; i < h * w; i++) {
         difference.re[i] = mask[i] ? y.re[i] - difference.re[i] : 0;
         difference.im[i] = mask[i] ? y.im[i] - difference.im[i] : 0;
       }
-      Fourier.inverse(difference, h, w);
+      Fourier.inverse(kernels, difference, h, w);
       return add(u, difference, 1 / (1 + weight));
     }
     const part = (name) => {
@@ -141,14 +139,14 @@ const Measurement = (() => {
   }
 
   /** J = ||A x_hat - y||^2, a sum over the measurement. */
-  function dataConsistency(plane, { h, w, y, mask, factor }) {
+  function dataConsistency(kernels, plane, { h, w, y, mask, factor }) {
     let sum = 0;
     if (!mask) {
       blockMeans(plane, h, w, factor).forEach((value, i) => (sum += (value - y.re[i]) ** 2));
       return sum;
     }
-    const kspace = { re: Float64Array.from(plane), im: new Float64Array(h * w) };
-    Fourier.forward(kspace, h, w);
+    const kspace = { re: Float32Array.from(plane), im: new Float32Array(h * w) };
+    Fourier.forward(kernels, kspace, h, w);
     for (let i = 0; i < h * w; i++) {
       if (mask[i]) sum += (kspace.re[i] - y.re[i]) ** 2 + (kspace.im[i] - y.im[i]) ** 2;
     }

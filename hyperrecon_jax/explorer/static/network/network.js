@@ -56,11 +56,11 @@ const Network = (() => {
     const { h, w } = measured;
     const scale = intensityScale(measured, settings.normalize);
     const scaled = Measurement.divide(measured, scale);
-    const z = { re: Float64Array.from(scaled.image.re), im: Float64Array.from(scaled.image.im) };
+    const z = { re: scaled.image.re.slice(), im: scaled.image.im.slice() };
     for (let i = 0; i < settings.iterations; i++) {
       await pause();
       const weight = Math.exp(theta.get("iterations/log_weight").data[i]);
-      const u = Measurement.moveTowards(scaled, z, weight);
+      const u = Measurement.moveTowards(kernels, scaled, z, weight);
       const network = {
         theta: select(theta, "iterations/unet/", i),
         statistics: select(statistics, "iterations/unet/", i),

@@ -13,37 +13,33 @@ const Scores = (() => {
     return taps.map((tap) => tap / sum);
   }
 
-  /** Filters the rows and columns of a plane where the filters lie inside: a plane smaller by their length - 1. */
-  function filter({ plane, h, w }, rowTaps, columnTaps) {
-    const height = h - rowTaps.length + 1;
-    const width = w - columnTaps.length + 1;
-    const result = new Float64Array(Math.max(0, height) * Math.max(0, width));
-    const line = new Float64Array(w);
-    for (let row = 0; row < height; row++) {
-      line.fill(0);
-      for (let t = 0; t < rowTaps.length; t++) {
-        const tap = rowTaps[t];
-        const start = (row + t) * w;
-        for (let i = 0; i < w; i++) line[i] += tap * plane[start + i];
-      }
-      for (let t = 0; t < columnTaps.length; t++) {
-        const tap = columnTaps[t];
-        for (let i = 0; i < width; i++) result[row * width + i] += tap * line[i + t];
-      }
-    }
+  /** Filters the columns and rows of a plane where the filters lie inside: a plane smaller by their length - 1. */
+  function filter(kernels, { plane, h, w }, columnTaps, rowTaps) {
+    kernels.clear();
+    const [height, width] = [h - columnTaps.length + 1, w - rowTaps.length + 1];
+    if (height < 1 || width < 1) return new Float32Array(0);
+    const [padded, columns] = [w, width].map((size) => 4 * Math.ceil(size / 4));
+    const place = kernels.storePlane(plane, h, w, padded);
+    const [down, across] = [columnTaps, rowTaps].map((taps) => kernels.store(taps));
+    const line = kernels.store(new Float32Array(columns + rowTaps.length + padded));
+    const to = kernels.allocate(4 * height * columns);
+    const { filterPlane } = kernels.calls;
+    filterPlane(place, padded, down, columnTaps.length, across, rowTaps.length, height, columns, line, to);
+    const result = new Float32Array(height * width);
+    kernels.readPlane(to, result, height, width, columns);
     return result;
   }
 
   function multiply(a, b) {
-    const product = new Float64Array(a.length);
+    const product = new Float32Array(a.length);
     for (let i = 0; i < product.length; i++) product[i] = a[i] * b[i];
     return product;
   }
 
-  function ssim(x, truth, h, w) {
+  function ssim(kernels, x, truth, h, w) {
     const { c1, c2, sigma, radius } = SSIM;
     const taps = gaussian(sigma, radius);
-    const blur = (plane) => filter({ plane, h, w }, taps, taps);
+    const blur = (plane) => filter(kernels, { plane, h, w }, taps, taps);
     const [mean, meanTruth] = [blur(x), blur(truth)];
     const [square, squareTruth, product] = [blur(multiply(x, x)), blur(multiply(truth, truth)), blur(multiply(x, truth))];
     let sum = 0;
@@ -64,7 +60,7 @@ const Scores = (() => {
     };
     const [height, width] = [h + 2 * margin, w + 2 * margin];
     const columns = Uint32Array.from({ length: width }, (_, i) => place(i, w));
-    const plane = new Float64Array(height * width);
+    const plane = new Float32Array(height * width);
     for (let row = 0; row < height; row++) {
       const start = place(row, h) * w;
       for (let i = 0; i < width; i++) plane[row * width + i] = x[start + columns[i]] - truth[start + columns[i]];
@@ -73,21 +69,21 @@ const Scores = (() => {
   }
 
   /** The l2 norm of the difference after a Laplacian of a Gaussian whose kernel sums to zero. */
-  function hfen(x, truth, h, w) {
+  function hfen(kernels, x, truth, h, w) {
     const { sigma, radius } = EDGES;
     const taps = gaussian(sigma, radius);
     const second = taps.map((tap, i) => (tap * ((i - radius) ** 2 - sigma ** 2)) / sigma ** 4);
     const average = (2 * second.reduce((total, value) => total + value, 0)) / taps.length ** 2; // the sum of `taps` is 1
     const ones = taps.map(() => 1);
     const padded = mirroredDifference(x, truth, h, w, radius);
-    const [down, across, level] = [[second, taps], [taps, second], [ones, ones]].map((pair) => filter(padded, ...pair));
+    const [down, across, level] = [[second, taps], [taps, second], [ones, ones]].map((pair) => filter(kernels, padded, ...pair));
     let squares = 0;
     for (let i = 0; i < down.length; i++) squares += (down[i] + across[i] - average * level[i]) ** 2;
     return Math.sqrt(squares);
   }
 
   /** PSNR in dB, SSIM, MAE and HFEN of a plane, by name. */
-  function compare(x, truth, h, w) {
+  function compare(kernels, x, truth, h, w) {
     let squares = 0;
     let absolute = 0;
     for (let i = 0; i < x.length; i++) {
@@ -97,9 +93,9 @@ const Scores = (() => {
     }
     return {
       psnr: Math.min(PSNR_LIMIT, -10 * Math.log10(squares / x.length)),
-      ssim: ssim(x, truth, h, w),
+      ssim: ssim(kernels, x, truth, h, w),
       mae: absolute / x.length,
-      hfen: hfen(x, truth, h, w),
+      hfen: hfen(kernels, x, truth, h, w),
     };
   }
 

@@ -83,7 +83,7 @@
   function find({ volume, position, acquisition }) {
     const key = `${volume}|${position}|${acquisition || ""}`;
     const image = volumes.get(volume)[position];
-    const slice = measured.get(key) || Measurement.measure(image, network.task, readAcquisition(acquisition), position + 1);
+    const slice = measured.get(key) || Measurement.measure(network.kernels, image, network.task, readAcquisition(acquisition), position + 1);
     measured.delete(key);
     measured.set(key, slice);
     if (measured.size > MEASURED) measured.delete(measured.keys().next().value);
@@ -91,7 +91,7 @@
   }
 
   function score(plane, { h, w, plane: truth }) {
-    return Scores.compare(plane, truth, h, w);
+    return Scores.compare(network.kernels, plane, truth, h, w);
   }
 
   /** The network's input, the truth, the scores of the input, and what noise alone gives. */
@@ -106,7 +106,7 @@
     const start = performance.now();
     const { image, slice } = find(place);
     const plane = await Network.reconstruct(network, lam, slice, pause);
-    const metrics = { ...score(plane, image), data_consistency: Measurement.dataConsistency(plane, slice) };
+    const metrics = { ...score(plane, image), data_consistency: Measurement.dataConsistency(network.kernels, plane, slice) };
     return { plane, metrics, milliseconds: performance.now() - start };
   }
 
