@@ -117,8 +117,8 @@ const Measurement = (() => {
       const difference = copy(z);
       Fourier.forward(kernels, difference, h, w);
       for (let i = 0; i < h * w; i++) {
-        difference.re[i] = mask[i] ? y.re[i] - difference.re[i] : 0;
-        difference.im[i] = mask[i] ? y.im[i] - difference.im[i] : 0;
+        difference.re[i] = mask[i] * (y.re[i] - difference.re[i]); // a processor cannot predict the mask
+        difference.im[i] = mask[i] * (y.im[i] - difference.im[i]);
       }
       Fourier.inverse(kernels, difference, h, w);
       return add(u, difference, 1 / (1 + weight));
@@ -148,7 +148,7 @@ const Measurement = (() => {
     const kspace = { re: Float32Array.from(plane), im: new Float32Array(h * w) };
     Fourier.forward(kernels, kspace, h, w);
     for (let i = 0; i < h * w; i++) {
-      if (mask[i]) sum += (kspace.re[i] - y.re[i]) ** 2 + (kspace.im[i] - y.im[i]) ** 2;
+      sum += mask[i] * ((kspace.re[i] - y.re[i]) ** 2 + (kspace.im[i] - y.im[i]) ** 2);
     }
     return sum;
   }

@@ -4,6 +4,7 @@
 // The main networks: the U-Net alone (models/unet.py) and the unrolled network (models/unrolled.py).
 const Network = (() => {
   const SCALE_QUANTILE = 0.99;
+  const scaledSlices = new WeakMap(); // measured slice -> it as a network takes it, the same for each lambda
 
   /** A quantile of numbers, with linear interpolation between two of them. */
   function quantile(values, part) {
@@ -14,10 +15,14 @@ const Network = (() => {
     return sorted[below] + (sorted[above] - sorted[below]) * (position - below);
   }
 
-  /** The number by which a network that normalizes divides its input (`net_input.intensity_scale`). */
-  function intensityScale({ image }, normalize) {
-    const scale = normalize ? quantile(Measurement.magnitude(image), SCALE_QUANTILE) : 1;
-    return scale > 0 ? scale : 1;
+  /** A slice divided by its intensity (`net_input.intensity_scale`) if the network normalizes, and that: { scaled, scale }. */
+  function divideByIntensity(measured, normalize) {
+    if (!scaledSlices.has(measured)) {
+      const intensity = normalize ? quantile(Measurement.magnitude(measured.image), SCALE_QUANTILE) : 1;
+      const scale = intensity > 0 ? intensity : 1;
+      scaledSlices.set(measured, { scale, scaled: Measurement.divide(measured, scale) });
+    }
+    return scaledSlices.get(measured);
   }
 
   /** Real and imaginary part side by side, as a U-Net takes them. */
@@ -28,6 +33,10 @@ const Network = (() => {
       data[2 * i + 1] = im[i];
     }
     return data;
+  }
+
+  function addChannels({ re, im }, channels) {
+    return { re: re.map((value, i) => value + channels[2 * i]), im: im.map((value, i) => value + channels[2 * i + 1]) };
   }
 
   /** The entries of a map whose names start with `prefix`, without it; of stacked tensors the part with this index. */
@@ -44,8 +53,8 @@ const Network = (() => {
 
   async function applyUNet({ kernels, settings, statistics }, theta, measured) {
     const { h, w } = measured;
-    const scale = intensityScale(measured, settings.normalize);
-    const data = toChannels(measured.image).map((value) => value / scale);
+    const { scale, scaled } = divideByIntensity(measured, settings.normalize);
+    const data = toChannels(scaled.image);
     const network = { theta, statistics, norm: settings.norm };
     const result = UNet.apply(kernels, network, { data, h, w, channels: 2 });
     const input = settings.residual ? Measurement.magnitude(measured.image) : null;
@@ -54,9 +63,8 @@ const Network = (() => {
 
   async function applyUnrolled({ kernels, settings, statistics }, theta, measured, pause) {
     const { h, w } = measured;
-    const scale = intensityScale(measured, settings.normalize);
-    const scaled = Measurement.divide(measured, scale);
-    const z = { re: scaled.image.re.slice(), im: scaled.image.im.slice() };
+    const { scale, scaled } = divideByIntensity(measured, settings.normalize);
+    let z = scaled.image;
     for (let i = 0; i < settings.iterations; i++) {
       await pause();
       const weight = Math.exp(theta.get("iterations/log_weight").data[i]);
@@ -67,10 +75,7 @@ const Network = (() => {
         norm: settings.norm,
       };
       const change = UNet.apply(kernels, network, { data: toChannels(u), h, w, channels: 2 });
-      for (let k = 0; k < h * w; k++) {
-        z.re[k] = u.re[k] + change[2 * k];
-        z.im[k] = u.im[k] + change[2 * k + 1];
-      }
+      z = addChannels(u, change);
     }
     return Measurement.magnitude(z).map((value) => value * scale);
   }
