@@ -22,5 +22,3 @@ interface EventTarget {
   matches: any; // the list of a media query is a target, too
   blur(): void;
 }
-
-declare const TensorFlow: any; // static/vendor, in the worker of a page without a server

@@ -1,4 +1,4 @@
-// The numerical parts of a page that holds its network: build.sh makes hyperrecon_jax/explorer/static/network/network.wasm.
+// The numerical parts of a page that holds its network: build makes hyperrecon_jax/explorer/static/network/network.wasm.
 //
 // An image is (h, w, channels) float32; its channels are a multiple of 4, and those added are zero. A convolution reads
 // what the one before has written, and applies that one's norm and ReLU meanwhile, as it does the pooling or the enlarging

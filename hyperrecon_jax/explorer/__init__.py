@@ -17,7 +17,7 @@ receiving.py     files that are sent to the server
 server.py        listens, by default on this machine only
 page.py          the page in a notebook
 offline_page.py  the page as a file that holds the network and computes in the viewer's browser
-static/          the page: HTML, styles and scripts; network/: the network in JavaScript; vendor/: TensorFlow.js
+static/          the page: HTML, styles and scripts; network/: the network in JavaScript and WebAssembly
 """
 
 from hyperrecon_jax.explorer.offline_page import export

@@ -35,9 +35,9 @@ def compiled_reconstruct(model):
     return jax.jit(functools.partial(reconstruct, model))
 
 
-def check_numbers(page, engine, lam, acquisition=None, position=0, atol=1e-4):
+def check_numbers(page, engine, lam, acquisition=None, position=0, volume="test", atol=1e-4):
     """Compare the reconstruction and the scores of the page with JAX's, for the measurement that the page made."""
-    place = {"volume": "test", "position": position} | ({"acquisition": acquisition} if acquisition else {})
+    place = {"volume": volume, "position": position} | ({"acquisition": acquisition} if acquisition else {})
     slice_ = ask(page, "measure", place)
     shape = slice_["height"], slice_["width"]
     measured, answer = ask(page, "inspect", place), ask(page, "reconstruct", {"place": place, "lam": lam})
@@ -95,7 +95,23 @@ def test_the_model_of_the_package_has_the_numbers_of_jax(pretrained, page_file, 
         assert not y[mask == 0].any()
 
 
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(37, 50), (75, 22), (16, 131)])
+def test_images_of_any_size_have_the_numbers_of_jax(shape, pretrained, page_file, browser):
+    """Sides that are no multiples of 8 or of 4, a prime, and factors of 3, 5 and 11."""
+    image = np.random.default_rng(0).uniform(size=shape)
+    with opened(browser, page_file) as page:
+        page.evaluate(
+            """([h, w, plane]) => explorer.requests.source.helper.ask(
+                "add", { id: "noise", planes: [{ h, w, plane: Float32Array.from(plane) }] })""",
+            [*shape, image.ravel().tolist()],
+        )
+        check_numbers(page, pretrained, [0.4], "acceleration=3,sigma=0.02,mask=poisson_disc", volume="noise")
+
+
 RUNS = {
+    "width_6": {"network": "unet", "width": 6},
     "unet": {"network": "unet", "width": 4},
     "unet_batch_norm": {"network": "unet", "norm": "batch", "normalize": False, "residual": False},
     "unrolled": {"network": "unrolled", "norm": "none", "iterations": 2},

@@ -32,8 +32,9 @@ const UNet = (() => {
   }
 
   /** Sets gain and shift of a convolution's result: its bias and the norm after it. */
-  function normalize(kernels, { theta, statistics, norm }, y, sums, convolution, name) {
-    const { data: bias } = theta.get(`${convolution}/bias`);
+  function normalize(kernels, { theta, statistics, norm }, y, sums, block, i) {
+    const name = `${block}_norm${i}`;
+    const { data: bias } = theta.get(`${block}_conv${i}/bias`);
     const [gain, shift] = [y.gain, y.shift].map((place) => kernels.floats(place, y.channels).fill(0));
     for (let c = 0; c < bias.length; c++) {
       let [mean, variance, scale, offset] = [-bias[c], 1 - EPSILON, 1, 0];
@@ -49,16 +50,16 @@ const UNet = (() => {
     }
   }
 
-  /** A convolution of what `kind` makes of x (and of `skip`) to y. */
-  function convolve(kernels, network, place, kind, x, skip, y, [convolution, norm]) {
+  /** The i-th convolution of a block to y, of what `kind` makes of x and `skip`. */
+  function convolve(kernels, network, place, { kind, x, skip = null, y }, block, i) {
     const { calls } = kernels;
-    const { shape, data } = network.theta.get(`${convolution}/kernel`);
-    const parts = kind === JOINED ? 2 : 1;
+    const { shape, data } = network.theta.get(`${block}_conv${i}/kernel`);
+    const parts = skip ? 2 : 1;
     const { kernel, filter, sums, room } = place;
     kernels.floats(kernel, data.length).set(data);
     calls.prepareFilter(kernel, shape[2] / parts, parts, shape[3], parts * x.channels, y.channels, filter);
     calls.convolve(kind, x.source, skip && skip.source, y.h, y.w, filter, y.channels, y.data, sums, room);
-    normalize(kernels, network, y, sums, convolution, norm);
+    normalize(kernels, network, y, sums, block, i);
   }
 
   /** For each row or column of the padded image that of the image: mirrored at the borders to a multiple of 8. */
@@ -127,17 +128,16 @@ const UNet = (() => {
     let x = pad(kernels, image);
     const channels = toVectors(network.theta.get("down1_conv0/kernel").shape[3]);
     const { levels, middle, place } = allocateAll(kernels, x.h, x.w, channels);
-    const block = (kind, skip, y, name) => {
+    const applyBlock = (kind, skip, y, block) => {
       const between = { ...middle, h: y.h, w: y.w };
-      const names = [0, 1].map((i) => [`${name}_conv${i}`, `${name}_norm${i}`]);
-      convolve(kernels, network, place, kind, x, skip, between, names[0]);
-      convolve(kernels, network, place, RECTIFIED, between, null, y, names[1]);
+      convolve(kernels, network, place, { kind, x, skip, y: between }, block, 0);
+      convolve(kernels, network, place, { kind: RECTIFIED, x: between, y }, block, 1);
       x = y;
     };
-    levels.forEach((y, i) => block(i ? POOLED : PLAIN, null, y, `down${i + 1}`));
+    levels.forEach((y, i) => applyBlock(i ? POOLED : PLAIN, null, y, `down${i + 1}`));
     for (let level = LEVELS - 1; level > 0; level--) {
       const skip = levels[level - 1]; // its numbers are last read before the result takes their place
-      block(JOINED, skip, skip, `up${level}`);
+      applyBlock(JOINED, skip, skip, `up${level}`);
     }
     return applyHead(kernels, network.theta, x, image.h, image.w);
   }
