@@ -10,7 +10,7 @@ typedef v128_t vec;
 #define EXPORT(name) __attribute__((export_name(#name)))
 #define INLINE static inline __attribute__((always_inline))
 
-enum { TILES = 16 };                   // that are convolved together
+enum { TILES = 8 };                    // that are convolved together
 enum { MARGIN = 16 };                  // between the numbers of two points, lest they share a place in the cache
 enum { SIDE = 6, POINTS = 36, OUT = 4 }; // Winograd's F(4 x 4, 3 x 3): tiles of 6 x 6 pixels give 4 x 4 results
 
@@ -196,32 +196,43 @@ typedef struct {
   float pixel[4];
 } Sums;
 
+// The 4 x 4 results of a tile, transposed, from the values of its points.
+INLINE void transform_result(const float *x, int step, vec *result) {
+  vec part[SIDE * OUT];
+  for (int i = 0; i < SIDE; i++) {
+    vec values[SIDE];
+    for (int k = 0; k < SIDE; k++) values[k] = load(x + (i * SIDE + k) * step);
+    transform_output(values, 1, part + i * OUT);
+  }
+  for (int i = 0; i < OUT; i++) transform_output(part + i, OUT, result + i * OUT);
+}
+
+// Stores those results that lie in the image, and adds them to the sums.
+INLINE void store_result(const vec *result, int height, int width, float *y, int line, int features, vec pixel, vec *sum, vec *square) {
+  for (int i = 0; i < height; i++) {
+    for (int k = 0; k < width; k++) {
+      const vec value = result[k * OUT + i], distance = sub(value, pixel);
+      *sum = add(*sum, distance);
+      *square = add(*square, mul(distance, distance));
+      store(y + i * line + k * features, value);
+    }
+  }
+}
+
 // Results (points, TILES, features) to the pixels of `y` that lie inside; their sums are added.
 static void finish_tiles(const float *x, int row, int first, int count, int h, int w, int features, float *y, Sums *sums) {
-  const int height = smaller(OUT, h - row);
+  const int height = smaller(OUT, h - row), line = w * features;
   for (int f = 0; f < features; f += 4, sums++) {
     if (row == 0 && first == 0) for (int i = 0; i < 4; i++) sums->pixel[i] = 0, sums->sum[i] = sums->square[i] = 0;
     vec sum = splat(0), square = splat(0), pixel = load(sums->pixel);
     for (int tile = 0; tile < count; tile++) {
-      const int column = (first + tile) * OUT;
-      const int width = smaller(OUT, w - column);
-      vec part[SIDE * OUT], result[OUT][OUT];
-      for (int i = 0; i < SIDE; i++) {
-        vec values[SIDE];
-        for (int k = 0; k < SIDE; k++) values[k] = load(x + (i * SIDE + k) * step_of(features) + tile * features + f);
-        transform_output(values, 1, part + i * OUT);
-      }
-      for (int i = 0; i < OUT; i++) transform_output(part + i, OUT, result[i]);
-      if (row == 0 && column == 0) store(sums->pixel, pixel = result[0][0]);
-      for (int i = 0; i < height; i++) {
-        for (int k = 0; k < width; k++) {
-          const vec value = result[k][i];
-          const vec distance = sub(value, pixel);
-          sum = add(sum, distance);
-          square = add(square, mul(distance, distance));
-          store(y + ((row + i) * w + column + k) * features + f, value);
-        }
-      }
+      const int column = (first + tile) * OUT, width = smaller(OUT, w - column);
+      float *to = y + row * line + column * features + f;
+      vec result[OUT * OUT];
+      transform_result(x + tile * features + f, step_of(features), result);
+      if (row == 0 && column == 0) store(sums->pixel, pixel = result[0]);
+      if (height == OUT && width == OUT) store_result(result, OUT, OUT, to, line, features, pixel, &sum, &square);
+      else store_result(result, height, width, to, line, features, pixel, &sum, &square);
     }
     for (int i = 0; i < 4; i++) sums->sum[i] += ((float *)&sum)[i], sums->square[i] += ((float *)&square)[i];
   }

@@ -35,8 +35,12 @@ const Network = (() => {
     return data;
   }
 
+  /** Adds what a U-Net gives to an image, in place. */
   function addChannels({ re, im }, channels) {
-    return { re: re.map((value, i) => value + channels[2 * i]), im: im.map((value, i) => value + channels[2 * i + 1]) };
+    for (let i = 0; i < re.length; i++) {
+      re[i] += channels[2 * i];
+      im[i] += channels[2 * i + 1];
+    }
   }
 
   /** The entries of a map whose names start with `prefix`, without it; of stacked tensors the part with this index. */
@@ -75,7 +79,8 @@ const Network = (() => {
         norm: settings.norm,
       };
       const change = UNet.apply(kernels, network, { data: toChannels(u), h, w, channels: 2 });
-      z = addChannels(u, change);
+      addChannels(u, change);
+      z = u;
     }
     return Measurement.magnitude(z).map((value) => value * scale);
   }
