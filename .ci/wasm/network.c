@@ -158,7 +158,7 @@ static void transform_tiles(float *const *rows, int first, int count, int channe
 INLINE void multiply(const float *x, const float *filter, int channels, int features, float *y, int width) {
   vec sums[OUT][2];
   for (int t = 0; t < OUT; t++) for (int i = 0; i < width; i++) sums[t][i] = splat(0);
-#pragma nounroll // what the compiler makes of an unrolled loop takes 1.4 times as long in V8
+#pragma nounroll // an unrolled loop takes 1.4 times as long in V8
   for (int c = 0; c < channels; c++) {
     for (int t = 0; t < OUT; t++) {
       const vec value = wasm_v128_load32_splat(x + t * channels + c);
@@ -190,7 +190,7 @@ static void multiply_tiles(const float *x, const float *filter, int count, int c
   else multiply_points(x, filter, count, channels, features, y);
 }
 
-// Sums of a channel over pixels. They are taken of the distance from one pixel, lest the variance be a difference of large numbers.
+// Sums of a channel over pixels, of their distance from one pixel, lest the variance be a difference of large numbers.
 typedef struct {
   double sum[4], square[4];
   float pixel[4];
@@ -208,7 +208,8 @@ INLINE void transform_result(const float *x, int step, vec *result) {
 }
 
 // Stores those results that lie in the image, and adds them to the sums.
-INLINE void store_result(const vec *result, int height, int width, float *y, int line, int features, vec pixel, vec *sum, vec *square) {
+INLINE void store_result(const vec *result, int height, int width, float *y, int line, int features, vec pixel, vec *sum,
+                         vec *square) {
   for (int i = 0; i < height; i++) {
     for (int k = 0; k < width; k++) {
       const vec value = result[k * OUT + i], distance = sub(value, pixel);
