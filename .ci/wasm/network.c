@@ -196,44 +196,42 @@ typedef struct {
   float pixel[4];
 } Sums;
 
-// The 4 x 4 results of a tile, transposed, from the values of its points.
-INLINE void transform_result(const float *x, int step, vec *result) {
-  vec part[SIDE * OUT];
-  for (int i = 0; i < SIDE; i++) {
-    vec values[SIDE];
-    for (int k = 0; k < SIDE; k++) values[k] = load(x + (i * SIDE + k) * step);
-    transform_output(values, 1, part + i * OUT);
-  }
-  for (int i = 0; i < OUT; i++) transform_output(part + i, OUT, result + i * OUT);
-}
-
-// Stores those results that lie in the image, and adds them to the sums.
-INLINE void store_result(const vec *result, int height, int width, float *y, int line, int features, vec pixel, vec *sum,
-                         vec *square) {
-  for (int i = 0; i < height; i++) {
-    for (int k = 0; k < width; k++) {
-      const vec value = result[k * OUT + i], distance = sub(value, pixel);
-      *sum = add(*sum, distance);
-      *square = add(*square, mul(distance, distance));
-      store(y + i * line + k * features, value);
-    }
+// Stores results of a row, and adds them to the sums.
+INLINE void store_line(const vec *values, int width, float *y, int features, vec pixel, vec *sum, vec *square) {
+  for (int k = 0; k < width; k++) {
+    const vec distance = sub(values[k], pixel);
+    *sum = add(*sum, distance);
+    *square = add(*square, mul(distance, distance));
+    store(y + k * features, values[k]);
   }
 }
 
 // Results (points, TILES, features) to the pixels of `y` that lie inside; their sums are added.
 static void finish_tiles(const float *x, int row, int first, int count, int h, int w, int features, float *y, Sums *sums) {
-  const int height = smaller(OUT, h - row), line = w * features;
+  const int height = smaller(OUT, h - row), step = step_of(features);
   for (int f = 0; f < features; f += 4, sums++) {
     if (row == 0 && first == 0) for (int i = 0; i < 4; i++) sums->pixel[i] = 0, sums->sum[i] = sums->square[i] = 0;
     vec sum = splat(0), square = splat(0), pixel = load(sums->pixel);
     for (int tile = 0; tile < count; tile++) {
       const int column = (first + tile) * OUT, width = smaller(OUT, w - column);
-      float *to = y + row * line + column * features + f;
-      vec result[OUT * OUT];
-      transform_result(x + tile * features + f, step_of(features), result);
-      if (row == 0 && column == 0) store(sums->pixel, pixel = result[0]);
-      if (height == OUT && width == OUT) store_result(result, OUT, OUT, to, line, features, pixel, &sum, &square);
-      else store_result(result, height, width, to, line, features, pixel, &sum, &square);
+      vec part[OUT * SIDE];
+      for (int k = 0; k < SIDE; k++) {
+        vec values[SIDE], result[OUT];
+        for (int i = 0; i < SIDE; i++) values[i] = load(x + (i * SIDE + k) * step + tile * features + f);
+        transform_output(values, 1, result);
+        for (int i = 0; i < OUT; i++) part[i * SIDE + k] = result[i];
+      }
+      for (int i = 0; i < height; i++) {
+        float *to = y + ((row + i) * w + column) * features + f;
+        vec line[OUT];
+        transform_output(part + i * SIDE, 1, line);
+        if (row + i == 0 && column == 0) store(sums->pixel, pixel = line[0]);
+        if (width == OUT) store_line(line, OUT, to, features, pixel, &sum, &square);
+        else {
+          const vec edge[OUT] = {line[0], line[1], line[2], line[3]}; // `line` stays in registers
+          store_line(edge, width, to, features, pixel, &sum, &square);
+        }
+      }
     }
     for (int i = 0; i < 4; i++) sums->sum[i] += ((float *)&sum)[i], sums->square[i] += ((float *)&square)[i];
   }

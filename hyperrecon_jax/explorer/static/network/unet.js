@@ -21,33 +21,39 @@ const UNet = (() => {
     return { h, w, channels, data, gain, shift, source };
   }
 
-  /** Mean and variance of a channel over the pixels, from the sums of a convolution. */
-  function moments(kernels, sums, channel, pixels) {
-    const place = sums + 8 * SUMS * Math.floor(channel / 4);
-    const numbers = kernels.doubles(place, 8);
-    const i = channel % 4;
-    const distance = numbers[i] / pixels;
-    const mean = kernels.floats(place + 64, 4)[i] + distance;
-    return { mean, variance: Math.max(0, numbers[4 + i] / pixels - distance ** 2) };
+  /** Mean and variance of each channel over the pixels, from the sums of a convolution. */
+  function moments(kernels, sums, count, pixels) {
+    const numbers = kernels.doubles(sums, (SUMS * count) / 4);
+    const floats = kernels.floats(sums, (2 * SUMS * count) / 4);
+    return Array.from({ length: count }, (_, channel) => {
+      const place = SUMS * Math.floor(channel / 4);
+      const i = channel % 4;
+      const distance = numbers[place + i] / pixels;
+      const variance = Math.max(0, numbers[place + 4 + i] / pixels - distance ** 2);
+      return { mean: floats[2 * (place + 8) + i] + distance, variance };
+    });
   }
 
   /** Sets gain and shift of a convolution's result: its bias and the norm after it. */
   function normalize(kernels, { theta, statistics, norm }, y, sums, block, i) {
-    const name = `${block}_norm${i}`;
     const { data: bias } = theta.get(`${block}_conv${i}/bias`);
     const [gain, shift] = [y.gain, y.shift].map((place) => kernels.floats(place, y.channels).fill(0));
-    for (let c = 0; c < bias.length; c++) {
-      let [mean, variance, scale, offset] = [-bias[c], 1 - EPSILON, 1, 0];
-      if (norm !== "none") [scale, offset] = [`${name}/scale`, `${name}/bias`].map((key) => theta.get(key).data[c]);
-      if (norm === "instance") ({ mean, variance } = moments(kernels, sums, c, y.h * y.w)); // the bias changes no result
-      if (norm === "batch") {
-        mean = statistics.get(`${name}/mean`).data[c] - bias[c];
-        variance = statistics.get(`${name}/var`).data[c];
-      }
-      const factor = scale / Math.sqrt(variance + EPSILON);
-      gain[c] = factor;
-      shift[c] = offset - mean * factor;
+    if (norm === "none") {
+      gain.fill(1, 0, bias.length);
+      shift.set(bias);
+      return;
     }
+    const get = (map, key) => map.get(`${block}_norm${i}/${key}`).data;
+    const [scale, offset] = [get(theta, "scale"), get(theta, "bias")];
+    const channels =
+      norm === "instance" // the bias of the convolution does not change the result
+        ? moments(kernels, sums, y.channels, y.h * y.w)
+        : Array.from(bias, (value, c) => ({ mean: get(statistics, "mean")[c] - value, variance: get(statistics, "var")[c] }));
+    scale.forEach((value, c) => {
+      const { mean, variance } = channels[c];
+      gain[c] = value / Math.sqrt(variance + EPSILON);
+      shift[c] = offset[c] - (mean * value) / Math.sqrt(variance + EPSILON);
+    });
   }
 
   /** The i-th convolution of a block to y, of what `kind` makes of x and `skip`. */
