@@ -1,15 +1,18 @@
 """Time the compiled parts of the package on this machine. Every case has a reference and, where it is known, a floor.
 
-    SUITES            the names of the suites
-    QUICK             the suites that run by default
-    run               time one suite and return its rows
-    table             format rows as text
-    describe_machine  say what this machine can do
+    SUITES             the names of the suites
+    QUICK              the suites that run by default
+    run                time one suite and return its rows
+    table              format rows as text
+    describe_machine   say what this machine can do
+    describe_software  say what runs on it
 
 `timing.py` explains how calls are timed. `floor.py` explains the floor.
 """
 
+import importlib.metadata
 import os
+import platform
 from collections.abc import Callable, Iterator
 
 import jax
@@ -18,7 +21,7 @@ from hyperrecon_jax.benchmarks import against_peer, convolutions, feed, floor, l
 from hyperrecon_jax.benchmarks.networks import Scale
 from hyperrecon_jax.benchmarks.timing import Candidate, Row, measure, peak_memory, table
 
-__all__ = ["QUICK", "SUITES", "Row", "Scale", "describe_machine", "peak_memory", "run", "table"]
+__all__ = ["QUICK", "SUITES", "Row", "Scale", "describe_machine", "describe_software", "peak_memory", "run", "table"]
 
 CANDIDATES: dict[str, Callable[[Scale], Iterator[Candidate]]] = {
     "conv": convolutions.candidates,
@@ -29,6 +32,7 @@ CANDIDATES: dict[str, Callable[[Scale], Iterator[Candidate]]] = {
     "peer": against_peer.candidates,
 }
 SUITES = (*CANDIDATES, "startup", "page")
+PACKAGES = ("hyperrecon_jax", "jax", "jaxlib", "flax", "numpy", "torch")  # whose versions a report names
 QUICK = ("conv", "train", "dhs", "landscape")  # these need only this package and only this process
 MAX_STARTS = 3  # rounds of the suite `startup`, at most
 
@@ -52,3 +56,25 @@ def describe_machine() -> str:
     rates, device = floor.measure_rates("float32"), jax.devices()[0].device_kind
     speed = f"{rates.flops / 1e9:.0f} GF/s in float32 matrix products, {rates.bytes / 1e9:.0f} GB/s copied"
     return f"{jax.local_device_count()} devices ({device}): {speed}; {os.cpu_count()} cores, load {load:.1f} before"
+
+
+def describe_software() -> str:
+    """Return two lines: the versions, and the processor and drivers as the system and JAX name them."""
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            versions.append(f"no {package}")
+    drivers = " ".join(jax.devices()[0].client.platform_version.split())
+    machine = f"{platform.platform()}, {_processor()}; JAX runs on {drivers}"
+    return f"Python {platform.python_version()}, {', '.join(versions)}\n{machine}"
+
+
+def _processor() -> str:
+    """The name of the processor, where the system says it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -65,7 +65,7 @@ def bench() -> int:
     old = None if compare_file is None else regression.read_rows(compare_file)
     machine.configure_jax()
     classes = onednn.activate()
-    print(f"{', '.join(suites)} on {benchmarks.describe_machine()}")
+    print(f"{', '.join(suites)} on {benchmarks.describe_machine()}\n{benchmarks.describe_software()}")
     print(f"Convolutions by oneDNN: {', '.join(sorted(classes)) or 'none'}.")
     rows: list[benchmarks.Row] = []
     for suite in suites:

@@ -300,6 +300,7 @@ def test_the_command(tmp_path):
     result = run_python("-m", "bin.bench", *options, "--json", tmp_path / "rows.json", cwd=ROOT, timeout=200)
     assert result.returncode == 0, result.stderr
     assert "GF/s in float32 matrix products" in result.stdout
+    assert f"jax {jax.__version__}, " in result.stdout  # so that the output is a report that somebody else can read
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert [row["implementation"] for row in rows] == [
         "forward passes",
