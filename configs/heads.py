@@ -31,13 +31,13 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.lam.endpoint_probability = 0.3
 
     config.model.network = "unrolled"
-    config.model.iterations = 3
+    config.model.iterations = 6
     config.model.width = 16
     config.model.hyper_width = 32
-    config.model.rank = 6
+    config.model.rank = 4
 
     config.train.init_from = "runs/heads" if is_large else ""
-    config.train.steps = 1500 if is_large else 4000
+    config.train.steps = 2000 if is_large else 5000
     config.train.batch = 2 if is_large else 4
     config.train.learning_rate = 1e-3 if is_large else 2e-3
     config.train.warmup = 50 if is_large else 150
