@@ -24,8 +24,20 @@ from hyperrecon_jax.runtime.errors import InputError
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
 # the scripts of the worker, in the order in which they depend on each other
-WORKER = ("fourier", "random", "masks", "measurement", "scores", "hypernetwork", "kernels", "unet", "network", "worker")
-PAGE = ("image_files", "result_files", "offline")
+WORKER = (
+    "half",
+    "fourier",
+    "random",
+    "masks",
+    "measurement",
+    "scores",
+    "hypernetwork",
+    "kernels",
+    "unet",
+    "network",
+    "worker",
+)
+PAGE = ("half", "image_files", "result_files", "offline")
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval' blob:; worker-src blob:; style-src 'unsafe-inline'; "
     "img-src data: blob:; base-uri 'none'; form-action 'none'"

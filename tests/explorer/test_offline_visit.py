@@ -101,19 +101,26 @@ def test_arrays_and_wrong_files(page_file, browser):
     rng = np.random.default_rng(0)
     volume = rng.normal(size=(3, 24, 40)) * 50
     with opened(browser, page_file) as page:
-        arrays = [volume, np.asfortranarray(volume.astype(np.float32)), (volume[0] * 9).astype(np.int16), volume[0] > 0]
+        kinds = ("<i2", "<i8", ">f4", ">i2")
+        arrays = [volume, np.asfortranarray(volume.astype(np.float32)), volume[0] > 0]
+        arrays += [
+            *((volume[0] * 9).astype(kind) for kind in kinds),
+            volume[0].astype(np.float16),
+            np.abs(volume[0]).astype(np.uint64),
+        ]
         for k, array in enumerate(arrays, start=1):
             drop(page, f"a{k}.NPY", npy_bytes(array))
             page.wait_for_selector(f"{EXACT}[data-volume=file{k}]")
             count = len(array) if array.ndim == 3 else 1
-            low, high = min(0, array.min()), array.max()
+            values = array.reshape(count, 24, 40).astype(float)
+            low, high = min(0, values.min()), values.max()
             for position in range(count):
                 truth = ask(
                     page,
                     "measure",
                     {"volume": f"file{k}", "position": position, "acquisition": "acceleration=2,sigma=0,mask=random_lines"},
                 )["truth"]
-                expected = (array.reshape(count, 24, 40)[position] - float(low)) / (float(high) - float(low))
+                expected = (values[position] - low) / (high - low)
                 np.testing.assert_allclose(np.reshape(truth, (24, 40)), expected, atol=1e-6)
         large = np.zeros((700, 1024))
         large[100:500, 200:900] = rng.random((400, 700))
@@ -132,6 +139,13 @@ def test_arrays_and_wrong_files(page_file, browser):
             ("line.npy", npy_bytes(np.ones(32)), "must hold real numbers"),
             ("small.npy", npy_bytes(np.ones((8, 32))), "at least 16 x 16 pixels, got 1 of 8 x 32"),
             ("nan.npy", npy_bytes(np.full((32, 32), np.nan)), "must hold finite numbers"),
+            ("half.npy", npy_bytes(np.full((32, 32), np.inf, np.float16)), "must hold finite numbers"),
+            ("huge.npy", npy_bytes(np.full((32, 32), 1e300)), "up to 3.4e38, but it has NaN or larger ones"),
+            (
+                "narrow.npy",
+                npy_bytes(rng.random((16, 2000))),
+                "too narrow: its images of 16 x 2000 pixels, reduced to 512, are 4 x 512",
+            ),
             ("flat.npy", npy_bytes(np.zeros((32, 32))), "all its values are equal"),
             ("cut.npy", npy_bytes(np.ones((32, 32)))[:-8], "is damaged"),
             ("odd.npy", npy_bytes(np.ones((32, 32)))[:-3], "is damaged"),
@@ -148,6 +162,33 @@ def test_arrays_and_wrong_files(page_file, browser):
         zone = page.locator("#drop-image").bounding_box()
         assert zone["width"] > 1200  # the only one, so it fills the page
         assert "Files skipped: a.txt. This browser cannot read a.txt as a picture" in page.inner_text("#volume-note")
+
+
+def test_a_file_can_be_removed(page_file, browser):
+    """Its images leave the memory, and a link to it opens the test images in their own window."""
+    array = np.random.default_rng(0).random((2, 24, 40)) * 0.1
+    array[1, 3, 3] = 1
+    with opened(browser, page_file) as page:
+        window = page.input_value("#window")
+        drop(page, "dark.npy", npy_bytes(array))
+        page.wait_for_selector(f"{EXACT}[data-volume=file1]")
+        page.fill("#window", "0.05")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(700)
+        link = page.evaluate("location.hash")
+        assert "volume=file1" in link
+        assert "window=0.05" in link
+        page.click("#remove-volume")
+        page.wait_for_selector(f"{EXACT}[data-volume=test]")
+        page.wait_for_selector("#remove-volume", state="hidden")
+        assert page.eval_on_selector_all("#volume option", "options => options.map((option) => option.value)") == ["test"]
+        question = {"volume": "file1", "position": 0, "acquisition": "acceleration=2,sigma=0,mask=random_lines"}
+        with pytest.raises(Exception, match="This volume is not open any more"):
+            ask(page, "measure", question)
+        page.wait_for_function("() => location.hash.includes('volume=test')")
+        page.evaluate("(hash) => { location.hash = hash; }", link)
+        page.wait_for_selector("#toasts li.error:has-text('this is test images instead')")
+        page.wait_for_function("(window) => document.querySelector('#window').value === window", arg=window)
 
 
 def saved(page, content, file_format):

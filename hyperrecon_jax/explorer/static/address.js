@@ -57,13 +57,13 @@ const Address = (app, modes) => {
   }
 
   /**
-   * Shows a view; without a window of its own it gets the automatic one.
+   * Shows a view; without a window of its own, or of another volume, it gets the automatic one.
    * @param {any} view
    */
   function show({ volume: id, index, A, B, ...rest }) {
     const { source } = app;
     Object.assign(state, { profile: null }, rest);
-    state.needsWindow = !("window" in rest && "level" in rest);
+    state.needsWindow = !("window" in rest && "level" in rest) || Boolean(id && !app.volume(id));
     if (A) state.lam.A = source.snap(A);
     if (B) state.lam.B = source.snap(B);
     const volume = app.volume(id) || app.volume(state.volume) || app.run.volumes[0];

@@ -2,7 +2,7 @@
 "use strict";
 
 // Where images and figures come from: a server (`LiveSource`), or the network inside this page (network/offline.js).
-// Both offer run, slice, reconstruct, diverse, best, upload, export, indices, snap, step; the live one more.
+// Both offer run, slice, reconstruct, diverse, best, upload, remove, export, indices, snap, step; the live one more.
 const Source = (() => {
   /** The server did not answer at all, as opposed to answering with an error. */
   class ConnectionLost extends Error {}

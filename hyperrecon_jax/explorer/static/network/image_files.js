@@ -10,8 +10,8 @@ const ImageFiles = (() => {
   const MULTIPLE = 8; // of which the sides are multiples, as on the server
   const LUMINANCE = [0.299, 0.587, 0.114]; // of red, green and blue, by Rec. 601
   const NUMBERS = {
-    "f4": Float32Array, "f8": Float64Array, "u1": Uint8Array, "i1": Int8Array, "b1": Uint8Array,
-    "u2": Uint16Array, "i2": Int16Array, "u4": Uint32Array, "i4": Int32Array,
+    "f2": Uint16Array, "f4": Float32Array, "f8": Float64Array, "u1": Uint8Array, "i1": Int8Array, "b1": Uint8Array,
+    "u2": Uint16Array, "i2": Int16Array, "u4": Uint32Array, "i4": Int32Array, "u8": BigUint64Array, "i8": BigInt64Array,
   };
 
   function checkSize(name, count, h, w) {
@@ -45,6 +45,11 @@ const ImageFiles = (() => {
     return { images: [{ h, w, plane }], notes: ["Read as grey of 8 bits."] };
   }
 
+  /** Turns the bytes of each number over, in place: from big-endian to little-endian. */
+  function reverseBytes(bytes, size) {
+    for (let start = 0; start < bytes.length; start += size) bytes.subarray(start, start + size).reverse();
+  }
+
   /** The images of a .npy file, (h, w) or (n, h, w). */
   async function readNumPy(file) {
     const buffer = await file.arrayBuffer();
@@ -52,7 +57,7 @@ const ImageFiles = (() => {
     const isLong = view.getUint8(6) > 1;
     const start = (isLong ? 12 : 10) + (isLong ? view.getUint32(8, true) : view.getUint16(8, true));
     const head = new TextDecoder("latin1").decode(buffer.slice(0, start));
-    const [, type] = /'descr': '[<|]?(\w+)'/.exec(head) || [];
+    const [, order, type] = /'descr': '([<>|])(\w+)'/.exec(head) || [];
     const [, sides] = /'shape': \(([\d, ]*)\)/.exec(head) || [];
     const shape = (sides || "").split(",").filter((side) => side.trim()).map(Number);
     if (head.slice(1, 6) !== "NUMPY" || !(type in NUMBERS) || shape.length < 2 || shape.length > 3) {
@@ -62,10 +67,13 @@ const ImageFiles = (() => {
     checkSize(file.name, count, h, w);
     const size = count * h * w * NUMBERS[type].BYTES_PER_ELEMENT;
     if (buffer.byteLength - start < size) throw new Error(`${file.name} is damaged: it must hold ${count * h * w} numbers.`);
-    const values = new NUMBERS[type](buffer.slice(start, start + size));
+    const bytes = new Uint8Array(buffer.slice(start, start + size));
+    if (order === ">") reverseBytes(bytes, NUMBERS[type].BYTES_PER_ELEMENT);
+    const numbers = new NUMBERS[type](bytes.buffer);
+    const values = type === "f2" ? Float32Array.from(numbers, Half.toNumber) : numbers;
     const isFortran = head.includes("'fortran_order': True");
     const place = (n, row, column) => (isFortran ? n + count * (row + h * column) : (n * h + row) * w + column);
-    const plane = (n) => Float32Array.from({ length: h * w }, (_, i) => values[place(n, Math.floor(i / w), i % w)]);
+    const plane = (n) => Float32Array.from({ length: h * w }, (_, i) => Number(values[place(n, Math.floor(i / w), i % w)]));
     return { images: Array.from({ length: count }, (_, n) => ({ h, w, plane: plane(n) })), notes: [] };
   }
 
@@ -74,7 +82,7 @@ const ImageFiles = (() => {
     let [low, high] = [0, -Infinity];
     for (const { plane } of images) {
       for (const value of plane) {
-        if (!Number.isFinite(value)) throw new Error(`${name} must hold finite numbers, but it has NaN or infinity.`);
+        if (!Number.isFinite(value)) throw new Error(`${name} must hold finite numbers up to 3.4e38, but it has NaN or larger ones.`);
         [low, high] = [Math.min(low, value), Math.max(high, value)];
       }
     }
@@ -113,9 +121,17 @@ const ImageFiles = (() => {
     return { h: height, w: width, plane: reduced };
   }
 
-  function fitIn(image) {
-    const share = MAX_SIDE / Math.max(image.h, image.w);
-    return share < 1 ? reduce(image, Math.max(1, Math.round(image.h * share)), Math.max(1, Math.round(image.w * share))) : image;
+  /** The sides of images that are as large as the page takes. */
+  function fittedSides(name, { h, w }) {
+    const share = Math.min(1, MAX_SIDE / Math.max(h, w));
+    const sides = [h, w].map((side) => Math.round(side * share));
+    if (Math.min(...sides) < MIN_SIDE) {
+      throw new Error(
+        `${name} is too narrow: its images of ${h} x ${w} pixels, reduced to ${MAX_SIDE}, are ${sides.join(" x ")}, ` +
+          `and the page takes at least ${MIN_SIDE} x ${MIN_SIDE}.`,
+      );
+    }
+    return sides;
   }
 
   /** The image with a border of zeros, so that its sides are multiples of a number. */
@@ -142,11 +158,13 @@ const ImageFiles = (() => {
   async function read(file, factor, formats) {
     const isArray = file.name.toLowerCase().endsWith(".npy");
     const { images, notes } = isArray ? await readNumPy(file) : await readPicture(file, formats);
+    const [{ h, w }] = images;
+    const sides = fittedSides(file.name, images[0]);
     const { scaled, note, scale } = toIntensity(file.name, images);
     notes.push(note);
-    const [{ h, w }] = images;
-    const fitted = scaled.map(fitIn);
-    if (fitted[0].h !== h || fitted[0].w !== w) notes.push(`Reduced from ${h} x ${w} to ${fitted[0].h} x ${fitted[0].w} pixels.`);
+    const isReduced = sides[0] < h || sides[1] < w;
+    const fitted = isReduced ? scaled.map((image) => reduce(image, ...sides)) : scaled;
+    if (isReduced) notes.push(`Reduced from ${h} x ${w} to ${sides.join(" x ")} pixels.`);
     const multiple = commonMultiple(factor);
     const bordered = fitted.map((image) => addBorder(image, multiple));
     const [{ area }] = bordered;

@@ -165,6 +165,10 @@ const Offline = (() => {
       return { ...trained, ...size, id, name: file.name, truth: true, note, acquisition: "", subjects: null, differences, scale, area };
     }
 
+    async remove(id) {
+      await this.helper.ask("remove", { id });
+    }
+
     /** A file of the slice: { name, blob }. The test images are files of their own size and scale. */
     async export(place, [lam], { format, content }) {
       const { run } = this.page;

@@ -26,12 +26,7 @@
   /** Numbers of half precision, little-endian. */
   function fromHalf(bytes) {
     const view = new DataView(bytes.buffer);
-    return Float32Array.from({ length: bytes.length / 2 }, (_, i) => {
-      const bits = view.getUint16(2 * i, true);
-      const [exponent, fraction] = [(bits >> 10) & 31, bits & 1023];
-      const size = exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024);
-      return bits & 0x8000 ? -size : size;
-    });
+    return Float32Array.from({ length: bytes.length / 2 }, (_, i) => Half.toNumber(view.getUint16(2 * i, true)));
   }
 
   function readTensors(names, numbers) {
@@ -74,6 +69,11 @@
     volumes.set(id, planes);
   }
 
+  function remove({ id }) {
+    volumes.delete(id);
+    for (const key of [...measured.keys()]) if (key.startsWith(`${id}|`)) measured.delete(key);
+  }
+
   function readAcquisition(text) {
     if (!text) return null;
     const fields = Object.fromEntries(text.split(",").map((part) => part.split("=")));
@@ -82,6 +82,7 @@
 
   function find({ volume, position, acquisition }) {
     const key = `${volume}|${position}|${acquisition || ""}`;
+    if (!volumes.has(volume)) throw new Error("This volume is not open any more.");
     const image = volumes.get(volume)[position];
     const slice = measured.get(key) || Measurement.measure(network.kernels, image, network.task, readAcquisition(acquisition), position + 1);
     measured.delete(key);
@@ -116,7 +117,7 @@
     return { y, mask, condition };
   }
 
-  const ANSWERS = { add, inspect, measure, open, reconstruct };
+  const ANSWERS = { add, inspect, measure, open, reconstruct, remove };
 
   /** Lets the messages that wait be read, and ends the work that is no longer wanted. */
   async function pauseFor(id) {
