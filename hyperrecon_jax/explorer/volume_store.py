@@ -75,13 +75,15 @@ class VolumeStore:
     def describe_all(self, tab: str | None = None, linked: str = "") -> list[dict[str, Any]]:
         """`describe` of the test images and of the volumes of a tab, oldest first; None: of all tabs.
 
-        The volume of the id `linked` is added, so that a link opens in another tab.
+        The volume of the id `linked` is the tab's, too, from then on: it stays when the tab that added it removes it.
         """
         with self._lock:
+            if tab is not None and linked in self._volumes:
+                self._add_owner(linked, tab)
             return [
                 self.describe(volume)
                 for volume, entry in self._volumes.items()
-                if tab is None or volume in ("test", linked) or tab in entry.owners
+                if tab is None or volume == "test" or tab in entry.owners
             ]
 
     def describe(self, volume: str) -> dict[str, Any]:
@@ -160,9 +162,8 @@ class VolumeStore:
         plane, _, frame = volume.partition(".")[2].partition("-")[0].rpartition(".")
         with self._lock:
             if volume in self._volumes:
-                entry = self._volumes[volume]
-                self._volumes[volume] = entry._replace(owners=entry.owners | {tab})
-                self._replace_volumes(entry.files, [volume], tab)
+                self._add_owner(volume, tab)
+                self._replace_volumes(self._volumes[volume].files, [volume], tab)
                 return [volume]
         if not frame.isdecimal():
             raise InputError(f"There is no volume {volume[:80]!r} any more; drop the file again.")
@@ -180,8 +181,7 @@ class VolumeStore:
         """A context in which a volume stays open although its tabs remove it, unless newer files need the room."""
         holder = secrets.token_hex(16)  # counts as a tab
         with self._lock:
-            entry = self.get(volume)
-            self._volumes[volume] = entry._replace(owners=entry.owners | {holder})
+            self._add_owner(volume, holder)
         try:
             yield
         finally:
@@ -196,6 +196,11 @@ class VolumeStore:
             if entry.upload is None:
                 raise InputError("The test images belong to the run and cannot be removed.")
             self._let_go(volume, tab)
+
+    def _add_owner(self, volume: str, owner: str) -> None:
+        """Give an open volume to an owner, too."""
+        entry = self.get(volume)
+        self._volumes[volume] = entry._replace(owners=entry.owners | {owner})
 
     def _let_go(self, volume: str, owner: str) -> None:
         """Take an owner from a volume, and forget it if it has no other. The test images have none and stay."""

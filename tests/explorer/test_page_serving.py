@@ -10,7 +10,7 @@ import pytest
 from helper import npy_bytes, small_networks, write_explorable
 
 from hyperrecon_jax.explorer.page import widget
-from tests.explorer.chromium import EXACT, needs_chromium, opened
+from tests.explorer.chromium import EXACT, needs_chromium, npy_file, opened
 from tests.explorer.test_access import proxy, tunnel
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -44,6 +44,31 @@ def test_behind_a_proxy_and_through_a_tunnel(shown, browser, way, tmp_path):
         page.reload()  # the cookie stands for the token
         page.wait_for_selector("body[data-ready=true]")
         page.wait_for_selector(f"{EXACT}[data-lam='0.300']")
+
+
+@pytest.mark.parametrize("status", [500, 502])  # of jupyter-server-proxy, of nginx
+def test_a_proxy_that_does_not_reach_the_server_is_waited_for(shown, browser, status):
+    with opened(browser, shown.address) as page:
+        page.route("**/api/**", lambda route: route.fulfill(status=status, body="[Errno 111] Connection refused"))
+        page.fill("#lambda-number-1", "0.456")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("body[data-connection=down]")
+        assert page.query_selector("#toasts li.error") is None
+        page.unroute("**/api/**")
+        page.wait_for_selector("body[data-connection=up]")
+        page.wait_for_selector(f"{EXACT}[data-lam='0.456']")
+
+
+def test_a_tab_that_has_opened_a_link_keeps_its_volume(shown, browser):
+    with opened(browser, shown.address) as page:
+        page.set_input_files("#file", npy_file("eye.npy", np.eye(16)))
+        page.wait_for_selector(f"{EXACT}:not([data-volume=test])")
+        page.wait_for_function("() => location.hash.includes(explorer.state.volume)")
+        with opened(browser, f"{shown.address}{page.evaluate('location.hash')}") as other:
+            page.click("#remove-volume")
+            page.wait_for_selector(f"{EXACT}[data-volume=test]")
+            move(other, "0.234")
+            assert other.get_attribute("#view-main", "data-volume") != "test"
 
 
 @contextlib.contextmanager

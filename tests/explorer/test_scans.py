@@ -202,12 +202,15 @@ def test_volumes_belong_to_the_tab_that_added_them(engine):
 
     assert volume in ids("one")
     assert ids("two") == ["test"]
-    assert ids("two", volume) == ["test", volume]  # a link names it
     assert engine.volumes.add("same.npy", npy_bytes(HEAD + 1), tab="two") == volume
+    assert ids("three", volume) == ["test", volume]  # a link names it
     engine.volumes.remove(volume, tab="one")
     assert volume not in ids("one")
     assert ids("two") == ["test", volume]
     engine.volumes.remove(volume, tab="two")
+    assert ids("three") == ["test", volume]
+    assert ids("four", "missing") == ["test"]
+    engine.volumes.remove(volume, tab="three")
     with pytest.raises(InputError, match="no volume .* any more"):
         engine.volumes.remove(volume, tab="two")
     with pytest.raises(InputError, match="cannot be removed"):

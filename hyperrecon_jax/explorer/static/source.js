@@ -4,7 +4,7 @@
 // Where images and figures come from: a server (`LiveSource`), or the network inside this page (network/offline.js).
 // Both offer run, slice, reconstruct, diverse, best, upload, remove, export, indices, snap, step; the live one more.
 const Source = (() => {
-  /** The server did not answer at all, as opposed to answering with an error. */
+  /** The server did not answer at all, or a proxy in its place, as opposed to answering with an error. */
   class ConnectionLost extends Error {}
 
   const isAbort = (error) => error.name === "AbortError";
@@ -23,7 +23,9 @@ const Source = (() => {
     } catch {
       message = null;
     }
-    throw new Error(message || `The server answered with status ${response.status}.`);
+    const text = message || `The server answered with status ${response.status}.`;
+    // the explorer puts each of its errors into a sentence: this one is of a proxy, which does not reach it
+    throw !message && response.status >= 500 ? new ConnectionLost(text) : new Error(text);
   }
 
   // A connection that breaks within a body fails after `fetch` has returned.
