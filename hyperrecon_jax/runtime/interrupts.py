@@ -2,7 +2,8 @@
 
 The signal handler raises the exception in the main thread, wherever that is. It may be inside a callback that a library
 calls, such as that of JAX for the garbage collector: Python prints and drops an exception there, and the program would go
-on. So a timer raises it again and again, until an `except` or `finally` handles it.
+on. So a timer raises it again and again, until an `except` or `finally` handles it. While a module is being imported the
+exception waits: an interrupted import of JAX's libraries may abort the process, and that of NumPy prints a traceback.
 
 A command calls `end_on_signals` at its start and `finish` at its end. In between, `runtime/signals.py` defers signals while
 a training must first save its state. While Python itself starts or ends, a signal kills the process as usual. JAX is not
@@ -16,7 +17,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from types import FrameType
+from typing import Any
 
 STATUS = 130  # the exit status of a command that was interrupted
 RAISE_AGAIN_AFTER = 0.2  # seconds from an exception that was dropped to the next
@@ -24,6 +26,7 @@ PATIENCE = 2.0  # seconds that another exception may be handled: it may be what 
 SAME_EVENT = 1.0  # seconds: signals so close together are one event; `timeout` and schedulers send two
 EXIT_PATIENCE = 3.0  # seconds that the threads of libraries have to end after an interruption
 BACKGROUND = "background"  # name of our threads that compute and may be abandoned
+HAS_TIMER = hasattr(signal, "setitimer")  # not on Windows
 ABANDONED = (BACKGROUND, "AnyIO")  # how the names of such threads begin; the second are those of the explorer's server
 
 
@@ -53,8 +56,10 @@ def end_on_signals() -> Callable[[], bool]:
     return lambda: first is not None
 
 
-def raise_until_handled(is_wanted: Callable[[], bool] = lambda: True) -> NoReturn:
+def raise_until_handled(is_wanted: Callable[[], bool] = lambda: True) -> None:
     """Raise `KeyboardInterrupt`, and again after `RAISE_AGAIN_AFTER` seconds if it was dropped. Signal handlers call this.
+
+    While a module is being imported, it is raised soon after that.
 
     Args:
         is_wanted: whether it is to be raised again; once this is False, it stays away.
@@ -64,11 +69,12 @@ def raise_until_handled(is_wanted: Callable[[], bool] = lambda: True) -> NoRetur
     def raise_again(number, frame):
         if not is_wanted():
             _stop_timer()
-        elif not _is_being_handled(time.monotonic() - start):
+        elif not _is_importing() and not _is_being_handled(time.monotonic() - start):
             raise KeyboardInterrupt
 
     _start_timer(raise_again, RAISE_AGAIN_AFTER, repeat=True)
-    raise KeyboardInterrupt
+    if not (_is_importing() and HAS_TIMER):
+        raise KeyboardInterrupt
 
 
 def finish(status: int) -> None:
@@ -96,14 +102,24 @@ def finish(status: int) -> None:
 
 def _start_timer(handle: Callable[[int, Any], None], seconds: float, *, repeat: bool) -> None:
     """Let the one timer call a function after some seconds, once or again and again; 0 seconds: never. Not on Windows."""
-    if hasattr(signal, "setitimer"):
+    if HAS_TIMER:
         signal.signal(signal.SIGALRM, handle)
         signal.setitimer(signal.ITIMER_REAL, seconds, seconds if repeat else 0)
 
 
 def _stop_timer() -> None:
-    if hasattr(signal, "setitimer"):
+    if HAS_TIMER:
         signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _is_importing() -> bool:
+    """Whether the main thread, in a signal handler, is inside of an import."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_find_and_load" and frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_being_handled(seconds: float) -> bool:

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM as an exception that is not lost; whole commands are in `tests/faults/test_signals.py`."""
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -77,6 +78,23 @@ def test_it_is_raised_again_where_it_was_caught_and_forgotten(is_interrupted):
         os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         wait(2)
+
+
+def test_an_import_is_finished_before_the_interruption(is_interrupted, tmp_path, monkeypatch):
+    """JAX's libraries abort the process if their import is interrupted."""
+    code = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.5)\nIS_WHOLE = True\n"
+    (tmp_path / "slow_to_import.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    steps = []
+
+    def work():
+        module = importlib.import_module("slow_to_import")
+        steps.append(module.IS_WHOLE)
+        wait(2)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == [True]
 
 
 def test_two_signals_at_once_are_one_and_a_later_one_ends_the_process():
