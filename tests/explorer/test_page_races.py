@@ -107,6 +107,7 @@ def test_a_file_that_arrives_late_leaves_the_user_where_he_is(page, shown, monke
     link = link_of(page, volume)
     page.select_option("#volume", "test")
     page.wait_for_selector(f"{EXACT}[data-volume=test]")
+    link_of(page, "volume=test")  # else the pasted link would be the address that the page still has
     calls = slow_down(monkeypatch, shown.engine.volumes, "add_series")
     drop(page, [("late.npy", npy_bytes(np.eye(24)))])
     page.wait_for_timeout(200)

@@ -15,7 +15,7 @@ const Connection = (app, { start, update }) => {
   function wait() {
     document.body.dataset.connection = "down";
     const command = app.run ? app.run.command : "hyperrecon explore --run RUN";
-    Messages.banner(`The server does not answer; start it again with  ${command}  and this page goes on.`);
+    Messages.banner(`The server does not answer. Start it again with  ${command}  and the options that it had, and this page goes on.`);
     app.requests.pause();
     if (!isRetrying) retry();
   }
