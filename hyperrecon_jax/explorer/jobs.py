@@ -6,6 +6,7 @@ is, and drop it. A job is also dropped when the connection of its request ends, 
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ class Job:
 
 
 NOBODY = Job()  # of work that no page waits for: it is never dropped
+_running: set[Job] = set()  # jobs whose work a thread does
 
 
 class Jobs:
@@ -93,9 +95,25 @@ class Jobs:
             self._jobs[name].drop()
 
 
+def end_all() -> None:
+    """Drop the jobs of all servers of this process and wait for their threads; for the end of the process."""
+    while _running:
+        for job in list(_running):
+            job.drop()
+        time.sleep(0.01)
+
+
 async def _run_in_thread(work: Callable[[Job], T], job: Job) -> T:
     # abandoned when the server ends: it would wait for the thread otherwise
-    return await anyio.to_thread.run_sync(work, job, abandon_on_cancel=True)
+    return await anyio.to_thread.run_sync(_run_counted, work, job, abandon_on_cancel=True)
+
+
+def _run_counted(work: Callable[[Job], T], job: Job) -> T:
+    _running.add(job)
+    try:
+        return work(job)
+    finally:
+        _running.discard(job)
 
 
 async def _drop_when_disconnected(request: Request, job: Job) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from hyperrecon_jax.explorer import offline_page, server, tokens
+from hyperrecon_jax.explorer import jobs, offline_page, server, tokens
 from hyperrecon_jax.explorer.engine import Engine
 
 
@@ -40,8 +40,7 @@ def widget(run: str | Path, *, height: int = 900, inline: bool = False) -> Widge
         return Widget(
             engine, "", f'<iframe sandbox="allow-scripts allow-downloads" srcdoc="{page}" {frame}></iframe>', _do_nothing
         )
-    # if a script ends before: Python aborts the process where a thread is inside of the compiler
-    atexit.register(engine.compile_ahead().join)
+    compilation = engine.compile_ahead()
     token = tokens.make_token()
     listener, http_server = server.listen("127.0.0.1", 0), server.make_server(engine, token=token)
     thread, address = server.start(http_server, listener), server.page_address(listener, token)
@@ -50,6 +49,13 @@ def widget(run: str | Path, *, height: int = 900, inline: bool = False) -> Widge
         http_server.should_exit = True
         thread.join()
 
+    def end() -> None:
+        """Python aborts the process if a thread is inside of JAX at its end."""
+        close()
+        jobs.end_all()
+        compilation.join()
+
+    atexit.register(end)
     advice = "An empty frame means that the browser runs on another machine than the kernel: widget(run, inline=True)."
     return Widget(engine, address, f'<iframe src="{address}" {frame}></iframe><p><small>{advice}</small></p>', close)
 

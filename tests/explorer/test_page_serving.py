@@ -1,9 +1,11 @@
 """The page in a real Chromium: behind a proxy, through a tunnel, in a notebook's frame; and long work of its server."""
 
+import atexit
 import contextlib
 import http.server
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from helper import npy_bytes, small_networks, write_explorable
 
 from hyperrecon_jax.explorer.page import widget
 from tests.explorer.chromium import EXACT, needs_chromium, npy_file, opened
+from tests.explorer.serving import Client
 from tests.explorer.test_access import proxy, tunnel
 
 pytestmark = [pytest.mark.slow, needs_chromium]
@@ -108,6 +111,8 @@ def test_the_frame_of_a_notebook(shown, browser):
         frame.locator("#lambda-number-1").fill("0.2")
         page.keyboard.press("Enter")
         frame.locator(f"{EXACT}[data-lam='0.200']").wait_for(timeout=60_000)
+        frame.locator("#copy-link").click()  # without the token it would open nowhere
+        frame.locator("#toasts li:has-text('no link that opens elsewhere')").wait_for()
         assert errors == []
         context.close()
     with notebook(shown._repr_html_().replace("?token=", "?x=")) as address:
@@ -129,6 +134,33 @@ def test_a_page_inside_of_the_notebook(browser):
         page.wait_for_timeout(500)  # the page would save its state in the address
         assert errors == []
         context.close()
+
+
+def test_at_the_end_of_a_script_its_widget_ends_what_it_computes(shown, monkeypatch):
+    """Python aborts the process if a thread is inside of JAX at its end."""
+    at_end, events = [], []
+    monkeypatch.setattr(atexit, "register", at_end.append)
+    with small_networks():
+        own = widget(shown.engine.run)
+
+    def search(*args, job, **options):
+        events.append("start")
+        try:
+            while True:
+                job.check()
+                time.sleep(0.2)
+        finally:
+            events.append("end")
+
+    monkeypatch.setattr(own.engine, "find_best", search)
+    host, token = own.address.removeprefix("http://").split("/?token=")
+    question = {"volume": "test", "index": 0, "metric": "psnr"}
+    with ThreadPoolExecutor() as pool:
+        pool.submit(Client(host, token).send, "GET", "/api/best", question)
+        while not events:
+            time.sleep(0.01)
+        at_end[-1]()
+        assert events == ["start", "end"]
 
 
 @pytest.fixture

@@ -17,6 +17,10 @@ const Address = (app, modes) => {
   }
 
   async function copyLink() {
+    if (window.top !== window) {
+      Messages.toast("In the frame of a notebook the page has no link that opens elsewhere. Save the picture: Export, As seen.");
+      return;
+    }
     Link.save(state);
     const link = Token.without(location.href);
     try {
