@@ -230,7 +230,7 @@ def _onnx_nodes(unet: UNet, state: dict[str, np.ndarray], *, is_padded: bool) ->
     y = scale = "y"
     if unet.normalize:
         scale = _add_scale(add)
-        y = add("Div", "y", scale)
+        y = add("Div", "y", add("Where", add("Greater", scale, "zero"), scale, "one"))
     x, skips = y, []
     if is_padded:
         x = add("Gather", add("Gather", x, "padded_rows", axis=2), "padded_columns", axis=3)
@@ -270,6 +270,7 @@ def _scale_constants(shape: tuple[int, int]) -> dict[str, np.ndarray]:
         "flat": np.asarray([0, -1], np.int64),
         "count": np.asarray([math.prod(shape) - below], np.int64),
         "last": np.asarray([-2, -1], np.int64),  # the pixels next to the position, the larger one first
+        "first": np.asarray([0], np.int64),
         "parts": np.asarray([[position - below], [1 - (position - below)]], np.float32),
         "column": np.asarray([-1, 1, 1, 1], np.int64),
         "zero": np.zeros(1, np.float32),
@@ -282,4 +283,5 @@ def _add_scale(add: Callable[..., str]) -> str:
     pixels = add("Reshape", add("ReduceL2", "y", "axes", keepdims=1), "flat")
     brightest = add("TopK", pixels, "count", unused=["indices"], axis=1)
     quantile = add("Reshape", add("MatMul", add("Gather", brightest, "last", axis=1), "parts"), "column")
-    return add("Where", add("Greater", quantile, "zero"), quantile, "one")
+    maximum = add("Reshape", add("Gather", brightest, "first", axis=1), "column")
+    return add("Where", add("Greater", quantile, "zero"), quantile, maximum)

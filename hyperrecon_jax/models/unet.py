@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from hyperrecon_jax.models.conv import conv2d
 from hyperrecon_jax.models.resample import max_pool, upsample
-from hyperrecon_jax.physics.net_input import intensity_scale
+from hyperrecon_jax.physics.net_input import divide_by, intensity_scale
 from hyperrecon_jax.physics.operators import magnitude
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -35,7 +35,7 @@ class UNet(nn.Module):
             statistics of norms, the head and the result are always float32.
         remat: in the backward pass, recompute the activations inside a block instead of storing them. This takes less
             memory and more time.
-        normalize: divide the input by its `intensity_scale` and multiply the result by it. Then M(a y) = a M(y) for a > 0.
+        normalize: divide the input by its `intensity_scale` and multiply the result by it. Then M(a y) = a M(y) for a >= 0.
         head_init: initial kernel of the last layer.
     """
 
@@ -85,7 +85,7 @@ class UNet(nn.Module):
         net_input = jnp.asarray(net_input)
         scale = intensity_scale(net_input) if self.normalize else None
         if scale is not None:
-            net_input = net_input / scale
+            net_input = divide_by(net_input, scale)
         dtype = net_input.dtype
         x = pad_sides(net_input).astype(jnp.bfloat16 if self.precision == "bfloat16" else dtype)
         for level in range(1, LEVELS):

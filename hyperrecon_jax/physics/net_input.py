@@ -37,17 +37,19 @@ def zero_filled(net_input: NetInput) -> jax.Array:
 
 
 def intensity_scale(net_input: NetInput) -> jax.Array:
-    """The 99th percentile of the zero-filled magnitude of ONE image, `()`; 1 if that percentile is 0.
+    """The 99th percentile of the zero-filled magnitude of ONE image, `()`; its maximum if that percentile is 0.
 
-    It is proportional to the measurement, and single hot pixels do not change it.
+    It is proportional to the measurement, so it is 0 where that is all zero. Single hot pixels do not change it.
     """
     # the barrier: where the input is a constant of a program, XLA would sort it while compiling, which takes long
-    scale = jnp.quantile(jax.lax.optimization_barrier(zero_filled(net_input)), SCALE_QUANTILE)
-    return jnp.where(scale > 0, scale, 1.0)
+    image = jax.lax.optimization_barrier(zero_filled(net_input))
+    scale = jnp.quantile(image, SCALE_QUANTILE)
+    return jnp.where(scale > 0, scale, jnp.max(image))
 
 
 def divide_by(net_input: NetInput, scale: jax.Array) -> NetInput:
-    """The input that the measurement y / scale has."""
+    """The input that the measurement y / scale has; that of y if the scale is 0."""
+    scale = jnp.where(scale > 0, scale, 1.0)
     if isinstance(net_input, PhysicsInput):
         return net_input._replace(image=net_input.image / scale, y=net_input.y / scale)
     return net_input / scale

@@ -82,8 +82,10 @@ def test_onnx_runtime_reconstructs_as_we_do(options):
     onnx = pytest.importorskip("onnx")
     network = random_model(UNet(2, **options))
     content = export.onnx_bytes(*network, shape=(16, 24))
-    y = np.concatenate([Y, np.zeros_like(Y[:1])])  # the scale of the last is 1
-    reference = reconstruct_batch(*network, np.zeros((4, 0)), y)
+    speck = np.zeros_like(Y[:1])
+    speck[:, 3, 5] = 0.4  # its scale is its maximum
+    y = np.concatenate([Y, speck, np.zeros_like(speck)])
+    reference = reconstruct_batch(*network, np.zeros((len(y), 0)), y)
     close(run_onnx(content, y), reference)
     close(run_onnx(content, y[:1]), reference[:1])
     graph = onnx.load_from_string(content)

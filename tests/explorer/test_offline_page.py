@@ -110,6 +110,19 @@ def test_images_of_any_size_have_the_numbers_of_jax(shape, pretrained, page_file
         check_numbers(page, pretrained, [0.4], "acceleration=3,sigma=0.02,mask=poisson_disc", volume="noise")
 
 
+@needs_chromium
+@pytest.mark.slow
+def test_an_image_that_is_all_zero_stays_black(pretrained, page_file, browser):
+    with opened(browser, page_file) as page:
+        page.evaluate(
+            """() => explorer.requests.source.helper.ask(
+                "add", { id: "black", planes: [{ h: 32, w: 24, plane: new Float32Array(32 * 24) }] })"""
+        )
+        place = {"volume": "black", "position": 0, "acquisition": "acceleration=4,sigma=0,mask=poisson_disc"}
+        plane = ask(page, "reconstruct", {"place": place, "lam": [0.5]})["plane"]
+    assert plane == [0] * (32 * 24)
+
+
 RUNS = {
     "width_6": {"network": "unet", "width": 6},
     "unet": {"network": "unet", "width": 4},

@@ -74,6 +74,11 @@ def test_scale_equivariance(network, factor):
     np.testing.assert_allclose(apply(scaled) / factor, apply(INPUT), rtol=1e-3, atol=1e-4)
 
 
+def test_a_measurement_that_is_all_zero_gives_a_black_image(network):
+    _, apply = network
+    np.testing.assert_array_equal(apply(physics_input(OPERATOR, 0 * INPUT.y)), 0)
+
+
 @pytest.mark.slow
 def test_scale_equivariance_of_the_u_net():
     net = UNet(width=3, normalize=True)
@@ -82,6 +87,7 @@ def test_scale_equivariance_of_the_u_net():
     expected = apply(INPUT.image)
     for factor in (1e-3, 1e3):
         np.testing.assert_allclose(apply(factor * INPUT.image) / factor, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(apply(0 * INPUT.image), 0)
 
 
 def test_masks_may_differ_under_vmap(network):

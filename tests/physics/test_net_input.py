@@ -29,7 +29,17 @@ def test_the_scale_is_proportional_to_the_measurement_and_ignores_a_hot_pixel():
     hot = net_input.copy()
     hot[3, 5] = 1e4
     np.testing.assert_allclose(intensity_scale(hot), intensity_scale(net_input), rtol=0.05)
-    assert intensity_scale(np.zeros_like(net_input)) == 1
+
+
+def test_the_scale_of_an_image_that_is_nearly_empty_is_its_maximum():
+    """Then the scale is still proportional to the measurement; it is 0 for one that is all zero, which is not divided."""
+    empty = np.zeros((16, 16, 2), np.float32)
+    speck = empty.copy()
+    speck[3, 5] = 3, 4
+    assert intensity_scale(speck) == 5
+    assert intensity_scale(1e-3 * speck) == np.float32(5e-3)
+    assert intensity_scale(empty) == 0
+    np.testing.assert_array_equal(divide_by(empty, intensity_scale(empty)), empty)
 
 
 def test_a_divided_input_is_that_of_the_divided_measurement():

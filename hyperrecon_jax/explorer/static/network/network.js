@@ -15,12 +15,16 @@ const Network = (() => {
     return sorted[below] + (sorted[above] - sorted[below]) * (position - below);
   }
 
-  /** A slice divided by its intensity (`net_input.intensity_scale`) if the network normalizes, and that: { scaled, scale }. */
+  /** `net_input.intensity_scale`: a high quantile, or the maximum if that is 0. */
+  function intensityScale(image) {
+    return quantile(image, SCALE_QUANTILE) || image.reduce((most, value) => Math.max(most, value), 0);
+  }
+
+  /** A slice divided by its intensity if the network normalizes, and that: { scaled, scale }. */
   function divideByIntensity(measured, normalize) {
     if (!scaledSlices.has(measured)) {
-      const intensity = normalize ? quantile(Measurement.magnitude(measured.image), SCALE_QUANTILE) : 1;
-      const scale = intensity > 0 ? intensity : 1;
-      scaledSlices.set(measured, { scale, scaled: Measurement.divide(measured, scale) });
+      const scale = normalize ? intensityScale(Measurement.magnitude(measured.image)) : 1;
+      scaledSlices.set(measured, { scale, scaled: Measurement.divide(measured, scale || 1) });
     }
     return scaledSlices.get(measured);
   }
