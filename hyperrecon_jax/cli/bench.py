@@ -63,7 +63,7 @@ def bench() -> int:
         if suite not in (*benchmarks.SUITES, "all"):
             raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
     old = None if compare_file is None else regression.read_rows(compare_file)
-    machine.configure_jax()
+    machine.configure_jax(has_large_arrays=True)  # the networks of most suites are large, and have batch norm, too
     classes = onednn.activate()
     print(f"{', '.join(suites)} on {benchmarks.describe_machine()}\n{benchmarks.describe_software()}")
     print(f"Convolutions by oneDNN: {', '.join(sorted(classes)) or 'none'}.")

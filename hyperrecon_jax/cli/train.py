@@ -37,7 +37,8 @@ def train() -> int:
     from hyperrecon_jax.commands import train as train_command
     from hyperrecon_jax.runtime import machine  # after the flags: JAX takes seconds to import
 
-    machine.configure_jax()
+    norm = getattr(getattr(CONFIG.value, "model", None), "norm", None)  # the settings are not checked yet
+    machine.configure_jax(has_large_arrays=norm == "batch")
     with process_flags.connect_processes():
         if DRY_RUN.value:
             train_command.dry_run(CONFIG.value)

@@ -4,7 +4,7 @@ A network without data consistency, such as the U-Net, receives the zero-filled 
 receives a `PhysicsInput`. Both are the result of `Problem.to_net_input`, and functions of this module accept both.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ class PhysicsInput(NamedTuple):
 
 
 NetInput = jax.Array | PhysicsInput
+AnyInput = TypeVar("AnyInput", jax.Array, PhysicsInput)  # the same kind in and out
 
 
 def physics_input(operator: Operator, y: jax.Array) -> PhysicsInput:
@@ -47,7 +48,7 @@ def intensity_scale(net_input: NetInput) -> jax.Array:
     return jnp.where(scale > 0, scale, jnp.max(image))
 
 
-def divide_by(net_input: NetInput, scale: jax.Array) -> NetInput:
+def divide_by(net_input: AnyInput, scale: jax.Array) -> AnyInput:
     """The input that the measurement y / scale has; that of y if the scale is 0."""
     scale = jnp.where(scale > 0, scale, 1.0)
     if isinstance(net_input, PhysicsInput):

@@ -19,10 +19,14 @@ MAX_CACHE_BYTES = 2**30  # hundreds of experiments, each with a few programs of 
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # from glibc's malloc.h
 
 
-def configure_jax() -> None:
-    """Configure JAX for this machine, but keep the user's own settings; call it before any computation with JAX."""
+def configure_jax(*, has_large_arrays: bool = False) -> None:
+    """Configure JAX for this machine, but keep the user's own settings; call it before any computation with JAX.
+
+    Args:
+        has_large_arrays: as for `retain_freed_memory`.
+    """
     use_all_cores()
-    retain_freed_memory()
+    retain_freed_memory(has_large_arrays=has_large_arrays)
     enable_compilation_cache(files.cache_folder() / COMPILATION_CACHE)
 
 
@@ -41,17 +45,24 @@ def core_count() -> int:
     return cores or 1
 
 
-def retain_freed_memory() -> None:
+def retain_freed_memory(*, has_large_arrays: bool = False) -> None:
     """Keep freed memory in the process for the next allocation, if the C library is glibc.
 
     On a CPU each step allocates its arrays anew. By default glibc returns large blocks to the system when they are freed,
-    and the system clears every page when they are allocated again. That takes a seventh of a step of HyperRecon-L with
-    batch norm. Call it before JAX starts its threads: they must use the main arena, because glibc returns a block of more
-    than 64 MB in any other, whatever the other settings are.
+    and the system clears every page when they are allocated again. Call it before JAX starts its threads.
+
+    Args:
+        has_large_arrays: a program needs more than 64 MB at once, as batch norm does, which takes all samples through a
+            layer. glibc returns such a block in any arena but the main one, whatever the other settings are. So all threads
+            share that arena: a step of HyperRecon-L with batch norm takes 0.8 of the time. A small network would be
+            slower, because its threads wait for each other: the quickstart takes 1.2 to 1.6 times as long.
     """
+    settings = [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)]  # -1: never
+    if has_large_arrays:
+        settings.append((M_ARENA_MAX, 1))
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
-        for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_ARENA_MAX, 1)):  # -1: never
+        for option, value in settings:
             libc.mallopt(option, value)
 
 
