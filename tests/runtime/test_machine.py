@@ -42,12 +42,17 @@ print(json.dumps({**report, "hits": counts["cache_hits"], "written": counts["cac
 
 
 def run_program(cache, *args, **environment):
-    """Run the program with a cache folder and return what it prints; it must print no errors."""
+    """Run the program with a cache folder and return what it prints; it must print no errors.
+
+    On some processors jaxlib 0.8 reports that it compiled for an option that no processor has; this is not ours to mend.
+    """
     env = {key: value for key, value in os.environ.items() if not key.startswith(("JAX_COMPILATION", "JAX_PERSISTENT"))}
     env |= {"PYTHONPATH": str(ROOT), "HYPERRECON_JAX_CACHE": str(cache), **environment}
     command = [sys.executable, "-c", PROGRAM, *args]
     process = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-    assert (process.returncode, process.stderr) == (0, "")
+    is_old = jax.__version_info__ < (0, 9)
+    errors = [line for line in process.stderr.splitlines() if not (is_old and "cpu_aot_loader.cc" in line)]
+    assert (process.returncode, errors) == (0, [])
     return json.loads(process.stdout)
 
 
