@@ -55,7 +55,7 @@ def retain_freed_memory(*, has_large_arrays: bool = False) -> None:
         has_large_arrays: a program needs more than 64 MB at once, as batch norm does, which takes all samples through a
             layer. glibc returns such a block in any arena but the main one, whatever the other settings are. So all threads
             share that arena: a step of HyperRecon-L with batch norm takes 0.8 of the time. A small network would be
-            slower, because its threads wait for each other: the quickstart takes 1.2 to 1.6 times as long.
+            slower, because its threads wait for each other: the quickstart takes 1.1 to 1.8 times as long.
     """
     settings = [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)]  # -1: never
     if has_large_arrays:
