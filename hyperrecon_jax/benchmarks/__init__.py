@@ -10,7 +10,6 @@
 `timing.py` explains how calls are timed. `floor.py` explains the floor.
 """
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ import jax
 from hyperrecon_jax.benchmarks import against_peer, convolutions, feed, floor, landscape, page, startup, steps
 from hyperrecon_jax.benchmarks.networks import Scale
 from hyperrecon_jax.benchmarks.timing import Candidate, Row, measure, peak_memory, table
+from hyperrecon_jax.runtime.machine import package_version
 
 __all__ = ["QUICK", "SUITES", "Row", "Scale", "describe_machine", "describe_software", "peak_memory", "run", "table"]
 
@@ -60,15 +60,11 @@ def describe_machine() -> str:
 
 def describe_software() -> str:
     """Return two lines: the versions, and the processor and drivers as the system and JAX name them."""
-    versions = []
-    for package in PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"no {package}")
+    versions = [(name, package_version(name)) for name in PACKAGES]
+    packages = ", ".join(f"{name} {version}" if version else f"no {name}" for name, version in versions)
     drivers = " ".join(jax.devices()[0].client.platform_version.split())
     machine = f"{platform.platform()}, {_processor()}; JAX runs on {drivers}"
-    return f"Python {platform.python_version()}, {', '.join(versions)}\n{machine}"
+    return f"Python {platform.python_version()}, {packages}\n{machine}"
 
 
 def _processor() -> str:

@@ -7,6 +7,7 @@ where an entry is damaged: the cache can make a start slow, but not wrong.
 
 import contextlib
 import ctypes
+import importlib.metadata
 import os
 from pathlib import Path
 
@@ -43,6 +44,14 @@ def core_count() -> int:
     """Return the number of CPU cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # not on macOS
     return cores or 1
+
+
+def package_version(name: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed, or is used from its folder."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def retain_freed_memory(*, has_large_arrays: bool = False) -> None:

@@ -4,7 +4,6 @@ Pictures are drawn into OUT/figures (`pictures.py`), or are those of the evaluat
 """
 
 import datetime
-import importlib.metadata
 import os
 import shlex
 from collections.abc import Sequence
@@ -15,10 +14,13 @@ import jax
 
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runtime.command_lines import adapt
+from hyperrecon_jax.runtime.machine import package_version
 from hyperrecon_jax.studies.paper import pictures, tables, texts, verdicts
 from hyperrecon_jax.studies.paper.numbers import Numbers
 from hyperrecon_jax.studies.paper.scale import FIGURES, Scale
 from hyperrecon_jax.studies.plan import commands
+
+PACKAGES = ("hyperrecon_jax", "jax", "flax")  # whose versions a report names
 
 
 def make_content(scale: Scale, out: Path, numbers: Numbers, failures: Sequence[str] = ()) -> dict[str, Any]:
@@ -62,15 +64,10 @@ def _about(scale: Scale, numbers: Numbers, command: str) -> dict[str, str]:
         "Paper": "A. Q. Wang, A. V. Dalca, M. R. Sabuncu, MELBA 2022, doi:10.59275/j.melba.2022-e5ec",
         "Scale": f"{scale.name}: {scale.about}",
         "Made": datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-        "With": ", ".join(f"{name} {_version(name)}" for name in ("hyperrecon_jax", "jax", "flax")),
+        "With": ", ".join(
+            f"{name} {package_version(name) or '(not installed)'}" for name in ("hyperrecon_jax", "jax", "flax")
+        ),
         "On": f"{os.cpu_count()} CPU cores, JAX's device: {jax.devices()[0].device_kind}",
         "Training so far": f"{logs.duration(sum(times))} in {len(times)} runs" if times else "none",
         "Command": command,
     }
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:  # used from its folder
-        return "(not installed)"
