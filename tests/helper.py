@@ -19,7 +19,7 @@ import pytest
 from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
-from hyperrecon_jax.models.unet import Conv, Norm
+from hyperrecon_jax.models.unet import Conv, NormRelu
 
 ROOT = pathlib.Path(__file__).parents[1]
 FIXTURES = pathlib.Path(__file__).parent / "fixtures"
@@ -34,8 +34,9 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, y, *, batch_axes=None):
-        x = nn.relu(Norm(self.norm, name="norm")(Conv(self.width, name="conv")(y), batch_axes=batch_axes))
-        return Conv(self.out_channels, (1, 1), name="head")(x)
+        x = NormRelu(self.norm, name="norm")(*Conv(self.width, name="conv")(y), batch_axes=batch_axes)
+        x, bias = Conv(self.out_channels, (1, 1), name="head")(x)
+        return x + bias[None, None]
 
 
 @contextlib.contextmanager

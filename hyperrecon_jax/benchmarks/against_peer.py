@@ -19,7 +19,7 @@ import numpy as np
 from hyperrecon_jax.benchmarks import networks
 from hyperrecon_jax.benchmarks.networks import Scale
 from hyperrecon_jax.benchmarks.timing import Candidate
-from hyperrecon_jax.models import onednn
+from hyperrecon_jax.models import native
 from hyperrecon_jax.runtime.errors import InputError
 
 # of the losses before and after a step; bfloat16 has 8 bits, and batch norm sums their errors over the batch
@@ -35,7 +35,7 @@ GPU_VARIANTS: dict[str, dict[str, Any]] = CPU_VARIANTS | {
 def candidates(scale: Scale) -> Iterator[Candidate]:
     """Steps of the library ("ours", the reference) and of PyTorch, under both norms.
 
-    Both also run in bfloat16 on a GPU, and on a CPU where our convolutions in bfloat16 are oneDNN's. On a GPU PyTorch also
+    Both also run in bfloat16 on a GPU, and on a CPU where native kernels compute ours. On a GPU PyTorch also
     runs compiled, and products of float32 use TF32. With less than float32 the losses are compared with a larger tolerance.
 
     Raises:
@@ -61,7 +61,7 @@ def _norm_candidates(scale: Scale, norm: str, *, on_cpu: bool) -> Iterator[Candi
     case = f"{scale.label}, {norm} norm"
     task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
     yield from networks.step_candidates(case, "ours", task, mesh, samples)
-    uses_bfloat16 = not on_cpu or any("bfloat16" in name for name in onednn.active_classes())
+    uses_bfloat16 = not on_cpu or any("bfloat16" in name for name in native.active_classes())
     if uses_bfloat16:
         bfloat16_task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
         yield networks.step_candidate(case, "ours, bfloat16", bfloat16_task, mesh, samples)

@@ -1,7 +1,7 @@
 """The two primitives of `conv.py` as kernels for NVIDIA GPUs (Pallas, Triton): activations cross the memory bus about once.
 
     conv: x (g, n, h, w, c_in), kernel (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out), SAME zero padding, odd sides
-    correlate: padded (g, n, h + kh - 1, w + kw - 1, c_in), ct (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out), float32
+    correlate: x (g, n, h, w, c_in), ct (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out), float32
 
 At the U-Net's widths the memory traffic limits a layer, not the arithmetic. So both kernels walk down the image and keep
 on the chip what they still need of it:
@@ -12,8 +12,8 @@ on the chip what they still need of it:
   Neighbouring strips read kh - 1 rows of a strip again.
 - `correlate`: a program reads a strip of rows of x, full width. All taps together are ONE product over a run of pixels: its
   left factor is x under the kw column shifts side by side, its right factor is ct under the kh row shifts. Each program
-  writes its own partial sum. The partial sums are added afterwards, always in the same order, without atomics. With
-  `kernel_size` the image comes without its border, and the border is masked: no padded copy is written or read.
+  writes its own partial sum. The partial sums are added afterwards, always in the same order, without atomics. The
+  border of zeros is masked: no padded copy is written or read.
 
 Triton works on powers of two, and a product needs at least 16. Images, channels and kernels may have any size: a program
 masks what is missing, and nothing is padded in memory (2 channels cost the arithmetic of 16 and the traffic of 2). The taps
@@ -121,44 +121,39 @@ def _conv_program(x, kernel, y, *, rows, tile, precision):
     lax.fori_loop(0, rows + kh - 1, add_row, (empty,) * (kh - 1))
 
 
-@partial(jax.jit, static_argnames=("kernel_size", "precision", "tiling", "interpret"))
+@partial(jax.jit, static_argnames=("sides", "precision", "tiling", "interpret"))
 def correlate(
-    padded,
+    x,
     ct,
     *,
-    kernel_size: tuple[int, int] | None = None,
+    sides: tuple[int, int],
     precision: lax.Precision | None = None,
     tiling: Tiling = CORRELATE,
     interpret: bool = False,
 ) -> jax.Array:
-    """The transpose of `conv` in its kernel: for `ct`, a cotangent of the result, return the gradient in the kernel.
-
-    `padded` is x with its border. With a `kernel_size` it is x itself, and the border counts as zero.
-    """
-    groups, n, padded_h, padded_w, c_in = padded.shape
-    h, w, c_out = ct.shape[2:]
-    kh, kw = kernel_size or (padded_h - h + 1, padded_w - w + 1)
-    offset = (kh // 2, kw // 2) if kernel_size else (0, 0)
+    """The gradient in the kernel, whose `sides` are (kh, kw), for `ct`, a cotangent of the result of `conv`."""
+    groups, n, h, w, c_in = x.shape
+    c_out = ct.shape[-1]
+    kh, kw = sides
     lanes = [min(pl.next_power_of_2(c), max(1, 128 // pl.next_power_of_2(k))) for c, k in ((c_in, kw), (c_out, kh))]
     tile = min(tiling.columns, _lanes(w)), *lanes
-    strips = max(1, round(padded_h / tiling.rows))
+    strips = max(1, round(h / tiling.rows))
     sum_block = (None, None, None, kh, kw, c_in, c_out)
     partial_sums = pl.pallas_call(
-        partial(_correlate_program, rows=pl.cdiv(padded_h, strips), tile=tile, offset=offset, precision=precision),
+        partial(_correlate_program, rows=pl.cdiv(h, strips), tile=tile, precision=precision),
         out_shape=jax.ShapeDtypeStruct((groups, n, strips, kh, kw, c_in, c_out), jnp.float32),
         grid=(pl.cdiv(c_in, lanes[0]) * pl.cdiv(c_out, lanes[1]), strips, n, groups),
-        in_specs=[_image_block(padded_h, padded_w, c_in), _image_block(h, w, c_out)],
+        in_specs=[_image_block(h, w, c_in), _image_block(h, w, c_out)],
         out_specs=pl.BlockSpec(sum_block, lambda _, strip, *at: (*at[::-1], strip, 0, 0, 0, 0)),
         compiler_params=triton.CompilerParams(num_warps=tiling.warps, num_stages=tiling.stages),
         interpret=interpret,
         name="correlate_per_group",
-    )(padded, ct)
+    )(x, ct)
     return partial_sums.sum((1, 2))
 
 
-def _correlate_program(padded, ct, partial_sum, *, rows, tile, offset, precision):
-    padded_h, padded_w, c_in = padded.shape
-    h, w, c_out = ct.shape
+def _correlate_program(x, ct, partial_sum, *, rows, tile, precision):
+    (h, w, c_in), c_out = x.shape, ct.shape[-1]
     kh, kw = partial_sum.shape[:2]
     columns, lanes_in, lanes_out = tile
     blocks_in, runs_per_row = pl.cdiv(c_in, lanes_in), pl.cdiv(w, columns)
@@ -170,8 +165,8 @@ def _correlate_program(padded, ct, partial_sum, *, rows, tile, offset, precision
     def add_run(run, total):
         row, start = first + lax.div(run, runs_per_row), lax.rem(run, runs_per_row) * columns
         column = start + jnp.arange(columns)[:, None]
-        c, r = column + j - offset[1], row - i + offset[0]  # column of the image, row of ct
-        image = _load(padded, (row, c, channels_in), image_mask & (row < padded_h) & (c >= 0) & (c < padded_w))
+        c, r = column + j - kw // 2, row - i + kh // 2  # column of the image, row of ct
+        image = _load(x, (row, c, channels_in), image_mask & (row < h) & (c >= 0) & (c < w))
         cotangent = _load(ct, (r, column, channels_out), ct_mask & (r >= 0) & (r < h) & (column < w))
         return total + _contract(image, cotangent, 0, precision)
 

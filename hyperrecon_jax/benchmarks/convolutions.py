@@ -198,9 +198,9 @@ def _pallas(x, kernel):
 
 
 def _pallas_gradient(padded, ct):  # XLA cancels the slice below against the padding, so no padded copy is written
-    kernel_size = kh, kw = _kernel_size(padded, ct)
+    sides = kh, kw = _kernel_size(padded, ct)
     x = padded[:, kh // 2 :, kw // 2 :][:, : ct.shape[1], : ct.shape[2]]
-    return conv_pallas.correlate(x[:, None], ct[:, None], kernel_size=kernel_size)
+    return conv_pallas.correlate(x[:, None], ct[:, None], sides=sides)
 
 
 IMPLEMENTATIONS: dict[str, Convolution] = {

@@ -118,7 +118,8 @@ def _layer_work(model: Model, theta: Tree, batch_stats: Tree, example: Tree) -> 
             for module in modules:
                 module_outputs = module_outputs[module]
             repeats = leaf.shape[0] if len(leaf.shape) == 5 else 1
-            yield convolution_work(repeats, module_outputs["__call__"][0].shape[-3:], leaf.shape[-4:], dtype)
+            output = jax.tree.leaves(module_outputs["__call__"])[0]  # a bias may come after it
+            yield convolution_work(repeats, output.shape[-3:], leaf.shape[-4:], dtype)
 
 
 @cache

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from hyperrecon_jax.benchmarks import floor
 from hyperrecon_jax.benchmarks.timing import Candidate
 from hyperrecon_jax.losses.objective import Objective, make_terms
-from hyperrecon_jax.models import hyperparams, onednn
+from hyperrecon_jax.models import hyperparams, native
 from hyperrecon_jax.models.model import init
 from hyperrecon_jax.models.unet import UNet
 from hyperrecon_jax.models.unrolled import Unrolled
@@ -142,11 +142,11 @@ def step_candidate(case: str, name: str, task: Task, mesh: Mesh, samples: Sample
 
 
 def step_candidates(case: str, name: str, task: Task, mesh: Mesh, samples: Sample) -> Iterator[Candidate]:
-    """A `step_candidate`; and where oneDNN computes its convolutions, a second one without it."""
+    """A `step_candidate`; and where it has native kernels, a second one without them."""
     yield step_candidate(case, name, task, mesh, samples)
-    if onednn.active_classes():
-        with onednn.suspend():
-            without = step_candidate(case, f"{name}, without oneDNN", task, mesh, samples)
+    if native.active_classes():
+        with native.suspend():
+            without = step_candidate(case, f"{name}, without native kernels", task, mesh, samples)
         yield without
 
 

@@ -54,7 +54,7 @@ def bench() -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from hyperrecon_jax import benchmarks
     from hyperrecon_jax.benchmarks import regression
-    from hyperrecon_jax.models import onednn
+    from hyperrecon_jax.models import native
     from hyperrecon_jax.runs.run_folder import write_json
     from hyperrecon_jax.runtime import machine, memory  # after the flags: JAX takes seconds to import
 
@@ -64,9 +64,9 @@ def bench() -> int:
             raise InputError(f"--suite must be among {', '.join(benchmarks.SUITES)}, all; got {suite!r}.")
     old = None if compare_file is None else regression.read_rows(compare_file)
     machine.configure_jax(has_large_arrays=True)  # the networks of most suites are large, and have batch norm, too
-    classes = onednn.activate()
+    classes = native.activate()
     print(f"{', '.join(suites)} on {benchmarks.describe_machine()}\n{benchmarks.describe_software()}")
-    print(f"Convolutions by oneDNN: {', '.join(sorted(classes)) or 'none'}.")
+    print(f"Native kernels: {', '.join(sorted(classes)) or 'none'}.")
     rows: list[benchmarks.Row] = []
     for suite in suites:
         for scale in [benchmarks.Scale(size, batch, WIDTH.value, widths) for size in sizes for batch in batches]:

@@ -25,7 +25,7 @@ from hyperrecon_jax.evaluation import scores, scoring
 from hyperrecon_jax.evaluation.scoring import Scorer
 from hyperrecon_jax.evaluation.sweep import score_on_grid
 from hyperrecon_jax.losses.metric_table import DICE, select_metrics
-from hyperrecon_jax.models import onednn
+from hyperrecon_jax.models import native
 from hyperrecon_jax.physics.acquisition import Acquisition
 from hyperrecon_jax.runs import logs, run_folder
 from hyperrecon_jax.runs.acquisitions import format_acquisition
@@ -100,7 +100,7 @@ def evaluate(
             show_results(scores.summarize(ds), out, say)
             return ds
         distributed.run_on_primary(out.mkdir, parents=True, exist_ok=True)  # raises, unlike the lock, if that fails
-        onednn.activate(can_measure=False)
+        native.activate(can_measure=False)
         size = describe_size(sample_shape(evaluation.samples))
         say(f"Scoring {evaluation.samples.size} images of {size} at {evaluation.num_lams} lambdas ...")
         ds, seconds = _score(run, evaluation, scorer, out, identity)

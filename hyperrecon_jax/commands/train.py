@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from hyperrecon_jax.commands import loss_scales
 from hyperrecon_jax.evaluation.scoring import Scorer
-from hyperrecon_jax.models import onednn
+from hyperrecon_jax.models import native
 from hyperrecon_jax.physics.sample import Sample
 from hyperrecon_jax.runs import checkpoint, logs, report, run_folder
 from hyperrecon_jax.runs.batches import Placement, choose_placement, training_batches
@@ -99,7 +99,7 @@ def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
     size = (min(config.train.keep, saved) + 2) * memory.num_bytes(experiment.state)
     folder = WorkFolder(workdir, settings, size, is_resumed)
     distributed.broadcast_from_primary(partial(run_folder.check_room, workdir, size))
-    onednn.activate()  # after all checks: the first time it measures for some 20 s
+    native.activate()  # after all checks: the first time it measures for some 20 s
     say(describe(experiment, placement))
     if config.loss.scales == AUTO:
         scales = _resolve_scales(experiment, placement, folder, say=say)
@@ -126,7 +126,7 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     initial = read_initial_run(config)
     experiment = start_from_run(build(config), initial)
     placement = choose_placement(experiment)
-    onednn.activate()
+    native.activate()
     say(describe(experiment, placement))
     first, *others = _time_steps(experiment, placement)
     seconds = statistics.median(others)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from hyperrecon_jax.models import onednn
+from hyperrecon_jax.models import native
 from hyperrecon_jax.runtime.errors import InputError
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -65,29 +65,26 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, precision: lax.Precision | None =
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _conv2d(precision, x, kernel):
-    conv, _ = _batched_pair(precision)
+    conv, _ = _batched_pair(precision, kernel.shape[1:3])
     return conv(x, kernel.astype(x.dtype))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _kernel_cotangent(precision, padded, ct):
-    """The cotangent of the kernel, float32, from the padded x and the cotangent of the result of `_conv2d`."""
-    _, correlate = _batched_pair(precision)
-    return correlate(padded, ct)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _kernel_cotangent(precision, sides, x, ct):
+    """The cotangent of the kernel of these sides, float32, from x and the cotangent of the result of `_conv2d`."""
+    _, correlate = _batched_pair(precision, sides)
+    return correlate(x, ct)
 
 
 def _conv2d_bwd(precision, residuals, ct):
     x, kernel = residuals
-    kernel_ct = _kernel_cotangent(precision, _pad(x, kernel), ct)
+    kernel_ct = _kernel_cotangent(precision, kernel.shape[1:3], x, ct)
     return _conv2d(precision, ct, _transpose(kernel)), kernel_ct.astype(kernel.dtype)
 
 
-def _kernel_cotangent_bwd(precision, residuals, kernel):
-    padded, ct = residuals
-    h, w = ct.shape[2:4]
-    top, left = kernel.shape[1] // 2, kernel.shape[2] // 2
-    inside = _conv2d(precision, padded, kernel)[:, :, top : top + h, left : left + w]
-    return _conv2d(precision, _pad(ct, kernel), _transpose(kernel)), inside
+def _kernel_cotangent_bwd(precision, sides, residuals, kernel):
+    x, ct = residuals
+    return _conv2d(precision, ct, _transpose(kernel)), _conv2d(precision, x, kernel)
 
 
 def _transpose(kernel):
@@ -95,14 +92,9 @@ def _transpose(kernel):
     return kernel[:, ::-1, ::-1].swapaxes(3, 4)
 
 
-def _pad(x, kernel):
-    """x with zeros around it, so that the kernel fits at every pixel."""
-    return jnp.pad(x, [(0, 0), (0, 0), *((k // 2, k // 2) for k in kernel.shape[1:3]), (0, 0)])
-
-
 _conv2d.defvjp(lambda precision, x, kernel: (_conv2d(precision, x, kernel), (x, kernel)), _conv2d_bwd)
 _kernel_cotangent.defvjp(
-    lambda precision, padded, ct: (_kernel_cotangent(precision, padded, ct), (padded, ct)), _kernel_cotangent_bwd
+    lambda precision, sides, x, ct: (_kernel_cotangent(precision, sides, x, ct), (x, ct)), _kernel_cotangent_bwd
 )
 
 
@@ -110,21 +102,22 @@ _kernel_cotangent.defvjp(
 
 
 @cache
-def _batched_pair(precision):
+def _batched_pair(precision, sides):
     """The convolution, and its transpose with respect to the kernel, on the canonical form, with the rules for `vmap`.
 
     conv: `(g, n, h, w, c_in), (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out)`
-    correlate: `(g, n, h + kh - 1, w + kw - 1, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`, float32
+    correlate: `(g, n, h, w, c_in), (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out)`, float32, where `sides` is (kh, kw)
     """
 
-    def by_platform(function, cpu, default, *arrays):
-        cpu, default = partial(cpu, precision=precision), partial(default, precision=precision)
-        cpu = getattr(onednn, function) if onednn.is_active(function, *arrays) else cpu
+    def by_platform(function, cpu, default, *arrays, **options):
+        is_active = native.is_active(function, *arrays)
+        cpu = partial(getattr(native, function) if is_active else partial(cpu, precision=precision), **options)
+        default = partial(default, precision=precision, **options)
         return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
     @custom_vmap
     def conv(x, kernel):
-        if len(kernel) == 1 and not onednn.is_active("conv", x, kernel):
+        if len(kernel) == 1 and not native.is_active("conv", x, kernel):
             return _conv_of_one(x, kernel, precision=precision)
         return by_platform("conv", _conv_by_loop, _conv_of_one if len(kernel) == 1 else _conv_by_groups, x, kernel)
 
@@ -139,17 +132,17 @@ def _batched_pair(precision):
         return _split(conv(_merge(x, 0), _merge(kernel, 0)), 0, size), True
 
     @custom_vmap
-    def correlate(padded, ct):
-        return by_platform("correlate", _correlate_by_loop, _correlate_by_taps, padded, ct)
+    def correlate(x, ct):
+        return by_platform("correlate", _correlate_by_loop, _correlate_by_taps, x, ct, sides=sides)
 
     @correlate.def_vmap
-    def _(size, batched, padded, ct):
-        padded_batched, ct_batched = batched
-        if not padded_batched:
-            padded = jnp.broadcast_to(padded, (size, *padded.shape))
+    def _(size, batched, x, ct):
+        x_batched, ct_batched = batched
+        if not x_batched:
+            x = jnp.broadcast_to(x, (size, *x.shape))
         if not ct_batched:
             ct = jnp.broadcast_to(ct, (size, *ct.shape))
-        return _split(correlate(_merge(padded, 0), _merge(ct, 0)), 0, size), True
+        return _split(correlate(_merge(x, 0), _merge(ct, 0)), 0, size), True
 
     return conv, correlate
 
@@ -157,6 +150,11 @@ def _batched_pair(precision):
 def _sum_dtype(x):
     """The type in which products with x are summed: float32 or better."""
     return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _pad(x, sides):
+    """x with zeros around it, so that a kernel of these sides fits at every pixel."""
+    return jnp.pad(x, [(0, 0), (0, 0), *((side // 2, side // 2) for side in sides), (0, 0)])
 
 
 def _merge(a, axis):
@@ -189,19 +187,19 @@ def _conv_by_groups(x, kernel, *, precision=None):
     return y.reshape(n, h, w, groups, -1).transpose(3, 0, 1, 2, 4)
 
 
-def _correlate_by_loop(padded, ct, *, precision=None):
+def _correlate_by_loop(x, ct, *, sides, precision=None):
     def correlate_group(pair):
         padded, ct = pair
         image = padded.transpose(3, 1, 2, 0)  # the channels of x are the batch, the images are the channels
         kernel = ct.transpose(1, 2, 0, 3)
         return _dense(image, kernel, "VALID", precision=precision, preferred_element_type=_sum_dtype(padded))
 
-    return lax.map(correlate_group, (padded, ct)).transpose(0, 2, 3, 1, 4)
+    return lax.map(correlate_group, (_pad(x, sides), ct)).transpose(0, 2, 3, 1, 4)
 
 
-def _correlate_by_taps(padded, ct, *, precision=None):
+def _correlate_by_taps(x, ct, *, sides, precision=None):
+    padded = _pad(x, sides)
     h, w = ct.shape[2:4]
-    sides = padded.shape[2] - h + 1, padded.shape[3] - w + 1
     product = partial(jnp.einsum, "gnhwc,gnhwd->gcd", precision=precision, preferred_element_type=_sum_dtype(padded))
     taps = [product(padded[:, :, i : i + h, j : j + w], ct) for i in range(sides[0]) for j in range(sides[1])]
     return jnp.stack(taps, axis=1).reshape(ct.shape[0], *sides, padded.shape[-1], ct.shape[-1])

@@ -4,6 +4,9 @@ The derivative of `upsample` is written by hand, because of the program that XLA
 is an array that is filled up with zeros, which XLA does not vectorise. To take rows by constant indices is fast: alone, the
 derivative needs a twentieth of the time. Reverse mode works to any order; forward mode does not work, as for the
 convolutions of the network.
+
+Images of bfloat16 are computed in float32 and rounded once, at the end: a CPU computes bfloat16 in float32, and XLA would
+round after every operation.
 """
 
 import jax
@@ -13,26 +16,30 @@ import numpy as np
 
 def max_pool(x: jax.Array) -> jax.Array:
     """The 2x2 maximum, `(h, w, c) -> (h/2, w/2, c)`, by four strided slices: `reduce_window` is slow on a CPU."""
-    return jnp.maximum(
-        jnp.maximum(x[::2, ::2], x[::2, 1::2]),
-        jnp.maximum(x[1::2, ::2], x[1::2, 1::2]),
-    )
+    wide = _widen(x)
+    rows = jnp.maximum(wide[::2, ::2], wide[::2, 1::2]), jnp.maximum(wide[1::2, ::2], wide[1::2, 1::2])
+    return jnp.maximum(*rows).astype(x.dtype)
 
 
 @jax.custom_vjp
 def upsample(x: jax.Array) -> jax.Array:
     """Bilinear interpolation with aligned corners, `(h, w, c) -> (2h, 2w, c)`."""
-    return _upsample_axis(_upsample_axis(x, 0), 1)
+    return _upsample_axis(_upsample_axis(_widen(x), 0), 1).astype(x.dtype)
 
 
 @jax.custom_vjp
 def _upsample_transpose(ct):
     """The transpose of `upsample`, which is linear: `(2h, 2w, c) -> (h, w, c)`."""
-    return _upsample_axis_transpose(_upsample_axis_transpose(ct, 0), 1)
+    return _upsample_axis_transpose(_upsample_axis_transpose(_widen(ct), 0), 1).astype(ct.dtype)
 
 
 upsample.defvjp(lambda x: (upsample(x), None), lambda _, ct: (_upsample_transpose(ct),))
 _upsample_transpose.defvjp(lambda ct: (_upsample_transpose(ct), None), lambda _, x: (upsample(x),))
+
+
+def _widen(x):
+    """x in float32 or better."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _upsample_axis(x, axis):

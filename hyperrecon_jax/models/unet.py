@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperrecon_jax.models.conv import conv2d
+from hyperrecon_jax.models.norm import instance_norm_relu, normalize
 from hyperrecon_jax.models.resample import max_pool, upsample
 from hyperrecon_jax.physics.net_input import divide_by, intensity_scale
 from hyperrecon_jax.physics.operators import magnitude
@@ -74,8 +75,8 @@ class UNet(nn.Module):
 
         def two_convolutions(unet, x, name):
             for i in (0, 1):
-                x = Conv(unet.width, precision=precision, name=f"{name}_conv{i}")(x)
-                x = nn.relu(Norm(unet.norm, name=f"{name}_norm{i}")(x, batch_axes=batch_axes))
+                x, bias = Conv(unet.width, precision=precision, name=f"{name}_conv{i}")(x)
+                x = NormRelu(unet.norm, name=f"{name}_norm{i}")(x, bias, batch_axes=batch_axes)
             return x
 
         def block(x, name):
@@ -95,14 +96,17 @@ class UNet(nn.Module):
         x = block(x, f"down{LEVELS}")
         for level in range(LEVELS - 1, 0, -1):
             x = block(jnp.concatenate([upsample(x), skips.pop()], axis=-1), f"up{level}")
-        x = Conv(self.out_channels, (1, 1), self.head_init, precision, name="head")(x.astype(dtype))
-        x = crop_sides(x, net_input.shape)
+        x, bias = Conv(self.out_channels, (1, 1), self.head_init, precision, name="head")(x.astype(dtype))
+        x = crop_sides(x + bias[None, None], net_input.shape)
         x = x + magnitude(net_input) if self.residual else x
         return x if scale is None else x * scale
 
 
 class Conv(nn.Module):
-    """A convolution with bias that stays fast if every sample of a batch has its own kernel (`conv.py`)."""
+    """A convolution that stays fast if every sample of a batch has its own kernel (`conv.py`), and its bias.
+
+    They are returned apart, because a norm adds the bias without a pass over the image of its own (`Norm`).
+    """
 
     features: int
     sides: tuple[int, int] = (3, 3)
@@ -110,15 +114,19 @@ class Conv(nn.Module):
     precision: jax.lax.Precision | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The convolution of `(h, w, c)` without the bias, `(h, w, features)` of its type; and the bias, `(features,)`."""
         x = jnp.asarray(x)  # so that float64 from NumPy becomes float32
         kernel = self.param("kernel", self.kernel_init, (*self.sides, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return (conv2d(x, kernel, precision=self.precision) + bias[None, None]).astype(x.dtype)
+        return conv2d(x, kernel, precision=self.precision), bias
 
 
-class Norm(nn.Module):
-    """Normalisation of `(h, w, c)` over its pixels, with a scale and a bias for each channel.
+class NormRelu(nn.Module):
+    """Normalisation of an image `(h, w, c)` plus the bias of its convolution `(c,)`, and ReLU.
+
+    Each channel then has a scale and a bias of its own. The sum of image and bias is never computed, which would be a pass
+    over the image: the bias only moves the mean.
 
     As in PyTorch: epsilon is 1e-5; "batch" has running statistics with momentum 0.1 and an unbiased variance. (The variance
     of Flax's `BatchNorm` is biased, a difference of 2 % where a deep level has few pixels.)
@@ -127,33 +135,31 @@ class Norm(nn.Module):
     kind: str  # one of `NORMS`
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, batch_axes: tuple[str, ...] | None) -> jax.Array:
+    def __call__(self, x: jax.Array, conv_bias: jax.Array, *, batch_axes: tuple[str, ...] | None) -> jax.Array:
         if self.kind == "none":
-            return x
+            return nn.relu((x + conv_bias[None, None]).astype(x.dtype))
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
         if self.kind == "instance":
-            mean, var = _moments(x, ())
+            return instance_norm_relu(x, scale, bias)  # the bias of the convolution cancels
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:])
+        running_var = self.variable("batch_stats", "var", jnp.ones, x.shape[-1:])
+        if batch_axes is None or self.is_initializing():
+            mean, var = running_mean.value, running_var.value
         else:
-            running_mean = self.variable("batch_stats", "mean", jnp.zeros, x.shape[-1:])
-            running_var = self.variable("batch_stats", "var", jnp.ones, x.shape[-1:])
-            if batch_axes is None or self.is_initializing():
-                mean, var = running_mean.value, running_var.value
-            else:
-                mean, var = _moments(x, batch_axes)
-                count = x.shape[0] * x.shape[1] * (jax.lax.psum(1, batch_axes) if batch_axes else 1)
-                running_mean.value = 0.9 * running_mean.value + 0.1 * mean
-                running_var.value = 0.9 * running_var.value + 0.1 * var * (count / (count - 1))
-        gain = scale * jax.lax.rsqrt(var + 1e-5)
-        return (x * gain[None, None] + (bias - mean * gain)[None, None]).astype(x.dtype)
+            mean, var = _batch_moments(x, conv_bias, batch_axes)
+            count = x.shape[0] * x.shape[1] * (jax.lax.psum(1, batch_axes) if batch_axes else 1)
+            running_mean.value = 0.9 * running_mean.value + 0.1 * mean
+            running_var.value = 0.9 * running_var.value + 0.1 * var * (count / (count - 1))
+        return nn.relu(normalize(x, mean - conv_bias, var, scale, bias))
 
 
-def _moments(x, batch_axes):
-    """The mean and the variance of each channel, over pixels and the mapped axes; float32 or better."""
+def _batch_moments(x, conv_bias, batch_axes):
+    """The mean and the variance of each channel of x + conv_bias, over pixels and the mapped axes; float32 or better."""
     average = (lambda a: jax.lax.pmean(a, batch_axes)) if batch_axes else (lambda a: a)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = average(jnp.mean(x, (0, 1)))
-    return mean, average(jnp.mean(jnp.square(x - mean[None, None]), (0, 1)))
+    mean = average(jnp.mean(x, (0, 1)) + conv_bias)
+    return mean, average(jnp.mean(jnp.square(x - (mean - conv_bias)[None, None]), (0, 1)))
 
 
 def side_margins(shape: tuple[int, ...]) -> list[tuple[int, int]]:

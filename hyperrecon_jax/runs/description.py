@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from hyperrecon_jax.models import onednn
+from hyperrecon_jax.models import native
 from hyperrecon_jax.models.model import count_parameters, network_at
 from hyperrecon_jax.models.unet import side_margins
 from hyperrecon_jax.runs.batches import Placement
@@ -89,7 +89,7 @@ def _describe_devices(placement: Placement) -> str:
     used = mesh.devices.size
     text = f"{used} {mesh.devices.flat[0].platform} device{'s' * (used > 1)}"
     text += f" of {num_processes} processes" if num_processes > 1 else ""
-    text += " with oneDNN" if onednn.active_classes() else ""
+    text += " with native kernels" if native.active_classes() else ""
     if used == num_devices:
         return text
     return f"{text} of {num_devices}, since their number must divide config.train.batch (and config.dhs.keep)"

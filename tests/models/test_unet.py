@@ -10,7 +10,7 @@ from helper import assert_trees_close, load_fixture, params_only, select_prefix,
 from random_models import random_model
 
 from hyperrecon_jax.models.model import count_parameters
-from hyperrecon_jax.models.unet import Norm, UNet
+from hyperrecon_jax.models.unet import NormRelu, UNet
 from hyperrecon_jax.runtime import memory
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -78,7 +78,7 @@ def test_the_gradient_of_the_norm_of_an_empty_slice_is_finite():
     params = {"scale": jnp.ones(2), "bias": jnp.zeros(2)}
 
     def energy(params, x):
-        return jnp.sum(jnp.square(Norm("instance").apply({"params": params}, x, batch_axes=None)))
+        return jnp.sum(jnp.square(NormRelu("instance").apply({"params": params}, x, jnp.zeros(2), batch_axes=None)))
 
     total = jax.jit(jax.grad(energy, (0, 1)))
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(total(params, jnp.zeros((16, 16, 2)))))

@@ -1,10 +1,11 @@
-"""Convolutions by oneDNN: their numbers, and that whatever is missing or broken leaves the path without it."""
+"""Native kernels: their numbers, and that whatever is missing or broken leaves the path without them."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -15,12 +16,13 @@ from helper import ROOT
 from jax.sharding import PartitionSpec
 from scipy.signal import correlate2d
 
-from hyperrecon_jax.models import onednn
+from hyperrecon_jax.models import native
 from hyperrecon_jax.models.conv import conv2d
+from hyperrecon_jax.models.norm import instance_norm_relu, instance_norm_relu_by_xla
 from hyperrecon_jax.runtime.machine import core_count
 
-is_installed = onednn.find_library() is not None and onednn.find_compiler() is not None
-needs_onednn = pytest.mark.skipif(not is_installed, reason="needs the extra `onednn` and a C++ compiler")
+is_installed = native.find_library() is not None and native.find_compiler() is not None
+needs_native = pytest.mark.skipif(not is_installed, reason="needs the extra `onednn` and a C++ compiler")
 WIDE = "conv float32 wide", "correlate float32 wide"
 
 
@@ -31,52 +33,46 @@ def random(seed, *shape):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     """The compiled file, which is registered with JAX in this process."""
-    file = onednn.compile_source(onednn.find_compiler(), onednn.find_library(), tmp_path_factory.mktemp("native"))
-    onednn.register(onednn.find_library(), file)
+    file = native.compile_source(native.find_compiler(), native.find_library(), tmp_path_factory.mktemp("native"))
+    native.register(native.find_library(), file)
     return file
 
 
 @pytest.fixture
 def active(compiled, monkeypatch):
-    """oneDNN computes all float32 convolutions."""
-    classes = {onednn.class_name(function, jnp.float32, c) for function in onednn.FUNCTIONS for c in (1, 32)}
-    monkeypatch.setattr(onednn, "_active", frozenset(classes))
+    """Native kernels compute all float32 convolutions and norms."""
+    classes = {native.class_name(function, jnp.float32, c) for function in native.FUNCTIONS for c in (1, 32)}
+    monkeypatch.setattr(native, "_active", frozenset(classes))
     jax.clear_caches()  # of what was traced without
     yield
     jax.clear_caches()
 
 
-@needs_onednn
+@needs_native
 @pytest.mark.parametrize("sides", [(3, 3), (5, 3)])
 @pytest.mark.parametrize("channels", [(2, 8), (9, 16), (16, 8)])
 @pytest.mark.parametrize("size", [(8, 8), (37, 20)])  # of strips of rows: half a one; two and a part of one
 def test_numbers_equal_scipy(compiled, size, channels, sides):
     (h, w), (c_in, c_out), (kh, kw) = size, channels, sides
-    padded = random(0, 2, 3, h + kh - 1, w + kw - 1, c_in)
-    padded[:, :, [*range(kh // 2), *range(-(kh // 2), 0)]] = 0
-    padded[:, :, :, [*range(kw // 2), *range(-(kw // 2), 0)]] = 0
+    x = random(0, 2, 3, h, w, c_in)
+    padded = np.pad(x, [(0, 0), (0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)])
     kernel, ct = random(1, 2, kh, kw, c_in, c_out), random(2, 2, 3, h, w, c_out)
-    x = padded[:, :, kh // 2 : kh // 2 + h, kw // 2 : kw // 2 + w]
     y = np.zeros(ct.shape)
     gradient = np.zeros(kernel.shape)
     for g, n, i, o in np.ndindex(2, 3, c_in, c_out):
         image = padded[g, n, :, :, i].astype(float)
         y[g, n, :, :, o] += correlate2d(image, kernel[g, :, :, i, o].astype(float), "valid")
         gradient[g, :, :, i, o] += correlate2d(image, ct[g, n, :, :, o].astype(float), "valid")
-    for actual, expected in ((onednn.conv(x, kernel), y), (onednn.correlate(padded, ct), gradient)):
+    for actual, expected in ((native.conv(x, kernel), y), (native.correlate(x, ct, sides=sides), gradient)):
         np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
-@needs_onednn
+@needs_native
 def test_bfloat16_equals_float32_or_is_refused(compiled):
     """A processor without products of bfloat16 refuses it with an error, by which the trial leaves it out."""
-    x, kernel, padded, ct = (
-        random(0, 2, 1, 20, 8, 16),
-        random(1, 2, 3, 3, 16, 8),
-        random(2, 2, 1, 22, 10, 16),
-        random(3, 2, 1, 20, 8, 8),
-    )
-    for function, arrays in ((onednn.conv, (x, kernel)), (onednn.correlate, (padded, ct))):
+    x, kernel, ct = random(0, 2, 1, 20, 8, 16), random(1, 2, 3, 3, 16, 8), random(2, 2, 1, 20, 8, 8)
+    correlate = partial(native.correlate, sides=(3, 3))
+    for function, arrays in ((native.conv, (x, kernel)), (correlate, (x, ct))):
         rounded = [jnp.asarray(array, jnp.bfloat16) for array in arrays]
         try:
             actual = np.asarray(function(*rounded), np.float32)
@@ -94,7 +90,7 @@ MAPS = {
 }
 
 
-@needs_onednn
+@needs_native
 @pytest.mark.parametrize("name", MAPS)
 def test_value_and_gradients_are_those_of_xla(active, monkeypatch, name):
     mapped, x_axes, kernel_axes = MAPS[name]
@@ -106,16 +102,16 @@ def test_value_and_gradients_are_those_of_xla(active, monkeypatch, name):
         value = lambda x, kernel: jnp.sum(jnp.tanh(mapped(conv2d)(x, kernel)) * weight)  # noqa: E731
         return jax.jit(jax.value_and_grad(value, argnums=(0, 1))).lower(*arrays)
 
-    by_onednn = lower()
-    assert {name for name in onednn.FUNCTIONS.values() if name in by_onednn.as_text()} == set(onednn.FUNCTIONS.values())
-    monkeypatch.setattr(onednn, "_active", frozenset())
+    by_native = lower()
+    assert all(native.FUNCTIONS[name] in by_native.as_text() for name in ("conv", "correlate"))
+    monkeypatch.setattr(native, "_active", frozenset())
     by_xla = lower()
     assert "Hyperrecon" not in by_xla.as_text()
-    actual, expected = (lowered.compile()(*arrays) for lowered in (by_onednn, by_xla))
+    actual, expected = (lowered.compile()(*arrays) for lowered in (by_native, by_xla))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()), actual, expected)
 
 
-@needs_onednn
+@needs_native
 def test_two_devices_work_side_by_side(active):
     """Both threads use their own memory: the results stay those of one device, to the bit."""
     mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -132,21 +128,113 @@ def test_two_devices_work_side_by_side(active):
         jax.tree.map(np.testing.assert_array_equal, jax.jit(sharded)(*arrays), expected)
 
 
-@needs_onednn
+@needs_native
 def test_only_widths_that_were_tried(active):
     """2 or 20 channels of the result stay with XLA, as do other types."""
     x = jnp.zeros((1, 1, 8, 8, 16))
-    assert onednn.is_active("conv", x, jnp.zeros((1, 3, 3, 16, 24)))
+    assert native.is_active("conv", x, jnp.zeros((1, 3, 3, 16, 24)))
     for c_out in (2, 20):
-        assert not onednn.is_active("conv", x, jnp.zeros((1, 3, 3, 16, c_out)))
-    assert not onednn.is_active("conv", x.astype(jnp.bfloat16), jnp.zeros((1, 3, 3, 16, 24), jnp.bfloat16))
-    assert not onednn.is_active("correlate", x.astype(jnp.bfloat16), jnp.zeros((1, 1, 6, 6, 24)))
+        assert not native.is_active("conv", x, jnp.zeros((1, 3, 3, 16, c_out)))
+    assert not native.is_active("conv", x.astype(jnp.bfloat16), jnp.zeros((1, 3, 3, 16, 24), jnp.bfloat16))
+    assert not native.is_active("correlate", x.astype(jnp.bfloat16), jnp.zeros((1, 1, 8, 8, 24)))
+
+
+def norm_reference(x, scale, bias, ct):
+    """The norm with ReLU of `(n, h, w, c)` and its cotangents, in float64, from the textbook formula."""
+    x, scale, bias, ct = (np.asarray(array, float) for array in (x, scale[:, None, None], bias[:, None, None], ct))
+    inverse = 1 / np.sqrt(x.var((1, 2), keepdims=True) + 1e-5)
+    h = (x - x.mean((1, 2), keepdims=True)) * inverse
+    y = np.maximum(h * scale + bias, 0)
+    g = ct * (y > 0)
+    mean = partial(np.mean, axis=(1, 2), keepdims=True)
+    return y, scale * inverse * (g - mean(g) - h * mean(g * h)), (g * h).sum((1, 2)), g.sum((1, 2))
+
+
+NORMS = {  # height, width, channels; the mean of each channel in its standard deviations
+    "a group in a pixel": (3, 5, 64, 0),
+    "one group": (4, 2, 8, 0),
+    "many blocks": (90, 70, 16, 0),
+    "thin": (16, 24, 4, 0),
+    "one channel": (8, 8, 1, 0),
+    "far from 0": (96, 64, 8, 1000),
+}
+
+
+@needs_native
+@pytest.mark.parametrize("name", NORMS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_norm_equals_its_formula(active, monkeypatch, dtype, name):
+    height, width, channels, mean = NORMS[name]
+    classes = native.active_classes() | {native.class_name("norm", jnp.bfloat16, c) for c in (1, 32)}
+    monkeypatch.setattr(native, "_active", classes)
+    x = jnp.asarray(mean + random(0, 3, height, width, channels), dtype)
+    scale, bias = 1 + random(1, 3, channels) ** 2, random(2, 3, channels)
+    pre_activation = norm_reference(x, scale, bias + 1e3, x)[0] - 1e3
+    ct = jnp.asarray(np.where(np.abs(pre_activation) < 1e-3, 0, random(3, *x.shape)), dtype)  # not at the kink of ReLU
+
+    def with_gradient(x, scale, bias, ct):
+        y, pull_back = jax.vjp(jax.vmap(instance_norm_relu), x, scale, bias)
+        return y, *pull_back(ct)
+
+    program = jax.jit(with_gradient).lower(x, scale, bias, ct)
+    assert all(native.FUNCTIONS[function] in program.as_text() for function in ("norm", "norm_gradient"))
+    rounding = 1e-2 if dtype == "bfloat16" else 1e-6 * max(1, mean)
+    for actual, expected in zip(program.compile()(x, scale, bias, ct), norm_reference(x, scale, bias, ct), strict=True):
+        np.testing.assert_allclose(
+            np.asarray(actual, float), expected, rtol=0, atol=rounding * np.abs(expected).max() + 1e-6
+        )
+
+
+@needs_native
+def test_equal_values_are_summed_exactly(active):
+    """Sums of many equal numbers in float32 would be off by 8e-5 at this size, by more in larger images."""
+    x = 2 * np.random.default_rng(0).integers(-3, 3, (1, 128, 128, 32)).astype(np.float32) + 1
+    scale, bias = np.ones((1, 32), np.float32), np.zeros((1, 32), np.float32)
+    y = jax.jit(jax.vmap(instance_norm_relu))(x, scale, bias)
+    np.testing.assert_allclose(y, norm_reference(x, scale, bias, x)[0], rtol=0, atol=1e-6)
+
+
+@needs_native
+def test_a_flat_image_and_nan_are_as_without_the_kernel(active):
+    flat, scale, bias = (
+        np.full((8, 8, 16), 7, np.float32),
+        np.ones(16, np.float32),
+        np.linspace(-1, 1, 16, dtype=np.float32),
+    )
+    for x in (flat, np.where(np.arange(16) == 3, np.nan, flat)):
+        by_kernel, by_xla = (
+            jax.jit(jax.value_and_grad(lambda *args, f=f: jnp.sum(f(*args) ** 2), (0, 1, 2)))(x, scale, bias)
+            for f in (instance_norm_relu, instance_norm_relu_by_xla)
+        )
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-4), by_kernel, by_xla)
+
+
+@needs_native
+def test_second_derivatives_of_the_norm(active):
+    x, scale, bias = random(0, 4, 4, 4), 1 + random(1, 4) ** 2, random(2, 4)
+
+    def penalty(function, *args):
+        gradients = jax.grad(lambda *args: jnp.sum(jnp.sin(function(*args))), (0, 1, 2))(*args)
+        return sum(jnp.sum(g**2) for g in gradients)
+
+    by_kernel, by_xla = (
+        jax.jit(jax.grad(partial(penalty, f), (0, 1, 2)))(x, scale, bias)
+        for f in (instance_norm_relu, instance_norm_relu_by_xla)
+    )
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), by_kernel, by_xla)
+
+
+@needs_native
+def test_the_norm_of_other_sizes_stays_with_xla(active):
+    assert native.is_norm_active(jnp.zeros((8, 8, 16)))
+    for shape in ((8, 8, 12), (8, 8, 128), (3, 3, 8)):
+        assert not native.is_norm_active(jnp.zeros(shape))
 
 
 # What is chosen. Here a script takes the place of Python in the trial.
 
 
-COMPILE_SOURCE = onednn.compile_source
+COMPILE_SOURCE = native.compile_source
 
 
 @pytest.fixture
@@ -156,10 +244,10 @@ def choose(request, tmp_path, monkeypatch):
     def copy_compiled(compiler, library, folder):
         return Path(shutil.copy(request.getfixturevalue("compiled"), folder))
 
-    monkeypatch.setattr(onednn, "compile_source", copy_compiled)
-    monkeypatch.setattr(onednn, "_active", frozenset())
-    monkeypatch.setattr(onednn, "core_count", jax.local_device_count)
-    monkeypatch.setattr(onednn, "register", lambda library, compiled: None)
+    monkeypatch.setattr(native, "compile_source", copy_compiled)
+    monkeypatch.setattr(native, "_active", frozenset())
+    monkeypatch.setattr(native, "core_count", jax.local_device_count)
+    monkeypatch.setattr(native, "register", lambda library, compiled: None)
 
     def run(trial, *, cache=tmp_path / "cache", **options):
         script = tmp_path / "python"
@@ -167,7 +255,7 @@ def choose(request, tmp_path, monkeypatch):
         script.chmod(0o755)
         with monkeypatch.context() as patch:
             patch.setattr(sys, "executable", str(script))
-            return onednn.activate(cache, **options)
+            return native.activate(cache, **options)
 
     return run
 
@@ -180,7 +268,7 @@ FASTER = report(conv_float32_wide=[1.3, 0.97], correlate_float32_wide=[1.09, 1.0
 NEVER = "exit 1"
 
 
-@needs_onednn
+@needs_native
 def test_what_is_clearly_faster_is_chosen_once(choose):
     """A class must gain 10 % in the mean of its cases, and must not be slower in any."""
     assert choose(FASTER) == {WIDE[0]}
@@ -188,12 +276,12 @@ def test_what_is_clearly_faster_is_chosen_once(choose):
     assert choose(NEVER, can_measure=False) == {WIDE[0]}
 
 
-@needs_onednn
+@needs_native
 def test_without_a_verdict_nothing_is_measured_by_commands_that_must_not(choose):
     assert choose(FASTER, can_measure=False) == set()
 
 
-@needs_onednn
+@needs_native
 @pytest.mark.parametrize(
     ("ending", "later"), [("kill -s SEGV $$", set()), ("exit 1", {WIDE[0]}), ("echo no JSON", {WIDE[0]})]
 )
@@ -203,11 +291,11 @@ def test_a_crash_is_remembered_and_another_failure_is_not(choose, capfd, ending,
     assert capfd.readouterr() == ("", "")
 
 
-@needs_onednn
+@needs_native
 @pytest.mark.parametrize("damage", [b"", b"\x7fELF and no more"])
 def test_a_damaged_file_is_never_loaded_but_compiled_again(choose, tmp_path, damage):
     choose(FASTER)
-    (compiled,) = (tmp_path / "cache" / onednn.FOLDER).glob("*.so")
+    (compiled,) = (tmp_path / "cache" / native.FOLDER).glob("*.so")
     content = compiled.read_bytes()
     compiled.write_bytes(damage)
     assert choose(NEVER, can_measure=False) == set()
@@ -219,13 +307,13 @@ def test_a_damaged_file_is_never_loaded_but_compiled_again(choose, tmp_path, dam
     assert choose(FASTER) == {WIDE[0]}
 
 
-@needs_onednn
+@needs_native
 def test_a_library_that_cannot_be_loaded(tmp_path, monkeypatch):
     broken = tmp_path / "libdnnl.so.3"
     broken.write_text("not a library")
-    monkeypatch.setattr(onednn, "core_count", jax.local_device_count)
-    monkeypatch.setattr(onednn, "find_library", lambda: onednn.Library(broken, tmp_path))
-    assert onednn.activate(tmp_path / "cache") == set()
+    monkeypatch.setattr(native, "core_count", jax.local_device_count)
+    monkeypatch.setattr(native, "find_library", lambda: native.Library(broken, tmp_path))
+    assert native.activate(tmp_path / "cache") == set()
 
 
 @pytest.mark.parametrize(
@@ -233,9 +321,9 @@ def test_a_library_that_cannot_be_loaded(tmp_path, monkeypatch):
 )
 def test_what_is_missing_leaves_the_path_without_it(choose, tmp_path, monkeypatch, capfd, missing):
     options = {}
-    monkeypatch.setattr(onednn, "compile_source", COMPILE_SOURCE)
+    monkeypatch.setattr(native, "compile_source", COMPILE_SOURCE)
     if missing == "package":
-        monkeypatch.setattr(onednn, "PACKAGES", {"no-such-package": "/libdnnl.so.3"})
+        monkeypatch.setattr(native, "PACKAGES", {"no-such-package": "/libdnnl.so.3"})
     elif missing == "compiler":
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.delenv("CXX", raising=False)
@@ -247,7 +335,7 @@ def test_what_is_missing_leaves_the_path_without_it(choose, tmp_path, monkeypatc
         (tmp_path / "file").write_text("")
         options = {"cache": tmp_path / "file"}
     else:
-        monkeypatch.setattr(onednn, "core_count", lambda: jax.local_device_count() + 1)
+        monkeypatch.setattr(native, "core_count", lambda: jax.local_device_count() + 1)
     assert choose(FASTER, **options) == set()
     assert capfd.readouterr() == ("", "")
 
@@ -255,12 +343,12 @@ def test_what_is_missing_leaves_the_path_without_it(choose, tmp_path, monkeypatc
 PROGRAM = """
 from pathlib import Path
 import sys
-from hyperrecon_jax.models import onednn
-print(sorted(onednn.activate(Path(sys.argv[1]))))
+from hyperrecon_jax.models import native
+print(sorted(native.activate(Path(sys.argv[1]))))
 """
 
 
-@needs_onednn
+@needs_native
 @pytest.mark.slow
 def test_two_processes_that_measure_at_once_agree(tmp_path):
     """The real trial, in both; and a third process that comes later."""
@@ -273,8 +361,8 @@ def test_two_processes_that_measure_at_once_agree(tmp_path):
     outputs.append((subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout, ""))
     assert len(set(outputs)) == 1
     assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(path.suffix for path in (tmp_path / onednn.FOLDER).iterdir()) == [".json", ".so"]
-    (verdict,) = (tmp_path / onednn.FOLDER).glob("*.json")
+    assert sorted(path.suffix for path in (tmp_path / native.FOLDER).iterdir()) == [".json", ".so"]
+    (verdict,) = (tmp_path / native.FOLDER).glob("*.json")
     gains = json.loads(verdict.read_text())["gains"]
-    assert eval(outputs[0][0]) == sorted(name for name, values in gains.items() if onednn.is_faster(values))
-    assert set(gains) >= {onednn.class_name(f, jnp.float32, c) for f in onednn.FUNCTIONS for c in (1, 32)}
+    assert eval(outputs[0][0]) == sorted(name for name, values in gains.items() if native.is_faster(values))
+    assert set(gains) >= {native.class_name(f, jnp.float32, c) for f in ("conv", "correlate", "norm") for c in (1, 32)}

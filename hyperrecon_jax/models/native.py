@@ -1,14 +1,15 @@
-"""The convolutions of `conv.py` on a CPU by oneDNN, where it is installed, gives the same numbers and is faster.
+"""Native kernels for convolutions and norms on a CPU: C++ code that XLA calls, where its numbers are right and it is fast.
 
-The extra `hyperrecon_jax[onednn]` installs the library and its headers, for Linux on x86-64. The glue between it and XLA,
-`onednn_conv.cc`, is compiled on first use by the C++ compiler of the machine, into the cache folder. Then a process of its
-own (`onednn_trial.py`) compares the numbers with those of XLA and measures the speed. What it says, the verdict, is stored
-beside the compiled file. Nothing here can make a command fail: without the package, a compiler, a cache that can be written
-or a verdict, `conv.py` computes what it computed before.
+The extra `hyperrecon_jax[onednn]` installs oneDNN and its headers, for Linux on x86-64. `native_conv.cc` connects its
+convolutions to XLA, and `native_norm.cc` is a norm with ReLU of our own. Both are compiled on first use by the C++
+compiler of the machine, into the cache folder. Then a process of its own (`native_trial.py`) compares the numbers with
+those of XLA and measures the speed. What it says, the verdict, is stored beside the compiled file. Nothing here can make a
+command fail: without the package, a compiler, a cache that can be written or a verdict, `conv.py` and `norm.py` compute
+what they computed before.
 
 A program must not change between the start of a run and its resumption, so the verdict stays in the cache, and all
-processes of a run use oneDNN for the same convolutions. `activate` is called before anything is traced, by the commands
-that train and measure. Programs that leave this machine (`export.py`) are made by processes that do not call it.
+processes of a run use native kernels for the same operations. `activate` is called before anything is traced, by the
+commands that train and measure. Programs that leave this machine (`export.py`) are made by processes that do not call it.
 """
 
 import contextlib
@@ -34,12 +35,18 @@ import jax.numpy as jnp
 from hyperrecon_jax.runtime import distributed, files
 from hyperrecon_jax.runtime.machine import core_count, private_folder
 
-SOURCE = Path(__file__).with_name("onednn_conv.cc")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native_conv.cc", "native_norm.cc"))
 FOLDER = "native"  # in the cache folder
 PACKAGES = {"onednn-cpu-gomp": "/libdnnl.so.3", "onednn-devel-cpu-gomp": "/oneapi/dnnl/dnnl.hpp"}
-FUNCTIONS = {"conv": "HyperreconConv", "correlate": "HyperreconCorrelate"}
+FUNCTIONS = {
+    "conv": "HyperreconConv",
+    "correlate": "HyperreconCorrelate",
+    "norm": "HyperreconNorm",
+    "norm_gradient": "HyperreconNormGradient",  # it is tried and chosen with "norm", not alone
+}
 THIN = 8  # an image of fewer channels is a class of its own
-OUTPUTS_STEP = 8  # the result has a multiple of so many channels: with 2 or 20, for example, oneDNN gains nothing
+OUTPUTS_STEP = 8  # the result of a convolution has a multiple of so many channels: with 2 or 20 oneDNN gains nothing
+NORM_ENTRIES = 64  # the channels of a norm divide this, and the entries of its image are a multiple of it
 MIN_GAIN = 1.1  # of a class, the geometric mean of its cases; less is not worth another library
 MIN_CASE_GAIN = 0.95  # of each case: none is slower, but for the error of the measurement
 COMPILE_SECONDS, TRIAL_SECONDS = 300, 300  # at most
@@ -47,7 +54,7 @@ CRASHES = tuple(
     -getattr(signal, name) for name in ("SIGSEGV", "SIGILL", "SIGBUS", "SIGFPE", "SIGABRT") if hasattr(signal, name)
 )
 
-_active: frozenset[str] = frozenset()  # the classes (`class_name`) that oneDNN computes in this process
+_active: frozenset[str] = frozenset()  # the classes (`class_name`) that native kernels compute here
 
 
 class Library(NamedTuple):
@@ -61,14 +68,14 @@ class Verdict(NamedTuple):
     """What the trial said."""
 
     compiled: Path  # the file that was tried
-    faster: list[str]  # the classes (`class_name`) where oneDNN is faster
+    faster: list[str]  # the classes (`class_name`) where the native kernel is faster
 
 
 def class_name(function: str, dtype: jnp.dtype, channels: int) -> str:
-    """Name a class of convolutions that is measured, and chosen, as one.
+    """Name a class of operations that is measured, and chosen, as one.
 
     Args:
-        function: a key of `FUNCTIONS`.
+        function: a key of `FUNCTIONS` other than "norm_gradient".
         dtype: of the image.
         channels: of the image.
     """
@@ -76,19 +83,25 @@ def class_name(function: str, dtype: jnp.dtype, channels: int) -> str:
 
 
 def is_active(function: str, x: jax.Array, other: jax.Array) -> bool:
-    """Whether oneDNN computes `function` (a key of `FUNCTIONS`) of an image and its other argument."""
+    """Whether a native kernel computes a convolution, "conv" or "correlate", of an image and its other argument."""
     is_tried = x.dtype == other.dtype and other.shape[-1] % OUTPUTS_STEP == 0
     return is_tried and class_name(function, x.dtype, x.shape[-1]) in _active
 
 
+def is_norm_active(x: jax.Array) -> bool:
+    """Whether a native kernel computes the norm of an image `(h, w, c)`, and its gradient."""
+    is_tried = NORM_ENTRIES % x.shape[-1] == 0 and x.size % NORM_ENTRIES == 0
+    return is_tried and class_name("norm", x.dtype, x.shape[-1]) in _active
+
+
 def active_classes() -> frozenset[str]:
-    """Return the classes (`class_name`) that oneDNN computes in this process."""
+    """Return the classes (`class_name`) that native kernels compute in this process."""
     return _active
 
 
 @contextlib.contextmanager
 def suspend() -> Iterator[None]:
-    """A context in which programs are traced without oneDNN, for comparisons."""
+    """A context in which programs are traced without native kernels, for comparisons."""
     global _active
     active = _active
     try:
@@ -102,25 +115,40 @@ def suspend() -> Iterator[None]:
 
 def conv(x: jax.Array, kernel: jax.Array, *, precision: Any = None) -> jax.Array:
     """As `conv` of `conv._batched_pair`; on a CPU the precision of float32 is always full."""
-    return _call("conv", (*x.shape[:4], kernel.shape[-1]), x.dtype, x, kernel)
+    return _call("conv", jax.ShapeDtypeStruct((*x.shape[:4], kernel.shape[-1]), x.dtype), x, kernel)
 
 
-def correlate(padded: jax.Array, ct: jax.Array, *, precision: Any = None) -> jax.Array:
+def correlate(x: jax.Array, ct: jax.Array, *, sides: tuple[int, int], precision: Any = None) -> jax.Array:
     """As `correlate` of `conv._batched_pair`."""
-    (groups, _, padded_h, padded_w, c_in), (_, _, h, w, c_out) = padded.shape, ct.shape
-    shape = groups, padded_h - h + 1, padded_w - w + 1, c_in, c_out
-    return _call("correlate", shape, jnp.dtype(jnp.float32), padded, ct)
+    shape = x.shape[0], *sides, x.shape[-1], ct.shape[-1]
+    return _call("correlate", jax.ShapeDtypeStruct(shape, jnp.float32), x, ct)
 
 
-def _call(function, shape, dtype, *arrays):
-    return jax.ffi.ffi_call(FUNCTIONS[function], jax.ShapeDtypeStruct(shape, dtype))(*arrays)
+def norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """`norm.instance_norm_relu`, the mean, and the inverse of the standard deviation."""
+    channel = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
+    shapes = jax.ShapeDtypeStruct(x.shape, x.dtype), channel, channel
+    return tuple(_call("norm", shapes, x, scale, bias, vmap_method="broadcast_all"))
+
+
+def norm_gradient(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array, inverse: jax.Array, ct: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The cotangents of `x`, `scale` and `bias`, from that of the first result of `norm` and from its other two."""
+    channel = jax.ShapeDtypeStruct(scale.shape, jnp.float32)
+    shapes = jax.ShapeDtypeStruct(x.shape, x.dtype), channel, channel
+    return tuple(_call("norm_gradient", shapes, x, scale, bias, mean, inverse, ct, vmap_method="broadcast_all"))
+
+
+def _call(function, shapes, *arrays, vmap_method=None):
+    return jax.ffi.ffi_call(FUNCTIONS[function], shapes, vmap_method=vmap_method)(*arrays)
 
 
 def activate(cache_folder: Path | None = None, *, can_measure: bool = True) -> frozenset[str]:
-    """Use oneDNN in this process for all classes of convolutions where it is faster; call it before anything is traced.
+    """Use native kernels in this process where they are faster; call it before anything is traced.
 
-    All processes of a run call it together, and use it for the same classes. It is used only where each core is a device,
-    because a convolution by oneDNN keeps one thread busy.
+    All processes of a run call it together, and use them for the same classes. They are used only where each core is a
+    device, because a kernel keeps one thread busy.
 
     Args:
         cache_folder: None: `files.cache_folder()`.
@@ -178,16 +206,18 @@ def find_compiler() -> str | None:
 
 
 def compile_source(compiler: str, library: Library, folder: Path) -> Path:
-    """Compile `SOURCE` and return the file in `folder`, which has its digest as its name and appears when it is complete.
+    """Compile `SOURCES` for this processor and return the file in `folder`, which appears there when it is complete.
+
+    Its name is its digest.
 
     Raises:
         OSError, subprocess.SubprocessError: if that fails.
     """
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         result = Path(scratch) / "conv.so"
-        flags = ["-std=c++17", "-O2", "-fPIC", "-shared", "-w"]
+        flags = ["-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-w"]
         include = [f"-I{path}" for path in (library.include, jax.ffi.include_dir())]
-        command = [compiler, *flags, *include, str(SOURCE), str(library.library), "-o", str(result)]
+        command = [compiler, *flags, *include, *map(str, SOURCES), str(library.library), "-o", str(result)]
         subprocess.run(command, check=True, capture_output=True, timeout=COMPILE_SECONDS)
         compiled = folder / f"{_digest(result)}.so"
         os.replace(result, compiled)
@@ -201,7 +231,7 @@ def run_trial(library: Library, compiled: Path, verdict_file: Path) -> None:
     """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "JAX_PLATFORMS": "cpu"}
     environment |= {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": "", "JAX_ENABLE_COMPILATION_CACHE": "false"}
-    command = [sys.executable, "-m", f"{__package__}.onednn_trial", str(library.library), str(compiled)]
+    command = [sys.executable, "-m", f"{__package__}.native_trial", str(library.library), str(compiled)]
     trial = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TRIAL_SECONDS)
     if trial.returncode not in (0, *CRASHES):
         return
@@ -240,7 +270,7 @@ def _read_verdict(verdict_file: Path) -> Verdict | None:
 
 
 def is_faster(gains: Sequence[float]) -> bool:
-    """Whether oneDNN computes a class, from the gains of its cases: XLA's time over oneDNN's."""
+    """Whether a native kernel computes a class, from the gains of its cases: XLA's time over the kernel's."""
     return statistics.geometric_mean(gains) >= MIN_GAIN and min(gains) >= MIN_CASE_GAIN
 
 
@@ -254,7 +284,8 @@ def _case_name(library: Library) -> str:
     with contextlib.suppress(OSError):  # Linux alone has this file
         cpu_lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = sorted({line for line in cpu_lines if line.startswith(("model", "cpu family", "flags"))})
-    code = [SOURCE.with_name(name).read_text() for name in (SOURCE.name, "onednn.py", "onednn_trial.py", "conv.py")]
+    python = [Path(__file__).with_name(name) for name in ("native.py", "native_trial.py", "conv.py", "norm.py")]
+    code = [file.read_text() for file in (*SOURCES, *python)]
     status = library.library.stat()
     facts = code, cpu, jax.__version__, str(library.library), status.st_size, status.st_mtime_ns
     return hashlib.sha256(repr(facts).encode()).hexdigest()

@@ -1,15 +1,15 @@
-// The convolutions of conv.py by oneDNN, as functions that XLA calls on a CPU. onednn.py compiles this file.
+// The convolutions of conv.py by oneDNN, as functions that XLA calls on a CPU. native.py compiles this file.
 //
 //   HyperreconConv       x (g, n, h, w, c_in), kernel (g, kh, kw, c_in, c_out) -> (g, n, h, w, c_out)
-//   HyperreconCorrelate  padded (g, n, h + kh - 1, w + kw - 1, c_in), ct (g, n, h, w, c_out)
-//                        -> (g, kh, kw, c_in, c_out), float32
+//   HyperreconCorrelate  x (g, n, h, w, c_in), ct (g, n, h, w, c_out) -> (g, kh, kw, c_in, c_out), float32
 //
 // A call runs on the thread of its device alone: there is a device for each core. Nothing is copied but kernels, and for the
-// second function a few rows at a time, into the layout that oneDNN prefers.
+// second function a few rows at a time, with zeros around them and into the layout that oneDNN prefers.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <map>
 #include <memory>
@@ -196,21 +196,38 @@ void CorrelateStrip(const CorrelatePlan& plan, const dnnl::stream& stream, char*
   for (size_t i = 0; i < bytes / sizeof(float); ++i) sum[i] += part[i];
 }
 
-void Correlate(const ffi::AnyBuffer& padded, const ffi::AnyBuffer& ct, const ffi::AnyBuffer& result) {
-  const auto xs = padded.dimensions(), cs = ct.dimensions(), ks = result.dimensions();
+// Rows `first` to `first + count` of an image of `rows` rows, with zeros around it, into the strip of a plan.
+void CopyStrip(const char* image, dim rows, size_t row_bytes, size_t margin_bytes, dim first, dim count, char* strip) {
+  const size_t padded_bytes = row_bytes + 2 * margin_bytes;
+  for (dim row = first; row < first + count; ++row, strip += padded_bytes) {
+    if (row < 0 || row >= rows) {
+      std::memset(strip, 0, padded_bytes);
+      continue;
+    }
+    std::memset(strip, 0, margin_bytes);
+    std::memcpy(strip + margin_bytes, image + row * row_bytes, row_bytes);
+    std::memset(strip + margin_bytes + row_bytes, 0, margin_bytes);
+  }
+}
+
+void Correlate(const ffi::AnyBuffer& x, const ffi::AnyBuffer& ct, const ffi::AnyBuffer& result) {
+  const auto xs = x.dimensions(), cs = ct.dimensions(), ks = result.dimensions();
   const dim images = cs[0] * cs[1], rows = cs[2], kernel_size = ks[1] * ks[2] * ks[3] * ks[4];
-  const size_t item = Type(padded) == memory::data_type::bf16 ? 2 : 4;
-  const size_t x_row = xs[3] * xs[4] * item, ct_row = cs[3] * cs[4] * item;
+  const size_t item = Type(x) == memory::data_type::bf16 ? 2 : 4;
+  const size_t x_row = xs[3] * xs[4] * item, ct_row = cs[3] * cs[4] * item, margin = ks[2] / 2 * xs[4] * item;
   float* sums = reinterpret_cast<float*>(Data(result));
   std::fill_n(sums, cs[0] * kernel_size, 0.0f);
+  thread_local Workspace strip_space;
   dnnl::stream stream(Engine());
   for (dim image = 0; image < images; ++image) {
-    char* x = Data(padded) + image * xs[2] * x_row;
-    char* image_ct = Data(ct) + image * rows * ct_row;
+    const char* own_x = Data(x) + image * rows * x_row;
+    char* own_ct = Data(ct) + image * rows * ct_row;
     for (dim row = 0; row < rows; row += kStripRows) {
       const dim height = std::min(kStripRows, rows - row);
-      const auto& plan = PlanFor<CorrelatePlan>({1, height, cs[3], xs[4], cs[4], ks[1], ks[2], Type(padded)});
-      CorrelateStrip(plan, stream, x + row * x_row, image_ct + row * ct_row, sums + image / cs[1] * kernel_size);
+      const auto& plan = PlanFor<CorrelatePlan>({1, height, cs[3], xs[4], cs[4], ks[1], ks[2], Type(x)});
+      char* strip = static_cast<char*>(strip_space.AtLeast(plan.x.get_size()));
+      CopyStrip(own_x, rows, x_row, margin, row - ks[1] / 2, height + ks[1] - 1, strip);
+      CorrelateStrip(plan, stream, strip, own_ct + row * ct_row, sums + image / cs[1] * kernel_size);
     }
   }
 }
