@@ -11,6 +11,7 @@ of its own, which is how its users run it.
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ GPU_VARIANTS: dict[str, dict[str, Any]] = CPU_VARIANTS | {
 
 
 def candidates(scale: Scale) -> Iterator[Candidate]:
-    """Steps of the library ("ours", the reference) and of PyTorch, under both norms.
+    """Steps of the library ("ours", the reference) and of PyTorch: the U-Net under both norms, and the unrolled network.
 
     Both also run in bfloat16 on a GPU, and on a CPU where native kernels compute ours. On a GPU PyTorch also
     runs compiled, and products of float32 use TF32. With less than float32 the losses are compared with a larger tolerance.
@@ -50,27 +51,32 @@ def candidates(scale: Scale) -> Iterator[Candidate]:
         raise InputError("The suite `peer` needs JAX and PyTorch on the same hardware, got one on a CPU and one on a GPU.")
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    for norm in ("instance", "batch"):
-        yield from _norm_candidates(scale, norm, on_cpu=on_cpu)
+    for make_task, norm, label in (
+        (networks.supervised_task, "instance", "instance norm"),
+        (networks.supervised_task, "batch", "batch norm"),
+        (networks.supervised_unrolled_task, "instance", "unrolled"),
+    ):
+        make_task = partial(make_task, scale, hyper_width=scale.hyper_widths[-1], norm=norm)
+        yield from _task_candidates(scale, make_task, f"{scale.label}, {label}", on_cpu=on_cpu)
 
 
-def _norm_candidates(scale: Scale, norm: str, *, on_cpu: bool) -> Iterator[Candidate]:
+def _task_candidates(
+    scale: Scale, make_task: Callable[..., networks.Task], case: str, *, on_cpu: bool
+) -> Iterator[Candidate]:
     from hyperrecon_jax.benchmarks.peer import make_step, start_process
 
     samples, mesh = networks.noise_images(scale), networks.comparison_mesh(scale.batch)
-    case = f"{scale.label}, {norm} norm"
-    task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm)
+    task = make_task()
     yield from networks.step_candidates(case, "ours", task, mesh, samples)
     uses_bfloat16 = not on_cpu or any("bfloat16" in name for name in native.active_classes())
     if uses_bfloat16:
-        bfloat16_task = networks.supervised_task(scale, hyper_width=scale.hyper_widths[-1], norm=norm, precision="bfloat16")
-        yield networks.step_candidate(case, "ours, bfloat16", bfloat16_task, mesh, samples)
+        yield networks.step_candidate(case, "ours, bfloat16", make_task(precision="bfloat16"), mesh, samples)
     settings = {
         "params": jax.tree.map(np.asarray, task.variables["params"]),
         "mask": np.asarray(task.mask),
         "images": np.asarray(samples.image),
         "lams": np.asarray(task.setup.sample_lam(jax.random.key(0), (scale.batch, 1))),
-        "norm": norm,
+        "norm": task.setup.model.main.norm,
         "learning_rate": networks.LEARNING_RATE,
     }
     variants = (CPU_VARIANTS if uses_bfloat16 else FLOAT32_VARIANTS) if on_cpu else GPU_VARIANTS

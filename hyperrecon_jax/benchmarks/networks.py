@@ -57,10 +57,20 @@ class Task(NamedTuple):
 
 def supervised_task(scale: Scale, *, hyper_width: int, norm: str, precision: str = "tf32") -> Task:
     """HyperRecon for 4-fold CS-MRI, MAE against SSIM, without noise; every step has the same lambdas, from 0 to 1."""
+    return _make_supervised_task(scale, UNet(width=scale.width, norm=norm, precision=precision), hyper_width=hyper_width)
+
+
+def supervised_unrolled_task(scale: Scale, *, hyper_width: int, norm: str, precision: str = "tf32") -> Task:
+    """`supervised_task` with an unrolled network of three iterations and half of the channels, as in the quickstart."""
+    network = Unrolled(width=max(1, scale.width // 2), norm=norm, precision=precision)
+    return _make_supervised_task(scale, network, hyper_width=hyper_width)
+
+
+def _make_supervised_task(scale: Scale, network: UNet | Unrolled, *, hyper_width: int) -> Task:
     lams = np.linspace(0, 1, scale.batch, dtype=np.float32)[:, None]
     return _make_task(
         scale,
-        UNet(width=scale.width, norm=norm, precision=precision),
+        network,
         acceleration=4.0,
         terms=("mae", "ssim"),
         loss_scales=(1.0, 1.0),

@@ -1,7 +1,8 @@
-"""The training step written plainly in PyTorch: hypernetwork, U-Net with grouped convolutions, MAE and SSIM, Adam.
+"""The training step written plainly in PyTorch: hypernetwork, network with grouped convolutions, MAE and SSIM, Adam.
 
-It trains what `networks.supervised_task` trains, starting from the library's variables. Only `against_peer.py` imports this
-file, which needs PyTorch. `start_process` runs the step as PyTorch's users do, in a process without any settings for JAX.
+It trains what `networks.supervised_task` and `supervised_unrolled_task` train, starting from the library's variables. Only
+`against_peer.py` imports this file, which needs PyTorch. `start_process` runs the step as PyTorch's users do, in a process
+without any settings for JAX.
 """
 
 import multiprocessing
@@ -19,62 +20,94 @@ LEVELS = 4
 
 
 class Peer(nn.Module):
-    """x_hat = M[H(lambda)](y) for a batch, `(b, 2, h, w)` and `(b, K-1)` -> `(b, 1, h, w)`, with the library's weights."""
+    """x_hat = M[H(lambda)](y) for a batch, with the library's weights: the U-Net, or the unrolled network of several."""
 
-    def __init__(self, params: Tree, norm: str, width: int):
+    def __init__(self, params: Tree, norm: str):
         super().__init__()
+        self.is_unrolled = "iterations" in params["main"]
+        prefix = "iterations.unet." if self.is_unrolled else ""
         hyper, norms = params["hyper"], params["main"]
-        self.norm = norm
+        norms = norms["iterations"]["unet"] if self.is_unrolled else norms
+        self.iterations = len(norms["down1_norm0"]["scale"]) if self.is_unrolled else 1
+        width = np.shape(norms["down1_norm0"]["scale"])[-1]
         layers = [f"{block}_conv{i}" for block in _blocks() for i in (0, 1)]
         inputs = {f"up{level}_conv0": 2 * width for level in range(1, LEVELS)} | {"down1_conv0": 2}
-        self.shapes = {name: (width, inputs.get(name, width), 3) for name in layers} | {"head": (1, width, 1)}
+        self.norm = norm
+        self.shapes = {name: (width, inputs.get(name, width), 3) for name in layers}
+        self.shapes["head"] = (2 if self.is_unrolled else 1, width, 1)
         hidden = sorted(name for name in hyper if name.startswith("hidden"))
         self.trunk = nn.Sequential(*(part for name in hidden for part in (_linear(hyper[name]), nn.LeakyReLU(0.01))))
         self.kernels = nn.ModuleDict(
-            {name: _linear(_as_oihw(hyper[f"head:{name}.kernel"], shape)) for name, shape in self.shapes.items()}
+            {name: _linear(_as_oihw(hyper[f"head:{prefix}{name}.kernel"], shape)) for name, shape in self.shapes.items()}
         )
-        self.biases = nn.ModuleDict({name: _linear(hyper[f"head:{name}.bias"]) for name in self.shapes})
+        self.biases = nn.ModuleDict({name: _linear(hyper[f"head:{prefix}{name}.bias"]) for name in self.shapes})
+        self.log_weight = _linear(hyper["head:iterations.log_weight"]) if self.is_unrolled else None
         norm_leaves = {name: norms[name.replace("conv", "norm")] for name in layers}
-        self.scales = nn.ParameterDict({name: _tensor(leaves["scale"]) for name, leaves in norm_leaves.items()})
-        self.shifts = nn.ParameterDict({name: _tensor(leaves["bias"]) for name, leaves in norm_leaves.items()})
-        if norm == "batch":
-            for name in layers:
-                self.register_buffer(f"mean_{name}", torch.zeros(width))
-                self.register_buffer(f"var_{name}", torch.ones(width))
+        shape = (self.iterations, width)
+        self.scales = nn.ParameterDict({k: _tensor(leaves["scale"]).reshape(shape) for k, leaves in norm_leaves.items()})
+        self.shifts = nn.ParameterDict({k: _tensor(leaves["bias"]).reshape(shape) for k, leaves in norm_leaves.items()})
+        for name in layers if norm == "batch" else ():
+            self.register_buffer(f"mean_{name}", torch.zeros(shape))
+            self.register_buffer(f"var_{name}", torch.ones(shape))
 
-    def forward(self, y: Tensor, lam: Tensor) -> Tensor:
+    def forward(self, kspace: Tensor, mask: Tensor, lam: Tensor) -> Tensor:
+        """Reconstruct `(b, 1, h, w)` from complex k-space `(b, h, w)`, its mask `(h, w)` and lambda `(b, 1)`."""
         h = self.trunk(torch.cat([1 - lam, lam], 1))
+        theta = {name: (self.kernels[name](h), self.biases[name](h)) for name in self.shapes}
+        image = _channels(torch.fft.ifft2(kspace, norm="ortho"))
+        if self.log_weight is None:
+            return self._unet(image, theta, 0) + _magnitude(image)
+        scale = torch.quantile(_magnitude(image).flatten(1), 0.99, dim=1)[:, None, None, None]
+        z, y = image / scale, kspace / scale[:, 0]
+        weights = self.log_weight(h).float().exp()
+        for i in range(self.iterations):
+            difference = mask * (y - torch.fft.fft2(torch.complex(z[:, 0], z[:, 1]), norm="ortho"))
+            step = _channels(torch.fft.ifft2(difference, norm="ortho")) / (1 + weights[:, i, None, None, None])
+            u = z + step
+            z = u + self._unet(u, theta, i).float()
+        return _magnitude(z) * scale
+
+    def _unet(self, x: Tensor, theta: dict[str, tuple[Tensor, Tensor]], iteration: int) -> Tensor:
         skips = []
-        x = y
         for level in range(1, LEVELS):
-            x = self._block(x, h, f"down{level}")
+            x = self._block(x, theta, f"down{level}", iteration)
             skips.append(x)
             x = F.max_pool2d(x, 2)
-        x = self._block(x, h, f"down{LEVELS}")
+        x = self._block(x, theta, f"down{LEVELS}", iteration)
         for level in range(LEVELS - 1, 0, -1):
             x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-            x = self._block(torch.cat([x, skips.pop()], 1), h, f"up{level}")
-        return self._conv(x, h, "head") + y.square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
+            x = self._block(torch.cat([x, skips.pop()], 1), theta, f"up{level}", iteration)
+        return self._conv(x, theta, "head", iteration)
 
-    def _block(self, x: Tensor, h: Tensor, block: str) -> Tensor:
+    def _block(self, x: Tensor, theta: dict[str, tuple[Tensor, Tensor]], block: str, iteration: int) -> Tensor:
         for name in (f"{block}_conv0", f"{block}_conv1"):
-            x = self._conv(x, h, name)
-            scale, shift = self.scales[name], self.shifts[name]
+            x = self._conv(x, theta, name, iteration)
+            scale, shift = self.scales[name][iteration], self.shifts[name][iteration]
             if self.norm == "instance":
                 x = F.instance_norm(x, weight=scale, bias=shift)
             else:
-                running = getattr(self, f"mean_{name}"), getattr(self, f"var_{name}")
+                running = getattr(self, f"mean_{name}")[iteration], getattr(self, f"var_{name}")[iteration]
                 x = F.batch_norm(x, *running, scale, shift, training=True)
             x = F.relu(x)
         return x
 
-    def _conv(self, x: Tensor, h: Tensor, name: str) -> Tensor:
+    def _conv(self, x: Tensor, theta: dict[str, tuple[Tensor, Tensor]], name: str, iteration: int) -> Tensor:
         b, c_in, height, width = x.shape
         c_out, _, side = self.shapes[name]
-        kernel = self.kernels[name](h).reshape(b * c_out, c_in, side, side)
-        bias = self.biases[name](h).reshape(-1)
-        y = F.conv2d(x.reshape(1, b * c_in, height, width), kernel, bias, padding=side // 2, groups=b)
+        kernels, biases = (leaf.reshape(b, self.iterations, -1)[:, iteration] for leaf in theta[name])
+        kernel = kernels.reshape(b * c_out, c_in, side, side)
+        y = F.conv2d(x.reshape(1, b * c_in, height, width), kernel, biases.reshape(-1), padding=side // 2, groups=b)
         return y.reshape(b, c_out, height, width)
+
+
+def _channels(image: Tensor) -> Tensor:
+    """Complex `(b, h, w)` as `(b, 2, h, w)`."""
+    return torch.stack([image.real, image.imag], 1)
+
+
+def _magnitude(image: Tensor) -> Tensor:
+    """The modulus of `(b, 2, h, w)`, `(b, 1, h, w)`."""
+    return image.square().sum(1, keepdim=True).clamp_min(1e-24).sqrt()
 
 
 def make_step(
@@ -93,7 +126,7 @@ def make_step(
     It runs on a GPU if PyTorch sees one.
 
     Args:
-        params: the library's parameters of the model of `networks.supervised_task`.
+        params: the library's parameters of the model of one of these tasks.
         mask: `(h, w)`, where k-space is sampled.
         images: `(b, h, w, 1)`.
         lams: `(b, 1)`.
@@ -103,17 +136,16 @@ def make_step(
         bfloat16: run the network in bfloat16, by autocast.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    width = params["hyper"]["head:down1_conv0.bias"]["bias"].shape[0]
-    model = Peer(params, norm, width).to(device)
+    model = Peer(params, norm).to(device)
     optimizer = torch.optim.Adam(model.parameters(), learning_rate, fused=True)
     x, sampled, lam = (_tensor(a).to(device) for a in (images.transpose(0, 3, 1, 2), mask, lams))
     window = torch.exp(-0.5 * ((torch.arange(11, device=device) - 5) / 1.5).square())
     window = window / window.sum()
 
     def batch_loss() -> Tensor:
-        y = torch.fft.ifft2(sampled * torch.fft.fft2(x, norm="ortho"), norm="ortho")
+        kspace = sampled * torch.fft.fft2(x[:, 0], norm="ortho")
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-            x_hat = model(torch.cat([y.real, y.imag], 1), lam)
+            x_hat = model(kspace, sampled, lam)
         x_hat = x_hat.float()
         mae = (x_hat - x).abs().mean((1, 2, 3))
         return ((1 - lam[:, 0]) * mae + lam[:, 0] * (1 - _ssim(x_hat, x, window))).mean()
@@ -190,11 +222,11 @@ def _linear(leaves: Tree) -> nn.Linear:
 
 
 def _as_oihw(leaves: Tree, shape: tuple[int, int, int]) -> Tree:
-    """Reorder a head that generates a flat HWIO kernel (the library's) so that it generates a flat OIHW kernel."""
+    """Reorder a head that generates flat HWIO kernels (the library's) so that it generates flat OIHW kernels."""
     c_out, c_in, side = shape
 
     def reorder(a: Any) -> np.ndarray:
         hwio = np.asarray(a).reshape(-1, side, side, c_in, c_out)
-        return np.moveaxis(hwio, (3, 4), (2, 1)).reshape(-1, side**2 * c_in * c_out)
+        return np.moveaxis(hwio, (3, 4), (2, 1)).reshape(np.shape(a))
 
-    return {"kernel": reorder(leaves["kernel"]), "bias": reorder(leaves["bias"])[0]}
+    return {"kernel": reorder(leaves["kernel"]), "bias": reorder(leaves["bias"])}

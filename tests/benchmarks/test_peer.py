@@ -17,7 +17,7 @@ def test_pytorch_has_the_same_losses_before_and_after_a_step():
     cases = {}
     for candidate in against_peer.candidates(SMALL):
         cases.setdefault(candidate.case, {})[candidate.implementation] = candidate.run(), candidate.run()
-    assert list(cases) == ["16 px x 4, instance norm", "16 px x 4, batch norm"]
+    assert list(cases) == ["16 px x 4, instance norm", "16 px x 4, batch norm", "16 px x 4, unrolled"]
     for case in cases.values():
         assert set(case) == {"ours", "PyTorch", "PyTorch, own process"}
         assert case["PyTorch"] == pytest.approx(case["ours"], rel=1e-5)
