@@ -13,6 +13,7 @@ both. `net_input` is what the main network receives, `Problem.to_net_input` of a
 `(h, w, 2)`, the real and imaginary part of the zero-filled image; for an unrolled network a `PhysicsInput`.
 """
 
+import inspect
 import math
 from collections.abc import Callable
 from fnmatch import fnmatchcase
@@ -303,8 +304,9 @@ def train_main(
 
     Returns x_hat and the new running statistics.
     """
-    # a network without running statistics need not have the argument `batch_axes`
-    options = {"batch_axes": batch_axes} if jax.tree.leaves(batch_stats) else {}
+    # a network without running statistics need not have this argument
+    has_batch_axes = "batch_axes" in inspect.signature(type(model.main).__call__).parameters
+    options = {"batch_axes": batch_axes} if has_batch_axes else {}
     variables = {"params": theta, "batch_stats": batch_stats}
     x_hat, updated = model.main.apply(variables, net_input, mutable=["batch_stats"], **options)
     return x_hat, updated.get("batch_stats", {})

@@ -45,7 +45,8 @@ FUNCTIONS = {
     "norm_gradient": "HyperreconNormGradient",  # it is tried and chosen with "norm", not alone
 }
 THIN = 8  # an image of fewer channels is a class of its own
-OUTPUTS_STEP = 8  # the result of a convolution has a multiple of so many channels: with 2 or 20 oneDNN gains nothing
+OUTPUTS_STEP = 8  # the result of a convolution has a multiple of so many channels: with 20 oneDNN gains nothing
+MAX_PADDED_CHANNELS = 16  # of the image, if the result has fewer than 8: zeros fill them up; with 32 XLA was twice as fast
 NORM_ENTRIES = 64  # the channels of a norm divide this, and the entries of its image are a multiple of it
 MIN_GAIN = 1.1  # of a class, the geometric mean of its cases; less is not worth another library
 MIN_CASE_GAIN = 0.95  # of each case: none is slower, but for the error of the measurement
@@ -71,26 +72,30 @@ class Verdict(NamedTuple):
     faster: list[str]  # the classes (`class_name`) where the native kernel is faster
 
 
-def class_name(function: str, dtype: jnp.dtype, channels: int) -> str:
+def class_name(function: str, dtype: jnp.dtype, channels: int, *, is_padded: bool = False) -> str:
     """Name a class of operations that is measured, and chosen, as one.
 
     Args:
         function: a key of `FUNCTIONS` other than "norm_gradient".
         dtype: of the image.
         channels: of the image.
+        is_padded: whether zeros fill up the channels of the result of a convolution.
     """
-    return f"{function} {jnp.dtype(dtype).name} {'thin' if channels < THIN else 'wide'}"
+    kind = "thin" if channels < THIN else "wide"
+    return f"{function} {jnp.dtype(dtype).name} {kind}{' padded' if is_padded else ''}"
 
 
 def is_active(function: str, x: jax.Array, other: jax.Array) -> bool:
     """Whether a native kernel computes a convolution, "conv" or "correlate", of an image and its other argument."""
-    is_tried = x.dtype == other.dtype and other.shape[-1] % OUTPUTS_STEP == 0
-    return is_tried and class_name(function, x.dtype, x.shape[-1]) in _active
+    channels, outputs = x.shape[-1], other.shape[-1]
+    is_padded = function == "conv" and outputs < OUTPUTS_STEP and channels <= MAX_PADDED_CHANNELS
+    is_tried = x.dtype == other.dtype and (outputs % OUTPUTS_STEP == 0 or is_padded)
+    return is_tried and class_name(function, x.dtype, channels, is_padded=is_padded) in _active
 
 
 def is_norm_active(x: jax.Array) -> bool:
     """Whether a native kernel computes the norm of an image `(h, w, c)`, and its gradient."""
-    is_tried = NORM_ENTRIES % x.shape[-1] == 0 and x.size % NORM_ENTRIES == 0
+    is_tried = x.size > 0 and NORM_ENTRIES % x.shape[-1] == 0 and x.size % NORM_ENTRIES == 0
     return is_tried and class_name("norm", x.dtype, x.shape[-1]) in _active
 
 
@@ -115,7 +120,10 @@ def suspend() -> Iterator[None]:
 
 def conv(x: jax.Array, kernel: jax.Array, *, precision: Any = None) -> jax.Array:
     """As `conv` of `conv._batched_pair`; on a CPU the precision of float32 is always full."""
-    return _call("conv", jax.ShapeDtypeStruct((*x.shape[:4], kernel.shape[-1]), x.dtype), x, kernel)
+    outputs = kernel.shape[-1]
+    kernel = jnp.pad(kernel, [(0, 0)] * 4 + [(0, -outputs % OUTPUTS_STEP)])
+    y = _call("conv", jax.ShapeDtypeStruct((*x.shape[:4], kernel.shape[-1]), x.dtype), x, kernel)
+    return y[..., :outputs]
 
 
 def correlate(x: jax.Array, ct: jax.Array, *, sides: tuple[int, int], precision: Any = None) -> jax.Array:

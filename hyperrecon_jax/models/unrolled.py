@@ -44,7 +44,7 @@ class Unrolled(nn.Module):
 
         Args:
             net_input: from `Problem.to_physics_input`; its image is `(h, w, 2)`, of any size.
-            batch_axes: as for `unet.UNet`.
+            batch_axes: as for `unet.UNet`. Pass `()` in training with another norm, too: it is faster.
 
         Raises:
             InputError: for another input, or an unknown `norm` or `precision`.
@@ -56,13 +56,15 @@ class Unrolled(nn.Module):
             )
         scale = intensity_scale(net_input) if self.normalize else jnp.ones(())
         scaled: Any = divide_by(net_input, scale)
-        # a scan, because one U-Net compiles faster than several
+        # A loop compiles faster. In training it would copy all activations of an iteration, for the backward pass.
+        is_training = batch_axes is not None
         iterate = nn.scan(
             Iteration,
             variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},  # the last: if Flax is asked for them
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=self.iterations,
+            unroll=self.iterations if is_training else 1,
         )
         unet = {"width": self.width, "norm": self.norm, "precision": self.precision, "remat": self.remat}
         z, _ = iterate(FrozenDict(unet), batch_axes, name="iterations")(scaled.image, scaled)

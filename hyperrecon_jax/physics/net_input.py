@@ -4,6 +4,7 @@ A network without data consistency, such as the U-Net, receives the zero-filled 
 receives a `PhysicsInput`. Both are the result of `Problem.to_net_input`, and functions of this module accept both.
 """
 
+import math
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -42,10 +43,39 @@ def intensity_scale(net_input: NetInput) -> jax.Array:
 
     It is proportional to the measurement, so it is 0 where that is all zero. Single hot pixels do not change it.
     """
-    # the barrier: where the input is a constant of a program, XLA would sort it while compiling, which takes long
+    # the barrier: where the input is a constant of a program, XLA would compute this while compiling, which takes long
     image = jax.lax.optimization_barrier(zero_filled(net_input))
-    scale = jnp.quantile(image, SCALE_QUANTILE)
+    scale = _quantile(image.reshape(-1), SCALE_QUANTILE)
     return jnp.where(scale > 0, scale, jnp.max(image))
+
+
+def _quantile(values: jax.Array, q: float) -> jax.Array:
+    """`jnp.quantile` of `(n,)` numbers of at least 0, without a sort, which took 8 % of a training step on a CPU.
+
+    As integers the bits of such numbers have the same order. So the bits of the k-th smallest are chosen one by one, from
+    the highest: a bit is 1 if no more than k numbers are smaller than the number that has it.
+    """
+    rank, weight = divmod(q * (len(values) - 1), 1)
+    width = 8 * values.dtype.itemsize - 1  # without the sign
+    bits = jax.lax.bitcast_convert_type(values, f"int{width + 1}")
+    ones = jnp.ones(len(values), jnp.float32)
+
+    def count(mask):
+        return jnp.dot(mask.astype(jnp.float32), ones)  # exact up to 2^24; a product, because XLA's sums are slow
+
+    def choose_bit(i, prefix):
+        candidate = prefix | (jnp.ones((), bits.dtype) << (width - 1 - i))
+        return jnp.where(count(bits < candidate) <= rank, candidate, prefix)
+
+    low = jax.lax.fori_loop(0, width, choose_bit, jnp.zeros((), bits.dtype))
+    larger = jnp.min(jnp.where(bits > low, bits, jnp.iinfo(bits.dtype).max))
+    high = jnp.where(count(bits <= low) > rank + 1, low, larger)
+
+    def value(pattern):  # the mean of all numbers with these bits, so that a gradient flows
+        mask = bits == pattern
+        return jnp.sum(jnp.where(mask, values, 0)) / jnp.maximum(count(mask), 1).astype(values.dtype)
+
+    return value(low) * (1 - weight) + value(high) * weight
 
 
 def divide_by(net_input: AnyInput, scale: jax.Array) -> AnyInput:

@@ -227,7 +227,7 @@ def test_second_derivatives_of_the_norm(active):
 @needs_native
 def test_the_norm_of_other_sizes_stays_with_xla(active):
     assert native.is_norm_active(jnp.zeros((8, 8, 16)))
-    for shape in ((8, 8, 12), (8, 8, 128), (3, 3, 8)):
+    for shape in ((8, 8, 12), (8, 8, 128), (3, 3, 8), (0, 8, 16), (8, 8, 0)):
         assert not native.is_norm_active(jnp.zeros(shape))
 
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from hyperrecon_jax.physics import masks, operators
 from hyperrecon_jax.physics.net_input import divide_by, intensity_scale, physics_input, zero_filled
@@ -60,3 +61,21 @@ def test_problems_give_the_input_of_an_unrolled_network():
     net_input = jax.jit(problem.to_net_input)(y)
     np.testing.assert_array_equal(net_input.mask, np.asarray(kspace[0] != 0, np.float32))
     np.testing.assert_allclose(net_input.maps, maps, rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 10, 11, 96])
+def test_the_scale_is_numpys_quantile_and_has_its_gradient(side):
+    image = np.random.default_rng(side).random((side, side)).astype(np.float32) + 0.1
+    net_input = jnp.stack([image, jnp.zeros_like(image)], -1)
+    scale, gradient = jax.jit(jax.value_and_grad(intensity_scale))(net_input)
+    np.testing.assert_allclose(scale, np.quantile(image.astype(float), 0.99), rtol=1e-6)
+    np.testing.assert_allclose(gradient.sum(), 1, rtol=1e-6)  # linear interpolation of the two entries around it
+    assert set(image[gradient[..., 0] != 0]) <= set(np.sort(image, axis=None)[-max(2, side**2 // 50) :])
+
+
+def test_the_scale_of_equal_values():
+    """Few values, as in an image of 8 bits, with the quantile inside of a run of equal ones and at its end."""
+    for count in range(1, 12):
+        image = np.repeat(np.float32([1, 2, 3]), [900 - count, 100, count]).reshape(20, 50)
+        net_input = jnp.stack([image, jnp.zeros_like(image)], -1)
+        np.testing.assert_allclose(intensity_scale(net_input), np.quantile(image, 0.99), rtol=1e-6)
