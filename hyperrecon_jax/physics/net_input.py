@@ -4,7 +4,6 @@ A network without data consistency, such as the U-Net, receives the zero-filled 
 receives a `PhysicsInput`. Both are the result of `Problem.to_net_input`, and functions of this module accept both.
 """
 
-import math
 from typing import NamedTuple, TypeVar
 
 import jax
