@@ -304,9 +304,9 @@ def train_main(
 
     Returns x_hat and the new running statistics.
     """
-    # a network without running statistics need not have this argument
+    # a network without running statistics need not have this argument; one with them may take it as one of `**options`
     has_batch_axes = "batch_axes" in inspect.signature(type(model.main).__call__).parameters
-    options = {"batch_axes": batch_axes} if has_batch_axes else {}
+    options = {"batch_axes": batch_axes} if has_batch_axes or jax.tree.leaves(batch_stats) else {}
     variables = {"params": theta, "batch_stats": batch_stats}
     x_hat, updated = model.main.apply(variables, net_input, mutable=["batch_stats"], **options)
     return x_hat, updated.get("batch_stats", {})

@@ -107,6 +107,23 @@ def test_training_forward_loss_gradients_and_statistics_equal_the_reference():
     assert_trees_close(stats, unet_tree(select_prefix(REFERENCE, "state_after/unet.")))
 
 
+class Wrapped(nn.Module):
+    """Hands its options on to another network, without naming them."""
+
+    @nn.compact
+    def __call__(self, net_input, **options):
+        return Net("batch", name="net")(net_input, **options)
+
+
+def test_a_network_that_hands_on_its_options_trains_its_running_statistics():
+    model, variables = init(jax.random.key(0), Wrapped(), X[0], num_terms=2, hyper_width=3)
+    theta = generate_weights(model, variables["params"], LAM[0])
+    _, stats = train_main(model, theta, variables["batch_stats"], X[0], batch_axes=())
+    assert all(
+        np.any(old != new) for old, new in zip(*map(jax.tree.leaves, (variables["batch_stats"], stats)), strict=True)
+    )
+
+
 @pytest.mark.parametrize(("width", "expected"), [(4, 743_533), (32, 4_905_089), (128, 19_208_993)])
 def test_parameter_counts_of_s_m_l(width, expected):
     def params(key):
