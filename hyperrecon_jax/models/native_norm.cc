@@ -82,12 +82,12 @@ struct Channels {  // a number of each channel
 
 // Two sums of each channel over the pixels, in float64. `add(group, v, first, second)` adds vector v of a group of entries.
 template <typename Add>
-void Sum(int64_t start, int64_t end, int64_t channels, const Add& add, double first[kEntries], double second[kEntries]) {
+void Sum(int64_t groups, int64_t channels, const Add& add, double first[kEntries], double second[kEntries]) {
   std::memset(first, 0, kEntries * sizeof(double));
   std::memset(second, 0, kEntries * sizeof(double));
-  for (int64_t block = start; block < end; block += kBlock) {
+  for (int64_t block = 0; block < groups; block += kBlock) {
     Entries firsts{}, seconds{};
-    const int64_t stop = block + kBlock < end ? block + kBlock : end;
+    const int64_t stop = block + kBlock < groups ? block + kBlock : groups;
     for (int64_t group = block; group < stop; ++group)
 #pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) add(group, v, firsts.part[v], seconds.part[v]);
@@ -109,11 +109,14 @@ void Normalize(const Shape& shape, const T* x, const float* scale, const float* 
       squares += difference * difference;
     };
   };
-  // about the mean of the first pixels, so that the variance is no difference of two large numbers
-  const int64_t some = kBlock < shape.groups ? kBlock : shape.groups;
-  Sum(0, some, shape.channels, add(Entries{}), first, second);
+  // about the mean of some groups, so that the variance is no difference of two large numbers
+  const int64_t some = kBlock < shape.groups ? kBlock : shape.groups, stride = shape.groups / some;
+  const auto add_some = [&, add = add(Entries{})](int64_t group, int v, Floats16& sum, Floats16& squares) {
+    add(group * stride, v, sum, squares);
+  };
+  Sum(some, shape.channels, add_some, first, second);
   for (int64_t c = 0; c < shape.channels; ++c) center.value[c] = first[c] * shape.channels / (some * kEntries);
-  Sum(0, shape.groups, shape.channels, add(center.Repeat(shape.channels)), first, second);
+  Sum(shape.groups, shape.channels, add(center.Repeat(shape.channels)), first, second);
   for (int64_t c = 0; c < shape.channels; ++c) {
     const double offset = first[c] / shape.pixels, variance = second[c] / shape.pixels - offset * offset;
     mean[c] = center.value[c] + offset;
@@ -154,7 +157,7 @@ void PullBack(const Shape& shape, const T* x, const float* scale, const float* b
     sum += g;
     products += g * (value - centers.part[v]);
   };
-  Sum(0, shape.groups, shape.channels, add, first, second);
+  Sum(shape.groups, shape.channels, add, first, second);
   for (int64_t c = 0; c < shape.channels; ++c) {
     bias_ct[c] = first[c];
     scale_ct[c] = second[c] * inverse[c];

@@ -195,6 +195,16 @@ def test_equal_values_are_summed_exactly(active):
 
 
 @needs_native
+def test_a_step_in_the_image_does_not_spoil_the_variance(active):
+    """The first rows are far from all others, which hardly differ."""
+    x = 5 + 1e-3 * random(0, 1, 256, 256, 16)
+    x[:, :16] += 1000
+    scale, bias = np.ones((1, 16), np.float32), np.zeros((1, 16), np.float32)
+    y = jax.jit(jax.vmap(instance_norm_relu))(x, scale, bias)
+    np.testing.assert_allclose(y, norm_reference(x, scale, bias, x)[0], rtol=0, atol=2e-6)
+
+
+@needs_native
 def test_a_flat_image_and_nan_are_as_without_the_kernel(active):
     flat, scale, bias = (
         np.full((8, 8, 16), 7, np.float32),
