@@ -99,7 +99,7 @@ def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
     size = (min(config.train.keep, saved) + 2) * memory.num_bytes(experiment.state)
     folder = WorkFolder(workdir, settings, size, is_resumed)
     distributed.broadcast_from_primary(partial(run_folder.check_room, workdir, size))
-    native.activate()  # after all checks: the first time it measures for some 20 s
+    native.activate()  # after all checks: the first time it measures for some 25 s
     say(describe(experiment, placement))
     if config.loss.scales == AUTO:
         scales = _resolve_scales(experiment, placement, folder, say=say)

@@ -160,7 +160,7 @@ def activate(cache_folder: Path | None = None, *, can_measure: bool = True) -> f
 
     Args:
         cache_folder: None: `files.cache_folder()`.
-        can_measure: compile and measure, for some 20 s, if the cache has no verdict.
+        can_measure: compile and measure, for some 25 s, if the cache has no verdict.
 
     Returns:
         The classes (`class_name`).

@@ -80,6 +80,21 @@ struct Channels {  // a number of each channel
   }
 };
 
+// The result before ReLU is x * gain + shift. Forward and backward use the same numbers, so that ReLU cuts at the same pixels.
+struct Affine {
+  Affine(int64_t channels, const float* scale, const float* bias, const float* mean, const float* inverse) {
+    Channels gain, shift;
+    for (int64_t c = 0; c < channels; ++c) {
+      gain.value[c] = scale[c] * inverse[c];
+      shift.value[c] = bias[c] - mean[c] * gain.value[c];
+    }
+    gains = gain.Repeat(channels);
+    shifts = shift.Repeat(channels);
+  }
+  Floats16 operator()(Floats16 x, int v) const { return x * gains.part[v] + shifts.part[v]; }
+  Entries gains, shifts;
+};
+
 // Two sums of each channel over the pixels, in float64. `add(group, v, first, second)` adds vector v of a group of entries.
 template <typename Add>
 void Sum(int64_t groups, int64_t channels, const Add& add, double first[kEntries], double second[kEntries]) {
@@ -101,7 +116,7 @@ void Sum(int64_t groups, int64_t channels, const Add& add, double first[kEntries
 template <typename T>
 void Normalize(const Shape& shape, const T* x, const float* scale, const float* bias, T* y, float* mean, float* inverse) {
   double first[kEntries], second[kEntries];
-  Channels center, gain, shift;
+  Channels center;
   const auto add = [&](const Entries& center) {
     return [x, center](int64_t group, int v, Floats16& sum, Floats16& squares) {
       const Floats16 difference = Load(x + group * kEntries + v * kLanes) - center.part[v];
@@ -121,15 +136,13 @@ void Normalize(const Shape& shape, const T* x, const float* scale, const float* 
     const double offset = first[c] / shape.pixels, variance = second[c] / shape.pixels - offset * offset;
     mean[c] = center.value[c] + offset;
     inverse[c] = 1 / std::sqrt(variance + kEpsilon);
-    gain.value[c] = scale[c] * inverse[c];
-    shift.value[c] = bias[c] - mean[c] * gain.value[c];
   }
-  const Entries gains = gain.Repeat(shape.channels), shifts = shift.Repeat(shape.channels);
+  const Affine affine(shape.channels, scale, bias, mean, inverse);
   for (int64_t group = 0; group < shape.groups; ++group)
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       const int64_t at = group * kEntries + v * kLanes;
-      const Floats16 value = Load(x + at) * gains.part[v] + shifts.part[v];
+      const Floats16 value = affine(Load(x + at), v);
       Store(value < 0.0f ? Floats16{} : value, y + at);  // NaN stays
     }
 }
@@ -140,16 +153,12 @@ template <typename T>
 void PullBack(const Shape& shape, const T* x, const float* scale, const float* bias, const float* mean, const float* inverse,
               const T* ct, T* x_ct, float* scale_ct, float* bias_ct) {
   double first[kEntries], second[kEntries];
-  Channels center, gain, shift, slope, constant;
-  for (int64_t c = 0; c < shape.channels; ++c) {
-    center.value[c] = mean[c];
-    gain.value[c] = scale[c] * inverse[c];
-    shift.value[c] = bias[c] - mean[c] * gain.value[c];
-  }
-  const Entries centers = center.Repeat(shape.channels), gains = gain.Repeat(shape.channels);
-  const Entries shifts = shift.Repeat(shape.channels);
+  Channels center, slope, constant;
+  for (int64_t c = 0; c < shape.channels; ++c) center.value[c] = mean[c];
+  const Entries centers = center.Repeat(shape.channels);
+  const Affine affine(shape.channels, scale, bias, mean, inverse);
   const auto masked = [&](Floats16 value, const T* ct, int v) {
-    return value * gains.part[v] + shifts.part[v] > 0.0f ? Load(ct) : Floats16{};
+    return affine(value, v) > 0.0f ? Load(ct) : Floats16{};
   };
   const auto add = [&](int64_t group, int v, Floats16& sum, Floats16& products) {
     const int64_t at = group * kEntries + v * kLanes;
@@ -161,8 +170,9 @@ void PullBack(const Shape& shape, const T* x, const float* scale, const float* b
   for (int64_t c = 0; c < shape.channels; ++c) {
     bias_ct[c] = first[c];
     scale_ct[c] = second[c] * inverse[c];
-    slope.value[c] = -gain.value[c] * inverse[c] * scale_ct[c] / shape.pixels;
-    constant.value[c] = -gain.value[c] * bias_ct[c] / shape.pixels - slope.value[c] * mean[c];
+    const float gain = scale[c] * inverse[c];
+    slope.value[c] = -gain * inverse[c] * scale_ct[c] / shape.pixels;
+    constant.value[c] = -gain * bias_ct[c] / shape.pixels - slope.value[c] * mean[c];
   }
   const Entries slopes = slope.Repeat(shape.channels), constants = constant.Repeat(shape.channels);
   for (int64_t group = 0; group < shape.groups; ++group)
@@ -170,7 +180,7 @@ void PullBack(const Shape& shape, const T* x, const float* scale, const float* b
     for (int v = 0; v < kVectors; ++v) {
       const int64_t at = group * kEntries + v * kLanes;
       const Floats16 value = Load(x + at), g = masked(value, ct + at, v);
-      Store(g * gains.part[v] + value * slopes.part[v] + constants.part[v], x_ct + at);
+      Store(g * affine.gains.part[v] + value * slopes.part[v] + constants.part[v], x_ct + at);
     }
 }
 
@@ -217,22 +227,10 @@ ffi::Error NormGradient(Buffer x, Buffer scale, Buffer bias, Buffer mean, Buffer
 
 }  // namespace
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(HyperreconNorm, Norm,
-                              ffi::Ffi::Bind()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>());
+#define HYPERRECON_THREE_ARGUMENTS .Arg<Buffer>().Arg<Buffer>().Arg<Buffer>()
+#define HYPERRECON_THREE_RESULTS .Ret<Buffer>().Ret<Buffer>().Ret<Buffer>()
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(HyperreconNorm, Norm, ffi::Ffi::Bind() HYPERRECON_THREE_ARGUMENTS HYPERRECON_THREE_RESULTS);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(HyperreconNormGradient, NormGradient,
-                              ffi::Ffi::Bind()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Arg<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>()
-                                  .Ret<Buffer>());
+                              ffi::Ffi::Bind() HYPERRECON_THREE_ARGUMENTS HYPERRECON_THREE_ARGUMENTS
+                                  HYPERRECON_THREE_RESULTS);

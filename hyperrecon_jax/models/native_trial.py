@@ -60,8 +60,9 @@ def _convolution_cases(size: int, c_in: int, c_out: int, dtype: str) -> list[Cas
     arrays = (rng.standard_normal((SAMPLES, *shape), np.float32) for shape in shapes)
     x, kernel, ct = (jnp.asarray(array, dtype) for array in arrays)
     by_loop, by_kernel = (partial(function, sides=(3, 3)) for function in (conv._correlate_by_loop, native.correlate))
+    is_padded = c_out < native.OUTPUTS_STEP
     return [
-        (native.class_name("conv", x.dtype, c_in, is_padded=c_out < 8), conv._conv_by_loop, native.conv, (x, kernel)),
+        (native.class_name("conv", x.dtype, c_in, is_padded=is_padded), conv._conv_by_loop, native.conv, (x, kernel)),
         (native.class_name("correlate", x.dtype, c_in), by_loop, by_kernel, (x, ct)),
     ]
 

@@ -6,8 +6,11 @@ pixels its results were wrong by up to 8e-5, and larger images are worse. Revers
 kernel forward mode does not work, as for the convolutions.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from hyperrecon_jax.models import native
 
@@ -33,11 +36,12 @@ def instance_norm_relu_by_xla(x: jax.Array, scale: jax.Array, bias: jax.Array) -
     return jax.nn.relu(normalize(x, *moments(x), scale, bias))
 
 
-def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean and the variance of each channel over the pixels, float32 or better."""
+def moments(x: jax.Array, offset: ArrayLike = 0.0, *, batch_axes: tuple[str, ...] = ()) -> tuple[jax.Array, jax.Array]:
+    """The mean and the variance of each channel of x + offset, over the pixels and the mapped axes; float32 or better."""
+    average = partial(jax.lax.pmean, axis_name=batch_axes) if batch_axes else lambda a: a
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = jnp.mean(x, (0, 1))
-    return mean, jnp.mean(jnp.square(x - mean[None, None]), (0, 1))
+    mean = average(jnp.mean(x, (0, 1)) + offset)
+    return mean, average(jnp.mean(jnp.square(x - (mean - offset)[None, None]), (0, 1)))
 
 
 def normalize(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:

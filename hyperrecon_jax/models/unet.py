@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hyperrecon_jax.models.conv import conv2d
-from hyperrecon_jax.models.norm import instance_norm_relu, normalize
+from hyperrecon_jax.models.norm import instance_norm_relu, moments, normalize
 from hyperrecon_jax.models.resample import max_pool, upsample
 from hyperrecon_jax.physics.net_input import divide_by, intensity_scale
 from hyperrecon_jax.physics.operators import magnitude
@@ -147,19 +147,11 @@ class NormRelu(nn.Module):
         if batch_axes is None or self.is_initializing():
             mean, var = running_mean.value, running_var.value
         else:
-            mean, var = _batch_moments(x, conv_bias, batch_axes)
+            mean, var = moments(x, conv_bias, batch_axes=batch_axes)
             count = x.shape[0] * x.shape[1] * (jax.lax.psum(1, batch_axes) if batch_axes else 1)
             running_mean.value = 0.9 * running_mean.value + 0.1 * mean
             running_var.value = 0.9 * running_var.value + 0.1 * var * (count / (count - 1))
         return nn.relu(normalize(x, mean - conv_bias, var, scale, bias))
-
-
-def _batch_moments(x, conv_bias, batch_axes):
-    """The mean and the variance of each channel of x + conv_bias, over pixels and the mapped axes; float32 or better."""
-    average = (lambda a: jax.lax.pmean(a, batch_axes)) if batch_axes else (lambda a: a)
-    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = average(jnp.mean(x, (0, 1)) + conv_bias)
-    return mean, average(jnp.mean(jnp.square(x - (mean - conv_bias)[None, None]), (0, 1)))
 
 
 def side_margins(shape: tuple[int, ...]) -> list[tuple[int, int]]:

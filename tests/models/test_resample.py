@@ -49,5 +49,6 @@ def test_bfloat16_is_rounded_once(function):
     ct = jnp.asarray(random(1, *jax.eval_shape(function, x).shape), jnp.bfloat16)
     wide_y, wide_pull_back = jax.vjp(function, x.astype(jnp.float32))
     y, pull_back = jax.vjp(function, x)
+    assert y.dtype == pull_back(ct)[0].dtype == jnp.bfloat16
     np.testing.assert_array_equal(y, wide_y.astype(jnp.bfloat16))
     np.testing.assert_array_equal(pull_back(ct)[0], wide_pull_back(ct.astype(jnp.float32))[0].astype(jnp.bfloat16))
