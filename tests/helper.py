@@ -34,9 +34,9 @@ class Net(nn.Module):
 
     @nn.compact
     def __call__(self, y, *, batch_axes=None):
-        x = NormRelu(self.norm, name="norm")(*Conv(self.width, name="conv")(y), batch_axes=batch_axes)
-        x, bias = Conv(self.out_channels, (1, 1), name="head")(x)
-        return x + bias[None, None]
+        x, bias = Conv(self.width, name="conv").without_bias(y)
+        x = NormRelu(self.norm, name="norm")(x, bias, batch_axes=batch_axes)
+        return Conv(self.out_channels, (1, 1), name="head")(x)
 
 
 @contextlib.contextmanager

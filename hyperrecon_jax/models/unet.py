@@ -75,7 +75,7 @@ class UNet(nn.Module):
 
         def two_convolutions(unet, x, name):
             for i in (0, 1):
-                x, bias = Conv(unet.width, precision=precision, name=f"{name}_conv{i}")(x)
+                x, bias = Conv(unet.width, precision=precision, name=f"{name}_conv{i}").without_bias(x)
                 x = NormRelu(unet.norm, name=f"{name}_norm{i}")(x, bias, batch_axes=batch_axes)
             return x
 
@@ -96,26 +96,28 @@ class UNet(nn.Module):
         x = block(x, f"down{LEVELS}")
         for level in range(LEVELS - 1, 0, -1):
             x = block(jnp.concatenate([upsample(x), skips.pop()], axis=-1), f"up{level}")
-        x, bias = Conv(self.out_channels, (1, 1), self.head_init, precision, name="head")(x.astype(dtype))
-        x = crop_sides(x + bias[None, None], net_input.shape)
+        x = Conv(self.out_channels, (1, 1), self.head_init, precision, name="head")(x.astype(dtype))
+        x = crop_sides(x, net_input.shape)
         x = x + magnitude(net_input) if self.residual else x
         return x if scale is None else x * scale
 
 
 class Conv(nn.Module):
-    """A convolution that stays fast if every sample of a batch has its own kernel (`conv.py`), and its bias.
-
-    They are returned apart, because a norm adds the bias without a pass over the image of its own (`Norm`).
-    """
+    """A convolution with a bias, of an image `(h, w, c)`; it stays fast if every sample has its own kernel (`conv.py`)."""
 
     features: int
     sides: tuple[int, int] = (3, 3)
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
     precision: jax.lax.Precision | None = None
 
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """The convolution of `(h, w, c)` plus the bias: `(h, w, features)`, of the type of x."""
+        y, bias = self.without_bias(x)
+        return (y + bias[None, None]).astype(y.dtype)
+
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The convolution of `(h, w, c)` without the bias, `(h, w, features)` of its type; and the bias, `(features,)`."""
+    def without_bias(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The convolution alone, and the bias `(features,)`: `NormRelu` adds it without a pass over the image."""
         x = jnp.asarray(x)  # so that float64 from NumPy becomes float32
         kernel = self.param("kernel", self.kernel_init, (*self.sides, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from helper import assert_trees_close, load_fixture, params_only, select_prefix, stats_only, to_nhwc, unet_tree
 from random_models import random_model
 
 from hyperrecon_jax.models.model import count_parameters
-from hyperrecon_jax.models.unet import NormRelu, UNet
+from hyperrecon_jax.models.unet import Conv, NormRelu, UNet
 from hyperrecon_jax.runtime import memory
 from hyperrecon_jax.runtime.errors import InputError
 
@@ -39,6 +40,18 @@ def compile_gradient(net):
         return jnp.mean(jnp.abs(x_hat - TARGET)), (x_hat, updated["batch_stats"])
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (3, 3)])
+def test_conv_equals_that_of_flax(sides):
+    x = jax.random.normal(jax.random.key(0), (9, 8, 2))
+    initializers = {"kernel_init": nn.initializers.normal(), "bias_init": nn.initializers.normal()}
+    reference = nn.Conv(4, sides, **initializers)
+    variables = reference.init(jax.random.key(1), x)
+    network = Conv(4, sides)
+    assert jax.tree.map(jnp.shape, network.init(jax.random.key(1), x)) == jax.tree.map(jnp.shape, variables)
+    np.testing.assert_allclose(network.apply(variables, x), reference.apply(variables, x), rtol=1e-5, atol=1e-6)
+    assert network.apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_evaluation_equals_the_reference():
