@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import ArrayLike
 
 from hyperrecon_jax.runtime.errors import InputError
 from hyperrecon_jax.runtime.mesh import local_shard
@@ -187,6 +188,32 @@ def to_dense_heads(hypernet: HyperNet, params: Tree) -> tuple[HyperNet, Tree]:
             "bias": reduced["bias"] @ head["kernel"] + head["bias"],
         }
     return hypernet.clone(kind="dense"), dense
+
+
+def fix_last_inputs(hypernet: HyperNet, params: Tree, values: ArrayLike) -> Tree:
+    """The parameters of a hypernetwork that lacks the last inputs, and computes what this one does at fixed values of them.
+
+    The first layers alone read the inputs. What the last ones add there goes into the bias.
+
+    Args:
+        hypernet: the module.
+        params: its parameters.
+        values: `(m,)`, of the last m inputs, such as the condition of an acquisition behind the loss coefficients.
+    """
+    if hypernet.kind == "mixture":
+        first_layers = [layer_name("mixing", path) for path, _ in hypernet.leaves]
+    else:
+        first_layers = ["hidden0"]
+    values = jnp.asarray(values, jnp.float32)
+    parts = 2 if hypernet.encoding == "circle" else 1  # the encoding has one row of all inputs, or two: cosines, sines
+    fixed = encode(values, hypernet.encoding).reshape(parts, -1)
+
+    def fix(layer):
+        kernel = layer["kernel"].reshape(parts, -1, layer["kernel"].shape[1])
+        free, last = jnp.split(kernel, [kernel.shape[1] - len(values)], axis=1)
+        return {"kernel": free.reshape(-1, kernel.shape[2]), "bias": layer["bias"] + jnp.einsum("pm,pmd->d", fixed, last)}
+
+    return {**params, **{name: fix(params[name]) for name in first_layers}}
 
 
 def init(key: jax.Array, hypernet: HyperNet, *, num_coefficients: int, target: dict[Path, jax.Array]) -> Tree:

@@ -1,10 +1,17 @@
-"""Start a training from the weights of another run (`config.train.init_from`): fine-tuning."""
+"""Start a training from the weights of another run (`config.train.init_from`): fine-tuning.
+
+The two runs have the same network. A network of a range of acquisitions can also become one of a single acquisition: the
+condition is then fixed in the hypernetwork (`hypernet.fix_last_inputs`), and the network starts as the other is there.
+"""
 
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from hyperrecon_jax.models import hypernet
+from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, encode
 from hyperrecon_jax.runs import load
 from hyperrecon_jax.runs.config import flatten
 from hyperrecon_jax.runs.experiment import Experiment
@@ -29,6 +36,8 @@ def read_initial_run(config: ConfigDict) -> Tree | None:
         return None
     folder = find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
     other = load.read_config(folder)
+    ranges = acquisition_range(other)
+    condition = None if ranges is None else _single_condition(config, ranges)
     ours, theirs = (flatten({"model": settings.model.to_dict()}) for settings in (config, other))
     differences = [
         f"config.{key} ({theirs[key]!r} there, {value!r} here)"
@@ -37,13 +46,24 @@ def read_initial_run(config: ConfigDict) -> Tree | None:
     ]
     for name, ours_value, theirs_value in (
         ("the number of config.loss.terms", len(config.loss.terms), len(other.loss.terms)),
-        ("the range of config.task", acquisition_range(config), acquisition_range(other)),
+        ("the range of config.task", acquisition_range(config) if condition is None else ranges, ranges),
     ):
         if ours_value != theirs_value:
             differences.append(f"{name} ({theirs_value!r} there, {ours_value!r} here)")
     if differences:
         raise InputError(f"config.train.init_from {folder} holds another network: {', '.join(differences)}.")
-    return load.load(folder)[1]
+    model, variables = load.load(folder)
+    if condition is None or model.hyper is None:
+        return variables
+    hyper = hypernet.fix_last_inputs(model.hyper, variables["params"]["hyper"], condition)
+    return {**variables, "params": {**variables["params"], "hyper": hyper}}
+
+
+def _single_condition(config: ConfigDict, ranges: AcquisitionRange) -> np.ndarray | None:
+    """The condition, in a range, of the single acquisition of the settings; None, if they have no such acquisition."""
+    if config.task.name != "csmri" or acquisition_range(config) is not None or config.task.mask not in ranges.masks:
+        return None
+    return encode(ranges, Acquisition(*(config.task[name] for name in Acquisition._fields)))
 
 
 def start_from_run(experiment: Experiment, variables: Tree | None) -> Experiment:

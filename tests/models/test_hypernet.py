@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
-from helper import Net
+from helper import Net, assert_trees_close
 from random_models import random_model
 
-from hyperrecon_jax.models.hypernet import KINDS, encode
+from hyperrecon_jax.models.hypernet import KINDS, encode, fix_last_inputs
 from hyperrecon_jax.models.hyperparams import coefficients
 from hyperrecon_jax.models.model import (
     all_but_norms,
@@ -68,6 +68,16 @@ def test_weights_are_those_of_the_formula(kind, encoding):
         np.testing.assert_allclose(
             theta[path], apply_layer(phi, f"head:{name}", features).reshape(shape), rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(("kind", "encoding"), [("dense", "coefficients"), ("low_rank", "circle"), ("mixture", "circle")])
+def test_fixed_inputs_generate_the_same_weights(kind, encoding):
+    condition = np.array([0.2, 0.9], np.float32)
+    model, variables = make_model(kind, encoding, num_conditions=2)
+    fixed, _ = make_model(kind, encoding)
+    params = variables["params"] | {"hyper": fix_last_inputs(model.hyper, variables["params"]["hyper"], condition)}
+    expected = generate_weights(model, variables["params"], np.concatenate([LAM, condition]))
+    assert_trees_close(generate_weights(fixed, params, LAM), expected, rtol=1e-5)
 
 
 def test_on_the_circle_the_norm_does_not_depend_on_lambda():

@@ -13,11 +13,14 @@ import hyperrecon_jax as hr
 from hyperrecon_jax.commands.evaluate import stored_scores
 from hyperrecon_jax.commands.export import export_run
 from hyperrecon_jax.evaluation import scores
+from hyperrecon_jax.models.model import at_condition
+from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
 from hyperrecon_jax.runs.initial import read_initial_run, start_from_run
 from hyperrecon_jax.runs.load import load_run, read_config, steps_done
+from hyperrecon_jax.runs.task import trained_range
 
 pytestmark = pytest.mark.usefixtures("small_network")
 
@@ -118,6 +121,17 @@ def test_training_starts_from_the_weights_of_a_run(experiment, run, slim):
 def test_a_run_with_another_network_is_refused_by_what_differs(settings, run, changes, message):
     with pytest.raises(hr.InputError, match=message):
         read_initial_run(initial_config(complete({**settings, **changes}), run))
+
+
+def test_a_run_of_a_range_starts_one_of_a_single_acquisition(settings, run):
+    task = {"acceleration": 2.5, "sigma": 0.01, "mask": "random_lines"}
+    single = start_from(build(complete({**settings, "task": task})), run)
+    model, variables = hr.load(run)
+    image = np.random.default_rng(1).random((16, 16, 2), np.float32)
+    condition = encode(trained_range(read_config(run)), Acquisition(2.5, 0.01, "random_lines"))
+    expected = hr.reconstruct(model, at_condition(variables, condition), LAM, image)
+    variables = {"params": single.state.params, "batch_stats": single.state.batch_stats}
+    np.testing.assert_allclose(hr.reconstruct(single.setup.model, variables, LAM, image), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_missing_run_is_refused(experiment, tmp_path):
