@@ -17,7 +17,7 @@ def get_config(variant: str = "small") -> ConfigDict:
     config = default_config()
     config.data.source = "broad"
     config.data.size = 192 if is_large else 96
-    config.data.subjects = (100, 5, 10) if is_large else (300, 10, 20)
+    config.data.subjects = (200, 5, 10) if is_large else (300, 10, 20)
     config.data.slices = 12 if is_large else 16
     config.data.seed = int(is_large)
 
@@ -28,7 +28,7 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.loss.terms = ("mae", "texture")
     config.loss.scales = (20.0, 20.0)  # alpha: about 1/s of the two, up to a factor
     config.lam.sampling = "endpoints"
-    config.lam.endpoint_probability = 0.3
+    config.lam.endpoint_probability = 0.5
 
     config.model.network = "unrolled"
     config.model.iterations = 6
@@ -37,7 +37,7 @@ def get_config(variant: str = "small") -> ConfigDict:
     config.model.rank = 4
 
     config.train.init_from = "runs/heads" if is_large else ""
-    config.train.steps = 2000 if is_large else 5000
+    config.train.steps = 4000 if is_large else 8000
     config.train.batch = 2 if is_large else 4
     config.train.learning_rate = 1e-3 if is_large else 2e-3
     config.train.warmup = 50 if is_large else 150
