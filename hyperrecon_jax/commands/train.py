@@ -27,7 +27,7 @@ from hyperrecon_jax.runs.batches import Placement, choose_placement, training_ba
 from hyperrecon_jax.runs.config import AUTO, complete, differences, flatten
 from hyperrecon_jax.runs.description import describe
 from hyperrecon_jax.runs.experiment import Experiment, build, with_scales
-from hyperrecon_jax.runs.initial import read_initial_run, start_from_run
+from hyperrecon_jax.runs.initial import describe_start, read_initial_run, start_from_run
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import make_task_scorer
 from hyperrecon_jax.runs.validation import validate
@@ -101,6 +101,8 @@ def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
     distributed.broadcast_from_primary(partial(run_folder.check_room, workdir, size))
     native.activate()  # after all checks: the first time it measures for some 25 s
     say(describe(experiment, placement))
+    for sentence in [] if is_resumed else describe_start(config):
+        say(sentence)
     if config.loss.scales == AUTO:
         scales = _resolve_scales(experiment, placement, folder, say=say)
         if scales is None:
@@ -128,6 +130,8 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     placement = choose_placement(experiment)
     native.activate()
     say(describe(experiment, placement))
+    for sentence in describe_start(config):
+        say(sentence)
     first, *others = _time_steps(experiment, placement)
     seconds = statistics.median(others)
     steps = config.train.steps + (config.loss.pilot_steps if config.loss.scales == AUTO else 0)

@@ -11,10 +11,10 @@ Every image has the shading of a coil, a gamma, a sharpness and a brightness of 
 averaged over pixels. The values are in [0, 1]; the 99.9th percentile is between 0.5 and 1 before
 the last step, as where a volume is divided by its largest value. Fine texture is below 2 % in most.
 
-At last each image is scanned (`scan`). Seven of ten get noise of their own, with a standard deviation of 0.3 to 3 %. Seven
-of ten are interpolated: they have fewer frequencies than pixels, as most images that a scanner stores. Images of people are
-like that. A network that has learned from perfect images alone fills in frequencies that a scan does not have
-(docs/experiments/real_people.md).
+At last each image is scanned (`scan`). Seven of ten get noise of their own, with a standard deviation of 0.3 to 3 %. Then
+seven of ten are interpolated: a smooth cut-off leaves fewer frequencies than pixels, as in most images that a scanner stores.
+In three of ten the dark background is set to zero. Images of people are like that. A network that has learned from perfect
+images alone fills in frequencies that a scan does not have (docs/experiments/real_people.md).
 
 Simulated are edges, textures, contrasts, their order, noise and resolution. Not simulated are true anatomy outside the
 brain, the physics of a sequence, flow, motion, and artefacts. Brains have one anatomy, deformed.
@@ -118,7 +118,7 @@ def _finish(rng: np.random.Generator, image: np.ndarray, oversampling: int) -> n
 
 
 def scan(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """An image `(h, w)` as a scanner stores it, in [0, 1]: a magnitude, with noise, interpolated from less k-space.
+    """An image `(h, w)` as a scanner stores it, in [0, 1]: a magnitude, with noise, interpolated, its background black.
 
     Args:
         rng: decides which of these happen, and how strongly.

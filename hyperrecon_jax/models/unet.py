@@ -119,6 +119,7 @@ class Conv(nn.Module):
     def without_bias(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The convolution alone, and the bias `(features,)`: `NormRelu` adds it without a pass over the image."""
         x = jnp.asarray(x)  # so that float64 from NumPy becomes float32
+        x = x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.float32)
         kernel = self.param("kernel", self.kernel_init, (*self.sides, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv2d(x, kernel, precision=self.precision), bias

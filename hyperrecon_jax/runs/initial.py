@@ -4,6 +4,7 @@ The two runs have the same network. A network of a range of acquisitions can als
 condition is then fixed in the hypernetwork (`hypernet.fix_last_inputs`), and the network starts as the other is there.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hyperrecon_jax.models import hypernet
-from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, encode
+from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, describe_excess, encode
 from hyperrecon_jax.runs import load
 from hyperrecon_jax.runs.config import flatten
 from hyperrecon_jax.runs.experiment import Experiment
@@ -34,7 +35,7 @@ def read_initial_run(config: ConfigDict) -> Tree | None:
     """
     if not config.train.init_from:
         return None
-    folder = find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
+    folder = _initial_folder(config)
     other = load.read_config(folder)
     ranges = acquisition_range(other)
     condition = None if ranges is None else _single_condition(config, ranges)
@@ -44,26 +45,54 @@ def read_initial_run(config: ConfigDict) -> Tree | None:
         for key, value in ours.items()
         if key not in FREE_SETTINGS and theirs[key] != value
     ]
-    for name, ours_value, theirs_value in (
-        ("the number of config.loss.terms", len(config.loss.terms), len(other.loss.terms)),
-        ("the range of config.task", acquisition_range(config) if condition is None else ranges, ranges),
-    ):
-        if ours_value != theirs_value:
-            differences.append(f"{name} ({theirs_value!r} there, {ours_value!r} here)")
+    if len(config.loss.terms) != len(other.loss.terms):
+        differences.append(
+            f"the number of config.loss.terms ({len(other.loss.terms)} there, {len(config.loss.terms)} here)"
+        )
+    if condition is None and acquisition_range(config) != ranges:
+        differences.append(f"the acquisitions ({_describe_task(other)} there, {_describe_task(config)} here)")
     if differences:
-        raise InputError(f"config.train.init_from {folder} holds another network: {', '.join(differences)}.")
+        hint = " Name the same range in config.task, or one csmri acquisition with a mask of it." if ranges else ""
+        raise InputError(f"config.train.init_from {folder} holds another network: {', '.join(differences)}.{hint}")
     model, variables = load.load(folder)
-    if condition is None or model.hyper is None:
-        return variables
-    hyper = hypernet.fix_last_inputs(model.hyper, variables["params"]["hyper"], condition)
-    return {**variables, "params": {**variables["params"], "hyper": hyper}}
+    params = variables["params"]
+    if condition is not None and model.hyper is not None:
+        params = {**params, "hyper": hypernet.fix_last_inputs(model.hyper, params["hyper"], condition)}
+    return {"params": params, "batch_stats": variables["batch_stats"]}
+
+
+def describe_start(config: ConfigDict) -> list[str]:
+    """How far the single acquisition of the settings is outside of the range of the run `config.train.init_from`."""
+    if not config.train.init_from or acquisition_range(config) is not None or config.task.name != "csmri":
+        return []
+    ranges = acquisition_range(load.read_config(_initial_folder(config)))
+    return [] if ranges is None else describe_excess(ranges, _acquisition(config))
+
+
+def _initial_folder(config: ConfigDict) -> Path:
+    return find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
+
+
+def _acquisition(config: ConfigDict) -> Acquisition:
+    return Acquisition(*(config.task[name] for name in Acquisition._fields))
+
+
+def _describe_task(config: ConfigDict) -> str:
+    """Such as "csmri, acceleration 2 to 8, sigma 0.02, mask random_lines"."""
+    parts = [config.task.name]
+    for name in Acquisition._fields:
+        value = config.task[name]
+        if isinstance(value, tuple):
+            value = " or ".join(value) if name == "mask" else " to ".join(f"{number:g}" for number in value)
+        parts.append(f"{name} {value}")
+    return ", ".join(parts)
 
 
 def _single_condition(config: ConfigDict, ranges: AcquisitionRange) -> np.ndarray | None:
     """The condition, in a range, of the single acquisition of the settings; None, if they have no such acquisition."""
     if config.task.name != "csmri" or acquisition_range(config) is not None or config.task.mask not in ranges.masks:
         return None
-    return encode(ranges, Acquisition(*(config.task[name] for name in Acquisition._fields)))
+    return encode(ranges, _acquisition(config))
 
 
 def start_from_run(experiment: Experiment, variables: Tree | None) -> Experiment:

@@ -52,6 +52,8 @@ def test_conv_equals_that_of_flax(sides):
     assert jax.tree.map(jnp.shape, network.init(jax.random.key(1), x)) == jax.tree.map(jnp.shape, variables)
     np.testing.assert_allclose(network.apply(variables, x), reference.apply(variables, x), rtol=1e-5, atol=1e-6)
     assert network.apply(variables, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+    integers = np.arange(144, dtype=np.uint8).reshape(9, 8, 2)
+    np.testing.assert_allclose(network.apply(variables, integers), reference.apply(variables, integers), rtol=1e-4)
 
 
 def test_evaluation_equals_the_reference():

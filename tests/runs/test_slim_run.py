@@ -18,7 +18,7 @@ from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
-from hyperrecon_jax.runs.initial import read_initial_run, start_from_run
+from hyperrecon_jax.runs.initial import describe_start, read_initial_run, start_from_run
 from hyperrecon_jax.runs.load import load_run, read_config, steps_done
 from hyperrecon_jax.runs.task import trained_range
 
@@ -115,7 +115,11 @@ def test_training_starts_from_the_weights_of_a_run(experiment, run, slim):
             {"loss": {"terms": ("mae", "ssim", "mse"), "scales": (1.0, 1.0, 1.0)}},
             r"config\.loss\.terms \(2 there, 3 here\)",
         ),
-        ({"task": {"acceleration": 2.0}}, r"the range of config\.task \(AcquisitionRange.* there, None here\)"),
+        (
+            {"task": {"acceleration": 2.0, "sigma": 0.1}},
+            r"the acquisitions \(csmri, acceleration 2 to 4, sigma .*, mask random_lines or equispaced_lines there,"
+            r" csmri, acceleration 2\.0, sigma 0\.1, mask poisson_disc here\)\. Name the same range",
+        ),
     ],
 )
 def test_a_run_with_another_network_is_refused_by_what_differs(settings, run, changes, message):
@@ -132,6 +136,15 @@ def test_a_run_of_a_range_starts_one_of_a_single_acquisition(settings, run):
     expected = hr.reconstruct(model, at_condition(variables, condition), LAM, image)
     variables = {"params": single.state.params, "batch_stats": single.state.batch_stats}
     np.testing.assert_allclose(hr.reconstruct(single.setup.model, variables, LAM, image), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_acquisition_outside_of_the_range_is_said(settings, run):
+    def sentences(acceleration):
+        task = {"acceleration": acceleration, "sigma": 0.0, "mask": "random_lines"}
+        return describe_start(initial_config(complete({**settings, "task": task}), run))
+
+    assert "acceleration from 2 to 4, this is 8" in " ".join(sentences(8.0))
+    assert not any("acceleration" in sentence for sentence in sentences(3.0))
 
 
 def test_a_missing_run_is_refused(experiment, tmp_path):
