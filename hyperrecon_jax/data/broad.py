@@ -12,7 +12,7 @@ averaged over pixels. The values are in [0, 1]; the 99.9th percentile is between
 the last step, as where a volume is divided by its largest value. Fine texture is below 2 % in most.
 
 At last each image is scanned (`scan`). Seven of ten get noise of their own, with a standard deviation of 0.3 to 3 %. Then
-seven of ten are interpolated: a smooth cut-off leaves fewer frequencies than pixels, as in most images that a scanner stores.
+seven of ten are interpolated: a smooth cut-off leaves fewer frequencies than pixels, as in most images that scanners store.
 In three of ten the dark background is set to zero. Images of people are like that. A network that has learned from perfect
 images alone fills in frequencies that a scan does not have (docs/experiments/real_people.md).
 
