@@ -104,9 +104,12 @@ def _layer_work(model: Model, theta: Tree, batch_stats: Tree, example: Tree) -> 
     A kernel of five axes has one for the iterations of an unrolled network.
     """
 
+    def is_captured(module, method):
+        return method in ("__call__", "without_bias")  # the second: of a convolution before a norm
+
     def run(theta, batch_stats, net_input):
         variables = {"params": theta, "batch_stats": batch_stats}
-        _, state = model.main.apply(variables, net_input, capture_intermediates=True, mutable=["intermediates"])
+        _, state = model.main.apply(variables, net_input, capture_intermediates=is_captured, mutable=["intermediates"])
         return state["intermediates"]
 
     intermediates = jax.eval_shape(run, theta, batch_stats, example)
@@ -118,7 +121,7 @@ def _layer_work(model: Model, theta: Tree, batch_stats: Tree, example: Tree) -> 
             for module in modules:
                 module_outputs = module_outputs[module]
             repeats = leaf.shape[0] if len(leaf.shape) == 5 else 1
-            output = jax.tree.leaves(module_outputs["__call__"])[0]  # a bias may come after it
+            output = jax.tree.leaves(module_outputs)[0]  # a bias may come after it
             yield convolution_work(repeats, output.shape[-3:], leaf.shape[-4:], dtype)
 
 
