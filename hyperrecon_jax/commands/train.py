@@ -27,7 +27,7 @@ from hyperrecon_jax.runs.batches import Placement, choose_placement, training_ba
 from hyperrecon_jax.runs.config import AUTO, complete, differences, flatten
 from hyperrecon_jax.runs.description import describe
 from hyperrecon_jax.runs.experiment import Experiment, build, with_scales
-from hyperrecon_jax.runs.initial import describe_start, read_initial_run, start_from_run
+from hyperrecon_jax.runs.initial import read_initial_run, start_from_run
 from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.task import make_task_scorer
 from hyperrecon_jax.runs.validation import validate
@@ -92,7 +92,7 @@ def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
     if is_finished:
         say(f"This run is finished already.\n{report.next_steps(config, workdir)}")
         return True
-    initial = None if is_resumed else read_initial_run(config)  # first: its mistakes need no work
+    initial = None if is_resumed else read_initial_run(config, say=say)  # first: its mistakes need no work
     experiment = start_from_run(build(config), initial)
     placement = choose_placement(experiment)
     saved = -(-config.train.steps // config.train.save_every)  # checkpoints in all
@@ -101,8 +101,6 @@ def _train(config: ConfigDict, workdir: Path, *, say: Say) -> bool:
     distributed.broadcast_from_primary(partial(run_folder.check_room, workdir, size))
     native.activate()  # after all checks: the first time it measures for some 25 s
     say(describe(experiment, placement))
-    for sentence in [] if is_resumed else describe_start(config):
-        say(sentence)
     if config.loss.scales == AUTO:
         scales = _resolve_scales(experiment, placement, folder, say=say)
         if scales is None:
@@ -125,13 +123,11 @@ def dry_run(config: ConfigDict, *, say: Say = print) -> None:
     config = complete(config)
     distributed.check_same_settings({**_shared_settings(config), "--dry-run": True})
     say = say if distributed.is_primary() else _say_nothing
-    initial = read_initial_run(config)
+    initial = read_initial_run(config, say=say)
     experiment = start_from_run(build(config), initial)
     placement = choose_placement(experiment)
     native.activate()
     say(describe(experiment, placement))
-    for sentence in describe_start(config):
-        say(sentence)
     first, *others = _time_steps(experiment, placement)
     seconds = statistics.median(others)
     steps = config.train.steps + (config.loss.pilot_steps if config.loss.scales == AUTO else 0)

@@ -34,6 +34,7 @@ RECIPE = "1.5.0"  # raise it if you change the pixels for the same settings
 SHARES = {"head": 0.65, "scene": 0.25, "mixture": 0.1}  # of the images
 NOISY = 0.7  # share of the images with noise of their own
 INTERPOLATED = 0.7  # share of the images with fewer frequencies than pixels
+BLACKENED = 0.3  # share of the images whose dark background is set to zero
 STRIPPED = 0.2  # share of the heads that are a brain alone
 FINE_SIZE = 160  # pixels along a side that an image is drawn with, at least, before it is averaged
 
@@ -129,8 +130,8 @@ def scan(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
         sigma = np.exp(rng.uniform(np.log(0.003), np.log(0.03)))
         noise = rng.standard_normal((*image.shape, 2), np.float32) @ np.array([1, 1j], np.complex64)
         complex_image += np.float32(sigma) * noise
-    is_masked = rng.random() < 0.3  # the background was set to zero
-    mask = ndimage.uniform_filter(complex_image.real, 5) > 0.02 if is_masked else np.array(True)
+    is_blackened = rng.random() < BLACKENED
+    mask = ndimage.uniform_filter(complex_image.real, 5) > 0.02 if is_blackened else np.array(True)
     if rng.random() < INTERPOLATED:
         rows, columns = (random_window(rng, size) for size in image.shape)
         complex_image = np.fft.ifft2(np.fft.fft2(complex_image) * rows[:, None] * columns[None]).astype(np.complex64)

@@ -4,7 +4,6 @@ The two runs have the same network. A network of a range of acquisitions can als
 condition is then fixed in the hypernetwork (`hypernet.fix_last_inputs`), and the network starts as the other is there.
 """
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from hyperrecon_jax.physics.acquisition import Acquisition, AcquisitionRange, de
 from hyperrecon_jax.runs import load
 from hyperrecon_jax.runs.config import flatten
 from hyperrecon_jax.runs.experiment import Experiment
+from hyperrecon_jax.runs.report import Say
 from hyperrecon_jax.runs.slim_run import find_run
 from hyperrecon_jax.runs.task import acquisition_range
 from hyperrecon_jax.runtime import paths
@@ -27,15 +27,17 @@ Tree = Any
 FREE_SETTINGS = ("model.precision", "model.norm_over")
 
 
-def read_initial_run(config: ConfigDict) -> Tree | None:
+def read_initial_run(config: ConfigDict, *, say: Say = print) -> Tree | None:
     """The variables of the run `config.train.init_from`; None, if that is empty.
+
+    Says how far a single acquisition is outside of the range that the run was trained for.
 
     Raises:
         InputError: if there is no such run, or its network is another one; the message names what differs.
     """
     if not config.train.init_from:
         return None
-    folder = _initial_folder(config)
+    folder = find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
     other = load.read_config(folder)
     ranges = acquisition_range(other)
     condition = None if ranges is None else _single_condition(config, ranges)
@@ -56,21 +58,12 @@ def read_initial_run(config: ConfigDict) -> Tree | None:
         raise InputError(f"config.train.init_from {folder} holds another network: {', '.join(differences)}.{hint}")
     model, variables = load.load(folder)
     params = variables["params"]
+    if ranges is not None and condition is not None:
+        for sentence in describe_excess(ranges, _acquisition(config)):
+            say(sentence)
     if condition is not None and model.hyper is not None:
         params = {**params, "hyper": hypernet.fix_last_inputs(model.hyper, params["hyper"], condition)}
     return {"params": params, "batch_stats": variables["batch_stats"]}
-
-
-def describe_start(config: ConfigDict) -> list[str]:
-    """How far the single acquisition of the settings is outside of the range of the run `config.train.init_from`."""
-    if not config.train.init_from or acquisition_range(config) is not None or config.task.name != "csmri":
-        return []
-    ranges = acquisition_range(load.read_config(_initial_folder(config)))
-    return [] if ranges is None else describe_excess(ranges, _acquisition(config))
-
-
-def _initial_folder(config: ConfigDict) -> Path:
-    return find_run(paths.expand(config.train.init_from, argument="config.train.init_from"))
 
 
 def _acquisition(config: ConfigDict) -> Acquisition:

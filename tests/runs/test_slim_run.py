@@ -18,7 +18,7 @@ from hyperrecon_jax.physics.acquisition import Acquisition, encode
 from hyperrecon_jax.runs import run_folder, slim_run
 from hyperrecon_jax.runs.config import complete
 from hyperrecon_jax.runs.experiment import build
-from hyperrecon_jax.runs.initial import describe_start, read_initial_run, start_from_run
+from hyperrecon_jax.runs.initial import read_initial_run, start_from_run
 from hyperrecon_jax.runs.load import load_run, read_config, steps_done
 from hyperrecon_jax.runs.task import trained_range
 
@@ -141,7 +141,9 @@ def test_a_run_of_a_range_starts_one_of_a_single_acquisition(settings, run):
 def test_an_acquisition_outside_of_the_range_is_said(settings, run):
     def sentences(acceleration):
         task = {"acceleration": acceleration, "sigma": 0.0, "mask": "random_lines"}
-        return describe_start(initial_config(complete({**settings, "task": task}), run))
+        said = []
+        read_initial_run(initial_config(complete({**settings, "task": task}), run), say=said.append)
+        return said
 
     assert "acceleration from 2 to 4, this is 8" in " ".join(sentences(8.0))
     assert not any("acceleration" in sentence for sentence in sentences(3.0))
